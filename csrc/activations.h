@@ -1,0 +1,51 @@
+/* The activations: f(a), and f' as a function of y = f(a), applied to a tile while it is in the first-level cache. */
+#ifndef ELMAN_ACTIVATIONS_H
+#define ELMAN_ACTIVATIONS_H
+
+#include "elman.h"
+#include "gemm.h"
+#include "vecmath.h"
+
+INLINE vec relu_(vec a) { return choose(a < set1(0), set1(0), a); } /* NaN stays */
+INLINE vec identity_(vec a) { return a; }
+
+INLINE vec d_tanh(vec y) { return fma_(-y, y, set1(1)); }
+INLINE vec d_relu(vec y) { return choose(y > set1(0), set1(1), set1(0)); }
+INLINE vec d_sigmoid(vec y) { return y * (set1(1) - y); }
+INLINE vec d_identity(vec y) { return (void)y, set1(1); }
+
+/* An activation's two epilogues: out = f(out), and out = (d_y + mask out) f'(y), the sum only where there is a mask. */
+#define DEFINE_ACTIVATION(name)                                                                                               \
+    static void apply_##name(const epilogue *e, size_t row, size_t rows, size_t column, size_t columns, real *const *out) {   \
+        (void)e, (void)row;                                                                                                   \
+        for (size_t r = 0; r < rows; r++)                                                                                     \
+            for (size_t j = 0; j < columns; j += VL) {                                                                        \
+                real *p = out[r] + column + j;                                                                                \
+                size_t n = smaller(columns - j, VL);                                                                          \
+                store_upto(p, name##_(load_upto(p, n)), n);                                                                   \
+            }                                                                                                                 \
+    }                                                                                                                         \
+    static void gradient_##name(const epilogue *e, size_t row, size_t rows, size_t column, size_t columns, real *const *out) { \
+        for (size_t r = 0; r < rows; r++)                                                                                     \
+            for (size_t j = column; j < column + columns; j += VL) {                                                          \
+                size_t n = smaller(column + columns - j, VL);                                                                 \
+                vec d = load_upto(out[r] + j, n);                                                                             \
+                if (e->mask)                                                                                                  \
+                    d = load_upto(e->d_y[row + r] + j, n) + load_upto(e->mask[row + r] + j, n) * d;                           \
+                store_upto(out[r] + j, d * d_##name(load_upto(e->y[row + r] + j, n)), n);                                     \
+            }                                                                                                                 \
+    }
+
+DEFINE_ACTIVATION(tanh)
+DEFINE_ACTIVATION(relu)
+DEFINE_ACTIVATION(sigmoid)
+DEFINE_ACTIVATION(identity)
+
+typedef void epilogue_fn(const epilogue *, size_t row, size_t rows, size_t column, size_t columns, real *const *out);
+
+static epilogue_fn *const APPLY[] = {
+    [ELMAN_TANH] = apply_tanh, [ELMAN_RELU] = apply_relu, [ELMAN_SIGMOID] = apply_sigmoid, [ELMAN_IDENTITY] = apply_identity};
+static epilogue_fn *const GRADIENT[] = {
+    [ELMAN_TANH] = gradient_tanh, [ELMAN_RELU] = gradient_relu, [ELMAN_SIGMOID] = gradient_sigmoid, [ELMAN_IDENTITY] = gradient_identity};
+
+#endif

@@ -1,0 +1,16 @@
+/* All kernels for one dtype and one instruction set: compiled once for each (CMakeLists.txt), ELMAN_TABLE naming the
+ * table. Everything but that table is static, so that no function of one set can be linked into another. */
+#include "optimizers.h"
+#include "readout.h"
+#include "recurrence.h"
+
+const elman_kernels ELMAN_TABLE = {
+    .forward = forward,
+    .backward = backward,
+    .readout = readout,
+    .readout_loss = readout_loss,
+    .clip_norm = clip_norm,
+    .sgd = sgd,
+    .adagrad = adagrad,
+    .adam = adam,
+};

@@ -1,0 +1,212 @@
+/* A pool for tasks of microseconds: workers spin for a moment after a job, since the next is likely near, then sleep.
+ *
+ * A job is claimed through one atomic word, (generation << 32 | unclaimed tasks): a worker that comes late can only take
+ * tasks of the job that is running, and that job's fields stay put until its last task is done.
+ */
+#if defined(__linux__)
+#define _GNU_SOURCE
+#endif
+#include "pool.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <time.h>
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <immintrin.h>
+#define relax() _mm_pause()
+#elif defined(__aarch64__)
+#define relax() __asm__ volatile("yield")
+#else
+#define relax() ((void)0)
+#endif
+
+#define MAX_THREADS 256
+#define SPIN_NANOSECONDS 20000
+
+static struct {
+    elman_task *task;
+    void *context;
+    uint32_t n;
+} job;
+static atomic_uint_fast64_t claims;   /* generation << 32 | tasks nobody has claimed yet */
+static atomic_uint unfinished;        /* tasks of the job that are not done */
+static atomic_int helpers;            /* workers below this number help with the job */
+static atomic_int sleepers;           /* workers waiting for `wake` */
+static atomic_int limit = 1;          /* elman_set_num_threads */
+static int n_workers;                 /* started; guarded by `busy` */
+static pthread_mutex_t busy = PTHREAD_MUTEX_INITIALIZER;  /* held by the thread whose job runs */
+static pthread_mutex_t sleep_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
+
+/* Flush subnormals, in results and operands; returns what to restore. */
+static uint64_t flush_subnormals(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    unsigned before = _mm_getcsr();
+    _mm_setcsr(before | 0x8040);
+    return before;
+#elif defined(__aarch64__)
+    uint64_t before;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(before));
+    __asm__ volatile("msr fpcr, %0" : : "r"(before | (1 << 24)));
+    return before;
+#else
+    return 0;
+#endif
+}
+
+static void restore_subnormals(uint64_t before) {
+#if defined(__x86_64__) || defined(__i386__)
+    _mm_setcsr((unsigned)before);
+#elif defined(__aarch64__)
+    __asm__ volatile("msr fpcr, %0" : : "r"(before));
+#endif
+}
+
+static int64_t nanoseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* Is there something to do for this worker? `helpers` is set before a job's claims. */
+static int wanted(intptr_t worker) { return (uint32_t)atomic_load(&claims) != 0 && worker < atomic_load(&helpers); }
+
+static void work(void) {
+    uint_fast64_t seen = atomic_load(&claims);
+    while ((uint32_t)seen != 0) {
+        if (!atomic_compare_exchange_weak(&claims, &seen, seen - 1)) continue;
+        job.task(job.context, job.n - (uint32_t)seen);
+        atomic_fetch_sub(&unfinished, 1);
+        seen = atomic_load(&claims);
+    }
+}
+
+static void *worker(void *number) {
+    intptr_t self = (intptr_t)number;
+    flush_subnormals();
+    for (;;) {
+        int64_t deadline = nanoseconds() + SPIN_NANOSECONDS;
+        while (!wanted(self) && nanoseconds() < deadline)
+            for (int i = 0; i < 32; i++) relax();
+        if (!wanted(self)) {
+            pthread_mutex_lock(&sleep_lock);
+            atomic_fetch_add(&sleepers, 1);
+            while (!wanted(self)) pthread_cond_wait(&wake, &sleep_lock);
+            atomic_fetch_sub(&sleepers, 1);
+            pthread_mutex_unlock(&sleep_lock);
+        }
+        work();
+    }
+    return NULL;
+}
+
+/* Start workers until there are n; fewer where the system refuses. */
+static void start_workers(int n) {
+    pthread_attr_t detached;
+    pthread_attr_init(&detached);
+    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&detached, 1 << 20);
+    for (pthread_t thread; n_workers < n; n_workers++)
+        if (pthread_create(&thread, &detached, worker, (void *)(intptr_t)n_workers)) break;
+    pthread_attr_destroy(&detached);
+}
+
+static void run_alone(elman_task *task, void *context, size_t n) {
+    for (size_t i = 0; i < n; i++) task(context, i);
+}
+
+static void run_with_helpers(elman_task *task, void *context, size_t n, int threads) {
+    start_workers(threads - 1);
+    job.task = task, job.context = context, job.n = (uint32_t)n;
+    atomic_store(&helpers, threads - 1);
+    atomic_store(&unfinished, (unsigned)n);
+    uint_fast64_t generation = (atomic_load(&claims) >> 32) + 1;
+    atomic_store(&claims, generation << 32 | n);
+    if (atomic_load(&sleepers)) {
+        pthread_mutex_lock(&sleep_lock);
+        pthread_cond_broadcast(&wake);
+        pthread_mutex_unlock(&sleep_lock);
+    }
+    work();
+    for (int64_t deadline = nanoseconds() + SPIN_NANOSECONDS; atomic_load(&unfinished);)
+        if (nanoseconds() < deadline)
+            relax();
+        else
+            sched_yield();
+}
+
+void elman_run(elman_task *task, void *context, size_t n, int threads) {
+    uint64_t before = flush_subnormals();
+    int most = atomic_load(&limit);
+    if (threads > most) threads = most;
+    if ((size_t)threads > n) threads = (int)n;
+    if (threads > 1 && n < UINT32_MAX && pthread_mutex_trylock(&busy) == 0) {
+        run_with_helpers(task, context, n, threads);
+        pthread_mutex_unlock(&busy);
+    } else {
+        run_alone(task, context, n);
+    }
+    restore_subnormals(before);
+}
+
+void elman_set_num_threads(int n) { atomic_store(&limit, n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : n); }
+int elman_get_num_threads(void) { return atomic_load(&limit); }
+
+/* Scratch: a short list of free blocks, each with its size in front. */
+#define KEPT 16
+#define HEADER 64
+
+static void *kept[KEPT];
+static pthread_mutex_t kept_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static size_t size_of(void *block) { return *(size_t *)((char *)block - HEADER); }
+
+void *elman_lease(size_t size) {
+    void *block = NULL;
+    int best = -1;
+    pthread_mutex_lock(&kept_lock);
+    for (int i = 0; i < KEPT; i++)
+        if (kept[i] && size_of(kept[i]) >= size && (best < 0 || size_of(kept[i]) < size_of(kept[best]))) best = i;
+    if (best >= 0) block = kept[best], kept[best] = NULL;
+    pthread_mutex_unlock(&kept_lock);
+    if (block) return block;
+    size = (size + 63) / 64 * 64;
+    void *fresh = NULL;
+    if (posix_memalign(&fresh, 64, size + HEADER)) return NULL;
+    *(size_t *)fresh = size;
+    return (char *)fresh + HEADER;
+}
+
+void elman_return(void *block) {
+    if (!block) return;
+    void *evicted = block;
+    pthread_mutex_lock(&kept_lock);
+    int place = 0; /* a free place, else that of the smallest block */
+    for (int i = 0; i < KEPT; i++) {
+        if (!kept[i]) {
+            place = i;
+            break;
+        }
+        if (size_of(kept[i]) < size_of(kept[place])) place = i;
+    }
+    evicted = kept[place], kept[place] = block;
+    pthread_mutex_unlock(&kept_lock);
+    if (evicted) free((char *)evicted - HEADER);
+}
+
+/* A forked child has none of the workers and may have inherited any lock in any state. */
+static void reset_after_fork(void) {
+    n_workers = 0;
+    atomic_store(&claims, 0);
+    atomic_store(&sleepers, 0);
+    pthread_mutex_init(&busy, NULL);
+    pthread_mutex_init(&sleep_lock, NULL);
+    pthread_mutex_init(&kept_lock, NULL);
+    pthread_cond_init(&wake, NULL);
+}
+
+__attribute__((constructor)) static void watch_forks(void) { pthread_atfork(NULL, NULL, reset_after_fork); }

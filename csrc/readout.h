@@ -1,0 +1,157 @@
+/* The readout and its loss: outputs, loss, gradient by the outputs and d_h for one block of rows at a time, while these
+ * are in the cache; then the gradient of the weights. */
+#ifndef ELMAN_READOUT_H
+#define ELMAN_READOUT_H
+
+#include <math.h>
+
+#include "rows.h"
+#include "vecmath.h"
+
+/* The first n <= VL elements, the others `pad`. */
+INLINE vec load_padded(const real *p, size_t n, real pad) {
+    if (n == VL) return load(p);
+    real part[VECTOR_BYTES / sizeof(real)];
+    for (size_t i = 0; i < VL; i++) part[i] = i < n ? p[i] : pad;
+    return load(part);
+}
+
+/* Each loss: of one row of outputs o, which with `gradient` becomes scale times the loss's gradient by it. */
+typedef double loss_fn(real *o, size_t columns, const void *target, real scale, int gradient);
+
+static double cross_entropy(real *o, size_t columns, const void *target, real scale, int gradient) {
+    const int64_t token = *(const int64_t *)target;
+    if (token < 0) {
+        if (gradient) memset(o, 0, columns * sizeof(real));
+        return 0;
+    }
+    vec most = set1(-INFINITY), total = set1(0);
+    for (size_t j = 0; j < columns; j += VL) most = max_(load_padded(o + j, smaller(columns - j, VL), -INFINITY), most);
+    real max = most[0];
+    for (size_t i = 1; i < VL; i++) max = most[i] > max ? most[i] : max;
+    const real at_token = o[token] - max;
+    for (size_t j = 0; j < columns; j += VL) {
+        size_t n = smaller(columns - j, VL);
+        vec e = exp_negative(load_padded(o + j, n, -INFINITY) - set1(max));
+        total += e;
+        store_upto(o + j, e, n);
+    }
+    const real sum_of_exp = sum(total);
+    for (size_t j = 0; gradient && j < columns; j += VL) {
+        size_t n = smaller(columns - j, VL);
+        store_upto(o + j, load_upto(o + j, n) * set1(scale / sum_of_exp), n);
+    }
+    if (gradient) o[token] -= scale;
+    return log((double)sum_of_exp) - (double)at_token;
+}
+
+static double binary_cross_entropy(real *o, size_t columns, const void *target, real scale, int gradient) {
+    const real *y = target;
+    double loss = 0;
+    for (size_t j = 0; j < columns; j++)
+        loss += (o[j] > 0 ? (double)o[j] : 0) - (double)o[j] * (double)y[j] + log1p(exp(-fabs((double)o[j])));
+    for (size_t j = 0; gradient && j < columns; j += VL) {
+        size_t n = smaller(columns - j, VL);
+        store_upto(o + j, (sigmoid_(load_upto(o + j, n)) - load_upto(y + j, n)) * set1(scale), n);
+    }
+    return loss;
+}
+
+static double squared_error(real *o, size_t columns, const void *target, real scale, int gradient) {
+    const real *y = target;
+    double loss = 0;
+    for (size_t j = 0; j < columns; j++) {
+        real error = o[j] - y[j];
+        loss += (double)error * (double)error;
+        if (gradient) o[j] = 2 * error * scale;
+    }
+    return loss;
+}
+
+static loss_fn *const LOSSES[] = {[ELMAN_CROSS_ENTROPY] = cross_entropy,
+                                  [ELMAN_BINARY_CROSS_ENTROPY] = binary_cross_entropy,
+                                  [ELMAN_SQUARED_ERROR] = squared_error};
+
+typedef struct {
+    const elman_readout *readout;
+    extent extent;
+    matrix weight, transposed; /* (K, O), (O, K) */
+    const real *zeros;
+    double *losses; /* of each task, or NULL for the outputs alone */
+    outer_sum sum;
+} readout_pass;
+
+static const void *target_at(const elman_readout *r, size_t t, size_t b) {
+    if (r->loss != ELMAN_CROSS_ENTROPY) return at(&r->target, t, b);
+    return (const int64_t *)r->target.data + (ptrdiff_t)t * r->target.t_stride + (ptrdiff_t)b * r->target.b_stride;
+}
+
+/* MAX_ROWS places of (T, B). */
+static void readout_rows(void *context, size_t task) {
+    const readout_pass *p = context;
+    const elman_readout *r = p->readout;
+    const real *h[MAX_ROWS], *init[MAX_ROWS];
+    real *o[MAX_ROWS], *d_h[MAX_ROWS];
+    const void *target[MAX_ROWS];
+    const int gradient = r->d_h.data != NULL;
+    size_t n = 0, end = smaller((task + 1) * MAX_ROWS, r->T * r->B);
+    for (size_t i = task * MAX_ROWS; i < end; i++) {
+        size_t t = i / r->B, b = i % r->B;
+        if (t >= length_of(&p->extent, b)) continue;
+        h[n] = at(&r->h, t, b), o[n] = at(&r->o, t, b), init[n] = r->bias ? r->bias : p->zeros;
+        if (p->losses) target[n] = target_at(r, t, b);
+        if (gradient) d_h[n] = at(&r->d_h, t, b);
+        n++;
+    }
+    gemm(&p->weight, n, h, init, o, NULL);
+    if (!p->losses) return;
+    double loss = 0;
+    for (size_t i = 0; i < n; i++) loss += LOSSES[r->loss](o[i], r->O, target[i], (real)r->scale, gradient), init[i] = p->zeros;
+    p->losses[task] = loss;
+    if (gradient) gemm(&p->transposed, n, (const real *const *)o, init, d_h, NULL);
+}
+
+static void pack_readout(void *context, size_t i) {
+    const readout_pass *p = context;
+    const elman_readout *r = p->readout;
+    if (i < p->weight.panels)
+        pack(&p->weight, i, 0, r->K, r->weight, r->O, 0);
+    else
+        pack(&p->transposed, i - p->weight.panels, 0, r->O, r->weight, r->O, 1);
+}
+
+static void readout_gradient(void *context, size_t i) { outer_sum_task(&((const readout_pass *)context)->sum, i); }
+
+static int run_readout(const elman_readout *r, int with_loss, double *loss) {
+    const size_t rows = r->T * r->B, tasks = ceil_div(rows, MAX_ROWS), widest = larger(r->K, r->O);
+    const int gradient = with_loss && r->d_h.data, packed = rows > 8 || gradient;
+    const int threads = threads_for(2.0 * (double)rows * (double)r->K * (double)r->O * (gradient ? 3 : 1));
+    readout_pass p = {.readout = r, .extent = {r->T, r->B, r->lengths}};
+    p.weight = (matrix){.depth = r->K, .columns = r->O, .panels = panels_for(r->O, smaller(rows, MAX_ROWS), MAX_WIDTH), .mode = packed ? PACKED : DIRECT};
+    p.transposed = (matrix){.depth = r->O, .columns = r->K, .panels = panels_for(r->K, smaller(rows, MAX_ROWS), MAX_WIDTH), .mode = PACKED};
+    const size_t size = packed ? packed_size(r->K, r->O) : 0, transposed_size = gradient ? packed_size(r->O, r->K) : 0;
+    char *scratch = elman_lease(tasks * sizeof(double) + (size + transposed_size + widest + VL) * sizeof(real));
+    if (!scratch) return -1;
+    real *free = (real *)scratch;
+    p.weight.data = packed ? free : r->weight, free += size;
+    p.transposed.data = free, free += transposed_size;
+    p.zeros = memset(free, 0, widest * sizeof(real)), free += ceil_div(widest, VL) * VL;
+    p.losses = with_loss ? (double *)free : NULL;
+    if (packed) elman_run(pack_readout, &p, p.weight.panels + (gradient ? p.transposed.panels : 0), threads);
+    elman_run(readout_rows, &p, tasks, threads);
+    if (with_loss) *loss = 0;
+    for (size_t i = 0; with_loss && i < tasks; i++) *loss += p.losses[i];
+    if (gradient) {
+        p.sum = (outer_sum){.extent = p.extent, .a = {.rows = r->h, .width = r->K}, .delta = r->o, .columns = r->O};
+        p.sum.d_weight = r->d_weight, p.sum.d_bias = r->d_bias;
+        plan_outer_sum(&p.sum, threads);
+        elman_run(readout_gradient, &p, p.sum.panels * p.sum.chunks, threads);
+    }
+    elman_return(scratch);
+    return 0;
+}
+
+static int readout(const elman_readout *r) { return run_readout(r, 0, NULL); }
+static int readout_loss(const elman_readout *r, double *loss) { return run_readout(r, 1, loss); }
+
+#endif

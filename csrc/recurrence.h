@@ -1,0 +1,286 @@
+/* A layer over a sequence: forward, and back-propagation through time.
+ *
+ * Both passes divide the batch into shards, each of which runs through all time steps by itself (directions and rows are
+ * independent, so nothing waits for another thread). Then, backward, the parameters' gradients and d_x, whose terms are
+ * known by now, are further independent tasks.
+ */
+#ifndef ELMAN_RECURRENCE_H
+#define ELMAN_RECURRENCE_H
+
+#include "activations.h"
+#include "rows.h"
+
+typedef struct {
+    const elman_layer *layer;
+    extent extent;
+    size_t shards; /* of a direction */
+    int is_backward;
+    matrix ih[2], hh[2]; /* forward: the weights; backward: their transposes, ih[0] for both directions, (D * H, I) */
+    const real *zeros; /* as many as the widest row */
+    real *masked;      /* forward: (D, B, H), rows' states times their masks */
+    outer_sum sums[4]; /* backward: the parameters' gradients, ... */
+    size_t n_sums, sum_tasks;
+} pass;
+
+/* Rows first, first + stride, ... of the batch, in direction d. */
+typedef struct {
+    size_t d, first, stride, count;
+} shard;
+
+static shard shard_of(const pass *p, size_t i) {
+    size_t B = p->extent.B, s = i % p->shards;
+    if (p->extent.lengths) /* dealt like cards, since rows in the order of their lengths are common */
+        return (shard){i / p->shards, s, p->shards, (B - s + p->shards - 1) / p->shards};
+    return (shard){i / p->shards, part(B, p->shards, s), 1, part(B, p->shards, s + 1) - part(B, p->shards, s)};
+}
+
+INLINE int backwards(const elman_layer *l, size_t d) { return d == 1 || l->reverse; }
+
+/* The rows of direction d's own array (D, B, H). */
+INLINE real *state(const elman_layer *l, const void *array, size_t d, size_t b) {
+    return (real *)array + (d * l->B + b) * l->H;
+}
+
+/* For each step the states before it. */
+static source states_before(const elman_layer *l, size_t d) {
+    return (source){.rows = columns_from(l->y, d * l->H),
+                    .shift = backwards(l, d) ? 1 : -1,
+                    .start = state(l, l->h_0, d, 0),
+                    .mask = l->mask ? state(l, l->mask, d, 0) : NULL,
+                    .width = l->H};
+}
+
+static void plan_shards(pass *p, const elman_layer *l, int threads) {
+    p->layer = l;
+    p->extent = (extent){l->T, l->B, l->lengths};
+    p->shards = smaller(l->B, ceil_div((size_t)threads, l->D));
+    p->shards = larger(p->shards, ceil_div(l->B, MAX_ROWS));
+}
+
+/* A few steps, as many as MAX_ROWS allows: all their inputs' part in one product, then step by step the recurrence. */
+static void forward_block(const pass *p, shard s, size_t begin, size_t end) {
+    const elman_layer *l = p->layer;
+    const source before = states_before(l, s.d);
+    const elman_rows y_rows = columns_from(l->y, s.d * l->H);
+    const real *bias = l->bias ? (const real *)l->bias + s.d * l->H : p->zeros;
+    const real *x[MAX_ROWS], *h[MAX_ROWS], *init[MAX_ROWS];
+    real *y[MAX_ROWS];
+    size_t b[MAX_ROWS], ends[MAX_ROWS], n = 0;
+    for (size_t step = begin; step < end; step++) {
+        size_t t = backwards(l, s.d) ? l->T - 1 - step : step;
+        for (size_t i = 0; i < s.count; i++) {
+            size_t row = s.first + i * s.stride;
+            if (t >= length_of(&p->extent, row)) continue;
+            b[n] = row, init[n] = bias, y[n] = at(&y_rows, t, row), h[n] = row_of(&before, &p->extent, t, row);
+            if (l->has_tokens)
+                x[n] = (const real *)l->weight_ih + (s.d * l->I + (size_t)token_at(&l->x, t, row)) * l->H;
+            else
+                x[n] = at(&l->x, t, row);
+            n++;
+        }
+        ends[step - begin] = n;
+    }
+    if (l->has_tokens)
+        for (size_t i = 0; i < n; i++) add_row(y[i], x[i], bias, l->H);
+    else
+        gemm(&p->ih[s.d], n, x, init, y, NULL);
+    const epilogue activate = {.apply = APPLY[l->activation]};
+    for (size_t i = 0, from = 0; i < end - begin; from = ends[i++]) {
+        if (l->mask)
+            for (size_t k = from; k < ends[i]; k++) {
+                real *masked = state(l, p->masked, s.d, b[k]);
+                multiply_row(masked, h[k], state(l, l->mask, s.d, b[k]), l->H);
+                h[k] = masked;
+            }
+        gemm(&p->hh[s.d], ends[i] - from, h + from, (const real *const *)y + from, y + from, &activate);
+    }
+}
+
+static void forward_shard(void *context, size_t i) {
+    const pass *p = context;
+    const elman_layer *l = p->layer;
+    const shard s = shard_of(p, i);
+    const size_t steps = MAX_ROWS / s.count;
+    for (size_t begin = 0; begin < l->T; begin += steps) forward_block(p, s, begin, smaller(begin + steps, l->T));
+    for (size_t k = 0; l->h_n && k < s.count; k++) {
+        size_t b = s.first + k * s.stride, length = length_of(&p->extent, b);
+        const elman_rows y = columns_from(l->y, s.d * l->H);
+        const real *last = length ? at(&y, backwards(l, s.d) ? 0 : length - 1, b) : state(l, l->h_0, s.d, b);
+        memcpy(state(l, l->h_n, s.d, b), last, l->H * sizeof(real));
+    }
+}
+
+/* One step back for the rows that have a later one: delta = (d_y + mask * (weight_hh delta[next])) f'(y). */
+static void backward_step(const pass *p, shard s, size_t t) {
+    const elman_layer *l = p->layer;
+    const elman_rows d_y = columns_from(l->d_y, s.d * l->H), y_rows = columns_from(l->y, s.d * l->H);
+    const elman_rows deltas = columns_from(l->delta, s.d * l->H);
+    const real *next[MAX_ROWS], *init[MAX_ROWS], *base[MAX_ROWS], *y[MAX_ROWS], *mask[MAX_ROWS];
+    real *delta[MAX_ROWS];
+    epilogue e = {.apply = GRADIENT[l->activation], .y = y, .d_y = base, .mask = NULL};
+    size_t n = 0;
+    for (size_t i = 0; i < s.count; i++) {
+        size_t b = s.first + i * s.stride, length = length_of(&p->extent, b);
+        if (t >= length) continue;
+        int back = backwards(l, s.d);
+        base[n] = l->d_y.data ? at(&d_y, t, b) : p->zeros;
+        delta[n] = at(&deltas, t, b);
+        y[n] = at(&y_rows, t, b);
+        if (t == (back ? 0 : length - 1)) { /* the row's last step: nothing comes from later ones */
+            add_row(delta[n], base[n], l->d_h_n ? state(l, l->d_h_n, s.d, b) : NULL, l->H);
+            e.apply(&e, n, 1, 0, l->H, delta + n);
+        } else {
+            next[n] = at(&deltas, back ? t - 1 : t + 1, b);
+            init[n] = l->mask ? p->zeros : base[n];
+            mask[n] = l->mask ? state(l, l->mask, s.d, b) : NULL;
+            n++;
+        }
+    }
+    e.mask = l->mask ? mask : NULL;
+    gemm(&p->hh[s.d], n, next, init, delta, &e);
+}
+
+/* What reaches the initial states: mask * (weight_hh delta[first step]), or for a row of no steps d_h_n. */
+static void initial_gradient(const pass *p, shard s) {
+    const elman_layer *l = p->layer;
+    const elman_rows deltas = columns_from(l->delta, s.d * l->H);
+    const real *first[MAX_ROWS], *init[MAX_ROWS];
+    real *d_h_0[MAX_ROWS];
+    size_t n = 0;
+    for (size_t i = 0; i < s.count; i++) {
+        size_t b = s.first + i * s.stride, length = length_of(&p->extent, b);
+        d_h_0[n] = state(l, l->d_h_0, s.d, b);
+        if (length == 0) {
+            add_row(d_h_0[n], l->d_h_n ? state(l, l->d_h_n, s.d, b) : NULL, NULL, l->H);
+            continue;
+        }
+        first[n] = at(&deltas, backwards(l, s.d) ? length - 1 : 0, b);
+        init[n++] = p->zeros;
+    }
+    gemm(&p->hh[s.d], n, first, init, d_h_0, NULL);
+    for (size_t i = 0; l->mask && i < s.count; i++) {
+        size_t b = s.first + i * s.stride;
+        real *row = state(l, l->d_h_0, s.d, b);
+        if (length_of(&p->extent, b)) multiply_row(row, row, state(l, l->mask, s.d, b), l->H);
+    }
+}
+
+static void backward_shard(void *context, size_t i) {
+    const pass *p = context;
+    const elman_layer *l = p->layer;
+    const shard s = shard_of(p, i);
+    for (size_t step = l->T; step-- > 0;) backward_step(p, s, backwards(l, s.d) ? l->T - 1 - step : step);
+    initial_gradient(p, s);
+}
+
+/* d_x for MAX_ROWS places of (T, B): one chain over the units of both directions. */
+static void input_gradient(const pass *p, size_t task) {
+    const elman_layer *l = p->layer;
+    const real *delta[MAX_ROWS], *init[MAX_ROWS];
+    real *d_x[MAX_ROWS];
+    size_t n = 0, end = smaller((task + 1) * MAX_ROWS, l->T * l->B);
+    for (size_t i = task * MAX_ROWS; i < end; i++) {
+        size_t t = i / l->B, b = i % l->B;
+        if (t >= length_of(&p->extent, b)) continue;
+        delta[n] = at(&l->delta, t, b), d_x[n] = at(&l->d_x, t, b), init[n++] = p->zeros;
+    }
+    gemm(&p->ih[0], n, delta, init, d_x, NULL);
+}
+
+static void gradient_task(void *context, size_t i) {
+    const pass *p = context;
+    if (i >= p->sum_tasks) {
+        input_gradient(p, i - p->sum_tasks);
+        return;
+    }
+    const outer_sum *s = p->sums;
+    for (; i >= s->panels * s->chunks; s++) i -= s->panels * s->chunks;
+    outer_sum_task(s, i);
+}
+
+static void plan_sums(pass *p, int threads) {
+    const elman_layer *l = p->layer;
+    for (size_t d = 0; d < l->D; d++) {
+        const elman_rows delta = columns_from(l->delta, d * l->H);
+        outer_sum hh = {.extent = p->extent, .a = states_before(l, d), .delta = delta, .columns = l->H};
+        hh.d_weight = (real *)l->d_weight_hh + d * l->H * l->H;
+        hh.d_bias = l->d_bias ? (real *)l->d_bias + d * l->H : NULL;
+        outer_sum ih = {.extent = p->extent, .a = {.rows = l->x, .width = l->I, .has_tokens = l->has_tokens}, .delta = delta, .columns = l->H};
+        ih.d_weight = (real *)l->d_weight_ih + d * l->I * l->H;
+        p->sums[p->n_sums++] = hh;
+        p->sums[p->n_sums++] = ih;
+    }
+    for (size_t i = 0; i < p->n_sums; i++) {
+        plan_outer_sum(&p->sums[i], threads);
+        p->sum_tasks += p->sums[i].panels * p->sums[i].chunks;
+    }
+}
+
+/* Packing: one task for each panel of every matrix. */
+static void pack_hh(void *context, size_t i) {
+    const pass *p = context;
+    const elman_layer *l = p->layer;
+    size_t d = i / p->hh[0].panels;
+    pack(&p->hh[d], i % p->hh[0].panels, 0, l->H, (const real *)l->weight_hh + d * l->H * l->H, l->H, p->is_backward);
+}
+
+static void pack_ih(void *context, size_t i) {
+    const pass *p = context;
+    const elman_layer *l = p->layer;
+    const real *weight = l->weight_ih;
+    if (p->is_backward)
+        for (size_t d = 0; d < l->D; d++) pack(&p->ih[0], i, d * l->H, l->H, weight + d * l->I * l->H, l->H, 1);
+    else
+        pack(&p->ih[i / p->ih[0].panels], i % p->ih[0].panels, 0, l->I, weight + i / p->ih[0].panels * l->I * l->H, l->H, 0);
+}
+
+static int forward(const elman_layer *l) {
+    const double steps = (double)l->T * l->B * l->D, operations = 2 * steps * l->H * (l->H + (l->has_tokens ? 1 : l->I));
+    const int threads = threads_for(operations), packed = l->T * l->B > 8;
+    pass p = {0};
+    plan_shards(&p, l, threads);
+    const size_t rows = ceil_div(l->B, p.shards);
+    const matrix ih = {.depth = l->I, .columns = l->H, .panels = panels_for(l->H, smaller(rows * l->T, MAX_ROWS), MAX_WIDTH), .mode = packed ? PACKED : DIRECT};
+    const matrix hh = {.depth = l->H, .columns = l->H, .panels = panels_for(l->H, rows, MAX_WIDTH), .mode = ih.mode};
+    const size_t ih_size = packed && !l->has_tokens ? packed_size(l->I, l->H) : 0, hh_size = packed ? packed_size(l->H, l->H) : 0;
+    const size_t masked_size = l->mask ? l->D * l->B * l->H : 0;
+    real *scratch = elman_lease((l->D * (ih_size + hh_size) + masked_size + l->H) * sizeof(real)), *free = scratch;
+    if (!scratch) return -1;
+    for (size_t d = 0; d < l->D; d++) {
+        p.ih[d] = ih, p.hh[d] = hh;
+        p.ih[d].data = packed ? free : (const real *)l->weight_ih + d * l->I * l->H, free += ih_size;
+        p.hh[d].data = packed ? free : (const real *)l->weight_hh + d * l->H * l->H, free += hh_size;
+    }
+    p.masked = free;
+    p.zeros = memset(free + masked_size, 0, l->H * sizeof(real));
+    if (ih_size) elman_run(pack_ih, &p, l->D * ih.panels, threads);
+    if (hh_size) elman_run(pack_hh, &p, l->D * hh.panels, threads);
+    elman_run(forward_shard, &p, l->D * p.shards, threads);
+    elman_return(scratch);
+    return 0;
+}
+
+static int backward(const elman_layer *l) {
+    const double steps = (double)l->T * l->B * l->D, operations = 2 * steps * l->H * (2 * l->H + l->I);
+    const int threads = threads_for(operations), wants_d_x = l->d_x.data != NULL;
+    pass p = {.is_backward = 1};
+    plan_shards(&p, l, threads);
+    plan_sums(&p, threads);
+    const matrix hh = {.depth = l->H, .columns = l->H, .panels = panels_for(l->H, ceil_div(l->B, p.shards), MAX_WIDTH), .mode = PACKED};
+    const matrix ih = {.depth = l->D * l->H, .columns = l->I, .panels = panels_for(l->I, smaller(l->T * l->B, MAX_ROWS), MAX_WIDTH), .mode = PACKED};
+    const size_t hh_size = packed_size(l->H, l->H), ih_size = wants_d_x ? packed_size(ih.depth, l->I) : 0;
+    const size_t widest = larger(l->H, l->I);
+    real *scratch = elman_lease((l->D * hh_size + ih_size + widest) * sizeof(real));
+    if (!scratch) return -1;
+    for (size_t d = 0; d < l->D; d++) p.hh[d] = hh, p.hh[d].data = scratch + d * hh_size;
+    p.ih[0] = ih, p.ih[0].data = scratch + l->D * hh_size;
+    p.zeros = memset(scratch + l->D * hh_size + ih_size, 0, widest * sizeof(real));
+    elman_run(pack_hh, &p, l->D * hh.panels, threads);
+    if (wants_d_x) elman_run(pack_ih, &p, ih.panels, threads);
+    elman_run(backward_shard, &p, l->D * p.shards, threads);
+    elman_run(gradient_task, &p, p.sum_tasks + (wants_d_x ? ceil_div(l->T * l->B, MAX_ROWS) : 0), threads);
+    elman_return(scratch);
+    return 0;
+}
+
+#endif

@@ -1,0 +1,117 @@
+/* One vector of reals: what the kernels know of an instruction set.
+ *
+ * The dtype comes from ELMAN_DOUBLE, the instruction set from the compiler's own macros. Arithmetic (+ - * / < &) is
+ * that of GCC's and Clang's vector types; only what these lack stands here. Nothing is contracted or reassociated by
+ * the compiler (-ffp-contract=off), so each `fma_` below is one rounding where the set has it and two where not.
+ */
+#ifndef ELMAN_SIMD_H
+#define ELMAN_SIMD_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#ifdef ELMAN_DOUBLE
+typedef double real;
+typedef int64_t int_r; /* an integer as wide as a real */
+#define PER_DTYPE(f32, f64) f64
+#else
+typedef float real;
+typedef int32_t int_r;
+#define PER_DTYPE(f32, f64) f32
+#endif
+
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#define X86(op) PER_DTYPE(_mm512_##op##_ps, _mm512_##op##_pd)
+#elif defined(__AVX2__)
+#define VECTOR_BYTES 32
+#define X86(op) PER_DTYPE(_mm256_##op##_ps, _mm256_##op##_pd)
+#else
+#define VECTOR_BYTES 16
+#define X86(op) PER_DTYPE(_mm_##op##_ps, _mm_##op##_pd)
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+#define VL ((size_t)(VECTOR_BYTES / sizeof(real))) /* reals in a vector */
+
+typedef real vec __attribute__((vector_size(VECTOR_BYTES)));
+typedef int_r ivec __attribute__((vector_size(VECTOR_BYTES)));
+
+INLINE vec load(const real *p) {
+    vec v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+INLINE void store(real *p, vec v) { memcpy(p, &v, sizeof v); }
+
+#if defined(__aarch64__)
+INLINE vec set1(real s) { return (vec)PER_DTYPE(vdupq_n_f32, vdupq_n_f64)(s); }
+INLINE vec fma_(vec a, vec b, vec c) { return (vec)PER_DTYPE(vfmaq_f32, vfmaq_f64)(c, a, b); }
+INLINE vec sqrt_(vec a) { return (vec)PER_DTYPE(vsqrtq_f32, vsqrtq_f64)(a); }
+#else
+INLINE vec set1(real s) { return (vec)X86(set1)(s); }
+#if defined(__FMA__)
+INLINE vec fma_(vec a, vec b, vec c) { return (vec)X86(fmadd)(a, b, c); }
+#else
+INLINE vec fma_(vec a, vec b, vec c) { return a * b + c; }
+#endif
+INLINE vec sqrt_(vec a) { return (vec)X86(sqrt)(a); }
+#endif
+
+/* The first n <= VL elements, the others 0; nothing beyond them is read or written. */
+#if defined(__AVX512F__)
+INLINE PER_DTYPE(__mmask16, __mmask8) first(size_t n) { return (PER_DTYPE(__mmask16, __mmask8))((1u << n) - 1); }
+INLINE vec load_part(const real *p, size_t n) { return (vec)X86(maskz_loadu)(first(n), p); }
+INLINE void store_part(real *p, vec v, size_t n) { X86(mask_storeu)(p, first(n), v); }
+#elif defined(__AVX2__)
+static const int_r FIRST[2 * VECTOR_BYTES / sizeof(int_r)] = {[0 ... VECTOR_BYTES / sizeof(int_r) - 1] = -1};
+INLINE __m256i first(size_t n) { return _mm256_loadu_si256((const __m256i *)(FIRST + VL - n)); }
+INLINE vec load_part(const real *p, size_t n) { return (vec)X86(maskload)(p, first(n)); }
+INLINE void store_part(real *p, vec v, size_t n) { X86(maskstore)(p, first(n), v); }
+#else
+INLINE vec load_part(const real *p, size_t n) {
+    real part[VECTOR_BYTES / sizeof(real)] = {0};
+    for (size_t i = 0; i < n; i++) part[i] = p[i];
+    return load(part);
+}
+INLINE void store_part(real *p, vec v, size_t n) {
+    for (size_t i = 0; i < n; i++) p[i] = v[i];
+}
+#endif
+
+/* The same where n is often VL: AVX-512 masks cost nothing, elsewhere whole vectors go the short way. */
+#if defined(__AVX512F__)
+INLINE vec load_upto(const real *p, size_t n) { return load_part(p, n); }
+INLINE void store_upto(real *p, vec v, size_t n) { store_part(p, v, n); }
+#else
+INLINE vec load_upto(const real *p, size_t n) { return n == VL ? load(p) : load_part(p, n); }
+INLINE void store_upto(real *p, vec v, size_t n) {
+    if (n == VL)
+        store(p, v);
+    else
+        store_part(p, v, n);
+}
+#endif
+
+/* Element-wise choice by a comparison's mask of zeros and ones. */
+INLINE vec choose(ivec mask, vec yes, vec no) { return (vec)((mask & (ivec)yes) | (~mask & (ivec)no)); }
+INLINE vec max_(vec a, vec b) { return choose(a > b, a, b); }
+
+/* Sums and maxima over a vector go by halves, so that every instruction set of one width adds in one order. */
+INLINE real sum(vec v) {
+    real part[VECTOR_BYTES / sizeof(real)];
+    store(part, v);
+    for (size_t half = VL / 2; half > 0; half /= 2)
+        for (size_t i = 0; i < half; i++) part[i] += part[i + half];
+    return part[0];
+}
+
+#endif

@@ -1,0 +1,276 @@
+"""The kernel contract, in NumPy: one line per equation of Goodfellow, Bengio & Courville, *Deep Learning* (2016), 10.2.
+
+Every backend module exports the functions of this one with the same signatures (tests/test_contract.py compares
+them); this module says what they compute. They take arrays that `elman.validation` has already checked, write into
+arrays that the caller owns, and return nothing unless said otherwise.
+
+Notation. ``T, B, I, H, O, D``: time steps, batch, inputs, hidden units, outputs, directions (1 or 2). Weights are stored
+transposed (k-major), so ``weight_hh[d, k, j]`` leads from unit k to unit j. Arrays over time are (T, B, ·) with any
+strides on T and B and unit stride on the last axis; everything else is C-contiguous. All reals have one dtype, float32
+or float64; tokens and lengths are int64. ``y[t]`` is the state *after* step t: with the book's numbering ``h[0] = h_0``
+and ``h[t + 1] = y[t]``.
+
+Unequal lengths: row b takes part in the steps ``t < lengths[b]``; what lies beyond is neither read nor written. A
+reversed direction runs each row from its own last step to its first. A range of time steps is a slice of the arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Real = NDArray[np.floating[Any]]
+Int = NDArray[np.int64]
+
+
+def _sigmoid(a: Real) -> Real:
+    e = np.exp(-np.abs(a))  # never overflows
+    return np.where(a >= 0, 1 / (1 + e), e / (1 + e))
+
+
+# name -> (f(a), f'(a) as a function of y = f(a))
+ACTIVATIONS: dict[str, tuple[Callable[[Real], Real], Callable[[Real], Real]]] = {
+    "tanh": (np.tanh, lambda y: 1 - y * y),
+    "relu": (lambda a: np.maximum(a, 0), lambda y: (y > 0).astype(y.dtype)),
+    "sigmoid": (_sigmoid, lambda y: y * (1 - y)),
+    "identity": (lambda a: a, np.ones_like),
+}
+
+
+def _cross_entropy(o: Real, target: Int) -> tuple[Any, Real]:
+    z = o - o.max(axis=-1, keepdims=True)
+    log_p = z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
+    hit = (np.arange(o.shape[-1]) == target[:, None]).astype(o.dtype)
+    counts = (target >= 0)[:, None]  # a negative target marks a step without one
+    return -np.where(hit > 0, log_p, 0).sum(dtype=float), np.where(counts, np.exp(log_p) - hit, 0)
+
+
+def _binary_cross_entropy(o: Real, target: Real) -> tuple[Any, Real]:
+    loss = np.maximum(o, 0) - o * target + np.log1p(np.exp(-np.abs(o)))
+    return loss.sum(dtype=float), _sigmoid(o) - target
+
+
+def _squared_error(o: Real, target: Real) -> tuple[Any, Real]:
+    return ((o - target) ** 2).sum(dtype=float), 2 * (o - target)
+
+
+# name -> (the sum of the loss, its gradient by o); rows of outputs o (N, O), rows of targets
+LOSSES: dict[str, Callable[[Real, Any], tuple[Any, Real]]] = {
+    "cross_entropy": _cross_entropy,
+    "binary_cross_entropy": _binary_cross_entropy,
+    "squared_error": _squared_error,
+}
+
+
+def _steps(
+    n_steps: int, h_0: Real, y: Real, lengths: Int | None, backwards: bool
+) -> Iterator[tuple[int, Int, Real]]:
+    """One direction's steps, in the order it runs them: (t, the rows b that take part, their states before the step).
+
+    h_0 (B, H); y (T, B, H), the direction's own columns.
+    """
+    lengths = np.full(len(h_0), n_steps) if lengths is None else lengths
+    for t in range(n_steps - 1, -1, -1) if backwards else range(n_steps):
+        rows = np.flatnonzero(t < lengths)
+        is_first = t == (lengths[rows] - 1 if backwards else 0)
+        before = y[min(t + 1, n_steps - 1) if backwards else max(t - 1, 0), rows]
+        yield t, rows, np.where(np.reshape(is_first, (-1, 1)), h_0[rows], before)
+
+
+def forward(
+    x: Real | Int,
+    h_0: Real,
+    weight_ih: Real,
+    weight_hh: Real,
+    bias: Real | None,
+    y: Real,
+    h_n: Real,
+    *,
+    activation: str,
+    lengths: Int | None = None,
+    mask: Real | None = None,
+    reverse: bool = False,
+) -> None:
+    """Run one layer over a whole sequence, both directions at once (equations 10.8 and 10.9).
+
+    x (T, B, I) or tokens (T, B); h_0 (D, B, H); weight_ih (D, I, H); weight_hh (D, H, H); bias (D, H), None for none;
+    mask (D, B, H) multiplies the recurrent input, None for none. Writes y (T, B, D·H), direction d in columns
+    d·H to (d+1)·H, and h_n (D, B, H), each row's state after its own last step (h_0 where the length is zero).
+    Direction 1 runs backwards in time; so does direction 0 with `reverse`, which needs D = 1.
+    No array that is written may overlap another one.
+    """
+    f, _ = ACTIVATIONS[activation]
+    n_units = weight_hh.shape[-1]
+    for d in range(len(weight_hh)):
+        h_n[d] = h_0[d]
+        y_d = y[..., d * n_units : (d + 1) * n_units]
+        for t, rows, h in _steps(len(x), h_0[d], y_d, lengths, backwards=reverse or d == 1):
+            x_t = x[t, rows]
+            a = weight_ih[d][x_t] if x.ndim == 2 else x_t @ weight_ih[d]  # a token selects a row: a one-hot product
+            a = a + (0 if bias is None else bias[d])
+            a = a + (h if mask is None else mask[d, rows] * h) @ weight_hh[d]
+            h_n[d, rows] = y_d[t, rows] = f(a)
+
+
+def backward(
+    x: Real | Int,
+    h_0: Real,
+    weight_ih: Real,
+    weight_hh: Real,
+    y: Real,
+    d_y: Real | None,
+    d_h_n: Real | None,
+    delta: Real,
+    d_weight_ih: Real,
+    d_weight_hh: Real,
+    d_bias: Real | None,
+    d_h_0: Real,
+    d_x: Real | None,
+    *,
+    activation: str,
+    lengths: Int | None = None,
+    mask: Real | None = None,
+    reverse: bool = False,
+) -> None:
+    """Back-propagate through time (equations 10.18 to 10.28) from d_y (T, B, D·H) and d_h_n (D, B, H), None for zeros.
+
+    x, h_0, the weights, mask, reverse and y are those of `forward`, y as it wrote it. Writes delta (T, B, D·H), the
+    gradient of the pre-activations, d_h_0 (D, B, H) and, unless None, d_x (T, B, I), which needs real x. *Adds to*
+    d_weight_ih (D, I, H), d_weight_hh (D, H, H) and, unless None, d_bias (D, H): steps descending, rows ascending.
+    """
+    _, df = ACTIVATIONS[activation]
+    n_units = weight_hh.shape[-1]
+    if d_x is not None:
+        d_x[slice(None) if lengths is None else np.arange(len(x))[:, None] < lengths] = 0
+    for d in range(len(weight_hh)):
+        columns = slice(d * n_units, (d + 1) * n_units)
+        d_h = d_h_0[d]  # what reaches each row's state from the later steps; in the end, its initial state
+        d_h[:] = 0 if d_h_n is None else d_h_n[d]
+        steps = _steps(len(x), h_0[d], y[..., columns], lengths, backwards=reverse or d == 1)
+        for t, rows, h in reversed(list(steps)):
+            m: Any = 1 if mask is None else mask[d, rows]
+            d_state = d_h[rows] + (0 if d_y is None else d_y[t, rows, columns])
+            delta[t, rows, columns] = d_a = d_state * df(y[t, rows, columns])
+            d_h[rows] = m * (d_a @ weight_hh[d].T)
+            d_weight_hh[d] += (m * h).T @ d_a
+            if x.ndim == 2:
+                np.add.at(d_weight_ih[d], x[t, rows], d_a)
+            else:
+                d_weight_ih[d] += x[t, rows].T @ d_a
+            if d_bias is not None:
+                d_bias[d] += d_a.sum(axis=0)
+            if d_x is not None:
+                d_x[t, rows] += d_a @ weight_ih[d].T
+
+
+def step(
+    x: Real | Int,
+    h: Real,
+    weight_ih: Real,
+    weight_hh: Real,
+    bias: Real | None,
+    h_next: Real,
+    *,
+    activation: str,
+) -> None:
+    """One time step of one direction: x (B, I) or tokens (B,), h (B, H), weight_ih (I, H), weight_hh (H, H), bias (H,).
+
+    Writes h_next (B, H), which must not overlap h.
+    """
+    f, _ = ACTIVATIONS[activation]
+    a = weight_ih[x] if x.ndim == 1 else x @ weight_ih
+    h_next[:] = f(a + (0 if bias is None else bias) + h @ weight_hh)
+
+
+def readout(h: Real, weight: Real, bias: Real | None, o: Real) -> None:
+    """Outputs before softmax or sigmoid (equation 10.10): h (T, B, K), weight (K, O), bias (O,); writes o (T, B, O)."""
+    np.matmul(h, weight, out=o)
+    if bias is not None:
+        o += bias
+
+
+def readout_loss(
+    h: Real,
+    weight: Real,
+    bias: Real | None,
+    target: Real | Int,
+    o: Real,
+    d_h: Real | None,
+    d_weight: Real | None,
+    d_bias: Real | None,
+    *,
+    loss: str,
+    scale: float,
+    lengths: Int | None = None,
+) -> float:
+    """The readout, the sum of its loss over all steps (returned), and `scale` times its gradients.
+
+    h (T, B, K), weight (K, O), bias (O,) or None. target (T, B) tokens for "cross_entropy" (softmax; a negative one
+    marks a step without target), (T, B, O) for "binary_cross_entropy" (sigmoid; values in [0, 1]) and "squared_error".
+    Without d_h, d_weight and d_bias (None) only the loss is computed and o (T, B, O) is scratch. Otherwise o receives
+    the gradient by the outputs, d_h (T, B, K) is written, d_weight and d_bias are *added to* as in `backward`.
+    """
+    active = slice(None) if lengths is None else np.arange(len(h))[:, None] < lengths
+    rows, targets = h[active].reshape(-1, h.shape[-1]), target[active]
+    outputs = rows @ weight + (0 if bias is None else bias)
+    total, d_o = LOSSES[loss](outputs, targets.reshape(-1, *target.shape[2:]))
+    if d_h is not None and d_weight is not None:
+        d_o = (d_o * scale).astype(o.dtype, copy=False)
+        o[active] = d_o.reshape(o[active].shape)
+        d_h[active] = (d_o @ weight.T).reshape(h[active].shape)
+        d_weight += rows.T @ d_o
+        if d_bias is not None:
+            d_bias += d_o.sum(axis=0)
+    return float(total)
+
+
+def clip_norm(gradient: Real, *, max_norm: float) -> float:
+    """Scale gradient (n,) so that its Euclidean norm is at most max_norm; returns the norm it had.
+
+    A norm that is not finite is returned and the gradient left as it is. Pascanu et al. (2013), algorithm 1.
+    """
+    norm = float(np.sqrt(np.square(gradient, dtype=np.float64).sum()))
+    if max_norm < norm < np.inf:
+        gradient *= max_norm / norm
+    return norm
+
+
+def sgd(parameters: Real, gradient: Real, velocity: Real | None, *, lr: float, momentum: float) -> None:
+    """Gradient descent, with classical momentum where velocity is given. All arrays (n,)."""
+    if velocity is not None:
+        velocity *= momentum
+        velocity += gradient
+        gradient = velocity
+    parameters -= lr * gradient
+
+
+def adagrad(parameters: Real, gradient: Real, square_sum: Real, *, lr: float, eps: float) -> None:
+    """Duchi, Hazan & Singer (2011), with diagonal matrices. All arrays (n,)."""
+    square_sum += gradient * gradient
+    parameters -= lr * gradient / (np.sqrt(square_sum) + eps)
+
+
+def adam(
+    parameters: Real,
+    gradient: Real,
+    mean: Real,
+    square: Real,
+    *,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    step: int,
+) -> None:
+    """Kingma & Ba (2015), algorithm 1, with decoupled weight decay (Loshchilov & Hutter 2019). step counts from 1."""
+    mean *= beta1
+    mean += (1 - beta1) * gradient
+    square *= beta2
+    square += (1 - beta2) * gradient * gradient
+    parameters *= 1 - lr * weight_decay
+    parameters -= lr / (1 - beta1**step) * mean / (np.sqrt(square / (1 - beta2**step)) + eps)
+
