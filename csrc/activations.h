@@ -14,7 +14,7 @@ INLINE vec d_relu(vec y) { return choose(y > set1(0), set1(1), set1(0)); }
 INLINE vec d_sigmoid(vec y) { return y * (set1(1) - y); }
 INLINE vec d_identity(vec y) { return (void)y, set1(1); }
 
-/* An activation's two epilogues: out = f(out), and out = (d_y + mask out) f'(y), the sum only where there is a mask. */
+/* An activation's two epilogues: out = f(out), and out = (d_y + mask out) f'(y). */
 #define DEFINE_ACTIVATION(name)                                                                                               \
     static void apply_##name(const epilogue *e, size_t row, size_t rows, size_t column, size_t columns, real *const *out) {   \
         (void)e, (void)row;                                                                                                   \
@@ -30,8 +30,8 @@ INLINE vec d_identity(vec y) { return (void)y, set1(1); }
             for (size_t j = column; j < column + columns; j += VL) {                                                          \
                 size_t n = smaller(column + columns - j, VL);                                                                 \
                 vec d = load_upto(out[r] + j, n);                                                                             \
-                if (e->mask)                                                                                                  \
-                    d = load_upto(e->d_y[row + r] + j, n) + load_upto(e->mask[row + r] + j, n) * d;                           \
+                if (e->mask) d = load_upto(e->mask[row + r] + j, n) * d;                                                      \
+                d = load_upto(e->d_y[row + r] + j, n) + d;                                                                    \
                 store_upto(out[r] + j, d * d_##name(load_upto(e->y[row + r] + j, n)), n);                                     \
             }                                                                                                                 \
     }

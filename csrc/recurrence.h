@@ -110,30 +110,30 @@ static void forward_shard(void *context, size_t i) {
     }
 }
 
-/* One step back for the rows that have a later one: delta = (d_y + mask * (weight_hh delta[next])) f'(y). */
+/* One step back: delta = (d_y + mask * (weight_hh delta[next])) f'(y), at a row's last step with d_h_n for the product.
+ * The product stands alone, so that a pass cut in two, d_h_0 of one being d_h_n of the other, gives the same bits. */
 static void backward_step(const pass *p, shard s, size_t t) {
     const elman_layer *l = p->layer;
-    const elman_rows d_y = columns_from(l->d_y, s.d * l->H), y_rows = columns_from(l->y, s.d * l->H);
+    const elman_rows d_y_rows = columns_from(l->d_y, s.d * l->H), y_rows = columns_from(l->y, s.d * l->H);
     const elman_rows deltas = columns_from(l->delta, s.d * l->H);
-    const real *next[MAX_ROWS], *init[MAX_ROWS], *base[MAX_ROWS], *y[MAX_ROWS], *mask[MAX_ROWS];
+    const real *next[MAX_ROWS], *init[MAX_ROWS], *d_y[MAX_ROWS], *y[MAX_ROWS], *mask[MAX_ROWS];
     real *delta[MAX_ROWS];
-    epilogue e = {.apply = GRADIENT[l->activation], .y = y, .d_y = base, .mask = NULL};
+    epilogue e = {.apply = GRADIENT[l->activation], .y = y, .d_y = d_y};
     size_t n = 0;
     for (size_t i = 0; i < s.count; i++) {
         size_t b = s.first + i * s.stride, length = length_of(&p->extent, b);
         if (t >= length) continue;
         int back = backwards(l, s.d);
-        base[n] = l->d_y.data ? at(&d_y, t, b) : p->zeros;
+        d_y[n] = l->d_y.data ? at(&d_y_rows, t, b) : p->zeros;
         delta[n] = at(&deltas, t, b);
         y[n] = at(&y_rows, t, b);
-        if (t == (back ? 0 : length - 1)) { /* the row's last step: nothing comes from later ones */
-            add_row(delta[n], base[n], l->d_h_n ? state(l, l->d_h_n, s.d, b) : NULL, l->H);
+        if (t == (back ? 0 : length - 1)) {
+            add_row(delta[n], l->d_h_n ? state(l, l->d_h_n, s.d, b) : NULL, NULL, l->H);
             e.apply(&e, n, 1, 0, l->H, delta + n);
         } else {
             next[n] = at(&deltas, back ? t - 1 : t + 1, b);
-            init[n] = l->mask ? p->zeros : base[n];
             mask[n] = l->mask ? state(l, l->mask, s.d, b) : NULL;
-            n++;
+            init[n++] = p->zeros;
         }
     }
     e.mask = l->mask ? mask : NULL;

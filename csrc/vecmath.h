@@ -26,7 +26,7 @@ static const real EXPM1[] = {
 #endif
 };
 
-/* *scale = 2^n and the returned p with e^y = scale + scale * p. */
+/* *scale = 2^n and the returned p with e^y = scale (1 + p). */
 INLINE vec exp_parts(vec y, vec *scale) {
     vec shifted = fma_(y, set1(LOG2_E), set1(ROUNDER));
     vec n = shifted - set1(ROUNDER);
@@ -41,7 +41,7 @@ INLINE vec exp_parts(vec y, vec *scale) {
 INLINE vec exp_negative(vec y) {
     vec scale, limit = set1(EXP_UNDERFLOW);
     vec p = exp_parts(choose(y < limit, limit, y), &scale);
-    return fma_(scale, p, scale);
+    return scale * (set1(1) + p); /* not scale + scale * p: that product may be subnormal where the sum is not */
 }
 
 /* With t = e^{2|x|} - 1: tanh |x| = q = t / (t + 2). For small t that quotient would add the errors of three roundings;
