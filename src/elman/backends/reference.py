@@ -4,11 +4,11 @@ Every backend module exports the functions of this one with the same signatures 
 them); this module says what they compute. They take arrays that `elman.validation` has already checked, write into
 arrays that the caller owns, and return nothing unless said otherwise.
 
-Notation. ``T, B, I, H, O, D``: time steps, batch, inputs, hidden units, outputs, directions (1 or 2). Weights are stored
-transposed (k-major), so ``weight_hh[d, k, j]`` leads from unit k to unit j. Arrays over time are (T, B, ·) with any
-strides on T and B and unit stride on the last axis; everything else is C-contiguous. All reals have one dtype, float32
-or float64; tokens and lengths are int64. ``y[t]`` is the state *after* step t: with the book's numbering ``h[0] = h_0``
-and ``h[t + 1] = y[t]``.
+Notation. ``T, B, I, H, O, D``: time steps, batch, inputs, hidden units, outputs, directions (1 or 2). Weights are
+k-major (transposed), so ``weight_hh[d, k, j]`` leads from unit k to unit j. Arrays over time are (T, B, ·) with any
+strides on T and B and unit stride on the last axis, tokens (T, B) with any strides; everything else is C-contiguous.
+All reals have one dtype, float32 or float64; tokens and lengths are int64. ``y[t]`` is the state *after* step t: with
+the book's numbering ``h[0] = h_0`` and ``h[t + 1] = y[t]``.
 
 Unequal lengths: row b takes part in the steps ``t < lengths[b]``; what lies beyond is neither read nor written. A
 reversed direction runs each row from its own last step to its first. A range of time steps is a slice of the arrays.
@@ -20,10 +20,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Real = NDArray[np.floating[Any]]
-Int = NDArray[np.int64]
+from elman.typing import Int, Real
 
 
 def _sigmoid(a: Real) -> Real:
@@ -65,9 +63,7 @@ LOSSES: dict[str, Callable[[Real, Any], tuple[Any, Real]]] = {
 }
 
 
-def _steps(
-    n_steps: int, h_0: Real, y: Real, lengths: Int | None, backwards: bool
-) -> Iterator[tuple[int, Int, Real]]:
+def _steps(n_steps: int, h_0: Real, y: Real, lengths: Int | None, backwards: bool) -> Iterator[tuple[int, Int, Real]]:
     """One direction's steps, in the order it runs them: (t, the rows b that take part, their states before the step).
 
     h_0 (B, H); y (T, B, H), the direction's own columns.
@@ -273,4 +269,3 @@ def adam(
     square += (1 - beta2) * gradient * gradient
     parameters *= 1 - lr * weight_decay
     parameters -= lr / (1 - beta1**step) * mean / (np.sqrt(square / (1 - beta2**step)) + eps)
-

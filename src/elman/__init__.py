@@ -1,0 +1,33 @@
+"""elman: the vanilla recurrent network on a CPU, as fast as the machine allows.
+
+The layer is `elman.RNN`. `elman.reference` is the same API computed by plain NumPy, to read and to compare with.
+"""
+
+from elman import reference as reference
+from elman.backends import available as available_backends
+from elman.backends import use_backend
+from elman.config import get_num_threads, set_num_threads, show_config
+from elman.data import Tokens
+from elman.losses import Categories
+from elman.models import SequenceModel, load
+from elman.optimizers import SGD, Adagrad, Adam, AdamW
+from elman.rnn import RNN
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "RNN",
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Categories",
+    "SequenceModel",
+    "Tokens",
+    "available_backends",
+    "get_num_threads",
+    "load",
+    "set_num_threads",
+    "show_config",
+    "use_backend",
+]

@@ -1,0 +1,126 @@
+"""What elman runs with on this machine: the number of threads, and a summary for bug reports."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from elman import validation
+
+_pool: ModuleType | None = None  # the module with the C thread pool, once loaded: the number of threads lives there
+_n_threads: int | None = None  # what set_num_threads() asked for before that
+
+
+def set_num_threads(n: int) -> None:
+    """Let the compiled backends use n threads from the next call on; more than there are cores is legal.
+
+    Results do not depend on it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If n is not a positive int.
+
+    Examples
+    --------
+    >>> before = get_num_threads()
+    >>> set_num_threads(2)
+    >>> get_num_threads()
+    2
+    >>> set_num_threads(before)
+    """
+    global _n_threads
+    _n_threads = validation.positive_int(n, "n")
+    if _pool is not None:
+        _pool.set_num_threads(_n_threads)
+
+
+def get_num_threads() -> int:
+    """The number of threads that compiled backends use.
+
+    At first it is the environment variable ELMAN_NUM_THREADS or, without one, the number of cores that the process may
+    use: those of its CPU affinity, but no more than a container's CPU quota.
+    """
+    if _pool is not None:
+        return int(_pool.get_num_threads())
+    return _n_threads or _default_num_threads()
+
+
+def attach_pool(module: ModuleType) -> None:
+    """Hand the number of threads over to the compiled module, which keeps it from now on."""
+    global _pool
+    module.set_num_threads(get_num_threads())
+    _pool = module
+
+
+@functools.cache
+def _default_num_threads() -> int:
+    wanted = os.environ.get("ELMAN_NUM_THREADS", "").strip()
+    if wanted:
+        return validation.positive_int_in_text(wanted, "ELMAN_NUM_THREADS")
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup_quota()
+    return n_cores if quota == math.inf else max(1, min(n_cores, math.ceil(quota)))
+
+
+def _cgroup_quota(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
+    """How many CPUs the control groups of this process leave it; infinite without a limit (or without Linux)."""
+    quota = math.inf
+    try:
+        lines = proc.read_text().splitlines()
+    except OSError:
+        return quota
+    for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") >= 2):
+        if controllers and "cpu" not in controllers.split(","):
+            continue  # version 1 has a tree for each set of controllers, version 2 one tree and no such names
+        tree = root / "cpu" if controllers else root
+        here = Path(path.lstrip("/"))
+        # A group is bound by those above it. In a container the path may be the host's; then only the root is there.
+        for group in (tree / here, *(tree / parent for parent in here.parents)):
+            quota = min(quota, _quota_v1(group) if controllers else _quota_v2(group))
+    return quota
+
+
+def _quota_v2(group: Path) -> float:
+    try:
+        quota, period = (group / "cpu.max").read_text().split()
+        return math.inf if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        return math.inf
+
+
+def _quota_v1(group: Path) -> float:
+    try:
+        quota = int((group / "cpu.cfs_quota_us").read_text())
+        return math.inf if quota < 0 else quota / int((group / "cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return math.inf
+
+
+def show_config() -> None:
+    """Print versions, backends, instruction set and threads: what a bug report should contain."""
+    import importlib.metadata  # not at the top: it would be a third of the time of `import elman`
+
+    import elman  # which imports this module
+    from elman import backends
+
+    available = backends.available()
+    instruction_set = backends.get("cython").instruction_set() if "cython" in available else "NumPy's own"
+    try:
+        numba = importlib.metadata.version("numba")  # without the second that importing it takes
+    except importlib.metadata.PackageNotFoundError:
+        numba = "not installed"
+    print(f"elman            {elman.__version__}")
+    print(f"python           {sys.version.split()[0]} on {sys.platform}")
+    print(f"numpy            {np.__version__}")
+    print(f"numba            {numba}")
+    print(f"backends         {', '.join(available)}")
+    print(f"default backend  {backends.current()}")
+    print(f"instruction set  {instruction_set}")
+    print(f"threads          {get_num_threads()}")

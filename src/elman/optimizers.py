@@ -1,0 +1,180 @@
+"""Optimizers: the rule by which gradients change parameters, and what it remembers between steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import ClassVar
+
+import numpy as np
+
+from elman import backends, validation
+from elman.typing import Real
+
+
+class Optimizer:
+    """What all optimizers have: the learning rate `lr`, which may be changed at any time, and `update`.
+
+    An optimizer remembers things about the parameters that it updates, so each model needs one of its own.
+    """
+
+    _n_memories: ClassVar[int]  # arrays in the parameters' shape
+
+    def __init__(self, lr: float) -> None:
+        self.lr = lr
+        self.steps = 0
+        self._memories: dict[str, list[Real]] = {}
+
+    @property
+    def lr(self) -> float:
+        return self._lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self._lr = validation.non_negative(value, "lr")
+
+    def update(self, parameters: Mapping[str, Real], gradients: Mapping[str, Real]) -> None:
+        """Change parameters, in place, by one step along their gradients.
+
+        Parameters
+        ----------
+        parameters : dict of live arrays, such as `RNN.parameters()`
+        gradients : dict of arrays with the same names and shapes, such as a pullback returns
+
+        Raises
+        ------
+        TypeError, ValueError
+            If names, shapes or dtypes differ, or if this optimizer has worked on other parameters before. Then nothing
+            is changed.
+
+        Examples
+        --------
+        >>> import elman
+        >>> rnn, optimizer = elman.RNN(3, 5, seed=0), elman.SGD(lr=0.1)
+        >>> y, h_n, pullback = rnn.vjp(np.ones((7, 4, 3)))
+        >>> d_x, d_h_0, gradients = pullback(y)
+        >>> optimizer.update(rnn.parameters(), gradients)
+        """
+        self._apply(backends.resolve(), *validation.update(parameters, gradients))
+
+    def _apply(self, backend: ModuleType, parameters: Mapping[str, Real], gradients: Mapping[str, Real]) -> None:
+        """`update` on flat arrays (n,) known to fit."""
+        if not self._memories:
+            self._memories = {
+                name: [np.zeros_like(array) for _ in range(self._n_memories)] for name, array in parameters.items()
+            }
+        validation.memories(self._memories, parameters)
+        self.steps += 1
+        for name, array in parameters.items():
+            self._rule(backend, array, gradients[name], *self._memories[name])
+
+    def _rule(self, backend: ModuleType, parameters: Real, gradient: Real, *memories: Real) -> None:
+        raise NotImplementedError
+
+
+class SGD(Optimizer):
+    """Gradient descent, with classical momentum: v ← momentum · v + g, θ ← θ − lr · v.
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate, at least 0.
+    momentum : float
+        From 0 to 1.
+
+    Examples
+    --------
+    >>> SGD(lr=0.1, momentum=0.9).lr
+    0.1
+    """
+
+    def __init__(self, lr: float, momentum: float = 0.0) -> None:
+        super().__init__(lr)
+        self.momentum = validation.probability(momentum, "momentum")
+
+    @property
+    def _n_memories(self) -> int:  # type: ignore[override]
+        return 1 if self.momentum else 0
+
+    def _rule(self, backend: ModuleType, parameters: Real, gradient: Real, *memories: Real) -> None:
+        velocity = memories[0] if memories else None
+        backend.sgd(parameters, gradient, velocity, lr=self.lr, momentum=self.momentum)
+
+
+class Adagrad(Optimizer):
+    """Duchi, Hazan & Singer (2011): s ← s + g², θ ← θ − lr · g / (√s + eps).
+
+    Examples
+    --------
+    >>> Adagrad(lr=0.1).eps
+    1e-10
+    """
+
+    _n_memories = 1
+
+    def __init__(self, lr: float, eps: float = 1e-10) -> None:
+        super().__init__(lr)
+        self.eps = validation.non_negative(eps, "eps")
+
+    def _rule(self, backend: ModuleType, parameters: Real, gradient: Real, *memories: Real) -> None:
+        backend.adagrad(parameters, gradient, *memories, lr=self.lr, eps=self.eps)
+
+
+class Adam(Optimizer):
+    """Kingma & Ba (2015), algorithm 1: running means of g and g², corrected for their start at 0.
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate, at least 0.
+    betas : (float, float)
+        Decay rates of the two means, from 0 to 1 (exclusive).
+    eps : float
+        Added to the root of the second mean.
+
+    Examples
+    --------
+    >>> Adam(lr=1e-3).betas
+    (0.9, 0.999)
+    """
+
+    _n_memories = 2
+
+    def __init__(self, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
+        super().__init__(lr)
+        self.betas = validation.decay_rates(betas, "betas")
+        self.eps = validation.non_negative(eps, "eps")
+        self.weight_decay = 0.0
+
+    def _rule(self, backend: ModuleType, parameters: Real, gradient: Real, *memories: Real) -> None:
+        backend.adam(
+            parameters,
+            gradient,
+            *memories,
+            lr=self.lr,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            step=self.steps,
+        )
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov & Hutter, 2019): θ ← (1 − lr · weight_decay) θ before each step.
+
+    Examples
+    --------
+    >>> AdamW(lr=1e-3).weight_decay
+    0.01
+    """
+
+    def __init__(
+        self,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(lr, betas, eps)
+        self.weight_decay = validation.non_negative(weight_decay, "weight_decay")

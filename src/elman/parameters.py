@@ -1,0 +1,87 @@
+"""A model's parameters: one flat buffer, the arrays in it that the kernels take, and the views that users see.
+
+Weights lie k-major: ``weight_hh`` is stored as ``array[d, k, j]``, from unit k to unit j of direction d, which is the
+transpose of what a user sees under its name. One flat buffer makes clipping and the optimizer one call each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from elman import validation
+from elman.typing import Real
+from elman.workspace import aligned_size, aligned_zeros
+
+
+class Entry(NamedTuple):
+    """One array of the buffer: the names of its parts (one per direction) and the shape of each as users see it."""
+
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+
+
+class Parameters:
+    """Arrays in one flat buffer, all zero at first; gradients and an optimizer's memories have the same form.
+
+    `flat` (n,) is all there is, with zeros between the arrays, each of which starts on a multiple of 64 bytes.
+    `arrays` has one C-contiguous view per entry: (number of names, *the user's shape reversed).
+    """
+
+    __slots__ = ("arrays", "entries", "flat")
+
+    def __init__(self, entries: Sequence[Entry], dtype: np.dtype[Any], values: Real | None = None) -> None:
+        self.entries = tuple(entries)
+        shapes = [(len(names), *shape[::-1]) for names, shape in self.entries]
+        starts = [0, *accumulate(aligned_size(prod(shape), dtype) for shape in shapes)]
+        self.flat = aligned_zeros(starts[-1], dtype)
+        if values is not None:
+            self.flat[:] = values
+        self.arrays = [self.flat[i : i + prod(s)].reshape(s) for i, s in zip(starts, shapes, strict=False)]
+
+    def named(self, n_entries: int | None = None) -> dict[str, Real]:
+        """Live, writable views in the user's shapes: of all entries, or of the first few."""
+        pairs = zip(self.entries[:n_entries], self.arrays, strict=False)
+        return {name: part.T for (names, _), array in pairs for name, part in zip(names, array, strict=True)}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Parameters, (self.entries, np.dtype(self.flat.dtype.name), self.flat)  # views are made again
+
+
+def load_state(parameters: Mapping[str, Real], state: Any) -> None:
+    """Copy a state dict into live arrays: all of it, or nothing and an error.
+
+    Where the state has PyTorch's two names for a bias instead of ours, their sum is taken.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, array in parameters.items():
+        halves = _pytorch_biases(name)
+        is_split = isinstance(state, Mapping) and name not in state and any(half in state for half in halves)
+        shapes.update(dict.fromkeys(halves if is_split else (name,), array.shape))
+    values = validation.state(state, shapes)
+    new = []  # converted before anything is changed, as that may fail as well
+    for name, array in parameters.items():
+        parts = [values[part] for part in (name, *_pytorch_biases(name)) if part in values]
+        new.append(np.sum(parts, axis=0).astype(array.dtype))
+    for array, value in zip(parameters.values(), new, strict=True):
+        array[...] = value
+
+
+def to_pytorch(parameters: Mapping[str, Real]) -> dict[str, Real]:
+    """Copies under the names of torch.nn.RNN: the first of its two biases is ours, the second zero."""
+    state = {}
+    for name, array in parameters.items():
+        first, *rest = _pytorch_biases(name) or (name,)
+        state[first] = array.copy()
+        state.update({second: np.zeros_like(array) for second in rest})
+    return state
+
+
+def _pytorch_biases(name: str) -> tuple[str, ...]:
+    if not name.startswith("bias_l"):
+        return ()
+    return f"bias_ih{name[4:]}", f"bias_hh{name[4:]}"

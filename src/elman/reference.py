@@ -1,0 +1,54 @@
+"""The public API of elman on NumPy: to read, to compare with, and to migrate from by changing one import.
+
+>>> from elman import reference as elman
+>>> elman.RNN(3, 5)
+RNN(3, 5) with 45 parameters
+
+Every name of `elman` is here. Those that compute are subclasses whose backend is "numpy" unless they are given one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from elman.backends import available as available_backends
+from elman.backends import use_backend
+from elman.config import get_num_threads, set_num_threads, show_config
+from elman.data import Tokens
+from elman.losses import Categories
+from elman.models import SequenceModel as _SequenceModel
+from elman.models import load_as
+from elman.optimizers import SGD, Adagrad, Adam, AdamW
+from elman.rnn import RNN as _RNN
+
+__all__ = [
+    "RNN",
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Categories",
+    "SequenceModel",
+    "Tokens",
+    "available_backends",
+    "get_num_threads",
+    "load",
+    "set_num_threads",
+    "show_config",
+    "use_backend",
+]
+
+
+class RNN(_RNN):
+    __doc__ = _RNN.__doc__
+    _default_backend = "numpy"
+
+
+class SequenceModel(_SequenceModel):
+    __doc__ = _SequenceModel.__doc__
+    _default_backend = "numpy"
+
+
+def load(path: str | Path, *, backend: str | None = None) -> SequenceModel:
+    """Read a model, like `elman.load`, to run on NumPy unless it is given another backend."""
+    return load_as(SequenceModel, path, backend)

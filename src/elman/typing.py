@@ -1,0 +1,9 @@
+"""The two kinds of array that elman computes with."""
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Real: TypeAlias = NDArray[np.floating[Any]]  # float32 or float64
+Int: TypeAlias = NDArray[np.int64]

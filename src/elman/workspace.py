@@ -1,0 +1,85 @@
+"""Scratch memory that is used again, so that a second call of the same shape allocates only what it returns."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from elman.typing import Real
+
+_ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
+
+
+def aligned_size(n: int, dtype: np.dtype[Any]) -> int:
+    """The least multiple of the alignment, in elements, that holds n of them."""
+    per_line = _ALIGNMENT // dtype.itemsize
+    return -(-n // per_line) * per_line
+
+
+def aligned_zeros(n: int, dtype: np.dtype[Any]) -> Real:
+    """Zeros (n,) that start on a multiple of 64 bytes. The system hands them out untouched: they cost what is used."""
+    memory = np.zeros(n * dtype.itemsize + _ALIGNMENT, dtype=np.uint8)
+    start = -memory.__array_interface__["data"][0] % _ALIGNMENT
+    return memory[start : start + n * dtype.itemsize].view(dtype)
+
+
+class _Block:
+    """Some memory and the equal arrays that it is cut into at present."""
+
+    __slots__ = ("arrays", "memory", "shape")
+
+    def __init__(self) -> None:
+        self.memory: Real = np.zeros(0, dtype=np.uint8)
+        self.shape: tuple[int, int, bool] | None = None
+        self.arrays: list[Real] = []
+
+
+class Lease:
+    """Arrays of a pool; they go back to it when the lease dies, so it must live as long as they are used."""
+
+    __slots__ = ("_block", "_free", "arrays")
+
+    def __init__(self, block: _Block, free: list[_Block]) -> None:
+        self._block = block
+        self._free = free
+        self.arrays = block.arrays
+
+    def __del__(self) -> None:
+        self._free.append(self._block)
+
+
+class Pool:
+    """Free blocks of one dtype, listed by how many arrays they hold and how wide these are.
+
+    Safe in several threads without a lock: a block is in at most one lease, and `pop` and `append` are atomic. Blocks
+    are cut anew for another number of steps or rows and only replaced where they are too small (or far too large), so
+    that sequences of varying length do not pile up memory.
+    """
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self._dtype = dtype
+        self._free: dict[tuple[int, int], list[_Block]] = {}
+
+    def lease(self, count: int, n_steps: int, n_rows: int, n_columns: int, batch_major: bool = False) -> Lease:
+        """`count` arrays (T, B, n_columns) with arbitrary content; in memory (B, T, n_columns) if `batch_major`."""
+        free = self._free.setdefault((count, n_columns), [])
+        try:
+            block = free.pop()
+        except IndexError:
+            block = _Block()
+        shape = (n_steps, n_rows, batch_major)
+        if block.shape != shape:
+            self._cut(block, count, n_columns, shape)
+        return Lease(block, free)
+
+    def _cut(self, block: _Block, count: int, n_columns: int, shape: tuple[int, int, bool]) -> None:
+        n_steps, n_rows, batch_major = shape
+        stored = (n_rows, n_steps, n_columns) if batch_major else (n_steps, n_rows, n_columns)
+        stride = aligned_size(prod(stored), self._dtype)
+        if not count * stride <= block.memory.size <= max(8 * count * stride, 1 << 16):
+            block.memory = aligned_zeros(count * stride, self._dtype)
+        arrays = [block.memory[i * stride :][: prod(stored)].reshape(stored) for i in range(count)]
+        block.arrays = [array.swapaxes(0, 1) for array in arrays] if batch_major else arrays
+        block.shape = shape

@@ -1,0 +1,209 @@
+"""Which backend computes, with how many threads, and what show_config() says about it."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import elman
+from elman import backends, config
+from elman.backends import reference
+
+
+@pytest.fixture(autouse=True)
+def _no_choice(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("ELMAN_BACKEND", raising=False)
+    monkeypatch.setattr(backends, "_chosen", None)
+
+
+def absent() -> str:
+    """The name of a backend that is not installed."""
+    for name in backends.NAMES:
+        if name not in elman.available_backends():
+            return name
+    pytest.skip("every backend is installed")
+
+
+def python(program: str, **environment: str) -> str:
+    """What a program prints in a fresh interpreter."""
+    command = [sys.executable, "-c", program]
+    return subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def test_names():
+    assert backends.NAMES == ("numpy", "numba", "cython")
+    assert set(elman.available_backends()) <= set(backends.NAMES)
+    assert elman.available_backends()[0] == "numpy"
+    for name in elman.available_backends():
+        assert backends.get(name) is backends.get(name)
+    assert backends.get("numpy") is reference
+
+
+def test_looking_does_not_import():
+    program = "import sys, elman; elman.available_backends(); print(*sys.modules)"
+    assert not {"numba", "elman.backends.native", "elman.backends.jit"} & set(python(program).split())
+
+
+def test_default_is_fixed():
+    assert backends.DEFAULT == backends.current() == "cython"
+    if "cython" in elman.available_backends():
+        assert backends.resolve() is backends.get("cython")
+    else:
+        with pytest.raises(ImportError, match=r"'cython' is not installed here.*To get it: .*Available: 'numpy'"):
+            backends.resolve()
+
+
+def test_precedence(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(backends, "_loaded", {name: name for name in backends.NAMES})
+    assert backends.resolve() == "cython"
+    monkeypatch.setenv("ELMAN_BACKEND", "numba")
+    assert backends.resolve() == backends.current() == "numba"
+    elman.use_backend("numpy")
+    assert backends.resolve() == backends.current() == "numpy"
+    assert backends.resolve("cython") == "cython"
+
+
+def test_use_backend_in_a_block():
+    def fail() -> None:
+        with elman.use_backend("numpy"):
+            raise KeyError
+
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            fail()
+        assert backends.current() == "cython"
+    with elman.use_backend("numpy"), elman.use_backend("numpy"):
+        assert backends.current() == "numpy"
+    assert backends.current() == "cython"
+    elman.use_backend("numpy")
+    assert backends.current() == "numpy"
+
+
+def test_a_layer_asks_at_every_call(monkeypatch: pytest.MonkeyPatch):
+    class Called(Exception):
+        pass
+
+    def forward(*_: object, **__: object) -> None:
+        raise Called
+
+    rnn, x = elman.RNN(2, 3), np.ones((4, 1, 2))
+    other = elman.RNN(2, 3, backend="cython")
+    monkeypatch.setattr(reference, "forward", forward)
+    with elman.use_backend("numpy"):
+        with pytest.raises(Called):
+            rnn(x)
+        if "cython" in elman.available_backends():
+            other(x)
+    monkeypatch.setenv("ELMAN_BACKEND", "numpy")
+    with pytest.raises(Called):
+        rnn(x)
+
+
+def test_unknown(monkeypatch: pytest.MonkeyPatch):
+    expected = "backend must be one of 'numpy', 'numba', 'cython', got 'fortran'"
+    for call in (elman.use_backend, backends.get, backends.resolve, lambda name: elman.RNN(2, 3, backend=name)):
+        with pytest.raises(ValueError, match=expected):
+            call("fortran")
+        with pytest.raises(TypeError, match="backend must be one of"):
+            call(7)
+    assert backends.current() == "cython"
+    monkeypatch.setenv("ELMAN_BACKEND", "fortran")
+    with pytest.raises(ValueError, match="ELMAN_BACKEND must be one of"):
+        backends.resolve()
+
+
+def test_missing():
+    name = absent()
+    rnn = elman.RNN(2, 3, backend=name)  # known: an error only where it is needed
+    for call in (lambda: elman.use_backend(name), lambda: backends.get(name), lambda: rnn(np.ones((4, 1, 2)))):
+        with pytest.raises(ImportError, match=f"'{name}' is not installed here .*To get it: .*Available: 'numpy'"):
+            call()
+    assert backends.current() == "cython"
+
+
+def test_numba_needs_its_module_and_numba(monkeypatch: pytest.MonkeyPatch):
+    for there in ({"elman.backends.jit"}, {"numba"}, {"elman.backends.jit", "numba"}):
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name, there=there: name if name in there else None)
+        assert ("numba" in elman.available_backends()) == (len(there) == 2)
+
+
+# Threads
+
+
+def test_number_of_threads(threads):
+    for n in (1, np.int32(3), 2):
+        threads(n)
+        assert elman.get_num_threads() == n
+    for bad, error in [(0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError), ("2", TypeError)]:
+        with pytest.raises(error, match=r"^n must be a positive int, got"):
+            threads(bad)
+    assert elman.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("backend", elman.available_backends())
+def test_number_of_threads_before_and_after_loading(backend: str):
+    program = f"""
+import elman
+from elman import backends
+{{}}
+before = elman.get_num_threads()
+backends.get({backend!r})
+print(before, elman.get_num_threads())
+"""
+    assert python(program.format(""), ELMAN_NUM_THREADS="3") == "3 3"
+    assert python(program.format("elman.set_num_threads(5)"), ELMAN_NUM_THREADS="3") == "5 5"
+
+
+@pytest.mark.parametrize("value", ["0", "-2", "two", "1.5"])
+def test_bad_number_of_threads_in_the_environment(value: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ELMAN_NUM_THREADS", value)
+    with pytest.raises(ValueError, match="ELMAN_NUM_THREADS must be a positive int"):
+        config._default_num_threads.__wrapped__()
+
+
+def test_default_number_of_threads(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("ELMAN_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    for quota, n in [(float("inf"), 6), (100.0, 6), (2.5, 3), (0.1, 1)]:
+        monkeypatch.setattr(config, "_cgroup_quota", lambda quota=quota: quota)
+        assert config._default_num_threads.__wrapped__() == n
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_cgroup_quota(tmp_path: Path):
+    proc, root = tmp_path / "cgroup", tmp_path / "fs"
+    assert config._cgroup_quota(proc, root) == float("inf")
+    proc.write_text("0::/a/b\n")
+    assert config._cgroup_quota(proc, root) == float("inf")
+    write(root / "a/b/cpu.max", "max 100000\n")
+    assert config._cgroup_quota(proc, root) == float("inf")
+    write(root / "a/cpu.max", "150000 100000\n")  # the group above
+    assert config._cgroup_quota(proc, root) == 1.5
+    proc.write_text("4:memory:/m\n3:cpu,cpuacct:/c\n")  # version 1
+    assert config._cgroup_quota(proc, root) == float("inf")
+    write(root / "cpu/cpu.cfs_quota_us", "-1\n")
+    assert config._cgroup_quota(proc, root) == float("inf")
+    write(root / "cpu/c/cpu.cfs_quota_us", "50000\n")
+    write(root / "cpu/c/cpu.cfs_period_us", "100000\n")
+    assert config._cgroup_quota(proc, root) == 0.5
+    write(root / "cpu/c/cpu.cfs_period_us", "nonsense\n")
+    assert config._cgroup_quota(proc, root) == float("inf")
+
+
+def test_show_config(capsys: pytest.CaptureFixture[str]):
+    elman.show_config()
+    shown = capsys.readouterr().out
+    for expected in (elman.__version__, np.__version__, ", ".join(elman.available_backends()), "instruction set"):
+        assert expected in shown
+    assert f"threads          {elman.get_num_threads()}\n" in shown
+    assert "numba            " in shown
