@@ -9,6 +9,8 @@
 #ifndef ELMAN_GEMM_H
 #define ELMAN_GEMM_H
 
+#include <math.h>
+
 #include "simd.h"
 
 #define MAX_WIDTH 8
@@ -122,32 +124,50 @@ INLINE panel panel_of(const matrix *b, size_t p) {
 
 INLINE size_t packed_size(size_t depth, size_t columns) { return depth * ceil_div(columns, VL) * VL; }
 
-/* Panels, each of at most `widest` vectors, for products of `rows` rows: those whose tiles take the fewest cycles for each
- * k. A tile takes one cycle for two multiply-adds, but four (their latency) where it has less than 8 of them; loads break
- * ties. So panels are narrow for many rows, and up to 8 vectors wide for a single one. */
-static size_t panels_for(size_t columns, size_t rows, size_t widest) {
-    size_t vectors = ceil_div(columns, VL), best = 0, best_cost = SIZE_MAX;
+/* The cost model: cycles that a tile takes for each k on a core with two multiply-adds of latency 4 and two loads a cycle,
+ * and a second-level cache that brings two vectors in three cycles. */
+static double tile_cycles(size_t width, size_t height, int from_second_level) {
+    double arithmetic = (double)(width * height) / 2, loads = (double)(width + height) / 2;
+    double far_loads = from_second_level ? 1.5 * (double)width : 0, most = arithmetic > loads ? arithmetic : loads;
+    return most > far_loads ? (most > 4 ? most : 4) : (far_loads > 4 ? far_loads : 4);
+}
+
+/* The cheapest number of panels, each of at most `widest` vectors, for products (rows, depth) (depth, columns). Many rows
+ * want narrow panels and tall tiles, a single one the widest. */
+static size_t panels_for(size_t depth, size_t columns, size_t rows, size_t widest) {
+    const size_t vectors = ceil_div(columns, VL), near = 32768 / VECTOR_BYTES; /* vectors in the first-level cache */
+    size_t best = 1;
+    double best_cost = INFINITY;
     for (; widest > 0; widest--) {
-        size_t panels = ceil_div(vectors, widest), width = ceil_div(vectors, panels);
-        size_t tiles = ceil_div(rows, TALLEST(width)), height = ceil_div(rows, tiles);
-        size_t cost = panels * tiles * (8 * larger(width * height, 8) + width + height);
-        if (cost < best_cost) best = panels, best_cost = cost;
+        size_t panels = ceil_div(vectors, widest), width = ceil_div(vectors, panels), tiles = ceil_div(rows, TALLEST(width));
+        size_t reused = tiles > 1 ? width : vectors; /* what is read again soonest: the panel, or all of b */
+        double height = (double)rows / (double)tiles, rest = height - (double)(size_t)height;
+        double cost = tile_cycles(width, (size_t)height, depth * reused > near) * (1 - rest);
+        if (rest > 0) cost += tile_cycles(width, (size_t)height + 1, depth * reused > near) * rest;
+        cost *= (double)(panels * tiles);
+        if (cost < 0.99 * best_cost) best = panels, best_cost = cost;
     }
     return best;
+}
+
+/* Copy `columns` reals into `width` vectors, zeros behind them. */
+INLINE void copy_row(real *to, const real *from, size_t columns, size_t width) {
+    for (size_t v = 0; v < width; v++) store(to + v * VL, load_upto(from + v * VL, smaller(columns - v * VL, VL)));
 }
 
 /* Pack rows [k, k + depth) of panel p from source: source[i * stride + column] for row k + i or, transposed,
  * source[column * stride + i]. */
 static void pack(const matrix *b, size_t p, size_t k, size_t depth, const real *source, size_t stride, int transposed) {
-    panel columns = panel_of(b, p);
-    size_t width = columns.width * VL;
-    real *to = (real *)b->data + columns.column * b->depth + k * width;
+    panel c = panel_of(b, p);
+    size_t width = c.width * VL;
+    real *to = (real *)b->data + c.column * b->depth + k * width;
     for (size_t i = 0; i < depth; i++, to += width) {
-        if (transposed)
-            for (size_t j = 0; j < columns.columns; j++) to[j] = source[(columns.column + j) * stride + i];
-        else
-            memcpy(to, source + i * stride + columns.column, columns.columns * sizeof(real));
-        memset(to + columns.columns, 0, (width - columns.columns) * sizeof(real));
+        if (!transposed) {
+            copy_row(to, source + i * stride + c.column, c.columns, c.width);
+            continue;
+        }
+        for (size_t j = 0; j < c.columns; j++) to[j] = source[(c.column + j) * stride + i];
+        for (size_t j = c.columns; j < width; j++) to[j] = 0;
     }
 }
 

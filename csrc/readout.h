@@ -127,8 +127,8 @@ static int run_readout(const elman_readout *r, int with_loss, double *loss) {
     const int gradient = with_loss && r->d_h.data, packed = rows > 8 || gradient;
     const int threads = threads_for(2.0 * (double)rows * (double)r->K * (double)r->O * (gradient ? 3 : 1));
     readout_pass p = {.readout = r, .extent = {r->T, r->B, r->lengths}};
-    p.weight = (matrix){.depth = r->K, .columns = r->O, .panels = panels_for(r->O, smaller(rows, MAX_ROWS), MAX_WIDTH), .mode = packed ? PACKED : DIRECT};
-    p.transposed = (matrix){.depth = r->O, .columns = r->K, .panels = panels_for(r->K, smaller(rows, MAX_ROWS), MAX_WIDTH), .mode = PACKED};
+    p.weight = (matrix){.depth = r->K, .columns = r->O, .panels = panels_for(r->K, r->O, smaller(rows, MAX_ROWS), MAX_WIDTH), .mode = packed ? PACKED : DIRECT};
+    p.transposed = (matrix){.depth = r->O, .columns = r->K, .panels = panels_for(r->O, r->K, smaller(rows, MAX_ROWS), MAX_WIDTH), .mode = PACKED};
     const size_t size = packed ? packed_size(r->K, r->O) : 0, transposed_size = gradient ? packed_size(r->O, r->K) : 0;
     char *scratch = elman_lease(tasks * sizeof(double) + (size + transposed_size + widest + VL) * sizeof(real));
     if (!scratch) return -1;
@@ -145,7 +145,7 @@ static int run_readout(const elman_readout *r, int with_loss, double *loss) {
         p.sum = (outer_sum){.extent = p.extent, .a = {.rows = r->h, .width = r->K}, .delta = r->o, .columns = r->O};
         p.sum.d_weight = r->d_weight, p.sum.d_bias = r->d_bias;
         plan_outer_sum(&p.sum, threads);
-        elman_run(readout_gradient, &p, p.sum.panels * p.sum.chunks, threads);
+        elman_run(readout_gradient, &p, outer_sum_tasks(&p.sum), threads);
     }
     elman_return(scratch);
     return 0;

@@ -119,11 +119,15 @@ static void backward_step(const pass *p, shard s, size_t t) {
     const real *next[MAX_ROWS], *init[MAX_ROWS], *d_y[MAX_ROWS], *y[MAX_ROWS], *mask[MAX_ROWS];
     real *delta[MAX_ROWS];
     epilogue e = {.apply = GRADIENT[l->activation], .y = y, .d_y = d_y};
+    const int back = backwards(l, s.d);
     size_t n = 0;
     for (size_t i = 0; i < s.count; i++) {
         size_t b = s.first + i * s.stride, length = length_of(&p->extent, b);
         if (t >= length) continue;
-        int back = backwards(l, s.d);
+        if (t != (back ? length - 1 : 0)) {
+            prefetch_row(at(&y_rows, back ? t + 1 : t - 1, b), l->H);
+            if (l->d_y.data) prefetch_row(at(&d_y_rows, back ? t + 1 : t - 1, b), l->H);
+        }
         d_y[n] = l->d_y.data ? at(&d_y_rows, t, b) : p->zeros;
         delta[n] = at(&deltas, t, b);
         y[n] = at(&y_rows, t, b);
@@ -194,7 +198,7 @@ static void gradient_task(void *context, size_t i) {
         return;
     }
     const outer_sum *s = p->sums;
-    for (; i >= s->panels * s->chunks; s++) i -= s->panels * s->chunks;
+    for (; i >= outer_sum_tasks(s); s++) i -= outer_sum_tasks(s);
     outer_sum_task(s, i);
 }
 
@@ -212,7 +216,7 @@ static void plan_sums(pass *p, int threads) {
     }
     for (size_t i = 0; i < p->n_sums; i++) {
         plan_outer_sum(&p->sums[i], threads);
-        p->sum_tasks += p->sums[i].panels * p->sums[i].chunks;
+        p->sum_tasks += outer_sum_tasks(&p->sums[i]);
     }
 }
 
@@ -240,8 +244,8 @@ static int forward(const elman_layer *l) {
     pass p = {0};
     plan_shards(&p, l, threads);
     const size_t rows = ceil_div(l->B, p.shards);
-    const matrix ih = {.depth = l->I, .columns = l->H, .panels = panels_for(l->H, smaller(rows * l->T, MAX_ROWS), MAX_WIDTH), .mode = packed ? PACKED : DIRECT};
-    const matrix hh = {.depth = l->H, .columns = l->H, .panels = panels_for(l->H, rows, MAX_WIDTH), .mode = ih.mode};
+    const matrix ih = {.depth = l->I, .columns = l->H, .panels = panels_for(l->I, l->H, smaller(rows * l->T, MAX_ROWS), MAX_WIDTH), .mode = packed ? PACKED : DIRECT};
+    const matrix hh = {.depth = l->H, .columns = l->H, .panels = panels_for(l->H, l->H, rows, MAX_WIDTH), .mode = ih.mode};
     const size_t ih_size = packed && !l->has_tokens ? packed_size(l->I, l->H) : 0, hh_size = packed ? packed_size(l->H, l->H) : 0;
     const size_t masked_size = l->mask ? l->D * l->B * l->H : 0;
     real *scratch = elman_lease((l->D * (ih_size + hh_size) + masked_size + l->H) * sizeof(real)), *free = scratch;
@@ -266,8 +270,8 @@ static int backward(const elman_layer *l) {
     pass p = {.is_backward = 1};
     plan_shards(&p, l, threads);
     plan_sums(&p, threads);
-    const matrix hh = {.depth = l->H, .columns = l->H, .panels = panels_for(l->H, ceil_div(l->B, p.shards), MAX_WIDTH), .mode = PACKED};
-    const matrix ih = {.depth = l->D * l->H, .columns = l->I, .panels = panels_for(l->I, smaller(l->T * l->B, MAX_ROWS), MAX_WIDTH), .mode = PACKED};
+    const matrix hh = {.depth = l->H, .columns = l->H, .panels = panels_for(l->H, l->H, ceil_div(l->B, p.shards), MAX_WIDTH), .mode = PACKED};
+    const matrix ih = {.depth = l->D * l->H, .columns = l->I, .panels = panels_for(l->D * l->H, l->I, smaller(l->T * l->B, MAX_ROWS), MAX_WIDTH), .mode = PACKED};
     const size_t hh_size = packed_size(l->H, l->H), ih_size = wants_d_x ? packed_size(ih.depth, l->I) : 0;
     const size_t widest = larger(l->H, l->I);
     real *scratch = elman_lease((l->D * hh_size + ih_size + widest) * sizeof(real));

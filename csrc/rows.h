@@ -33,6 +33,11 @@ INLINE int threads_for(double operations) {
     return threads < elman_get_num_threads() ? (int)threads : elman_get_num_threads();
 }
 
+/* Ask for a row that will be needed soon: hardware does not foresee steps that descend. */
+INLINE void prefetch_row(const real *row, size_t columns) {
+    for (size_t j = 0; j < columns; j += 64 / sizeof(real)) __builtin_prefetch(row + j);
+}
+
 /* out = a + b, either of them NULL for zeros. */
 static void add_row(real *out, const real *a, const real *b, size_t columns) {
     for (size_t j = 0; j < columns; j += VL) {
@@ -73,57 +78,69 @@ typedef struct {
     elman_rows delta;
     real *d_weight, *d_bias;
     size_t columns;
-    size_t panels, chunks; /* tasks: panels of columns x chunks of rows of d_weight */
+    matrix shape;                       /* the panels of columns */
+    size_t row_parts, column_parts;     /* tasks: blocks of d_weight */
 } outer_sum;
 
-#define DEPTH 128   /* terms summed while a panel of delta stays in the first-level cache */
-#define CHUNK 96    /* rows of d_weight in a task: what packing the panel costs is then below 2 % */
+#define DEPTH 128          /* terms summed while a panel of delta stays in the first-level cache */
+#define BLOCK_BYTES 524288 /* of d_weight, which should stay in the second-level cache from one run of terms to the next */
+#define MASKED_ROWS 96     /* of d_weight in a task where a is masked */
 
+INLINE size_t outer_sum_tasks(const outer_sum *s) { return s->row_parts * s->column_parts; }
+
+/* Blocks wide rather than tall, as they read whole stretches of delta; at least one for each thread. */
 static void plan_outer_sum(outer_sum *s, int threads) {
-    s->chunks = s->a.has_tokens ? 1 : ceil_div(s->a.width, CHUNK);
-    s->panels = panels_for(s->columns, s->a.width, MAX_NARROW_WIDTH);
-    if (!s->a.has_tokens && threads > 1 && s->chunks * s->panels % 2) s->chunks++;
+    const size_t rows = s->a.width, least = rows > 16 ? (size_t)threads : 1;
+    s->shape = (matrix){.columns = s->columns, .panels = panels_for(DEPTH, s->columns, rows, MAX_NARROW_WIDTH)};
+    if (s->a.has_tokens) {
+        s->row_parts = 1, s->column_parts = smaller(s->shape.panels, (size_t)threads);
+        return;
+    }
+    s->column_parts = ceil_div(s->shape.panels, larger(1, 512 / (MAX_NARROW_WIDTH * VL)));
+    size_t block_columns = ceil_div(s->columns, s->column_parts);
+    s->row_parts = larger(least, ceil_div(rows * block_columns * sizeof(real), BLOCK_BYTES));
+    if (s->a.mask) s->row_parts = larger(s->row_parts, ceil_div(rows, MASKED_ROWS));
+    s->row_parts = smaller(s->row_parts, rows);
 }
 
-/* Terms of a task, gathered until there are enough for a run of the micro-kernel. */
+/* A task's terms, gathered until there are enough for a run of the micro-kernel. */
 typedef struct {
     const outer_sum *sum;
-    panel columns;
-    size_t begin, end; /* rows of d_weight */
+    size_t begin, end;               /* rows of d_weight */
+    size_t first_panel, last_panel;  /* its columns; last exclusive */
     size_t n;
-    const real *a[DEPTH];
-    real b[DEPTH * MAX_NARROW_WIDTH * VECTOR_BYTES / sizeof(real)] __attribute__((aligned(64)));
-    real masked[DEPTH * CHUNK]; /* rows of a times their masks, from `begin` on */
+    const real *a[DEPTH], *delta[DEPTH];
+    real masked[DEPTH * MASKED_ROWS]; /* rows of a times their masks */
 } terms;
 
 static void gather(terms *g, size_t t, size_t row) {
     const outer_sum *s = g->sum;
-    const size_t width = g->columns.width * VL, chunk = g->end - g->begin;
-    real *b = g->b + g->n * width;
-    memcpy(b, at(&s->delta, t, row) + g->columns.column, g->columns.columns * sizeof(real));
-    memset(b + g->columns.columns, 0, (width - g->columns.columns) * sizeof(real));
+    const size_t rows = g->end - g->begin;
     const real *a = row_of(&s->a, &s->extent, t, row) + g->begin;
     if (s->a.mask) {
-        real *masked = g->masked + g->n * chunk;
-        multiply_row(masked, a, s->a.mask + row * s->a.width + g->begin, chunk);
+        real *masked = g->masked + g->n * rows;
+        multiply_row(masked, a, s->a.mask + row * s->a.width + g->begin, rows);
         a = masked;
     }
+    g->delta[g->n] = at(&s->delta, t, row);
     g->a[g->n++] = a;
 }
 
-static void add_bias_terms(real *d_bias, const terms *g) {
-    for (size_t v = 0; v < g->columns.width; v++) {
-        size_t columns = smaller(g->columns.columns - v * VL, VL);
+/* d_bias += the sum over n packed rows of a panel. */
+static void add_bias_terms(real *d_bias, panel c, const real *b, size_t n) {
+    for (size_t v = 0; v < c.width; v++) {
+        size_t columns = smaller(c.columns - v * VL, VL);
         vec sum = load_upto(d_bias + v * VL, columns);
-        for (size_t k = 0; k < g->n; k++) sum += load(g->b + (k * g->columns.width + v) * VL);
+        for (size_t k = 0; k < n; k++) sum += load(b + (k * c.width + v) * VL);
         store_upto(d_bias + v * VL, sum, columns);
     }
 }
 
-static void add_terms(terms *g) {
+static void add_panel_terms(const terms *g, panel c) {
     const outer_sum *s = g->sum;
-    const panel c = g->columns;
-    operands o = {.a = g->a, .b = g->b, .depth = g->n, .column = c.column, .columns = c.columns};
+    real b[DEPTH * MAX_NARROW_WIDTH * VECTOR_BYTES / sizeof(real)] __attribute__((aligned(64)));
+    for (size_t k = 0; k < g->n; k++) copy_row(b + k * c.width * VL, g->delta[k] + c.column, c.columns, c.width);
+    operands o = {.a = g->a, .b = b, .depth = g->n, .column = c.column, .columns = c.columns};
     const size_t rows = g->end - g->begin, tiles = ceil_div(rows, TALLEST(c.width));
     real *out[MAX_HEIGHT];
     o.init = (const real *const *)out, o.out = out;
@@ -133,30 +150,34 @@ static void add_terms(terms *g) {
         for (size_t r = 0; r < height; r++) out[r] = s->d_weight + (g->begin + o.first + r) * s->columns;
         TILES[COLUMNS][c.width - 1][height - 1](&o);
     }
-    if (s->d_bias && g->begin == 0) add_bias_terms(s->d_bias + c.column, g);
+    if (s->d_bias && g->begin == 0) add_bias_terms(s->d_bias + c.column, c, b, g->n);
+}
+
+static void add_terms(terms *g) {
+    for (size_t p = g->first_panel; p < g->last_panel; p++) add_panel_terms(g, panel_of(&g->sum->shape, p));
     g->n = 0;
 }
 
 /* A token is a one-hot row: its term is one row of d_weight. */
-static void add_token_term(const outer_sum *s, panel c, size_t t, size_t row) {
-    const real *delta = at(&s->delta, t, row) + c.column;
-    real *d_weight = s->d_weight + (size_t)token_at(&s->a.rows, t, row) * s->columns + c.column;
-    add_row(d_weight, d_weight, delta, c.columns);
-    if (s->d_bias) add_row(s->d_bias + c.column, s->d_bias + c.column, delta, c.columns);
+static void add_token_term(const outer_sum *s, size_t column, size_t columns, size_t t, size_t row) {
+    const real *delta = at(&s->delta, t, row) + column;
+    real *d_weight = s->d_weight + (size_t)token_at(&s->a.rows, t, row) * s->columns + column;
+    add_row(d_weight, d_weight, delta, columns);
 }
 
 static void outer_sum_task(const outer_sum *s, size_t task) {
-    const matrix shape = {.columns = s->columns, .panels = s->panels};
-    const panel c = panel_of(&shape, task % s->panels);
-    const size_t chunk = task / s->panels;
+    const size_t i = task / s->column_parts, j = task % s->column_parts, panels = s->shape.panels;
     terms g;
-    g.sum = s, g.columns = c, g.n = 0;
-    g.begin = part(s->a.width, s->chunks, chunk), g.end = part(s->a.width, s->chunks, chunk + 1);
+    g.sum = s, g.n = 0;
+    g.begin = part(s->a.width, s->row_parts, i), g.end = part(s->a.width, s->row_parts, i + 1);
+    g.first_panel = part(panels, s->column_parts, j), g.last_panel = part(panels, s->column_parts, j + 1);
+    const size_t column = panel_of(&s->shape, g.first_panel).column;
+    const panel last = panel_of(&s->shape, g.last_panel - 1);
     for (size_t t = s->extent.T; t-- > 0;)
         for (size_t row = 0; row < s->extent.B; row++) {
             if (t >= length_of(&s->extent, row)) continue;
             if (s->a.has_tokens) {
-                add_token_term(s, c, t, row);
+                add_token_term(s, column, last.column + last.columns - column, t, row);
                 continue;
             }
             gather(&g, t, row);
