@@ -23,7 +23,8 @@ static void run_blocks(elman_task *task, void *context, size_t n) {
 }
 
 /* for each vector of block i, its first value being j, of which `count` are in the array */
-#define FOR_BLOCK(n) for (size_t j = i * BLOCK, count; j < smaller((i + 1) * BLOCK, n) && (count = smaller(n - j, VL)); j += VL)
+#define FOR_BLOCK(n) \
+    for (size_t j = i * BLOCK, count; j < smaller((i + 1) * BLOCK, n) && (count = smaller(n - j, VL)); j += VL)
 
 static void sgd_block(void *context, size_t i) {
     const update *u = context;
@@ -42,7 +43,8 @@ static void adagrad_block(void *context, size_t i) {
     FOR_BLOCK(u->n) {
         vec g = load_upto(u->gradient + j, count), s = fma_(g, g, load_upto(u->square + j, count));
         store_upto(u->square + j, s, count);
-        store_upto(u->parameters + j, load_upto(u->parameters + j, count) - set1(u->lr) * g / (sqrt_(s) + set1(u->eps)), count);
+        store_upto(u->parameters + j, load_upto(u->parameters + j, count) - set1(u->lr) * g / (sqrt_(s) + set1(u->eps)),
+                   count);
     }
 }
 
@@ -60,19 +62,31 @@ static void adam_block(void *context, size_t i) {
 }
 
 static void sgd(size_t n, void *parameters, const void *gradient, void *velocity, double lr, double momentum) {
-    update u = {.n = n, .parameters = parameters, .gradient = gradient, .state = velocity, .lr = (real)lr, .beta1 = (real)momentum};
+    update u = {.n = n,
+                .parameters = parameters,
+                .gradient = gradient,
+                .state = velocity,
+                .lr = (real)lr,
+                .beta1 = (real)momentum};
     run_blocks(sgd_block, &u, n);
 }
 
 static void adagrad(size_t n, void *parameters, const void *gradient, void *square_sum, double lr, double eps) {
-    update u = {.n = n, .parameters = parameters, .gradient = gradient, .square = square_sum, .lr = (real)lr, .eps = (real)eps};
+    update u = {
+        .n = n, .parameters = parameters, .gradient = gradient, .square = square_sum, .lr = (real)lr, .eps = (real)eps};
     run_blocks(adagrad_block, &u, n);
 }
 
 static void adam(size_t n, void *parameters, const void *gradient, void *mean, void *square, double lr, double beta1,
                  double beta2, double eps, double weight_decay, int64_t step) {
-    update u = {.n = n, .parameters = parameters, .gradient = gradient, .state = mean, .square = square,
-                .beta1 = (real)beta1, .beta2 = (real)beta2, .eps = (real)eps};
+    update u = {.n = n,
+                .parameters = parameters,
+                .gradient = gradient,
+                .state = mean,
+                .square = square,
+                .beta1 = (real)beta1,
+                .beta2 = (real)beta2,
+                .eps = (real)eps};
     u.rate = (real)(lr / (1 - pow(beta1, (double)step)));
     u.correction = (real)(1 - pow(beta2, (double)step));
     u.decay = (real)(1 - lr * weight_decay);

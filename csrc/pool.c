@@ -1,7 +1,7 @@
 /* A pool for tasks of microseconds: workers spin for a moment after a job, since the next is likely near, then sleep.
  *
- * A job is claimed through one atomic word, (generation << 32 | unclaimed tasks): a worker that comes late can only take
- * tasks of the job that is running, and that job's fields stay put until its last task is done.
+ * A job is claimed through one atomic word, (generation << 32 | unclaimed tasks): a worker that comes late can only
+ * take tasks of the job that is running, and that job's fields stay put until its last task is done.
  */
 #if defined(__linux__)
 #define _GNU_SOURCE
@@ -32,13 +32,13 @@ static struct {
     void *context;
     uint32_t n;
 } job;
-static atomic_uint_fast64_t claims;   /* generation << 32 | tasks nobody has claimed yet */
-static atomic_uint unfinished;        /* tasks of the job that are not done */
-static atomic_int helpers;            /* workers below this number help with the job */
-static atomic_int sleepers;           /* workers waiting for `wake` */
-static atomic_int limit = 1;          /* elman_set_num_threads */
-static int n_workers;                 /* started; guarded by `busy` */
-static pthread_mutex_t busy = PTHREAD_MUTEX_INITIALIZER;  /* held by the thread whose job runs */
+static atomic_uint_fast64_t claims;                      /* generation << 32 | tasks nobody has claimed yet */
+static atomic_uint unfinished;                           /* tasks of the job that are not done */
+static atomic_int helpers;                               /* workers below this number help with the job */
+static atomic_int sleepers;                              /* workers waiting for `wake` */
+static atomic_int limit = 1;                             /* elman_set_num_threads */
+static int n_workers;                                    /* started; guarded by `busy` */
+static pthread_mutex_t busy = PTHREAD_MUTEX_INITIALIZER; /* held by the thread whose job runs */
 static pthread_mutex_t sleep_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
 

@@ -106,41 +106,43 @@ static void readout_rows(void *context, size_t task) {
     gemm(&p->weight, n, h, init, o, NULL);
     if (!p->losses) return;
     double loss = 0;
-    for (size_t i = 0; i < n; i++) loss += LOSSES[r->loss](o[i], r->O, target[i], (real)r->scale, gradient), init[i] = p->zeros;
+    for (size_t i = 0; i < n; i++)
+        loss += LOSSES[r->loss](o[i], r->O, target[i], (real)r->scale, gradient), init[i] = p->zeros;
     p->losses[task] = loss;
     if (gradient) gemm(&p->transposed, n, (const real *const *)o, init, d_h, NULL);
 }
 
-static void pack_readout(void *context, size_t i) {
+static void pack_weight(void *context, size_t i) {
     const readout_pass *p = context;
-    const elman_readout *r = p->readout;
-    if (i < p->weight.panels)
-        pack(&p->weight, i, 0, r->K, r->weight, r->O, 0);
-    else
-        pack(&p->transposed, i - p->weight.panels, 0, r->O, r->weight, r->O, 1);
+    pack(&p->weight, i, 0, p->readout->K, p->readout->weight, p->readout->O, 0);
+}
+
+static void pack_transposed(void *context, size_t i) {
+    const readout_pass *p = context;
+    pack(&p->transposed, i, 0, p->readout->O, p->readout->weight, p->readout->O, 1);
 }
 
 static void readout_gradient(void *context, size_t i) { outer_sum_task(&((const readout_pass *)context)->sum, i); }
 
-static int run_readout(const elman_readout *r, int with_loss, double *loss) {
+/* Without a place for the loss, the outputs alone. */
+static int run_readout(const elman_readout *r, double *loss) {
     const size_t rows = r->T * r->B, tasks = ceil_div(rows, MAX_ROWS), widest = larger(r->K, r->O);
-    const int gradient = with_loss && r->d_h.data, packed = rows > 8 || gradient;
+    const int gradient = loss && r->d_h.data;
     const int threads = threads_for(2.0 * (double)rows * (double)r->K * (double)r->O * (gradient ? 3 : 1));
     readout_pass p = {.readout = r, .extent = {r->T, r->B, r->lengths}};
-    p.weight = (matrix){.depth = r->K, .columns = r->O, .panels = panels_for(r->K, r->O, smaller(rows, MAX_ROWS), MAX_WIDTH), .mode = packed ? PACKED : DIRECT};
-    p.transposed = (matrix){.depth = r->O, .columns = r->K, .panels = panels_for(r->O, r->K, smaller(rows, MAX_ROWS), MAX_WIDTH), .mode = PACKED};
-    const size_t size = packed ? packed_size(r->K, r->O) : 0, transposed_size = gradient ? packed_size(r->O, r->K) : 0;
-    char *scratch = elman_lease(tasks * sizeof(double) + (size + transposed_size + widest + VL) * sizeof(real));
+    p.weight = matrix_for(r->K, r->O, rows, mode_for(rows));
+    p.transposed = matrix_for(r->O, r->K, rows, gradient ? PACKED : DIRECT);
+    const size_t reals = scratch_size(&p.weight) + scratch_size(&p.transposed) + ceil_div(widest, VL) * VL;
+    real *const scratch = elman_lease(reals * sizeof(real) + tasks * sizeof(double));
     if (!scratch) return -1;
-    real *free = (real *)scratch;
-    p.weight.data = packed ? free : r->weight, free += size;
-    p.transposed.data = free, free += transposed_size;
-    p.zeros = memset(free, 0, widest * sizeof(real)), free += ceil_div(widest, VL) * VL;
-    p.losses = with_loss ? (double *)free : NULL;
-    if (packed) elman_run(pack_readout, &p, p.weight.panels + (gradient ? p.transposed.panels : 0), threads);
+    real *const zeros = place(&p.transposed, NULL, place(&p.weight, r->weight, scratch));
+    p.zeros = memset(zeros, 0, widest * sizeof(real));
+    p.losses = loss ? (double *)(scratch + reals) : NULL;
+    if (p.weight.mode == PACKED) elman_run(pack_weight, &p, p.weight.panels, threads);
+    if (gradient) elman_run(pack_transposed, &p, p.transposed.panels, threads);
     elman_run(readout_rows, &p, tasks, threads);
-    if (with_loss) *loss = 0;
-    for (size_t i = 0; with_loss && i < tasks; i++) *loss += p.losses[i];
+    if (loss) *loss = 0;
+    for (size_t i = 0; loss && i < tasks; i++) *loss += p.losses[i];
     if (gradient) {
         p.sum = (outer_sum){.extent = p.extent, .a = {.rows = r->h, .width = r->K}, .delta = r->o, .columns = r->O};
         p.sum.d_weight = r->d_weight, p.sum.d_bias = r->d_bias;
@@ -151,7 +153,7 @@ static int run_readout(const elman_readout *r, int with_loss, double *loss) {
     return 0;
 }
 
-static int readout(const elman_readout *r) { return run_readout(r, 0, NULL); }
-static int readout_loss(const elman_readout *r, double *loss) { return run_readout(r, 1, loss); }
+static int readout(const elman_readout *r) { return run_readout(r, NULL); }
+static int readout_loss(const elman_readout *r, double *loss) { return run_readout(r, loss); }
 
 #endif

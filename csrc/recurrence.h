@@ -1,8 +1,8 @@
 /* A layer over a sequence: forward, and back-propagation through time.
  *
- * Both passes divide the batch into shards, each of which runs through all time steps by itself (directions and rows are
- * independent, so nothing waits for another thread). Then, backward, the parameters' gradients and d_x, whose terms are
- * known by now, are further independent tasks.
+ * Both passes divide the batch into shards, each of which runs through all time steps by itself (directions and rows
+ * are independent, so nothing waits for another thread). Then, backward, the parameters' gradients and d_x, whose terms
+ * are known by now, are further independent tasks.
  */
 #ifndef ELMAN_RECURRENCE_H
 #define ELMAN_RECURRENCE_H
@@ -16,9 +16,9 @@ typedef struct {
     size_t shards; /* of a direction */
     int is_backward;
     matrix ih[2], hh[2]; /* forward: the weights; backward: their transposes, ih[0] for both directions, (D * H, I) */
-    const real *zeros; /* as many as the widest row */
-    real *masked;      /* forward: (D, B, H), rows' states times their masks */
-    outer_sum sums[4]; /* backward: the parameters' gradients, ... */
+    const real *zeros;   /* as many as the widest row */
+    real *masked;        /* forward: (D, B, H), rows' states times their masks */
+    outer_sum sums[4];   /* backward: the parameters' gradients, ... */
     size_t n_sums, sum_tasks;
 } pass;
 
@@ -209,7 +209,10 @@ static void plan_sums(pass *p, int threads) {
         outer_sum hh = {.extent = p->extent, .a = states_before(l, d), .delta = delta, .columns = l->H};
         hh.d_weight = (real *)l->d_weight_hh + d * l->H * l->H;
         hh.d_bias = l->d_bias ? (real *)l->d_bias + d * l->H : NULL;
-        outer_sum ih = {.extent = p->extent, .a = {.rows = l->x, .width = l->I, .has_tokens = l->has_tokens}, .delta = delta, .columns = l->H};
+        outer_sum ih = {.extent = p->extent,
+                        .a = {.rows = l->x, .width = l->I, .has_tokens = l->has_tokens},
+                        .delta = delta,
+                        .columns = l->H};
         ih.d_weight = (real *)l->d_weight_ih + d * l->I * l->H;
         p->sums[p->n_sums++] = hh;
         p->sums[p->n_sums++] = ih;
@@ -235,54 +238,55 @@ static void pack_ih(void *context, size_t i) {
     if (p->is_backward)
         for (size_t d = 0; d < l->D; d++) pack(&p->ih[0], i, d * l->H, l->H, weight + d * l->I * l->H, l->H, 1);
     else
-        pack(&p->ih[i / p->ih[0].panels], i % p->ih[0].panels, 0, l->I, weight + i / p->ih[0].panels * l->I * l->H, l->H, 0);
+        pack(&p->ih[i / p->ih[0].panels], i % p->ih[0].panels, 0, l->I, weight + i / p->ih[0].panels * l->I * l->H,
+             l->H, 0);
 }
 
 static int forward(const elman_layer *l) {
-    const double steps = (double)l->T * l->B * l->D, operations = 2 * steps * l->H * (l->H + (l->has_tokens ? 1 : l->I));
-    const int threads = threads_for(operations), packed = l->T * l->B > 8;
+    const size_t rows = l->T * l->B;
+    const double operations = 2.0 * (double)(rows * l->D * l->H) * (double)(l->H + (l->has_tokens ? 1 : l->I));
+    const int threads = threads_for(operations);
     pass p = {0};
     plan_shards(&p, l, threads);
-    const size_t rows = ceil_div(l->B, p.shards);
-    const matrix ih = {.depth = l->I, .columns = l->H, .panels = panels_for(l->I, l->H, smaller(rows * l->T, MAX_ROWS), MAX_WIDTH), .mode = packed ? PACKED : DIRECT};
-    const matrix hh = {.depth = l->H, .columns = l->H, .panels = panels_for(l->H, l->H, rows, MAX_WIDTH), .mode = ih.mode};
-    const size_t ih_size = packed && !l->has_tokens ? packed_size(l->I, l->H) : 0, hh_size = packed ? packed_size(l->H, l->H) : 0;
-    const size_t masked_size = l->mask ? l->D * l->B * l->H : 0;
-    real *scratch = elman_lease((l->D * (ih_size + hh_size) + masked_size + l->H) * sizeof(real)), *free = scratch;
+    const size_t shard_rows = ceil_div(l->B, p.shards);
+    const matrix hh = matrix_for(l->H, l->H, shard_rows, mode_for(rows));
+    const matrix ih = matrix_for(l->I, l->H, shard_rows * l->T, l->has_tokens ? DIRECT : mode_for(rows));
+    const size_t masked = l->mask ? l->D * l->B * l->H : 0;
+    const size_t size = l->D * (scratch_size(&hh) + scratch_size(&ih)) + l->H + masked;
+    real *const scratch = elman_lease(size * sizeof(real)), *free = scratch;
     if (!scratch) return -1;
     for (size_t d = 0; d < l->D; d++) {
-        p.ih[d] = ih, p.hh[d] = hh;
-        p.ih[d].data = packed ? free : (const real *)l->weight_ih + d * l->I * l->H, free += ih_size;
-        p.hh[d].data = packed ? free : (const real *)l->weight_hh + d * l->H * l->H, free += hh_size;
+        p.hh[d] = hh, p.ih[d] = ih;
+        free = place(&p.hh[d], (const real *)l->weight_hh + d * l->H * l->H, free);
+        free = place(&p.ih[d], (const real *)l->weight_ih + d * l->I * l->H, free);
     }
-    p.masked = free;
-    p.zeros = memset(free + masked_size, 0, l->H * sizeof(real));
-    if (ih_size) elman_run(pack_ih, &p, l->D * ih.panels, threads);
-    if (hh_size) elman_run(pack_hh, &p, l->D * hh.panels, threads);
+    p.zeros = memset(free, 0, l->H * sizeof(real));
+    p.masked = free + l->H;
+    if (hh.mode == PACKED) elman_run(pack_hh, &p, l->D * hh.panels, threads);
+    if (ih.mode == PACKED) elman_run(pack_ih, &p, l->D * ih.panels, threads);
     elman_run(forward_shard, &p, l->D * p.shards, threads);
     elman_return(scratch);
     return 0;
 }
 
 static int backward(const elman_layer *l) {
-    const double steps = (double)l->T * l->B * l->D, operations = 2 * steps * l->H * (2 * l->H + l->I);
+    const size_t rows = l->T * l->B, widest = larger(l->H, l->I);
+    const double operations = 2.0 * (double)(rows * l->D * l->H) * (double)(2 * l->H + l->I);
     const int threads = threads_for(operations), wants_d_x = l->d_x.data != NULL;
     pass p = {.is_backward = 1};
     plan_shards(&p, l, threads);
     plan_sums(&p, threads);
-    const matrix hh = {.depth = l->H, .columns = l->H, .panels = panels_for(l->H, l->H, ceil_div(l->B, p.shards), MAX_WIDTH), .mode = PACKED};
-    const matrix ih = {.depth = l->D * l->H, .columns = l->I, .panels = panels_for(l->D * l->H, l->I, smaller(l->T * l->B, MAX_ROWS), MAX_WIDTH), .mode = PACKED};
-    const size_t hh_size = packed_size(l->H, l->H), ih_size = wants_d_x ? packed_size(ih.depth, l->I) : 0;
-    const size_t widest = larger(l->H, l->I);
-    real *scratch = elman_lease((l->D * hh_size + ih_size + widest) * sizeof(real));
+    const matrix hh = matrix_for(l->H, l->H, ceil_div(l->B, p.shards), PACKED);
+    p.ih[0] = matrix_for(l->D * l->H, l->I, rows, wants_d_x ? PACKED : DIRECT);
+    real *const scratch = elman_lease((l->D * scratch_size(&hh) + scratch_size(&p.ih[0]) + widest) * sizeof(real));
     if (!scratch) return -1;
-    for (size_t d = 0; d < l->D; d++) p.hh[d] = hh, p.hh[d].data = scratch + d * hh_size;
-    p.ih[0] = ih, p.ih[0].data = scratch + l->D * hh_size;
-    p.zeros = memset(scratch + l->D * hh_size + ih_size, 0, widest * sizeof(real));
+    real *free = place(&p.ih[0], NULL, scratch);
+    for (size_t d = 0; d < l->D; d++) p.hh[d] = hh, free = place(&p.hh[d], NULL, free);
+    p.zeros = memset(free, 0, widest * sizeof(real));
     elman_run(pack_hh, &p, l->D * hh.panels, threads);
-    if (wants_d_x) elman_run(pack_ih, &p, ih.panels, threads);
+    if (wants_d_x) elman_run(pack_ih, &p, p.ih[0].panels, threads);
     elman_run(backward_shard, &p, l->D * p.shards, threads);
-    elman_run(gradient_task, &p, p.sum_tasks + (wants_d_x ? ceil_div(l->T * l->B, MAX_ROWS) : 0), threads);
+    elman_run(gradient_task, &p, p.sum_tasks + (wants_d_x ? ceil_div(rows, MAX_ROWS) : 0), threads);
     elman_return(scratch);
     return 0;
 }

@@ -33,6 +33,9 @@ INLINE int threads_for(double operations) {
     return threads < elman_get_num_threads() ? (int)threads : elman_get_num_threads();
 }
 
+/* Packing costs as much as some rows of a product. */
+INLINE int mode_for(size_t rows) { return rows > 8 ? PACKED : DIRECT; }
+
 /* Ask for a row that will be needed soon: hardware does not foresee steps that descend. */
 INLINE void prefetch_row(const real *row, size_t columns) {
     for (size_t j = 0; j < columns; j += 64 / sizeof(real)) __builtin_prefetch(row + j);
@@ -54,8 +57,8 @@ static void multiply_row(real *out, const real *a, const real *b, size_t columns
     }
 }
 
-/* For each (t, b) a row of `width` values: that of `rows`, or with shift = -1 or 1 that of the step before or after it, and
- * `start`[b] where there is none; times mask[b] if there is a mask. */
+/* For each (t, b) a row of `width` values: that of `rows`, or with shift = -1 or 1 that of the step before or after it,
+ * and `start`[b] where there is none; times mask[b] if there is a mask. */
 typedef struct {
     elman_rows rows;
     int shift;
@@ -78,13 +81,14 @@ typedef struct {
     elman_rows delta;
     real *d_weight, *d_bias;
     size_t columns;
-    matrix shape;                       /* the panels of columns */
-    size_t row_parts, column_parts;     /* tasks: blocks of d_weight */
+    matrix shape;                   /* the panels of columns */
+    size_t row_parts, column_parts; /* tasks: blocks of d_weight */
 } outer_sum;
 
-#define DEPTH 128          /* terms summed while a panel of delta stays in the first-level cache */
-#define BLOCK_BYTES 524288 /* of d_weight, which should stay in the second-level cache from one run of terms to the next */
-#define MASKED_ROWS 96     /* of d_weight in a task where a is masked */
+#define DEPTH 128 /* terms summed while a panel of delta stays in the first-level cache */
+#define BLOCK_BYTES \
+    524288             /* of d_weight, which should stay in the second-level cache from one run of terms to the next */
+#define MASKED_ROWS 96 /* of d_weight in a task where a is masked */
 
 INLINE size_t outer_sum_tasks(const outer_sum *s) { return s->row_parts * s->column_parts; }
 
@@ -106,8 +110,8 @@ static void plan_outer_sum(outer_sum *s, int threads) {
 /* A task's terms, gathered until there are enough for a run of the micro-kernel. */
 typedef struct {
     const outer_sum *sum;
-    size_t begin, end;               /* rows of d_weight */
-    size_t first_panel, last_panel;  /* its columns; last exclusive */
+    size_t begin, end;              /* rows of d_weight */
+    size_t first_panel, last_panel; /* its columns; last exclusive */
     size_t n;
     const real *a[DEPTH], *delta[DEPTH];
     real masked[DEPTH * MASKED_ROWS]; /* rows of a times their masks */

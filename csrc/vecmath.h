@@ -1,7 +1,8 @@
 /* Elementary functions on vectors, each within 2 ULP (bench/ulp.py measures it), NaN in, NaN out.
  *
- * All stand on e^y = 2^n (1 + p): n = round(y / ln 2), r = y - n ln 2 in [-ln2/2, ln2/2], p = expm1(r) by the polynomial
- * r + r² (1/2 + c₁ r + c₂ r² ...), whose coefficients are minimax for the relative error: 2^-27.4 (float), 2^-59.4 (double).
+ * All stand on e^y = 2^n (1 + p): n = round(y / ln 2), r = y - n ln 2 in [-ln2/2, ln2/2], p = expm1(r) by the
+ * polynomial r + r² (1/2 + c₁ r + c₂ r² ...), whose coefficients are minimax for the relative error: 2^-27.4 (float),
+ * 2^-59.4 (double).
  */
 #ifndef ELMAN_VECMATH_H
 #define ELMAN_VECMATH_H
@@ -9,18 +10,26 @@
 #include "simd.h"
 
 #define MANTISSA_BITS PER_DTYPE(23, 52)
-#define ROUNDER PER_DTYPE(0x1.8p23f, 0x1.8p52)                           /* adding it rounds to the nearest integer */
-#define LN2_HIGH PER_DTYPE(0x1.63p-1f, 0x1.62e42feep-1)                  /* few bits: n * LN2_HIGH is exact */
+#define ROUNDER PER_DTYPE(0x1.8p23f, 0x1.8p52)          /* adding it rounds to the nearest integer */
+#define LN2_HIGH PER_DTYPE(0x1.63p-1f, 0x1.62e42feep-1) /* few bits: n * LN2_HIGH is exact */
 #define LN2_LOW PER_DTYPE(-0x1.bd0106p-13f, 0x1.a39ef35793c76p-33)
 #define LOG2_E PER_DTYPE(0x1.715476p0f, 0x1.71547652b82fep0)
-#define EXP_UNDERFLOW PER_DTYPE(-88.02f, -709.08)                        /* there 2^n becomes 0 and so does e^y */
-#define TANH_ONE PER_DTYPE(9.02f, 19.07)                                 /* from here on tanh rounds to 1 */
+#define EXP_UNDERFLOW PER_DTYPE(-88.02f, -709.08) /* there 2^n becomes 0 and so does e^y */
+#define TANH_ONE PER_DTYPE(9.02f, 19.07)          /* from here on tanh rounds to 1 */
 
 static const real EXPM1[] = {
 #ifdef ELMAN_DOUBLE
-    2.1363788259780735172e-9, 2.5116660635141595866e-8, 2.7555861023975068448e-7, 2.7557221171887746107e-6,
-    0.000024801588896609497488, 0.00019841269910442575271, 0.0013888888888165430132, 0.008333333333311274068,
-    0.041666666666667774725, 0.16666666666666690973, 0.5,
+    2.1363788259780735172e-9,
+    2.5116660635141595866e-8,
+    2.7555861023975068448e-7,
+    2.7557221171887746107e-6,
+    0.000024801588896609497488,
+    0.00019841269910442575271,
+    0.0013888888888165430132,
+    0.008333333333311274068,
+    0.041666666666667774725,
+    0.16666666666666690973,
+    0.5,
 #else
     0.0001491075938f, 0.001392766091f, 0.00834108178f, 0.04166653681f, 0.1666664068f, 0.5f,
 #endif
