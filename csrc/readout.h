@@ -129,7 +129,7 @@ static int run_readout(const elman_readout *r, double *loss) {
     const size_t rows = r->T * r->B, tasks = ceil_div(rows, MAX_ROWS), widest = larger(r->K, r->O);
     const int gradient = loss && r->d_h.data;
     const int threads = threads_for(2.0 * (double)rows * (double)r->K * (double)r->O * (gradient ? 3 : 1));
-    readout_pass p = {.readout = r, .extent = {r->T, r->B, r->lengths}};
+    readout_pass p = {.readout = r, .extent = {r->T, r->B, r->lengths, 0, r->T}};
     p.weight = matrix_for(r->K, r->O, rows, mode_for(rows));
     p.transposed = matrix_for(r->O, r->K, rows, gradient ? PACKED : DIRECT);
     const size_t reals = scratch_size(&p.weight) + scratch_size(&p.transposed) + ceil_div(widest, VL) * VL;
@@ -144,7 +144,7 @@ static int run_readout(const elman_readout *r, double *loss) {
     if (loss) *loss = 0;
     for (size_t i = 0; loss && i < tasks; i++) *loss += p.losses[i];
     if (gradient) {
-        p.sum = (outer_sum){.extent = p.extent, .a = {.rows = r->h, .width = r->K}, .delta = r->o, .columns = r->O};
+        p.sum = (outer_sum){.extent = &p.extent, .a = {.rows = r->h, .width = r->K}, .delta = r->o, .columns = r->O};
         p.sum.d_weight = r->d_weight, p.sum.d_bias = r->d_bias;
         plan_outer_sum(&p.sum, threads);
         elman_run(readout_gradient, &p, outer_sum_tasks(&p.sum), threads);

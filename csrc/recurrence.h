@@ -52,7 +52,7 @@ static source states_before(const elman_layer *l, size_t d) {
 
 static void plan_shards(pass *p, const elman_layer *l, int threads) {
     p->layer = l;
-    p->extent = (extent){l->T, l->B, l->lengths};
+    p->extent = (extent){l->T, l->B, l->lengths, 0, l->T};
     p->shards = smaller(l->B, ceil_div((size_t)threads, l->D));
     p->shards = larger(p->shards, ceil_div(l->B, MAX_ROWS));
 }
@@ -67,7 +67,7 @@ static void forward_block(const pass *p, shard s, size_t begin, size_t end) {
     real *y[MAX_ROWS];
     size_t b[MAX_ROWS], ends[MAX_ROWS], n = 0;
     for (size_t step = begin; step < end; step++) {
-        size_t t = backwards(l, s.d) ? l->T - 1 - step : step;
+        size_t t = time_of(&p->extent, step, backwards(l, s.d));
         for (size_t i = 0; i < s.count; i++) {
             size_t row = s.first + i * s.stride;
             if (t >= length_of(&p->extent, row)) continue;
@@ -173,12 +173,14 @@ static void backward_shard(void *context, size_t i) {
     const pass *p = context;
     const elman_layer *l = p->layer;
     const shard s = shard_of(p, i);
-    for (size_t step = l->T; step-- > 0;) backward_step(p, s, backwards(l, s.d) ? l->T - 1 - step : step);
-    initial_gradient(p, s);
+    for (size_t step = p->extent.to; step-- > p->extent.from;)
+        backward_step(p, s, time_of(&p->extent, step, backwards(l, s.d)));
+    if (p->extent.from == 0) initial_gradient(p, s);
 }
 
 /* d_x for MAX_ROWS places of (T, B): one chain over the units of both directions. */
-static void input_gradient(const pass *p, size_t task) {
+static void input_gradient(void *context, size_t task) {
+    const pass *p = context;
     const elman_layer *l = p->layer;
     const real *delta[MAX_ROWS], *init[MAX_ROWS];
     real *d_x[MAX_ROWS];
@@ -191,13 +193,8 @@ static void input_gradient(const pass *p, size_t task) {
     gemm(&p->ih[0], n, delta, init, d_x, NULL);
 }
 
-static void gradient_task(void *context, size_t i) {
-    const pass *p = context;
-    if (i >= p->sum_tasks) {
-        input_gradient(p, i - p->sum_tasks);
-        return;
-    }
-    const outer_sum *s = p->sums;
+static void sum_task(void *context, size_t i) {
+    const outer_sum *s = ((const pass *)context)->sums;
     for (; i >= outer_sum_tasks(s); s++) i -= outer_sum_tasks(s);
     outer_sum_task(s, i);
 }
@@ -206,13 +203,12 @@ static void plan_sums(pass *p, int threads) {
     const elman_layer *l = p->layer;
     for (size_t d = 0; d < l->D; d++) {
         const elman_rows delta = columns_from(l->delta, d * l->H);
-        outer_sum hh = {.extent = p->extent, .a = states_before(l, d), .delta = delta, .columns = l->H};
+        outer_sum hh = {.extent = &p->extent, .backwards = backwards(l, d), .delta = delta, .columns = l->H};
+        outer_sum ih = hh;
+        hh.a = states_before(l, d);
         hh.d_weight = (real *)l->d_weight_hh + d * l->H * l->H;
         hh.d_bias = l->d_bias ? (real *)l->d_bias + d * l->H : NULL;
-        outer_sum ih = {.extent = p->extent,
-                        .a = {.rows = l->x, .width = l->I, .has_tokens = l->has_tokens},
-                        .delta = delta,
-                        .columns = l->H};
+        ih.a = (source){.rows = l->x, .width = l->I, .has_tokens = l->has_tokens};
         ih.d_weight = (real *)l->d_weight_ih + d * l->I * l->H;
         p->sums[p->n_sums++] = hh;
         p->sums[p->n_sums++] = ih;
@@ -269,6 +265,13 @@ static int forward(const elman_layer *l) {
     return 0;
 }
 
+/* Steps after which their share of the parameters' gradients is summed, while y, delta and x are in the second-level
+ * caches: 1 MB, and enough terms for a run of the micro-kernel. */
+static size_t block_steps(const elman_layer *l) {
+    size_t bytes = l->B * (3 * l->D * l->H + l->I) * sizeof(real);
+    return larger(larger((1 << 20) / bytes, ceil_div(2 * DEPTH, l->B)), 1);
+}
+
 static int backward(const elman_layer *l) {
     const size_t rows = l->T * l->B, widest = larger(l->H, l->I);
     const double operations = 2.0 * (double)(rows * l->D * l->H) * (double)(2 * l->H + l->I);
@@ -285,8 +288,13 @@ static int backward(const elman_layer *l) {
     p.zeros = memset(free, 0, widest * sizeof(real));
     elman_run(pack_hh, &p, l->D * hh.panels, threads);
     if (wants_d_x) elman_run(pack_ih, &p, p.ih[0].panels, threads);
-    elman_run(backward_shard, &p, l->D * p.shards, threads);
-    elman_run(gradient_task, &p, p.sum_tasks + (wants_d_x ? ceil_div(rows, MAX_ROWS) : 0), threads);
+    const size_t block = block_steps(l);
+    for (size_t to = l->T; to > 0; to = p.extent.from) {
+        p.extent.to = to, p.extent.from = to - smaller(block, to);
+        elman_run(backward_shard, &p, l->D * p.shards, threads);
+        elman_run(sum_task, &p, p.sum_tasks, threads);
+    }
+    if (wants_d_x) elman_run(input_gradient, &p, ceil_div(rows, MAX_ROWS), threads);
     elman_return(scratch);
     return 0;
 }

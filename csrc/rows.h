@@ -19,12 +19,14 @@ INLINE elman_rows columns_from(elman_rows rows, size_t column) {
     return rows;
 }
 
-/* Steps and rows that a pass goes over: t < length of b. */
+/* What a pass goes over: rows b with their lengths, and of their steps, in a direction's own order, [from, to). */
 typedef struct {
     size_t T, B;
     const int64_t *lengths;
+    size_t from, to;
 } extent;
 
+INLINE size_t time_of(const extent *e, size_t step, int backwards) { return backwards ? e->T - 1 - step : step; }
 INLINE size_t length_of(const extent *e, size_t b) { return e->lengths ? (size_t)e->lengths[b] : e->T; }
 
 /* A thread costs about a microsecond to call in; a million operations are about ten. */
@@ -74,9 +76,11 @@ INLINE const real *row_of(const source *s, const extent *e, size_t t, size_t b) 
 }
 
 /* The gradient of a matrix: d_weight (a.width, columns) += sum over (t, b) of a(t, b)^T delta(t, b); d_bias likewise,
- * unless NULL. Steps descend, rows ascend: one chain for each element, which a pass over earlier steps continues. */
+ * unless NULL. Steps descend, in the direction's own order, and rows ascend: one chain for each element, which a run
+ * over earlier steps continues. */
 typedef struct {
-    extent extent;
+    const extent *extent;
+    int backwards;
     source a;
     elman_rows delta;
     real *d_weight, *d_bias;
@@ -120,7 +124,7 @@ typedef struct {
 static void gather(terms *g, size_t t, size_t row) {
     const outer_sum *s = g->sum;
     const size_t rows = g->end - g->begin;
-    const real *a = row_of(&s->a, &s->extent, t, row) + g->begin;
+    const real *a = row_of(&s->a, s->extent, t, row) + g->begin;
     if (s->a.mask) {
         real *masked = g->masked + g->n * rows;
         multiply_row(masked, a, s->a.mask + row * s->a.width + g->begin, rows);
@@ -177,9 +181,10 @@ static void outer_sum_task(const outer_sum *s, size_t task) {
     g.first_panel = part(panels, s->column_parts, j), g.last_panel = part(panels, s->column_parts, j + 1);
     const size_t column = panel_of(&s->shape, g.first_panel).column;
     const panel last = panel_of(&s->shape, g.last_panel - 1);
-    for (size_t t = s->extent.T; t-- > 0;)
-        for (size_t row = 0; row < s->extent.B; row++) {
-            if (t >= length_of(&s->extent, row)) continue;
+    for (size_t step = s->extent->to; step-- > s->extent->from;) {
+        const size_t t = time_of(s->extent, step, s->backwards);
+        for (size_t row = 0; row < s->extent->B; row++) {
+            if (t >= length_of(s->extent, row)) continue;
             if (s->a.has_tokens) {
                 add_token_term(s, column, last.column + last.columns - column, t, row);
                 continue;
@@ -187,6 +192,7 @@ static void outer_sum_task(const outer_sum *s, size_t task) {
             gather(&g, t, row);
             if (g.n == DEPTH) add_terms(&g);
         }
+    }
     if (g.n) add_terms(&g);
 }
 
