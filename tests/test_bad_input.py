@@ -233,6 +233,252 @@ def test_good_tokens():
         assert tokens.tolist() == [[3, 2], [0, 6]]
 
 
+# The model. Its tokens are from 0 to 6, its categories from 0 to 4.
+
+TX, TY = np.arange(T * B).reshape(T, B) % 7, np.arange(T * B).reshape(T, B) % 5
+STATE = np.ones((1, B, H), np.float32)
+ADAM = elman.Adam(0.1)
+
+
+def make_model(**options: Any) -> elman.SequenceModel:
+    defaults = {"inputs": elman.Tokens(7), "outputs": elman.Categories(5), "hidden_size": H}
+    return elman.SequenceModel(**defaults | {"seed": 0, "backend": "numpy"} | options)
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+KINDS = [
+    (elman.Tokens, 0, "n must be a positive int, got 0"),
+    (elman.Tokens, 2.0, "n must be a positive int, got 2.0"),
+    (elman.Categories, -1, "n must be a positive int, got -1"),
+    (elman.Categories, None, "n must be a positive int, got None"),
+]
+
+
+@pytest.mark.parametrize(("kind", "n", "message"), KINDS)
+def test_kinds(kind: Callable[[Any], Any], n: Any, message: str):
+    fails(kind, n, message=message)
+
+
+MODEL = [
+    ({"inputs": 7}, "inputs must be an instance of elman.data.Tokens, got 7"),
+    ({"inputs": elman.Tokens}, "inputs must be an instance of elman.data.Tokens, got <class"),
+    ({"outputs": elman.Tokens(7)}, "outputs must be an instance of elman.losses.Categories, got Tokens(7)"),
+    ({"pattern": "one-to-one"}, "pattern must be one of 'many-to-many', got 'one-to-one'"),
+    ({"pattern": None}, "pattern must be one of 'many-to-many', got None"),
+    ({"hidden_size": 0}, "hidden_size must be a positive int, got 0"),
+    ({"hidden_size": 4.0}, "hidden_size must be a positive int, got 4.0"),
+    ({"num_layers": True}, "num_layers must be a positive int, got True"),
+    ({"nonlinearity": "tan"}, "nonlinearity must be one of"),
+    ({"bidirectional": 1}, "bidirectional must be True or False, got 1"),
+    ({"dropout": 2}, "dropout must be a number from 0 to 1, got 2"),
+    ({"dtype": "float16"}, "dtype must be 'float32' or 'float64', got 'float16'"),
+    ({"seed": -1}, "seed must not be negative, got -1"),
+    ({"seed": "0"}, "seed must be None, an int or a numpy.random.Generator, got '0'"),
+    ({"backend": "fortran"}, "backend must be one of 'numpy', 'numba', 'cython', got 'fortran'"),
+    ({"backend": ""}, "backend must be one of 'numpy', 'numba', 'cython', got ''"),
+    ({"backend": 0}, "backend must be one of 'numpy', 'numba', 'cython', got 0"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), MODEL)
+def test_model(options: dict[str, Any], message: str):
+    for kind in (elman.SequenceModel, elman.reference.SequenceModel):
+        defaults = {"inputs": elman.Tokens(7), "outputs": elman.Categories(5), "hidden_size": H}
+        fails(kind, message=re.escape(message), **defaults | options)
+
+
+BATCHES = [  # what `train_step`, `loss` and `loss_and_grads` refuse
+    ({"x": TX.astype(float)}, "x must hold integers, got float64 of shape (5, 2)"),
+    ({"x": TX.astype(bool)}, "x must hold integers, got bool of shape (5, 2)"),
+    ({"x": TX.astype(object)}, "x must hold integers, got object of shape (5, 2)"),
+    ({"x": "text"}, "x must hold integers, got <U4 of shape ()"),
+    ({"x": None}, "x must hold integers, got object of shape ()"),
+    ({"x": Unwilling()}, "x must be an array, got "),
+    ({"x": [[0, 1], [2]]}, "x must be an array, got [[0, 1], [2]]"),
+    ({"x": TX[0]}, "x must have shape (T, B), got (2,)"),
+    ({"x": TX[None]}, "x must have shape (T, B), got (1, 5, 2)"),
+    ({"x": TX[:0]}, "x must not have an empty axis, got shape (0, 2)"),
+    ({"x": TX[:, :0]}, "x must not have an empty axis, got shape (5, 0)"),
+    ({"x": [[]]}, "x must not have an empty axis, got shape (1, 0)"),
+    ({"x": TX + 1}, "x must hold tokens from 0 to 6, got 7 at [3, 0]"),
+    ({"x": TX - 1}, "x must hold tokens from 0 to 6, got -1 at [0, 0]"),
+    ({"x": TX - 1, "lengths": [0, 5]}, "x must hold tokens from 0 to 6, got -1 at [3, 1]"),
+    ({"x": TX.astype(np.uint64) + 2**63}, f"x must hold tokens from 0 to 6, got {2**63} at [0, 0]"),
+    ({"y": TY.astype(float)}, "y must hold integers, got float64 of shape (5, 2)"),
+    ({"y": None}, "y must hold integers, got object of shape ()"),
+    ({"y": TY[:, 0]}, "y must have shape (5, 2), got (5,)"),
+    ({"y": TY[1:]}, "y must have shape (5, 2), got (4, 2)"),
+    ({"y": TY + 1}, "y must hold -1 (no target) or categories from 0 to 4, got 1 to 5"),
+    ({"y": TY - 2}, "y must hold -1 (no target) or categories from 0 to 4, got -2 to 2"),
+    ({"y": TY - 100}, "y must hold -1 (no target) or categories from 0 to 4, got -100 to -96"),
+    ({"y": np.full((T, B), -1)}, "y must hold at least one target"),
+    ({"lengths": [0, 0]}, "y must hold at least one target"),
+    ({"y": np.where(TY < 2, TY, -1), "lengths": [0, 0]}, "y must hold at least one target"),
+    ({"lengths": [5, 6]}, "lengths must be from 0 to T = 5, got 6 at [1]"),
+    ({"x": TX - 1, "lengths": [5, 6]}, "lengths must be from 0 to T = 5, got 6 at [1]"),
+    ({"lengths": [5]}, "lengths must have shape (2,), got (1,)"),
+    ({"lengths": [5.0, 2.0]}, "lengths must hold integers, got float64 of shape (2,)"),
+    ({"state": STATE.tolist()}, "state is updated in place and must be an array of float32, got [[["),
+    (
+        {"state": STATE.astype(float)},
+        "state is updated in place and must be an array of float32, got an array of float64",
+    ),
+    ({"state": STATE.astype(">f4")}, "state is updated in place and must be an array of float32, got an array of >f4"),
+    ({"state": STATE[0]}, "state must have shape (1, 2, 4), got (2, 4)"),
+    ({"state": STATE[:, :1]}, "state must have shape (1, 2, 4), got (1, 1, 4)"),
+    ({"state": read_only(STATE)}, "state is updated in place and must be writeable, got a read-only array"),
+]
+UPDATES = [  # what only `train_step` has
+    ({"optimizer": None}, "optimizer must be an instance of elman.optimizers.Optimizer, got None"),
+    ({"optimizer": "adam"}, "optimizer must be an instance of elman.optimizers.Optimizer, got 'adam'"),
+    ({"optimizer": elman.SGD}, "optimizer must be an instance of elman.optimizers.Optimizer, got <class"),
+    ({"clip_norm": 0}, "clip_norm must be a number above 0, got 0"),
+    ({"clip_norm": -1.0}, "clip_norm must be a number above 0, got -1.0"),
+    ({"clip_norm": float("nan")}, "clip_norm must be a number above 0, got nan"),
+    ({"clip_norm": "1"}, "clip_norm must be a number above 0, got '1'"),
+    ({"clip_norm": True}, "clip_norm must be a number above 0, got True"),
+    ({"clip_value": 0.0}, "clip_value must be a number above 0, got 0.0"),
+    ({"clip_value": [1]}, "clip_value must be a number above 0, got [1]"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BATCHES + UPDATES)
+def test_train_step(changes: dict[str, Any], message: str):
+    model, optimizer, state = make_model(), elman.Adam(0.1), STATE.copy()
+    before = model.state_dict()
+    arguments = {"x": TX, "y": TY, "optimizer": optimizer, "state": state} | changes
+    fails(model.train_step, **arguments, message=re.escape(message))
+    assert all(np.array_equal(array, before[name]) for name, array in model.parameters().items())
+    assert np.array_equal(state, STATE)
+    assert optimizer.steps == 0
+
+
+@pytest.mark.parametrize(("changes", "message"), BATCHES)
+def test_loss(changes: dict[str, Any], message: str):
+    state = STATE.copy()
+    arguments = {"x": TX, "y": TY, "state": state} | changes
+    fails(make_model().loss, **arguments, message=re.escape(message))
+    fails(make_model().loss_and_grads, **arguments, message=re.escape(message))
+    assert np.array_equal(state, STATE)
+
+
+def test_state_needs_one_direction():
+    model, state = make_model(bidirectional=True), np.ones((2, B, H), np.float32)
+    message = "state must be None with bidirectional=True: that direction begins at the end"
+    fails(model.loss, TX, TY, state=state, message=message)
+    fails(model.loss_and_grads, TX, TY, state=state, message=message)
+    fails(model.train_step, TX, TY, optimizer=ADAM, state=state, message=message)
+    assert ADAM.steps == 0
+
+
+GENERATE = [
+    (([],), {}, "prompt must not have an empty axis, got shape (0,)"),
+    ((3,), {}, "prompt must have shape (n,), got ()"),
+    ((TX,), {}, "prompt must have shape (n,), got (5, 2)"),
+    (("abc",), {}, "prompt must hold integers, got <U3 of shape ()"),
+    (([0.0, 1.0],), {}, "prompt must hold integers, got float64 of shape (2,)"),
+    (([0, 7],), {}, "prompt must hold tokens from 0 to 6, got 7 at [1]"),
+    (([-1, 7],), {}, "prompt must hold tokens from 0 to 6, got -1 at [0]"),
+    (([0], -1), {}, "length must be an int of at least 0, got -1"),
+    (([0], 3.0), {}, "length must be an int of at least 0, got 3.0"),
+    (([0], True), {}, "length must be an int of at least 0, got True"),
+    (([0], None), {}, "length must be an int of at least 0, got None"),
+    (([0],), {"temperature": -0.5}, "temperature must be a finite number of at least 0, got -0.5"),
+    (([0],), {"temperature": float("inf")}, "temperature must be a finite number of at least 0, got inf"),
+    (([0],), {"temperature": float("nan")}, "temperature must be a finite number of at least 0, got nan"),
+    (([0],), {"temperature": "hot"}, "temperature must be a finite number of at least 0, got 'hot'"),
+    (([0],), {"seed": -1}, "seed must not be negative, got -1"),
+    (([0],), {"seed": 1.5}, "seed must be None, an int or a numpy.random.Generator, got 1.5"),
+]
+
+
+@pytest.mark.parametrize(("args", "options", "message"), GENERATE)
+def test_generate(args: tuple[Any, ...], options: dict[str, Any], message: str):
+    model = make_model(outputs=elman.Categories(7))
+    fails(model.generate, *args, *[5][: 2 - len(args)], **options, message=re.escape(message))
+
+
+def test_generate_needs_one_direction_and_outputs_that_are_inputs():
+    message = "generate is not possible with bidirectional=True: that direction begins at the end"
+    fails(make_model(outputs=elman.Categories(7), bidirectional=True).generate, [0], 3, message=message)
+    message = re.escape("generate needs outputs that are inputs, got Categories(5) and Tokens(7)")
+    fails(make_model().generate, [0], 3, message=message)
+
+
+SEQUENCES = "must be a list of sequences or an array (N, T), got"
+FITS = [
+    ({"X": 3}, f"X {SEQUENCES} 3"),
+    ({"X": None}, f"X {SEQUENCES} None"),
+    ({"X": "text"}, f"X {SEQUENCES} 'text'"),
+    ({"X": {0: [1]}}, f"X {SEQUENCES} {{0: [1]}}"),
+    ({"X": iter([[0]])}, f"X {SEQUENCES} <list_"),
+    ({"X": [0, 1, 2]}, f"X {SEQUENCES} [0, 1, 2]"),
+    ({"X": TX[0]}, f"X {SEQUENCES} an array of int64 and shape (2,)"),
+    ({"X": np.array(3)}, f"X {SEQUENCES} an array of int64 and shape ()"),
+    ({"X": []}, "X must hold at least one sequence"),
+    ({"X": TX[:0]}, "X must hold at least one sequence"),
+    ({"X": [[]]}, "X[0] must not have an empty axis, got shape (0,)"),
+    ({"X": [[0, 1], []]}, "X[1] must not have an empty axis, got shape (0,)"),
+    ({"X": [[0, 1], 3]}, "X[1] must have shape (T,), got ()"),
+    ({"X": TX[None]}, "X[0] must have shape (T,), got (5, 2)"),
+    ({"X": [[0, 1], [[2], [3, 4]]]}, "X[1] must be an array, got [[2], [3, 4]]"),
+    ({"X": [Unwilling()]}, "X[0] must be an array, got "),
+    ({"X": ["text"]}, f"X {SEQUENCES} ['text']"),
+    ({"X": [[0, 1], "text"]}, "X[1] must hold integers, got <U4 of shape ()"),
+    ({"X": TX.T.astype(float)}, "X[0] must hold integers, got float64 of shape (5,)"),
+    ({"X": TX.T + 1}, "X[0] must hold integers from 0 to 6, got 1 to 7"),
+    ({"X": [TX[:, 0], TX[:, 1] - 2]}, "X[1] must hold integers from 0 to 6, got -2 to 3"),
+    ({"Y": TY.T + 1}, "Y[0] must hold integers from -1 to 4, got 1 to 5"),
+    ({"Y": TY.T - 2}, "Y[0] must hold integers from -1 to 4, got -2 to 2"),
+    ({"Y": TY.T[:1]}, "Y must have as many sequences as X, 2, got 1"),
+    ({"Y": TY.T[:, 1:]}, "Y[0] must have as many steps as X[0], 5, got 4"),
+    ({"Y": np.full((B, T), -1)}, "Y must hold at least one target"),
+    ({"epochs": 0}, "epochs must be a positive int, got 0"),
+    ({"epochs": 1.5}, "epochs must be a positive int, got 1.5"),
+    ({"batch_size": -4}, "batch_size must be a positive int, got -4"),
+    ({"batch_size": None}, "batch_size must be a positive int, got None"),
+    ({"validation_data": TX.T}, "validation_data must be a pair, got an array of int64 and shape (2, 5)"),
+    ({"validation_data": (TX.T,)}, "validation_data must be a pair, got 1 items"),
+    ({"validation_data": (TX.T, None)}, f"validation_data[1] {SEQUENCES} None"),
+    ({"validation_data": (TX.T + 1, TY.T)}, "validation_data[0][0] must hold integers from 0 to 6, got 1 to 7"),
+    ({"validation_data": (TX.T, TY)}, "validation_data[1] must have as many sequences as validation_data[0], 2, got 5"),
+    ({"validation_data": (TX.T, np.full((B, T), -1))}, "validation_data[1] must hold at least one target"),
+    ({"shuffle": 1}, "shuffle must be True or False, got 1"),
+    ({"progress": "yes"}, "progress must be True or False, got 'yes'"),
+    *UPDATES[1:],
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), FITS)
+def test_fit(changes: dict[str, Any], message: str):
+    model, optimizer = make_model(), elman.Adam(0.1)
+    before = model.state_dict()
+    arguments = {"X": TX.T, "Y": TY.T, "optimizer": optimizer, "progress": False} | changes
+    fails(model.fit, **arguments, message=re.escape(message))
+    assert all(np.array_equal(array, before[name]) for name, array in model.parameters().items())
+    assert optimizer.steps == 0
+
+
+MODEL_STATES = [
+    ({"weight_ho": np.ones((4, 5))}, "weight_ho must have shape (5, 4), got (4, 5)"),
+    ({"bias_o": np.ones(5, dtype=int)}, "bias_o must hold float32 or float64, got int64 of shape (5,)"),
+    ({"extra": np.ones(5)}, "state must have the keys "),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), MODEL_STATES)
+def test_load_state_dict_of_a_model(changes: dict[str, Any], message: str):
+    model = make_model()
+    before = model.state_dict()
+    fails(model.load_state_dict, make_model(seed=1).state_dict() | changes, message=re.escape(message))
+    assert all(np.array_equal(array, before[name]) for name, array in model.parameters().items())
+
+
 SHAPES = npst.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4) | st.sampled_from(
     [(T, B, I), (T, I), (0, I), (1, B, H), (1, H), (T, B, H), (T, H), (B,)]
 )
@@ -245,6 +491,9 @@ ANYTHING = st.one_of(
     st.recursive(st.floats(width=32) | st.integers(), lambda inner: st.lists(inner, max_size=4), max_leaves=12),
     npst.arrays(st.one_of(npst.scalar_dtypes(), st.sampled_from(["object", "f4,i2", "float32", "int64"])), SHAPES),
     st.lists(npst.arrays(st.sampled_from(["float32", ">f8", "int32"]), SHAPES), max_size=3),
+)
+INTEGER_ARRAYS = npst.arrays(
+    st.sampled_from(["int64", "uint8", ">i2", "uint64"]), SHAPES, elements=st.integers(0, 9), fill=st.integers(0, 4)
 )
 
 
@@ -279,3 +528,23 @@ def test_anything_works_or_is_refused(one: Any, two: Any, three: Any):
             rnn.load_state_dict(state)
             rnn.load_state_dict(before)
     assert all(np.array_equal(array, before[name]) for name, array in rnn.parameters().items())
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(*[ANYTHING | INTEGER_ARRAYS] * 4)
+def test_a_model_works_or_refuses(one: Any, two: Any, three: Any, four: Any):
+    model = make_model(num_layers=2)
+    before = model.state_dict()
+    for batch in [{"x": one, "y": two}, {"x": TX, "y": two, "lengths": three}, {"x": one, "y": one, "state": four}]:
+        with works_or_names("(x|y|lengths|state) (must|is) "):
+            loss, gradients = model.loss_and_grads(**batch)
+            assert loss > 0
+            assert all(np.isfinite(gradient).all() for gradient in gradients.values())
+    with works_or_names(r"(X|Y|validation_data(\[[01]\])?)(\[\d+\])? must "):
+        history = model.fit(one, two, validation_data=(two, one), optimizer=elman.SGD(0), epochs=1, progress=False)
+        assert history["val_loss"][0] > 0
+    drawing = make_model(outputs=elman.Categories(7))
+    with works_or_names("(prompt|length|temperature|seed) must "):
+        drawing.generate(one, 3)
+        drawing.generate([0], 3, temperature=three, seed=four)
+    assert all(np.array_equal(array, before[name]) for name, array in model.parameters().items())

@@ -28,9 +28,9 @@ class Tokens:
     def __repr__(self) -> str:
         return f"Tokens({self.n})"
 
-    def array(self, x: Any) -> Int:
-        """Validated input (T, B)."""
-        return validation.tokens(x, "x", self.n, ("T", "B"))
+    def array(self, x: Any, lengths: Any) -> Int:
+        """Validated input (T, B), whatever there is beyond the lengths."""
+        return validation.tokens(x, "x", self.n, ("T", "B"), row_lengths=lengths)
 
 
 class Batch(NamedTuple):
@@ -50,11 +50,15 @@ class Sequences:
         self.y = validation.token_sequences(Y, names[1], -1, n_outputs)
         validation.same_lengths(self.x, self.y, *names)
         self.lengths = np.array([len(x) for x in self.x], dtype=np.int64)
+        self.n_targets = np.array([np.count_nonzero(y >= 0) for y in self.y], dtype=np.int64)
+        validation.any_target(self.n_targets, names[1])
 
     def batches(self, batch_size: int, rng: np.random.Generator | None) -> Iterator[Batch]:
-        """All sequences in batches of about equal length; in random order if there is a generator."""
-        n = len(self.x)
-        order = np.arange(n) if rng is None else rng.permutation(n)
+        """All sequences with a target in batches of about equal length; in random order if there is a generator."""
+        order = np.flatnonzero(self.n_targets)
+        n = len(order)
+        if rng is not None:
+            order = rng.permutation(order)
         pool = n if rng is None else batch_size * _POOL
         groups = []
         for start in range(0, n, pool):
@@ -71,5 +75,4 @@ class Sequences:
         for i, row in enumerate(rows):
             x[i, : lengths[i]] = self.x[row]
             y[i, : lengths[i]] = self.y[row]
-        n_targets = sum(int(np.count_nonzero(self.y[row] >= 0)) for row in rows)
-        return Batch(x.T, y.T, None if lengths.min() == lengths.max() else lengths, n_targets)
+        return Batch(x.T, y.T, None if lengths.min() == lengths.max() else lengths, int(self.n_targets[rows].sum()))

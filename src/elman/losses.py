@@ -33,8 +33,12 @@ class Categories:
 
     def choose(self, o: Real, temperature: float, rng: np.random.Generator) -> int:
         """A category drawn from the softmax of outputs o (O,) / temperature; the likeliest for temperature 0."""
+        most = o.max()
+        if not np.isfinite(most):  # of NaN, `searchsorted` would make a category beyond the last
+            raise FloatingPointError(f"the largest output is {most}: the parameters are not finite, or far too large")
         if temperature == 0:
             return int(o.argmax())
-        z = np.subtract(o, o.max(), dtype=np.float64)
-        cumulative = np.exp(z / temperature).cumsum()
+        with np.errstate(over="ignore"):  # a tiny temperature leaves nothing of what is less likely
+            z = np.subtract(o, most, dtype=np.float64) / temperature
+        cumulative = np.exp(z).cumsum()
         return int(cumulative.searchsorted(rng.random() * cumulative[-1], side="right"))

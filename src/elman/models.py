@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
-from elman import io, validation
+from elman import backends, io, validation
 from elman.data import Sequences, Tokens
 from elman.losses import Categories
 from elman.optimizers import Adam, Optimizer
@@ -18,8 +20,11 @@ from elman.rnn import RNN
 from elman.typing import Int, Real
 
 Model = TypeVar("Model", bound="SequenceModel")
+Kind = TypeVar("Kind")
 
 PATTERNS = ("many-to-many",)
+INPUTS = {"Tokens": Tokens}  # kinds by the names that they have in files
+OUTPUTS = {"Categories": Categories}
 
 
 class _Batch(NamedTuple):
@@ -102,7 +107,7 @@ class SequenceModel:
             bidirectional=bidirectional,
             dtype=dtype,
             seed=rng,
-            backend=backend or self._default_backend,
+            backend=self._default_backend if backend is None else backend,
         )
         n_states = self.rnn._n_outputs
         readout = [Entry(("weight_ho",), (outputs.n, n_states)), Entry(("bias_o",), (outputs.n,))]
@@ -113,7 +118,7 @@ class SequenceModel:
             array = self.parameters()[name]
             array[...] = rng.uniform(-bound, bound, array.shape)
         self._shuffle_rng = np.random.default_rng(rng.integers(1 << 63))
-        self._gradient_buffer = Parameters(self._parameters.entries, self.rnn.dtype)  # of train_step
+        self._gradient_buffer = self._zeros()  # of train_step
         self.metadata: dict[str, str] = {}
 
     # Step level: time-major arrays
@@ -174,6 +179,7 @@ class SequenceModel:
                 f"nothing was updated. A smaller lr (now {optimizer.lr:g}) or clip_norm usually helps."
             )
         if max_value is not None:
+            max_value = min(max_value, float(np.finfo(self.rnn.dtype).max))  # more would overflow in a float32
             np.clip(gradients.flat, -max_value, max_value, out=gradients.flat)
         optimizer._apply(backend, {"flat": self._parameters.flat}, {"flat": gradients.flat})
         if state is not None:
@@ -228,7 +234,7 @@ class SequenceModel:
         (3, 16)
         """
         batch = self._batch(x, y, state, lengths)
-        gradients = Parameters(self._parameters.entries, self.rnn.dtype)
+        gradients = self._zeros()
         loss, h_n = self._differentiate(self.rnn._resolve(), batch, gradients)
         if state is not None:
             state[...] = h_n
@@ -258,6 +264,8 @@ class SequenceModel:
         ------
         TypeError, ValueError
             If an argument does not fit, if outputs are not the inputs' tokens, or if the model is bidirectional.
+        FloatingPointError
+            If the outputs are not finite.
         """
         if self.rnn.bidirectional:
             validation.refuse("generate is not possible with bidirectional=True: that direction begins at the end")
@@ -347,20 +355,19 @@ class SequenceModel:
         history: dict[str, list[float]] = {"loss": []} if held_out is None else {"loss": [], "val_loss": []}
         with _progress_bar(epochs, validation.flag(progress, "progress")) as bar:
             for _ in range(epochs):
-                means, counts = [], []
+                losses, counts = [], []
                 for batch in data.batches(batch_size, rng):
-                    means.append(
-                        self.train_step(
-                            batch.x,
-                            batch.y,
-                            optimizer=optimizer,
-                            clip_norm=clip_norm,
-                            clip_value=clip_value,
-                            lengths=batch.lengths,
-                        )
+                    loss = self.train_step(
+                        batch.x,
+                        batch.y,
+                        optimizer=optimizer,
+                        clip_norm=clip_norm,
+                        clip_value=clip_value,
+                        lengths=batch.lengths,
                     )
+                    losses.append(loss)
                     counts.append(batch.n_targets)
-                history["loss"].append(float(np.average(means, weights=counts)))
+                history["loss"].append(float(np.average(losses, weights=counts)))
                 if held_out is not None:
                     history["val_loss"].append(self._mean_loss(held_out, batch_size))
                 bar.set_postfix({name: f"{values[-1]:.4f}" for name, values in history.items()}, refresh=False)
@@ -396,15 +403,17 @@ class SequenceModel:
         ------
         OSError
             If the file cannot be written.
+        TypeError
+            If `metadata` is not a dict from str to str.
         """
-        io.save(path, self.state_dict(), self._config(), self.metadata)
+        io.save(validation.path(path, "path"), self.parameters(), self._config(), self.metadata)
 
     def _config(self) -> dict[str, Any]:
         """What, besides the parameters, makes this model: keyword arguments of the constructor as JSON has them."""
         rnn = self.rnn
         return {
-            "inputs": {"kind": "Tokens", "n": self.inputs.n},
-            "outputs": {"kind": "Categories", "n": self.outputs.n},
+            "inputs": {"kind": type(self.inputs).__name__, "n": self.inputs.n},
+            "outputs": {"kind": type(self.outputs).__name__, "n": self.outputs.n},
             "pattern": self.pattern,
             "hidden_size": rnn.hidden_size,
             "num_layers": rnn.num_layers,
@@ -415,26 +424,29 @@ class SequenceModel:
         }
 
     def __repr__(self) -> str:
-        rnn, n_parameters = self.rnn, sum(array.size for array in self.parameters().values())
-        more = "".join(
-            f", {name}={value!r}"
-            for name, value, default in (
-                ("num_layers", rnn.num_layers, 1),
-                ("nonlinearity", rnn.nonlinearity, "tanh"),
-                ("bidirectional", rnn.bidirectional, False),
-                ("dropout", rnn.dropout, 0.0),
-                ("dtype", rnn.dtype.name, "float32"),
-                ("backend", rnn.backend, None),
-            )
-            if value != default
-        )
-        sizes = f"{self.inputs}, {self.outputs}, hidden_size={rnn.hidden_size}{more}"
-        return f"{type(self).__name__}({sizes}) with {n_parameters} parameters"
+        shown = []
+        for name, parameter in inspect.signature(SequenceModel).parameters.items():
+            if name != "seed":
+                value = getattr(self if name in ("inputs", "outputs", "pattern") else self.rnn, name)
+                value = value.name if name == "dtype" else value
+                if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+                    shown.append(repr(value))
+                elif value != parameter.default:
+                    shown.append(f"{name}={value!r}")
+        n_parameters = sum(array.size for array in self.parameters().values())
+        return f"{type(self).__name__}({', '.join(shown)}) with {n_parameters} parameters"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_gradient_buffer"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._gradient_buffer = self._zeros()
 
     # From here on nothing is validated but what comes in
 
     def _batch(self, x: Any, y: Any, state: Real | None, lengths: Any) -> _Batch:
-        x = self.inputs.array(x)
+        x = self.inputs.array(x, lengths)
         if lengths is not None:
             lengths = validation.lengths(lengths, x.shape[1], len(x))
         y, count = self.outputs.targets(y, x.shape, lengths)
@@ -446,6 +458,10 @@ class SequenceModel:
                 validation.refuse("state must be None with bidirectional=True: that direction begins at the end")
             h_0 = validation.updatable(state, "state", self.rnn.dtype, shape)
         return _Batch(x, y, count, h_0, lengths)
+
+    def _zeros(self) -> Parameters:
+        """Room for a gradient of all parameters."""
+        return Parameters(self._parameters.entries, self.rnn.dtype)
 
     def _readout(self, parameters: Parameters) -> tuple[Real, Real]:
         """weight_ho (D·H, O), k-major, and bias_o (O,), or their gradients."""
@@ -482,9 +498,11 @@ class SequenceModel:
         return Sequences(X, Y, n_inputs=self.inputs.n, n_outputs=self.outputs.n, names=names)
 
     def _mean_loss(self, data: Sequences, batch_size: int) -> float:
-        batches = list(data.batches(batch_size, None))
-        losses = [self.loss(batch.x, batch.y, lengths=batch.lengths) for batch in batches]
-        return float(np.average(losses, weights=[batch.n_targets for batch in batches]))
+        losses, counts = [], []
+        for batch in data.batches(batch_size, None):
+            losses.append(self.loss(batch.x, batch.y, lengths=batch.lengths))
+            counts.append(batch.n_targets)
+        return float(np.average(losses, weights=counts))
 
 
 def _progress_bar(n_epochs: int, show: bool) -> Any:
@@ -515,14 +533,20 @@ def load(path: str | Path, *, backend: str | None = None) -> SequenceModel:
 
 def load_as(kind: type[Model], path: str | Path, backend: str | None) -> Model:
     """`load` for the class itself or a subclass."""
-    state, config, metadata = io.load(path)
-    try:
-        inputs, outputs = Tokens(config["inputs"]["n"]), Categories(config["outputs"]["n"])
-        sizes = {key: value for key, value in config.items() if key not in ("inputs", "outputs")}
-        io.check_size(state, inputs.n, outputs.n, **sizes)
-        model = kind(inputs, outputs, backend=backend, seed=0, **sizes)
+    if backend is not None:
+        validation.choice(backend, "backend", backends.NAMES)  # here, as the file is not to blame for it
+    path = validation.path(path, "path")
+    with io.refusing(path):
+        state, config, metadata = io.load(path)
+        inputs = _kind(config.pop("inputs"), "inputs", INPUTS)
+        outputs = _kind(config.pop("outputs"), "outputs", OUTPUTS)
+        io.check_size(state, inputs.n, outputs.n, **config)
+        model = kind(inputs, outputs, backend=backend, seed=0, **config)
         model.load_state_dict(state)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not an elman model: {error}") from error
     model.metadata = metadata
     return model
+
+
+def _kind(description: Any, name: str, kinds: Mapping[str, Callable[[int], Kind]]) -> Kind:
+    """An input or output as `_config` describes it."""
+    return kinds[validation.choice(description["kind"], f"the kind of its {name}", kinds)](description["n"])

@@ -7,8 +7,10 @@ message names the argument and says what was expected and what came.
 
 from __future__ import annotations
 
+import os
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
 import numpy as np
@@ -69,7 +71,7 @@ def probability(value: Any, name: str) -> float:
 
 def instance(value: Any, name: str, kind: type[T]) -> T:
     if not isinstance(value, kind):
-        raise TypeError(f"{name} must be an elman.{kind.__name__}, got {_shown(value)}")
+        raise TypeError(f"{name} must be an instance of {kind.__module__}.{kind.__name__}, got {_shown(value)}")
     return value
 
 
@@ -104,6 +106,12 @@ def pair(value: Any, name: str) -> tuple[Any, Any]:
     if len(value) != 2:
         raise ValueError(f"{name} must be a pair, got {len(value)} items")
     return value[0], value[1]
+
+
+def path(value: Any, name: str) -> Path:
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name} must be a str or a path, got {_shown(value)}")
+    return Path(value)
 
 
 def text_mapping(value: Any, name: str) -> None:
@@ -168,15 +176,21 @@ def is_list_of_arrays(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and len(value) > 0 and getattr(value[0], "ndim", 0) > 0
 
 
-def tokens(value: Any, name: str, n_tokens: int, *shapes: Shape) -> Int:
-    """An aligned int64 array of one of the `shapes` with values from 0 to n_tokens - 1; any strides."""
+def tokens(value: Any, name: str, n_tokens: int, *shapes: Shape, row_lengths: Any = None) -> Int:
+    """An aligned int64 array of one of the `shapes` with values from 0 to n_tokens - 1; any strides.
+
+    In a (T, B) with `row_lengths`, as `lengths` takes them, what lies beyond may have any value.
+    """
     given = value if type(value) is np.ndarray else _as_array(value, name)
     array = _as_int64(given, name)
     _check_shape(array.shape, name, shapes)
-    if array.view(np.uint64).max() >= n_tokens:  # read as unsigned, a negative one is too large as well: one pass
-        where = np.unravel_index(int(np.argmax(array.view(np.uint64) >= n_tokens)), array.shape)
-        position = ", ".join(str(int(i)) for i in where)
-        raise ValueError(f"{name} must hold tokens from 0 to {n_tokens - 1}, got {given[where]} at [{position}]")
+    if array.view(np.uint64).max() < n_tokens:  # read as unsigned, a negative one is too large as well: one pass
+        return array
+    wrong = array.view(np.uint64) >= n_tokens
+    if row_lengths is not None:
+        wrong &= _active(len(array), lengths(row_lengths, array.shape[1], len(array)))
+    for where in np.argwhere(wrong)[:1].tolist():
+        raise ValueError(f"{name} must hold tokens from 0 to {n_tokens - 1}, got {given[tuple(where)]} at {where}")
     return array
 
 
@@ -205,7 +219,7 @@ def targets(value: Any, name: str, n: int, shape: tuple[int, ...], lengths: Int 
     """An int64 array (T, B), within the lengths from -1 (no target) to n - 1, and how many targets it has."""
     array = _as_int64(_as_array(value, name), name)
     _check_shape(array.shape, name, (shape,))
-    active = array if lengths is None else array[np.arange(len(array))[:, None] < lengths]
+    active = array if lengths is None else array[_active(len(array), lengths)]
     least, most = (active.min(), active.max()) if active.size else (-1, -1)
     if least < -1 or most >= n:
         raise ValueError(f"{name} must hold -1 (no target) or categories from 0 to {n - 1}, got {least} to {most}")
@@ -216,9 +230,12 @@ def targets(value: Any, name: str, n: int, shape: tuple[int, ...], lengths: Int 
 
 
 def token_sequences(value: Any, name: str, least: int, n: int) -> list[Int]:
-    """Integer sequences (T_i,), none of them empty, with values from `least` to n - 1."""
-    if not isinstance(value, (list, tuple, np.ndarray)) or np.ndim(value[0] if len(value) else value) == 0:
+    """Integer sequences (T_i,), at least one and none of them empty, with values from `least` to n - 1."""
+    is_listed = isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim > 0)
+    if not is_listed or any(map(np.isscalar, value[:1])):
         raise TypeError(f"{name} must be a list of sequences or an array (N, T), got {_shown(value)}")
+    if len(value) == 0:
+        raise ValueError(f"{name} must hold at least one sequence")
     sequences = []
     for i, item in enumerate(value):
         sequence = _as_int64(_as_array(item, f"{name}[{i}]"), f"{name}[{i}]")
@@ -239,6 +256,11 @@ def same_lengths(x: Sequence[Int], y: Sequence[Int], x_name: str, y_name: str) -
             raise ValueError(f"{y_name}[{i}] must have as many steps as {x_name}[{i}], {len(a)}, got {len(b)}")
 
 
+def any_target(counts: Int, name: str) -> None:
+    if not counts.any():
+        raise ValueError(f"{name} must hold at least one target")
+
+
 def updatable(value: Any, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Real:
     """The values of an array that the caller will write to: as C-contiguous memory, the array's own if possible."""
     if not isinstance(value, np.ndarray) or value.dtype != dtype:
@@ -246,7 +268,7 @@ def updatable(value: Any, name: str, dtype: np.dtype[Any], shape: tuple[int, ...
     _check_shape(value.shape, name, (shape,))
     if not value.flags.writeable:
         raise ValueError(f"{name} is updated in place and must be writeable, got a read-only array")
-    return np.ascontiguousarray(value)
+    return real_array(value, name, dtype, shape, contiguous=True)
 
 
 def update(parameters: Any, gradients: Any) -> tuple[dict[str, Real], dict[str, Real]]:
@@ -254,27 +276,29 @@ def update(parameters: Any, gradients: Any) -> tuple[dict[str, Real], dict[str, 
     for value, name in ((parameters, "parameters"), (gradients, "gradients")):
         if not isinstance(value, Mapping):
             raise TypeError(f"{name} must be a dict from names to arrays, got {_shown(value)}")
-    if list(parameters) != list(gradients):
+    if parameters.keys() != gradients.keys():
         raise ValueError(f"gradients must have the names {list(parameters)}, got {list(gradients)}")
     views, flat = {}, {}
     for key, array in parameters.items():
         if not isinstance(array, np.ndarray) or array.dtype not in (np.float32, np.float64):
             raise TypeError(f"parameters[{key!r}] must be an array of float32 or float64, got {_shown(array)}")
+        if not (array.flags.forc and array.flags.behaved):
+            raise ValueError(f"parameters[{key!r}] must be contiguous, aligned and writeable")
+        gradient = real_array(gradients[key], f"gradients[{key!r}]", array.dtype, array.shape, contiguous=True)
         order: Literal["C", "F"] = "C" if array.flags.c_contiguous else "F"
-        views[key] = array.reshape(-1, order=order)
-        if not array.flags.writeable or not np.shares_memory(views[key], array):
-            raise ValueError(f"parameters[{key!r}] must be contiguous and writeable")
-        flat[key] = np.ravel(real_array(gradients[key], f"gradients[{key!r}]", array.dtype, array.shape), order=order)
+        views[key] = np.asarray(array).reshape(-1, order=order)
+        flat[key] = gradient.reshape(-1, order=order)
     return views, flat
 
 
 def memories(value: Mapping[str, Sequence[Real]], parameters: Mapping[str, Real]) -> None:
     """An optimizer's memories must be those of the parameters it is now used on."""
-    for name, array in parameters.items():
-        if name not in value or any(
-            memory.shape != array.shape or memory.dtype != array.dtype for memory in value[name]
-        ):
-            raise ValueError(f"optimizer has worked on other parameters ({list(value)}) before: use a new one")
+    if value.keys() != parameters.keys() or any(
+        memory.shape != array.shape or memory.dtype != array.dtype
+        for name, array in parameters.items()
+        for memory in value[name]
+    ):
+        raise ValueError(f"optimizer has worked on other parameters ({list(value)}) before: use a new one")
 
 
 def _as_array(value: Any, name: str) -> NDArray[Any]:
@@ -288,7 +312,7 @@ def _as_array(value: Any, name: str) -> NDArray[Any]:
 def _as_int64(array: NDArray[Any], name: str) -> Int:
     if array.dtype is _INT64 and array.flags.aligned:
         return array
-    if array.dtype.kind not in "iu":
+    if array.dtype.kind not in ("iu" if array.size else "iuf"):  # NumPy makes reals of an empty list
         raise TypeError(f"{name} must hold integers, got {array.dtype} of shape {array.shape}")
     return np.array(array, dtype=_INT64)  # a uint64 beyond int64 wraps to a negative number, which is out of any range
 
@@ -299,6 +323,12 @@ def _number(value: Any, name: str, expected: str, fits: Callable[[Any], bool]) -
     if not fits(value):
         raise ValueError(f"{name} must be {expected}, got {value}")
     return float(value)
+
+
+def _active(n_steps: int, lengths: Int) -> NDArray[np.bool_]:
+    """Which of the steps (T, B) are within the rows' lengths."""
+    mask: NDArray[np.bool_] = np.arange(n_steps)[:, None] < lengths
+    return mask
 
 
 def _check_shape(shape: tuple[int, ...], name: str, expected: Sequence[Shape], *, allow_empty: bool = False) -> None:

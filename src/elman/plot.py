@@ -1,0 +1,65 @@
+"""Pictures of a training. Needs matplotlib, which `pip install 'elman[plot]'` brings along."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from elman.text import Progress
+
+
+def loss_curve(path: str | Path, records: Sequence[Progress], *, bigram: float | None = None) -> None:
+    """Write a PNG of the training loss, the validation loss and, if given, a bigram model's as a line to compare with.
+
+    Parameters
+    ----------
+    path : str or path
+        The file, which is overwritten.
+    records : sequence of Progress
+        What `elman.text.train` yielded, at least one.
+    bigram : float, optional
+        Bits per character.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> folder = getfixture("tmp_path")
+    >>> records = [Progress(1, 6.7, None, 5e5), Progress(2, 6.5, 6.4, 5e5)]
+    >>> loss_curve(folder / "loss.png", records, bigram=3.5)
+    >>> (folder / "loss.png").read_bytes()[1:4]
+    b'PNG'
+    """
+    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")  # without pyplot: no window system, no global state
+    axes = figure.add_subplot()
+    steps = [record.step for record in records]
+    axes.plot(steps, _smoothed([record.loss for record in records]), color="tab:blue", lw=1.2, label="training text")
+    measured = [(record.step, record.validation_loss) for record in records if record.validation_loss is not None]
+    if measured:
+        axes.plot(*zip(*measured, strict=True), "o-", color="tab:orange", label="held-out text")
+        axes.annotate(f"{measured[-1][1]:.2f}", measured[-1], xytext=(0, 8), textcoords="offset points", ha="right")
+    if bigram is not None:
+        axes.axhline(bigram, color="tab:gray", linestyle="--", label=f"bigram model, held-out text ({bigram:.2f})")
+    axes.set(xlabel="training step", ylabel="loss in bits per character", title="Character model")
+    axes.set_xlim(0, steps[-1])
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, format="png")
+
+
+def _smoothed(values: Sequence[float]) -> NDArray[np.float64]:
+    """Each value's mean with those around it, over 1 % of all."""
+    half = len(values) // 200
+    sums = np.cumsum([0.0, *values])
+    places = np.arange(len(values))
+    first, last = np.maximum(places - half, 0), np.minimum(places + half + 1, len(values))
+    means: NDArray[np.float64] = (sums[last] - sums[first]) / (last - first)
+    return means

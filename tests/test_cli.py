@@ -1,0 +1,361 @@
+"""The command line from end to end, in processes of its own where that matters."""
+
+import importlib.metadata
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+import elman
+from elman.cli import main
+
+SMALL = ["--hidden-size", "32", "--steps", "60", "--batch-size", "8", "--sequence-length", "16", "--length", "80"]
+
+
+def run(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """The command in a process of its own, in which warnings are errors, too."""
+    command = [sys.executable, "-W", "error", "-m", "elman", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, cwd=cwd, env={**os.environ, **environment}, timeout=120)
+
+
+def invoke(*arguments: object) -> Result:
+    """The command in this process."""
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="elman")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("corpus") / "text.txt"
+    file.write_text(elman.text.topics_text()[:20_000] + "naïve\n", encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[bytes]]:
+    """The folder in which a small model was trained, and how that went."""
+    folder = tmp_path_factory.mktemp("trained")
+    return folder, run("train", corpus, *SMALL, cwd=folder)
+
+
+@pytest.fixture
+def model(trained: tuple[Path, object]) -> Path:
+    return trained[0] / "elman-model.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def _same_threads() -> Iterator[None]:
+    """Undo --threads."""
+    before = elman.get_num_threads()
+    yield
+    elman.set_num_threads(before)
+
+
+# train
+
+
+def test_train_writes_a_model_and_a_curve_and_nothing_else(trained) -> None:
+    folder, done = trained
+    assert done.returncode == 0, done.stderr.decode()
+    assert sorted(path.name for path in folder.iterdir()) == ["elman-model.png", "elman-model.safetensors"]
+    assert (folder / "elman-model.png").read_bytes().startswith(b"\x89PNG\r\n")
+    model = elman.load(folder / "elman-model.safetensors")
+    assert model.rnn.hidden_size == 32
+    assert "é" not in elman.text.Vocabulary.from_json(model.metadata["vocabulary"]).characters
+
+
+def test_train_reports(trained) -> None:
+    _, done = trained
+    first, second, third, *rest = done.stdout.decode().splitlines()
+    assert first.startswith("Held-out text, bits per character: ")
+    assert "bigram model: " in first
+    assert second == "Model: elman-model.safetensors"
+    assert third == "Loss curve: elman-model.png"
+    assert rest[:3] == ["", "A sample (temperature 0.8):", ""]
+    assert len("\n".join(rest[3:])) == 80
+    progress = done.stderr.decode()
+    assert "Text: 20,006 characters" in progress
+    assert "SequenceModel(Tokens(" in progress
+    assert "60/60, 00:00 left, loss " in progress
+    assert ", validation " in progress
+    assert "k tokens/s" in progress
+    assert "Warning" not in progress
+
+
+def test_train_beats_the_bigram_model(tmp_path: Path) -> None:
+    """On the built-in text, with less than a tenth of the default's work."""
+    done = run("train", "--steps", 1000, "--hidden-size", 128, "--output", tmp_path, "--quiet")
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stderr == b""
+    first = done.stdout.decode().splitlines()[0]
+    own, bigram = (float(part.split(": ")[1]) for part in first.split("; "))
+    assert own < bigram - 0.5
+    assert 3.3 < bigram < 3.7
+
+
+def test_same_seed_same_model_whatever_the_threads(corpus: Path, tmp_path: Path) -> None:
+    models = []
+    for name, options in {"a": ["--threads", 1], "b": ["--threads", 3], "c": ["--seed", 1]}.items():
+        target = tmp_path / f"{name}.safetensors"
+        result = invoke("train", corpus, *SMALL, "--layers", 2, "--dropout", 0.1, "--output", target, *options)
+        assert result.exit_code == 0, result.output
+        models.append(np.concatenate([array.ravel() for array in elman.load(target).parameters().values()]))
+    assert (models[0] == models[1]).all()
+    assert (models[0] != models[2]).any()
+    assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".png"}
+
+
+def test_train_on_another_backend(corpus: Path, tmp_path: Path) -> None:
+    result = invoke("train", corpus, *SMALL, "--backend", "numpy", "--output", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "backend numpy" in result.stderr
+    assert elman.load(tmp_path / "elman-model.safetensors").rnn.backend is None
+
+
+def test_train_without_matplotlib(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib" or name == "elman.plot"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(elman, "plot", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # what makes an import fail
+    result = invoke("train", corpus, *SMALL, "--output", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "pip install 'elman[plot]'" in result.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["elman-model.safetensors"]
+
+
+def test_train_on_one_character(tmp_path: Path) -> None:
+    file = tmp_path / "text.txt"
+    file.write_text("a" * 1000)
+    result = invoke("train", file, *SMALL, "--output", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "bits per character: 0.000; bigram model: 0.000" in result.stdout
+
+
+def test_train_that_diverges_is_one_line(corpus: Path, tmp_path: Path) -> None:
+    result = invoke("train", corpus, *SMALL, "--lr", "1e39", "--output", tmp_path, "--quiet")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: step ")
+    assert "A smaller lr" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@pytest.mark.parametrize("quiet", [False, True])
+def test_interrupted_training_keeps_the_model(corpus: Path, tmp_path: Path, quiet: bool) -> None:
+    # Where tests run in the background, SIGINT may be ignored, which a child inherits.
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "import elman.models; from elman.cli import main\n"
+        "class Watched(elman.SequenceModel):\n"
+        "    def train_step(self, *args, **options):\n"
+        "        loss = super().train_step(*args, **options)\n"
+        "        if options['optimizer'].steps == 20: print('running', flush=True)\n"
+        "        return loss\n"
+        "elman.SequenceModel = Watched\n"
+        "main(prog_name='elman')"
+    )
+    arguments = ["train", str(corpus), "--steps", "1000000", "--hidden-size", "32", *(["--quiet"] if quiet else [])]
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"running\n"
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stdout == b""
+    last = stderr.decode().splitlines()[-1]
+    assert last.startswith("Stopped after ")
+    assert last.endswith(" of 1000000 steps: the model is in elman-model.safetensors.")
+    assert b"Traceback" not in stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["elman-model.safetensors"]
+    assert invoke("sample", tmp_path / "elman-model.safetensors", "--length", 5).exit_code == 0
+
+
+# sample
+
+
+def test_sample_writes_the_text_and_nothing_else(model: Path) -> None:
+    done = run("sample", model, "--prompt", "The naïve ", "--length", 60, "--seed", 3)
+    assert done.returncode == 0
+    assert done.stderr == b""
+    text = done.stdout.decode("utf-8")
+    assert text.startswith("The naïve ")
+    assert len(text) == 10 + 60
+
+
+def test_sample_is_utf_8_whatever_the_terminal_says(model: Path) -> None:
+    done = run("sample", model, "--prompt", "naïve", "--length", 0, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stdout) == (0, "naïve".encode())
+
+
+def test_sample_depends_on_the_seed(model: Path) -> None:
+    texts = [invoke("sample", model, "--seed", seed).stdout for seed in (3, 3, 4)]
+    assert texts[0] == texts[1] != texts[2]
+    assert len(texts[0]) == 500
+    greedy = [invoke("sample", model, "--temperature", 0, "--seed", seed).stdout for seed in (3, 4)]
+    assert greedy[0] == greedy[1]
+
+
+def test_sample_does_not_depend_on_backend_or_threads(model: Path) -> None:
+    options = ["--seed", 3, "--temperature", 0.5]
+    expected = invoke("sample", model, *options).stdout
+    assert invoke("sample", model, *options, "--threads", 1).stdout == expected
+    assert invoke("sample", model, *options, "--backend", "numpy", "--length", 20).stdout == expected[:20]
+
+
+# What is wrong is one line, and exit status 2
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A folder with things that are not what they should be."""
+    (tmp_path / "latin1.txt").write_bytes("zwölf ".encode("latin-1") * 1000)
+    (tmp_path / "short.txt").write_text("Hello, world!\n")
+    (tmp_path / "empty.txt").write_bytes(b"")
+    (tmp_path / "text.safetensors").write_text("not a model " * 100)
+    (tmp_path / "folder.safetensors").mkdir()
+    elman.SequenceModel(elman.Tokens(5), elman.Categories(5), hidden_size=4).save(tmp_path / "mute.safetensors")
+    odd = elman.SequenceModel(elman.Tokens(5), elman.Categories(5), hidden_size=4)
+    odd.metadata["vocabulary"] = '"abc"'
+    odd.save(tmp_path / "odd.safetensors")
+    odd.metadata["vocabulary"] = "[1, 2, 3, 4, 5]"
+    odd.save(tmp_path / "list.safetensors")
+    return tmp_path
+
+
+ERRORS = {
+    "train {}/none.txt": "none.txt: No such file or directory",
+    "train {}": "Is a directory",
+    "train {}/latin1.txt": "latin1.txt is not UTF-8 text: byte 0xf6 at position 2",
+    "train {}/short.txt": "short.txt: text must have at least 1000 characters, got 14",
+    "train {}/empty.txt": "at least 1000 characters, got 0",
+    "train {}/one.txt {}/two.txt": "unexpected extra argument",
+    "train --output {}/none/model.safetensors": "none: No such file or directory",
+    "train --output {}/model.bin": "--output must be a folder or end in .safetensors",
+    "train --output {}/short.txt/model.safetensors": "Not a directory",
+    "train --steps 0": "'--steps'",
+    "train --steps many": "'--steps'",
+    "train --hidden-size -1": "'--hidden-size'",
+    "train --hidden-size 100000000": "not enough memory for these sizes",
+    "train --layers 0": "'--layers'",
+    "train --dropout 1": "'--dropout'",
+    "train --lr nan": "'--lr'",
+    "train --lr inf": "'--lr'",
+    "train --lr 0": "'--lr'",
+    "train --seed -1": "'--seed'",
+    "train --threads 0": "'--threads'",
+    "train --backend fortran": "'--backend'",
+    "train --nonsense": "--nonsense",
+    "nonsense": "nonsense",
+    "sample": "MODEL",
+    "sample {}/none.safetensors": "none.safetensors: No such file or directory",
+    "sample {}/folder.safetensors": "Is a directory",
+    "sample {}/text.safetensors": "text.safetensors is not an elman model",
+    "sample {}/empty.txt": "empty.txt is not an elman model",
+    "sample {}/mute.safetensors": "mute.safetensors: no model of text, as it has no vocabulary",
+    "sample {}/odd.safetensors": "its vocabulary has 3 characters",
+    "sample {}/list.safetensors": "list.safetensors: vocabulary must be a JSON string",
+    "sample {}/none.safetensors --temperature -1": "'--temperature'",
+    "sample {}/none.safetensors --length -1": "'--length'",
+}
+
+
+@pytest.mark.parametrize("command", ERRORS)
+def test_errors(command: str, files: Path) -> None:
+    before = sorted(files.rglob("*"))
+    result = invoke(*command.replace("{}", str(files)).split())
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+    assert ERRORS[command] in result.stderr
+    assert sorted(files.rglob("*")) == before
+
+
+def test_error_about_the_prompt(model: Path) -> None:
+    unknown = invoke("sample", model, "--prompt", "日本")
+    assert (unknown.exit_code, unknown.stdout) == (2, "")
+    assert unknown.stderr == "Error: --prompt: not in the vocabulary: '日', '本'\n"
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder that even root cannot write to")
+def test_output_that_cannot_be_written_is_found_before_training() -> None:
+    result = invoke("train", "--steps", 1_000_000, "--output", "/proc/model.safetensors")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: /proc: ")
+
+
+@pytest.mark.parametrize(
+    ("variable", "message"),
+    [
+        ("ELMAN_BACKEND=fortran", "ELMAN_BACKEND must be one of"),
+        ("ELMAN_NUM_THREADS=many", "ELMAN_NUM_THREADS must be a positive int"),
+        ("ELMAN_ISA=mmx", "got 'mmx'"),
+    ],
+)
+def test_errors_in_the_environment(variable: str, message: str, tmp_path: Path) -> None:
+    done = run("train", cwd=tmp_path, **dict([variable.split("=")]))
+    assert (done.returncode, done.stdout) == (2, b"")
+    stderr = done.stderr.decode()
+    assert stderr.startswith("Error: ")
+    assert stderr.count("\n") == 1
+    assert message in stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_in_a_process_of_its_own(files: Path) -> None:
+    """What the command's own main() does, and no traceback from anywhere else."""
+    done = run("sample", files / "text.safetensors")
+    assert done.returncode == 2
+    assert done.stdout == b""
+    assert done.stderr.startswith(b"Error: ")
+    assert done.stderr.count(b"\n") == 1
+
+
+# The rest
+
+
+def test_info() -> None:
+    result = invoke("info")
+    assert result.exit_code == 0
+    shown = dict(line.split(maxsplit=1) for line in result.stdout.splitlines() if not line.startswith("default"))
+    assert shown["elman"] == elman.__version__
+    assert "numpy" in shown["backends"]
+    assert int(shown["threads"]) == elman.get_num_threads()
+
+
+def test_help() -> None:
+    for command in ([], ["--help"], ["train", "--help"], ["sample", "-h"]):
+        result = invoke(*command)
+        assert result.exit_code == 0
+        assert "Usage: elman" in result.stdout
+    assert invoke("--version").stdout == f"elman {elman.__version__}\n"
+
+
+def test_console_script() -> None:
+    (script,) = importlib.metadata.entry_points(group="console_scripts", name="elman")
+    assert script.load() is main
+
+
+@pytest.mark.parametrize("statement", ["import elman", "import elman.cli"])
+def test_imports_little(statement: str) -> None:
+    heavy = {"click", "matplotlib", "numba", "pydoc_data", "safetensors", "torch", "tqdm"}
+    heavy -= {"click"} if "cli" in statement else set()
+    program = f"{statement}; import sys; print(*sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout.decode().split() == []
+
+
+def test_smoothing_of_the_curve() -> None:
+    plot = pytest.importorskip("elman.plot")
+    values = np.random.default_rng(0).normal(size=1000)
+    expected = [values[max(0, i - 5) : i + 6].mean() for i in range(1000)]
+    np.testing.assert_allclose(plot._smoothed(values), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(plot._smoothed(values[:3]), values[:3], rtol=0, atol=1e-12)
