@@ -76,7 +76,7 @@ def test_train_reports(trained) -> None:
     assert "bigram model: " in first
     assert second == "Model: elman-model.safetensors"
     assert third == "Loss curve: elman-model.png"
-    assert rest[:3] == ["", "A sample (temperature 0.8):", ""]
+    assert rest[:3] == ["", "A sample (temperature 0.7):", ""]
     assert len("\n".join(rest[3:])) == 80
     progress = done.stderr.decode()
     assert "Text: 20,006 characters" in progress

@@ -1,6 +1,7 @@
 """The model: loss and gradients, training, truncation, drawing, data sets, copies. PyTorch is an oracle of its own."""
 
 import copy
+import itertools
 import math
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -201,6 +202,17 @@ def test_training_is_that_of_torch(rule: str, clip: dict[str, float], backend: s
     assert all(np.abs(trained[name] - before[name]).max() > 1e-4 for name in before)
 
 
+@backend_names
+def test_a_limit_that_nothing_reaches(backend: str, dtype: str, rng: np.random.Generator):
+    x, y = random_batch(rng)
+    plain, limited = make_model(dtype=dtype, backend=backend), make_model(dtype=dtype, backend=backend)
+    plain.train_step(x, y, optimizer=elman.SGD(0.1))
+    for n, limit in enumerate((1e300, math.inf)):  # beyond float32
+        limited.load_state_dict(make_model(dtype=dtype).state_dict())
+        limited.train_step(x, y, optimizer=elman.SGD(0.1), clip_value=limit, clip_norm=limit if n else None)
+        assert_same_bits(limited.parameters(), plain.parameters())
+
+
 # Loss and gradients
 
 
@@ -320,6 +332,11 @@ def poison_readout(model: elman.SequenceModel) -> None:
     model.parameters()["bias_o"][0] = np.inf
 
 
+def make_loss_infinite(model: elman.SequenceModel) -> None:
+    """A category of probability zero: the loss of such a target is infinite, the gradient is not."""
+    model.parameters()["bias_o"][1] = -np.inf
+
+
 def make_gradient_overflow(model: elman.SequenceModel) -> None:
     """All states are zero and the loss is finite, but its gradient grows by a large factor in each step backwards."""
     for name, array in model.parameters().items():
@@ -330,7 +347,7 @@ def make_gradient_overflow(model: elman.SequenceModel) -> None:
 
 
 @backend_names
-@pytest.mark.parametrize("spoil", [poison_weight, poison_readout, make_gradient_overflow])
+@pytest.mark.parametrize("spoil", [poison_weight, poison_readout, make_loss_infinite, make_gradient_overflow])
 @pytest.mark.parametrize("clip", [{}, {"clip_norm": 1.0, "clip_value": 0.1}])
 def test_what_is_not_finite_changes_nothing(
     spoil: Any, clip: dict[str, float], backend: str, dtype: str, rng: np.random.Generator
@@ -526,6 +543,16 @@ def test_generate_needs_finite_outputs(value: float, temperature: float, backend
     assert 1 not in model.generate([0], 100, temperature=temperature, seed=0)
 
 
+def test_what_has_no_probability_is_never_drawn():
+    class Least(np.random.Generator):
+        def random(self, *_: Any) -> float:  # type: ignore[override]
+            return 0.0
+
+    rng = Least(np.random.PCG64(0))
+    assert elman.Categories(3).choose(np.array([-np.inf, 0.0, 1.0]), 1.0, rng) == 1
+    assert elman.Categories(3).choose(np.array([-1e9, 0.0, 1.0]), 1.0, rng) == 1
+
+
 # Dropout
 
 
@@ -659,6 +686,12 @@ def test_shuffling():
     assert len({*in_order[0], *shuffled[0], *otherwise[0]}) == 9
 
 
+def batches_of(data: Sequences, seed: int | None) -> list[list[int]]:
+    """Which sequences are together, by their first tokens."""
+    rng = None if seed is None else np.random.default_rng(seed)
+    return [batch.x[0].tolist() for batch in data.batches(7, rng)]
+
+
 @pytest.mark.parametrize("seed", [None, 0, 1])
 def test_batches(seed: int | None):
     """Each sequence once, batches full but for the ends of pools, and hardly any padding."""
@@ -682,9 +715,20 @@ def test_batches(seed: int | None):
     assert sorted(seen) == list(range(500))
     assert len(batches) <= 500 / 7 + 4
     assert area < 1.15 * sum(map(len, X))
-    if seed is not None:
-        first_lengths = [len(batch.x) for batch in batches]
-        assert first_lengths != sorted(first_lengths)
+
+
+def test_chance_decides_about_batches_and_their_order():
+    X = [np.full(1 + i % 50, i) for i in range(500)]
+    data = Sequences(X, X, n_inputs=500, n_outputs=500, names=("X", "Y"))
+    one, other = batches_of(data, 0), batches_of(data, 1)
+    assert one == batches_of(data, 0)
+    assert len({*map(frozenset, one)} & {*map(frozenset, other)}) < 10, "who is together"
+    for batches in (one, other):
+        lengths = [max(1 + i % 50 for i in batch) for batch in batches]
+        n_descents = sum(a > b for a, b in itertools.pairwise(lengths))
+        assert n_descents > 20, "not from short to long"
+    lengths = [max(1 + i % 50 for i in batch) for batch in batches_of(data, None)]
+    assert lengths == sorted(lengths)
 
 
 @pytest.mark.parametrize("progress", [False, True])

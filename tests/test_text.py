@@ -88,7 +88,7 @@ def test_vocabulary_refuses_other_json(string: str) -> None:
 
 
 def test_start() -> None:
-    assert Vocabulary("ab\nc").start == "\n"
+    assert Vocabulary("ab\nc").start == "\n\n"
     assert Vocabulary("abc").start == "a"
 
 

@@ -70,7 +70,7 @@ _writing = _options(
     click.option(
         "--temperature",
         type=_Finite(min=0),
-        default=0.8,
+        default=0.7,
         help="Less writes what is likelier; 0 always the likeliest.",
     ),
 )

@@ -66,7 +66,7 @@ def load_state(parameters: Mapping[str, Real], state: Any) -> None:
     new = []  # converted before anything is changed, as that may fail as well
     for name, array in parameters.items():
         parts = [values[part] for part in (name, *_pytorch_biases(name)) if part in values]
-        new.append(np.sum(parts, axis=0).astype(array.dtype))
+        new.append((parts[0] if len(parts) == 1 else parts[0] + parts[1]).astype(array.dtype))  # -0.0 stays
     for array, value in zip(parameters.values(), new, strict=True):
         array[...] = value
 

@@ -578,7 +578,8 @@ class RNN:
                 lengths=tape.lengths,
             )
             if d_input is not None and k and tape.masks:
-                d_input *= tape.masks[k - 1]
+                with np.errstate(all="ignore"):  # beyond the lengths there is anything
+                    d_input *= tape.masks[k - 1]
             d_y = d_input
 
     def _draw_masks(self, n_steps: int, n_rows: int) -> Lease:

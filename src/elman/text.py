@@ -87,8 +87,8 @@ class Vocabulary:
 
     @property
     def start(self) -> str:
-        """What a text is taken to come after that has nothing before it: the end of a line, if there are any."""
-        return "\n" if "\n" in self.characters else self.characters[0]
+        """What a text is taken to come after that has nothing before it: an empty line, if there are lines."""
+        return "\n\n" if "\n" in self.characters else self.characters[0]
 
     def encode(self, text: str) -> Int:
         """Tokens (n,) of a text of n characters; a ValueError names the characters that are not in the vocabulary."""
