@@ -14,5 +14,5 @@ export PYTHONPATH="$target/site"
 python -c "import elman.backends.native as n; assert n.__file__.startswith('$target'), n.__file__"
 for set in $(python -c "from elman.backends import native; print(*native.instruction_sets())"); do
     echo "== $set"
-    ELMAN_ISA=$set python -m pytest -q -p no:cacheprovider tests/test_kernels.py -k "not numpy"
+    ELMAN_ISA=$set python -m pytest -q -p no:cacheprovider tests/test_kernels.py -k "not numpy and not numba"
 done

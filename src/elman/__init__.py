@@ -10,6 +10,7 @@ from elman.config import get_num_threads, set_num_threads, show_config
 from elman.data import Tokens
 from elman.losses import Categories
 from elman.models import SequenceModel, load
+from elman.nonlinearities import activation
 from elman.optimizers import SGD, Adagrad, Adam, AdamW
 from elman.rnn import RNN
 
@@ -24,6 +25,7 @@ __all__ = [
     "Categories",
     "SequenceModel",
     "Tokens",
+    "activation",
     "available_backends",
     "get_num_threads",
     "load",

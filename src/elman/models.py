@@ -14,6 +14,7 @@ import numpy as np
 from elman import backends, io, validation
 from elman.data import Sequences, Tokens
 from elman.losses import Categories
+from elman.nonlinearities import Activation
 from elman.optimizers import Adam, Optimizer
 from elman.parameters import Entry, Parameters, load_state
 from elman.rnn import RNN
@@ -87,7 +88,7 @@ class SequenceModel:
         pattern: str = "many-to-many",
         hidden_size: int,
         num_layers: int = 1,
-        nonlinearity: str = "tanh",
+        nonlinearity: str | Activation = "tanh",
         bidirectional: bool = False,
         dropout: float = 0.0,
         dtype: Any = "float32",
@@ -406,6 +407,8 @@ class SequenceModel:
         TypeError
             If `metadata` is not a dict from str to str.
         """
+        if isinstance(self.rnn.nonlinearity, Activation):
+            validation.refuse(f"nonlinearity {self.rnn.nonlinearity} cannot be saved: a model file holds no functions")
         io.save(validation.path(path, "path"), self.parameters(), self._config(), self.metadata)
 
     def _config(self) -> dict[str, Any]:

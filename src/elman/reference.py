@@ -18,6 +18,7 @@ from elman.data import Tokens
 from elman.losses import Categories
 from elman.models import SequenceModel as _SequenceModel
 from elman.models import load_as
+from elman.nonlinearities import activation
 from elman.optimizers import SGD, Adagrad, Adam, AdamW
 from elman.rnn import RNN as _RNN
 
@@ -30,6 +31,7 @@ __all__ = [
     "Categories",
     "SequenceModel",
     "Tokens",
+    "activation",
     "available_backends",
     "get_num_threads",
     "load",

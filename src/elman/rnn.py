@@ -16,6 +16,7 @@ import numpy as np
 
 from elman import backends, validation
 from elman.backends.reference import ACTIVATIONS
+from elman.nonlinearities import Activation
 from elman.parameters import Entry, Parameters, load_state, to_pytorch
 from elman.typing import Int, Real
 from elman.workspace import Lease, Pool
@@ -103,8 +104,8 @@ class RNN:
         I and H.
     num_layers : int
         L; each layer's outputs are the next one's inputs.
-    nonlinearity : {"tanh", "relu", "sigmoid", "identity"}
-        f.
+    nonlinearity : {"tanh", "relu", "sigmoid", "identity"} or Activation
+        f. One of your own, from `elman.activation`, needs the backend "numba" or "numpy".
     bias : bool
         Whether there is a bias.
     batch_first : bool
@@ -149,7 +150,7 @@ class RNN:
         input_size: int,
         hidden_size: int,
         num_layers: int = 1,
-        nonlinearity: str = "tanh",
+        nonlinearity: str | Activation = "tanh",
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
@@ -162,7 +163,9 @@ class RNN:
         self.input_size = validation.positive_int(input_size, "input_size")
         self.hidden_size = validation.positive_int(hidden_size, "hidden_size")
         self.num_layers = validation.positive_int(num_layers, "num_layers")
-        self.nonlinearity = validation.choice(nonlinearity, "nonlinearity", ACTIVATIONS)
+        self.nonlinearity = nonlinearity
+        if not isinstance(nonlinearity, Activation):
+            self.nonlinearity = validation.choice(nonlinearity, "nonlinearity", ACTIVATIONS)
         self.bias = validation.flag(bias, "bias")
         self.batch_first = validation.flag(batch_first, "batch_first")
         self.dropout = validation.probability(dropout, "dropout")
@@ -444,7 +447,10 @@ class RNN:
         self._bind(parameters)
 
     def _resolve(self) -> ModuleType:
-        return backends.resolve(self.backend or self._default_backend)
+        backend = backends.resolve(self.backend or self._default_backend)
+        if isinstance(self.nonlinearity, Activation):
+            validation.runs_activations(backend, self.nonlinearity)
+        return backend
 
     def _batch(self, x: Any, h_0: Any, lengths: Any) -> _Batch:
         """Validate a call's arguments and bring them into the kernels' form."""

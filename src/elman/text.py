@@ -283,6 +283,17 @@ def train(
     ------
     FloatingPointError
         If the loss or its gradient is not finite.
+
+    Examples
+    --------
+    >>> import elman
+    >>> corpus = Corpus.of(topics_text()[:5000])
+    >>> n = len(corpus.vocabulary)
+    >>> model = SequenceModel(elman.Tokens(n), elman.Categories(n), hidden_size=32, seed=0)
+    >>> sizes = {"steps": 50, "batch_size": 8, "sequence_length": 16}
+    >>> records = list(train(model, corpus.train, corpus.held_out, lr=0.01, **sizes))
+    >>> records[-1].validation_loss < records[0].loss
+    True
     """
     optimizer = Adam(lr)
     state = _zero_state(model, batch_size)

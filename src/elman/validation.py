@@ -7,10 +7,12 @@ message names the argument and says what was expected and what came.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, NoReturn, TypeVar
 
 import numpy as np
@@ -117,6 +119,63 @@ def path(value: Any, name: str) -> Path:
 def text_mapping(value: Any, name: str) -> None:
     if not isinstance(value, Mapping) or not all(isinstance(item, str) for pair in value.items() for item in pair):
         raise TypeError(f"{name} must be a dict from str to str, got {_shown(value)}")
+
+
+def runs_activations(backend: ModuleType, nonlinearity: Any) -> None:
+    if not getattr(backend, "takes_activations", False):
+        raise ValueError(
+            f"nonlinearity {nonlinearity} cannot run on the backend 'cython', only on 'numba' and 'numpy': "
+            "choose one by backend= or elman.use_backend()"
+        )
+
+
+def derivative_pair(f: Any, df: Any) -> None:
+    """f(a) and df(y), y = f(a): checked as `elman.activation` says."""
+    grid = [-8 + 16 * (i + 0.4142) / 400 for i in range(400)]  # off the places where kinks usually are
+    outputs = _floats(f, "f", grid)
+    slopes = _floats(df, "df", outputs)
+    step = 1e-6
+    upper, lower = _floats(f, "f", [a + step for a in grid]), _floats(f, "f", [a - step for a in grid])
+    measured = [(b - a) / (2 * step) for a, b in zip(lower, upper, strict=True)]
+    wrong = [i for i, (d, m) in enumerate(zip(slopes, measured, strict=True)) if abs(d - m) > 1e-4 * max(1, abs(m))]
+    if len(wrong) > 4:
+        i = wrong[0]
+        raise ValueError(
+            f"df must be the derivative of f as a function of y = f(a): for a = {grid[i]:.4g}, y = {outputs[i]:.6g} "
+            f"it gives {slopes[i]:.6g}, where differences of f give {measured[i]:.6g}"
+        )
+    if importlib.util.find_spec("numba") is not None:
+        _compiles(f, "f")
+        _compiles(df, "df")
+
+
+def _floats(function: Any, name: str, values: Sequence[float]) -> list[float]:
+    """A user's function of each value: real and finite."""
+    if not callable(function):
+        raise TypeError(f"{name} must be a function of one float, got {_shown(function)}")
+    results = []
+    for x in values:
+        try:
+            y = function(x)
+        except Exception as error:
+            raise TypeError(f"{name} must be a function of one float, but {name}({x:.4g}) raised {error!r}") from error
+        if not isinstance(y, (int, float, np.integer, np.floating)) or isinstance(y, bool):
+            raise TypeError(f"{name} must return a float, got {_shown(y)} from {name}({x:.4g})")
+        if not np.isfinite(y):
+            raise ValueError(f"{name} must be finite from -8 to 8, got {y} from {name}({x:.4g})")
+        results.append(float(y))
+    return results
+
+
+def _compiles(function: Any, name: str) -> None:
+    import numba
+
+    try:
+        compiled = numba.njit(function)
+        compiled.compile((numba.types.float64,))
+    except Exception as error:
+        reason = next((line.strip() for line in str(error).splitlines()[1:] if line.strip()), str(error))
+        raise TypeError(f"{name} must be a function that Numba can compile: {reason}") from error
 
 
 def real_dtype(value: Any, name: str = "dtype") -> np.dtype[Any]:

@@ -59,8 +59,11 @@ cdef extern from "elman.h" nogil:
     const char *elman_sets[]
 
 cdef extern from "pool.h" nogil:
+    void elman_run(void (*task)(void *, size_t) noexcept nogil, void *context, size_t n, int threads)
     void elman_set_num_threads(int n)
     int elman_get_num_threads()
+    void *elman_lease(size_t size)
+    void elman_return(void *block)
 
 cdef dict ACTIVATIONS = {"tanh": 0, "relu": 1, "sigmoid": 2, "identity": 3}  # enum elman_activation
 cdef dict LOSSES = {"cross_entropy": 0, "binary_cross_entropy": 1, "squared_error": 2}  # enum elman_loss
@@ -105,6 +108,16 @@ def set_num_threads(n: int) -> None:
 
 def get_num_threads() -> int:
     return elman_get_num_threads()
+
+
+def pool_addresses() -> dict:
+    """The functions of the thread pool by their C names, for kernels that are compiled at run time."""
+    return {
+        "elman_run": <size_t>&elman_run,
+        "elman_get_num_threads": <size_t>&elman_get_num_threads,
+        "elman_lease": <size_t>&elman_lease,
+        "elman_return": <size_t>&elman_return,
+    }
 
 
 cdef class Buffers:

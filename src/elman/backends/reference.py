@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from elman.nonlinearities import Activation
 from elman.typing import Int, Real
 
 
@@ -29,6 +30,8 @@ def _sigmoid(a: Real) -> Real:
     return np.where(a >= 0, 1 / (1 + e), e / (1 + e))
 
 
+takes_activations = True  # a user's own (elman.activation), besides those of the table
+
 # name -> (f(a), f'(a) as a function of y = f(a))
 ACTIVATIONS: dict[str, tuple[Callable[[Real], Real], Callable[[Real], Real]]] = {
     "tanh": (np.tanh, lambda y: 1 - y * y),
@@ -36,6 +39,10 @@ ACTIVATIONS: dict[str, tuple[Callable[[Real], Real], Callable[[Real], Real]]] = 
     "sigmoid": (_sigmoid, lambda y: y * (1 - y)),
     "identity": (lambda a: a, np.ones_like),
 }
+
+
+def _functions_of(activation: str | Activation) -> tuple[Callable[[Real], Real], Callable[[Real], Real]]:
+    return ACTIVATIONS[activation] if isinstance(activation, str) else (activation.apply, activation.derivative)
 
 
 def _cross_entropy(o: Real, target: Int) -> tuple[Any, Real]:
@@ -85,7 +92,7 @@ def forward(
     y: Real,
     h_n: Real,
     *,
-    activation: str,
+    activation: str | Activation,
     lengths: Int | None = None,
     mask: Real | None = None,
     reverse: bool = False,
@@ -98,7 +105,7 @@ def forward(
     Direction 1 runs backwards in time; so does direction 0 with `reverse`, which needs D = 1.
     No array that is written may overlap another one.
     """
-    f, _ = ACTIVATIONS[activation]
+    f, _ = _functions_of(activation)
     n_units = weight_hh.shape[-1]
     for d in range(len(weight_hh)):
         h_n[d] = h_0[d]
@@ -126,7 +133,7 @@ def backward(
     d_h_0: Real,
     d_x: Real | None,
     *,
-    activation: str,
+    activation: str | Activation,
     lengths: Int | None = None,
     mask: Real | None = None,
     reverse: bool = False,
@@ -137,7 +144,7 @@ def backward(
     gradient of the pre-activations, d_h_0 (D, B, H) and, unless None, d_x (T, B, I), which needs real x. *Adds to*
     d_weight_ih (D, I, H), d_weight_hh (D, H, H) and, unless None, d_bias (D, H): steps descending, rows ascending.
     """
-    _, df = ACTIVATIONS[activation]
+    _, df = _functions_of(activation)
     n_units = weight_hh.shape[-1]
     if d_x is not None:
         d_x[slice(None) if lengths is None else np.arange(len(x))[:, None] < lengths] = 0
@@ -170,13 +177,13 @@ def step(
     bias: Real | None,
     h_next: Real,
     *,
-    activation: str,
+    activation: str | Activation,
 ) -> None:
     """One time step of one direction: x (B, I) or tokens (B,), h (B, H), weight_ih (I, H), weight_hh (H, H), bias (H,).
 
     Writes h_next (B, H), which must not overlap h.
     """
-    f, _ = ACTIVATIONS[activation]
+    f, _ = _functions_of(activation)
     a = weight_ih[x] if x.ndim == 1 else x @ weight_ih
     h_next[:] = f(a + (0 if bias is None else bias) + h @ weight_hh)
 

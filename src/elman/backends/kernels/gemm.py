@@ -1,0 +1,163 @@
+"""Products out = init + a b, made of tiles: csrc/gemm.h, where the reasons stand."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from elman.backends.kernels import kernel
+from elman.backends.kernels.memory import INT, INTS, Struct, after, call, clear
+from elman.backends.kernels.tile import DIRECT, MAX_HEIGHT, MAX_WIDTH, PACKED, tallest
+from elman.backends.simd import (
+    Address,
+    load_real,
+    load_upto,
+    reals,
+    size_of_real,
+    store,
+    store_real,
+    width_of,
+)
+
+MAX_ROWS = 96  # that one call of `gemm` may be given; a multiple of every tile height
+
+# A right operand b (depth, columns) in `panels` of nearly equal width. data: the array itself (DIRECT), or panel after
+# panel, each (depth, width * VL), 0 beyond the columns (PACKED).
+MATRIX = Struct("matrix", data=INT, depth=INT, columns=INT, panels=INT, mode=INT, tiles=INTS)
+
+# What happens to a tile right after it was stored: apply(epilogue, row, rows, column, columns, out), or 0 for nothing.
+# y, d_y and mask: rows as out's, for a gradient (activations.py); mask may be 0.
+EPILOGUE = Struct("epilogue", apply=INT, y=INTS, d_y=INTS, mask=INT)
+
+
+class Panel(NamedTuple):
+    """Columns [column, column + columns), in `width` vectors."""
+
+    column: int
+    columns: int
+    width: int
+
+
+@kernel
+def ceil_div(a: int, b: int) -> int:
+    return (a + b - 1) // b
+
+
+@kernel
+def part(n: int, parts: int, i: int) -> int:
+    """Part i of n things in `parts` nearly equal parts: its first thing."""
+    return n // parts * i + min(i, n % parts)
+
+
+@kernel
+def panel_of(v: Any, columns: int, panels: int, p: int) -> Panel:
+    vectors = ceil_div(columns, reals(v))
+    begin, end = part(vectors, panels, p), part(vectors, panels, p + 1)
+    column = begin * reals(v)
+    return Panel(column, min(end * reals(v), columns) - column, end - begin)
+
+
+@kernel
+def tile_cycles(width: int, height: int, from_second_level: bool) -> float:
+    """The cost model: what a tile takes for each k."""
+    arithmetic, loads = 0.5 * (width * height), 0.5 * (width + height)
+    far_loads = 1.5 * width if from_second_level else 0.0
+    return max(max(arithmetic, loads), max(far_loads, 4.0))
+
+
+@kernel
+def panels_for(v: Any, depth: int, columns: int, rows: int, widest: int) -> int:
+    """The cheapest number of panels, each of at most `widest` vectors, for products (rows, depth) (depth, columns)."""
+    vectors, near = ceil_div(columns, reals(v)), 32768 // width_of(v)  # vectors in the first-level cache
+    best, best_cost = 1, np.inf
+    while widest > 0:
+        panels = ceil_div(vectors, widest)
+        width = ceil_div(vectors, panels)
+        tiles = ceil_div(rows, tallest(v, width))
+        is_far = depth * (width if tiles > 1 else vectors) > near
+        height, taller = rows // tiles, rows % tiles  # that many tiles are one row taller
+        cost = tile_cycles(width, height, is_far) * (tiles - taller)
+        if taller:
+            cost += tile_cycles(width, height + 1, is_far) * taller
+        cost *= panels
+        if cost < 0.99 * best_cost:
+            best, best_cost = panels, cost
+        widest -= 1
+    return best
+
+
+@kernel
+def set_matrix(v: Any, b: Any, tiles: Any, depth: int, columns: int, rows: int, mode: int) -> None:
+    """A matrix for products of at most `rows` rows at a time; `place` then gives it memory."""
+    b.depth, b.columns, b.mode, b.tiles = depth, columns, mode, tiles
+    b.panels = panels_for(v, depth, columns, min(rows, MAX_ROWS), MAX_WIDTH)
+
+
+@kernel
+def scratch_size(v: Any, b: Any) -> int:
+    """In bytes."""
+    return 0 if b.mode == DIRECT else b.depth * ceil_div(b.columns, reals(v)) * width_of(v)
+
+
+@kernel
+def place(v: Any, b: Any, array: Address, scratch: Address) -> Address:
+    """Let b be the array itself, or a copy to be packed at the beginning of `scratch`; returns the rest of it."""
+    b.data = array if b.mode == DIRECT else scratch
+    return scratch + scratch_size(v, b)
+
+
+@kernel
+def copy_row(v: Any, to: Address, source: Address, columns: int, width: int) -> None:
+    """Copy `columns` reals into `width` vectors, zeros behind them."""
+    for i in range(width):
+        offset = i * width_of(v)
+        store(to + offset, load_upto(v, source + offset, min(columns - i * reals(v), reals(v))))
+
+
+@kernel
+def pack(v: Any, b: Any, p: int, k: int, depth: int, source: Address, stride: int, transposed: bool) -> None:
+    """Rows [k, k + depth) of panel p: row k + i from source[i * stride + column], or source[column * stride + i]."""
+    c, size = panel_of(v, b.columns, b.panels, p), size_of_real(v)
+    width = c.width * reals(v)
+    to = b.data + (c.column * b.depth + k * width) * size
+    for i in range(depth):
+        if not transposed:
+            copy_row(v, to, source + (i * stride + c.column) * size, c.columns, c.width)
+        else:
+            for j in range(c.columns):
+                store_real(v, to + j * size, load_real(v, source + ((c.column + j) * stride + i) * size))
+            clear(to + c.columns * size, (width - c.columns) * size)
+        to += width * size
+
+
+@kernel
+def mode_for(rows: int) -> int:
+    """Packing costs as much as some rows of a product."""
+    return PACKED if rows > 8 else DIRECT
+
+
+@kernel
+def tile_of(tiles: Any, mode: int, width: int, height: int) -> Address:
+    """From the table of tile.py."""
+    return tiles[(mode * MAX_WIDTH + width - 1) * MAX_HEIGHT + height - 1]
+
+
+@kernel
+def gemm(v: Any, b: Any, n: int, a: Any, init: Any, out: Any, e: Any) -> None:
+    """out[r] = init[r] + a[r] b for n <= MAX_ROWS rows, then the epilogue."""
+    for p in range(b.panels):
+        c = panel_of(v, b.columns, b.panels, p)
+        tiles = ceil_div(n, tallest(v, c.width))
+        if b.mode == DIRECT:
+            data, step = c.column, b.columns
+        else:
+            data, step = c.column * b.depth, c.width * reals(v)
+        data, step = b.data + data * size_of_real(v), step * size_of_real(v)
+        for i in range(tiles):
+            row = part(n, tiles, i)
+            rows = part(n, tiles, i + 1) - row
+            tile, out_rows = tile_of(b.tiles, b.mode, c.width, rows), after(out, row)
+            call(tile, (after(a, row), after(init, row), out_rows, data, b.depth, step, c.column, c.columns))
+            if e.apply:
+                call(e.apply, (e, row, rows, c.column, c.columns, out_rows))

@@ -1,0 +1,40 @@
+"""Makes the functions of csrc/pool.c known to LLVM, so that kernels find them by name; or stand-ins of one thread."""
+
+from __future__ import annotations
+
+import ctypes
+
+import llvmlite.binding as llvm
+from numba import cfunc, types
+
+from elman.backends.kernels.memory import call
+
+
+def publish(addresses: dict[str, int] | None) -> None:
+    """Given the addresses of elman_run, elman_lease, elman_return, elman_get_num_threads; None without the C pool."""
+    for name, address in (addresses or _stand_ins()).items():
+        llvm.add_symbol(name, address)
+
+
+_kept: list[object] = []  # stand-ins that must not be freed
+
+
+def _stand_ins() -> dict[str, int]:
+    @cfunc(types.void(types.int64, types.int64, types.int64, types.int32))
+    def run(task, argument, n, threads):  # type: ignore[no-untyped-def]  # noqa: ARG001
+        for i in range(n):
+            call(task, (argument, i))
+
+    @cfunc(types.int32())
+    def one():  # type: ignore[no-untyped-def]
+        return 1
+
+    _kept.extend((run, one))
+    c = ctypes.CDLL(None) if hasattr(ctypes, "pythonapi") else ctypes.CDLL("msvcrt")
+    malloc, free = (ctypes.cast(getattr(c, name), ctypes.c_void_p).value or 0 for name in ("malloc", "free"))
+    return {
+        "elman_run": run.address,
+        "elman_get_num_threads": one.address,
+        "elman_lease": malloc,
+        "elman_return": free,
+    }
