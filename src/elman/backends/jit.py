@@ -76,12 +76,9 @@ class _Kernels:
 
     def __getattr__(self, name: str) -> Any:
         """An entry, as a function of what stands behind `v`; called once for each, and harmless if twice."""
-        value = self.tiles_address() if name == "tiles" else self._compile(name)
+        value = self._compile(name)(None) if name in ("tiles", "column_tiles") else self._compile(name)
         setattr(self, name, value)
         return value
-
-    def tiles_address(self) -> int:
-        return int(_compiled(entries.tiles, self.lanes)(None))
 
     def _compile(self, name: str) -> Any:
         return _compiled(getattr(entries, name), self.lanes)
@@ -168,7 +165,7 @@ def backward(
         *(id(x), id(h_0), id(weight_ih), id(weight_hh), id(y), id(d_y), id(d_h_n)),
         *(id(delta), id(d_weight_ih), id(d_weight_hh), id(d_bias), id(d_h_0), id(d_x), id(lengths), id(mask)),
     )
-    _check(k.backward(None, k.tiles, epilogues, _NONE, *arrays, reverse))
+    _check(k.backward(None, k.tiles, k.column_tiles, epilogues, _NONE, *arrays, reverse))
 
 
 def step(
@@ -190,7 +187,7 @@ def step(
 def readout(h: Real, weight: Real, bias: Real | None, o: Real) -> None:
     k = _kernels_for(h)
     arrays = id(h), id(weight), id(bias), _NONE, id(o), _NONE, _NONE, _NONE, _NONE
-    _check(k.readout(None, k.tiles, _NONE, *arrays, 0, 0.0, 0))
+    _check(k.readout(None, k.tiles, 0, _NONE, *arrays, 0, 0.0, 0))
 
 
 def readout_loss(
@@ -210,7 +207,8 @@ def readout_loss(
     k = _kernels_for(h)
     arrays = id(h), id(weight), id(bias), id(target), id(o), id(d_h), id(d_weight), id(d_bias), id(lengths)
     total = ctypes.c_double()
-    _check(k.readout(None, k.tiles, _NONE, *arrays, _LOSSES[loss], scale, ctypes.addressof(total)))
+    column_tiles = 0 if d_h is None else k.column_tiles
+    _check(k.readout(None, k.tiles, column_tiles, _NONE, *arrays, _LOSSES[loss], scale, ctypes.addressof(total)))
     return total.value
 
 

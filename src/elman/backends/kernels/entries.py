@@ -15,7 +15,7 @@ from elman.backends.kernels.memory import INT, INTS, Struct, ints, local, view
 from elman.backends.kernels.optimizers import UPDATE, adagrad_block, adam_block, clip_pass, run_blocks, sgd_block
 from elman.backends.kernels.readout import CROSS_ENTROPY, READOUT, readout_pass
 from elman.backends.kernels.recurrence import PASS, backward_pass, forward_pass
-from elman.backends.kernels.tile import tile_table
+from elman.backends.kernels.tile import column_tile_table, tile_table
 from elman.backends.simd import Address, size_of_real
 
 _ARRAY = Struct("array", data=INT, ndim=INT, shape=INTS, strides=INTS)
@@ -90,6 +90,11 @@ def tiles(v: Any) -> Address:
 
 
 @entry
+def column_tiles(v: Any) -> Address:
+    return column_tile_table(v)
+
+
+@entry
 def forward(
     v: Any,
     tiles: Any,
@@ -123,6 +128,7 @@ def forward(
 def backward(
     v: Any,
     tiles: Any,
+    column_tiles: Any,
     epilogues: Any,
     none: int,
     x: int,
@@ -145,6 +151,7 @@ def backward(
     p = local(PASS)
     layer, size = p.layer, size_of_real(v)
     set_layer(v, layer, tiles, epilogues, none, x, h_0, weight_ih, weight_hh, lengths, mask, reverse)
+    layer.column_tiles = ints(column_tiles)
     set_rows_of(layer.y, y, none, size)
     set_rows_of(layer.d_y, d_y, none, size)
     set_rows_of(layer.delta, delta, none, size)
@@ -169,6 +176,7 @@ def set_readout(v: Any, r: Any, tiles: Any, none: int, h: int, weight: int, bias
 def readout(
     v: Any,
     tiles: Any,
+    column_tiles: Any,
     none: int,
     h: int,
     weight: int,
@@ -186,6 +194,7 @@ def readout(
     """`readout_loss` of the contract, its result to the address `loss`; or with loss = 0 `readout`."""
     r = local(READOUT)
     set_readout(v, r, tiles, none, h, weight, bias, o)
+    r.column_tiles = ints(column_tiles)
     r.loss, r.scale, r.lengths = loss_kind, scale, data_of(lengths, none)
     set_rows_of(r.target, target, none, 8 if loss_kind == CROSS_ENTROPY else size_of_real(v))
     set_rows_of(r.d_h, d_h, none, size_of_real(v))

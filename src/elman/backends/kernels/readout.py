@@ -78,6 +78,7 @@ READOUT = Struct(
     K=INT,
     O=INT,
     tiles=INTS,
+    column_tiles=INTS,
     loss=INT,
     scale=FLOAT,
     lengths=INT,
@@ -213,7 +214,7 @@ def add_gradient(v: Any, r: Any, threads: int) -> None:
     set_extent(s.extent, r.T, r.B, r.lengths)
     set_rows(s.a.rows, r.h, 0)
     set_rows(s.delta, r.o, 0)
-    s.a.width, s.columns, s.tiles, s.d_weight, s.d_bias = r.K, r.O, r.tiles, r.d_weight, r.d_bias
+    s.a.width, s.columns, s.tiles, s.d_weight, s.d_bias = r.K, r.O, r.column_tiles, r.d_weight, r.d_bias
     plan_outer_sum(v, s, threads)
     run(v, readout_gradient, r, outer_sum_tasks(s), threads)
 

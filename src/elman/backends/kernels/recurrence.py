@@ -71,6 +71,7 @@ LAYER = Struct(
     H=INT,
     D=INT,
     tiles=INTS,
+    column_tiles=INTS,
     epilogues=INTS,  # [apply, gradient] (activations.py)
     reverse=INT,
     has_tokens=INT,
@@ -354,7 +355,7 @@ def plan_sums(v: Any, p: Any, threads: int) -> None:
             s = after(hh, i)
             set_extent(s.extent, layer.T, layer.B, layer.lengths)
             set_columns(v, s.delta, layer, layer.delta, d)
-            s.columns, s.tiles, s.backwards = layer.H, layer.tiles, backwards(layer, d)
+            s.columns, s.tiles, s.backwards = layer.H, layer.column_tiles, backwards(layer, d)
             plan_outer_sum(v, s, threads)
             p.sum_tasks += outer_sum_tasks(s)
 

@@ -26,7 +26,7 @@ from elman.backends.kernels.memory import (
     stack,
     thread_limit,
 )
-from elman.backends.kernels.tile import COLUMNS, MAX_HEIGHT, MAX_NARROW_WIDTH, tallest
+from elman.backends.kernels.tile import MAX_HEIGHT, MAX_NARROW_WIDTH, tallest
 from elman.backends.simd import Address, load, load_upto, reals, size_of_real, splat, store_upto, width_of
 
 # Element (t, b, i) is at data + (t * t_stride + b * b_stride + i) * size: strides in elements
@@ -197,7 +197,7 @@ def add_panel_terms(v: Any, g: Any, s: Any, c: Panel) -> None:
         height = part(rows, tiles, i + 1) - first
         for r in range(height):
             out[r] = s.d_weight + (g.begin + first + r) * s.columns * size
-        call(tile_of(s.tiles, COLUMNS, c.width, height), (g.a, out, out, b, g.n, first, c.column, c.columns))
+        call(tile_of(s.tiles, 0, c.width, height), (g.a, out, out, b, g.n, first, c.column, c.columns))
     if s.d_bias and g.begin == 0:
         add_bias_terms(v, s.d_bias + c.column * size, c, b, g.n)
 

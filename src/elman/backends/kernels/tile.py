@@ -129,19 +129,35 @@ def _not_unrolled(module: Any) -> Any:
     return loop
 
 
+def _emit_table(module: Any, tables: list[list[Any]]) -> Any:
+    """A constant list of addresses, table after table."""
+    entries = [entry for table in tables for entry in table]
+    kind = ir.ArrayType(TILE_TYPE.as_pointer(), len(entries))
+    table = ir.GlobalVariable(module, kind, "tiles")
+    table.linkage, table.global_constant, table.initializer = "internal", True, ir.Constant(kind, entries)
+    return table
+
+
 @intrinsic
 def tile_table(typingctx: Any, v: Any) -> Any:  # noqa: ARG001
-    """The address of all tiles' addresses, [mode][width - 1][height - 1]; 0 where there is none."""
+    """The address of the tiles' addresses, [PACKED, DIRECT][width - 1][height - 1]; 0 where there is none."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
         lanes, module = sig.args[0], builder.module
-        tables = {mode: _emit_tiles(module, lanes, mode) for mode in (DIRECT, COLUMNS)}
-        # Where masks are free, a tile that reads b in place reads panels as fast: a third less to compile.
-        tables[PACKED] = tables[DIRECT] if lanes.masks_are_free else _emit_tiles(module, lanes, PACKED)
-        entries = [entry for mode in MODES for entry in tables[mode]]
-        kind = ir.ArrayType(TILE_TYPE.as_pointer(), len(entries))
-        table = ir.GlobalVariable(module, kind, "tiles")
-        table.linkage, table.global_constant, table.initializer = "internal", True, ir.Constant(kind, entries)
+        direct = _emit_tiles(module, lanes, DIRECT)
+        # Where masks are free, a tile that reads b in place reads panels as fast: half to compile.
+        packed = direct if lanes.masks_are_free else _emit_tiles(module, lanes, PACKED)
+        return builder.ptrtoint(_emit_table(module, [packed, direct]), INT64)
+
+    return types.int64(v), emit
+
+
+@intrinsic
+def column_tile_table(typingctx: Any, v: Any) -> Any:  # noqa: ARG001
+    """The same for COLUMNS, [width - 1][height - 1], which only a backward pass needs."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
+        table = _emit_table(builder.module, [_emit_tiles(builder.module, sig.args[0], COLUMNS)])
         return builder.ptrtoint(table, INT64)
 
     return types.int64(v), emit
