@@ -421,15 +421,10 @@ def test_reference_computes_on_numpy(monkeypatch: pytest.MonkeyPatch, x: np.ndar
 
 
 def test_import_is_light():
-    program = """
-import time, sys, numpy
-start = time.process_time()
-import elman
-print(time.process_time() - start, *sys.modules)
-"""
-    runs = [
-        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
-        for _ in range(3)
-    ]
-    assert not {"numba", "torch"} & set(runs[0])
-    assert min(float(run[0]) for run in runs) < 0.06
+    """By what it loads, as no test is decided by a clock; `python -X importtime -c "import elman"` shows the time."""
+    program = "import sys, numpy; before = set(sys.modules); import elman; print(*(set(sys.modules) - before))"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = run.stdout.split()
+    heavy = {"numba", "torch", "llvmlite", "scipy", "matplotlib", "click", "tqdm", "safetensors", "importlib.metadata"}
+    assert not heavy & {name for module in loaded for name in (module, module.partition(".")[0])}
+    assert len(loaded) < 60
