@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import elman
@@ -59,6 +59,7 @@ def test_read_text_refuses_what_is_no_text(tmp_path: Path) -> None:
 # The vocabulary
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.text(), st.randoms(use_true_random=False))
 def test_vocabulary_round_trip(given_text: str, rng: random.Random) -> None:
     shuffled = "".join(rng.sample(given_text, len(given_text)))
