@@ -443,24 +443,6 @@ def largest(typingctx: Any, x: Any) -> Any:  # noqa: ARG001
     return getattr(types, x.lanes.real)(x), emit
 
 
-@intrinsic
-def widen(typingctx: Any, x: Any) -> Any:  # noqa: ARG001
-    """The same numbers as float64."""
-    lanes = Lanes("float64", 8 * x.lanes.n, x.lanes.fused)
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        wide = sig.return_type.lanes.ir_vector
-        return args[0] if args[0].type == wide else builder.fpext(args[0], wide)
-
-    return Vector(lanes)(x), emit
-
-
-@intrinsic
-def element(typingctx: Any, x: Any, i: Any) -> Any:  # noqa: ARG001
-    sig = getattr(types, x.lanes.real)(x, i)
-    return sig, lambda context, builder, sig, args: builder.extract_element(args[0], args[1])  # noqa: ARG005
-
-
 # ---- memory: p is the address of a real
 
 
