@@ -9,9 +9,9 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from numba import njit
+from numba import njit, types
 
-from elman.backends.kernels.compiling import EntryCompiler, PartCompiler
+from elman.backends.kernels.compiling import EntryCompiler, PartCompiler, PassCompiler, TileCompiler
 
 _OPTIONS: dict[str, Any] = {
     "nogil": True,  # other Python threads run meanwhile
@@ -25,32 +25,49 @@ _PART = _OPTIONS | {
     "no_cfunc_wrapper": True,
     "pipeline_class": PartCompiler,  # ... of which it becomes a part
 }
-_ENTRY = _OPTIONS | {
-    "no_cfunc_wrapper": True,  # only Python calls it
-    "pipeline_class": EntryCompiler,
-}
+_ENTRY = _OPTIONS | {"no_cfunc_wrapper": True}  # only Python calls it
 
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function that only compiled ones call: as a part of each `entry` that needs it."""
-    return njit(function, **_PART)
+    dispatcher: Any = njit(function, **_PART)
+    resolve = dispatcher.get_call_template
+
+    def without_literals(args: Any, kws: Any) -> Any:
+        """Numba would compile f(0) apart from f(1) and f(n): a fifth of all that it compiles here."""
+        return resolve([types.unliteral(kind) for kind in args], kws)
+
+    dispatcher.get_call_template = without_literals
+    return dispatcher
 
 
 def entry(function: Callable[..., Any]) -> Any:
-    """Compile a function that Python calls; it is kept on disk where that is possible.
+    """Compile a function that Python calls; it is kept on disk where that is possible."""
+    return _kept(function, EntryCompiler)
 
-    Numba looks for a folder here, at the decoration, and raises where it may write to none.
-    """
-    try:
-        return njit(function, cache=True, **_ENTRY)
-    except RuntimeError as error:
-        _warn_once(str(error))
-        return njit(function, **_ENTRY)
+
+def pass_entry(function: Callable[..., Any]) -> Any:
+    """The same, for a pass over time."""
+    return _kept(function, PassCompiler)
+
+
+def tile_entry(function: Callable[..., Any]) -> Any:
+    """The same, for what consists of tiles."""
+    return _kept(function, TileCompiler)
 
 
 def uncached_entry(function: Callable[..., Any]) -> Any:
     """The same, for what a user's own functions go into: another process knows others."""
-    return njit(function, **_ENTRY)
+    return njit(function, pipeline_class=EntryCompiler, **_ENTRY)
+
+
+def _kept(function: Callable[..., Any], compiler: Any) -> Any:
+    """Numba looks for a folder here, at the decoration, and raises where it may write to none."""
+    try:
+        return njit(function, cache=True, pipeline_class=compiler, **_ENTRY)
+    except RuntimeError as error:
+        _warn_once(str(error))
+        return njit(function, pipeline_class=compiler, **_ENTRY)
 
 
 def user_function(function: Callable[..., Any]) -> Any:

@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 
 from elman.backends.kernels import entry, kernel, uncached_entry
 from elman.backends.kernels.gemm import EPILOGUE
-from elman.backends.kernels.memory import INTS, _StructType, emit_c_function, ints
+from elman.backends.kernels.memory import INTS, _StructType, emit_c_function, ints, smaller
 from elman.backends.kernels.vecmath import sigmoid, tanh
 from elman.backends.simd import (
     INT64,
@@ -78,7 +78,7 @@ def apply(v: Any, f: Any, e: Any, row: int, rows: int, column: int, columns: int
     for r in range(rows):
         p = out[r] + column * size_of_real(v)
         for j in range(0, columns, reals(v)):
-            n, q = min(columns - j, reals(v)), p + j * size_of_real(v)
+            n, q = smaller(columns - j, reals(v)), p + j * size_of_real(v)
             store_upto(q, f(v, load_upto(v, q, n)), n)
 
 
@@ -87,7 +87,7 @@ def gradient(v: Any, df: Any, e: Any, row: int, rows: int, column: int, columns:
     """out = (d_y + mask out) f'(y)."""
     for r in range(rows):
         for j in range(column, column + columns, reals(v)):
-            n, offset = min(column + columns - j, reals(v)), j * size_of_real(v)
+            n, offset = smaller(column + columns - j, reals(v)), j * size_of_real(v)
             d = load_upto(v, out[r] + offset, n)
             if e.mask:
                 d = load_upto(v, ints(e.mask)[row + r] + offset, n) * d

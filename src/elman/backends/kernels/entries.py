@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from elman.backends.kernels import entry, kernel
+from elman.backends.kernels import entry, kernel, pass_entry, tile_entry
 from elman.backends.kernels.memory import INT, INTS, Struct, ints, local, view
 from elman.backends.kernels.optimizers import UPDATE, adagrad_block, adam_block, clip_pass, run_blocks, sgd_block
 from elman.backends.kernels.readout import CROSS_ENTROPY, READOUT, readout_pass
@@ -84,17 +84,17 @@ def set_step(layer: Any, tiles: Any, epilogues: Any, none: int, x: int, h: int, 
     layer.h_0, layer.weight_ih, layer.weight_hh = data_of(h, none), data_of(weight_ih, none), data_of(weight_hh, none)
 
 
-@entry
+@tile_entry
 def tiles(v: Any) -> Address:
     return tile_table(v)
 
 
-@entry
+@tile_entry
 def column_tiles(v: Any) -> Address:
     return column_tile_table(v)
 
 
-@entry
+@pass_entry
 def forward(
     v: Any,
     tiles: Any,
@@ -124,7 +124,7 @@ def forward(
     return forward_pass(v, p)
 
 
-@entry
+@pass_entry
 def backward(
     v: Any,
     tiles: Any,

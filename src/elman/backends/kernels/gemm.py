@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from elman.backends.kernels import kernel
-from elman.backends.kernels.memory import INT, INTS, Struct, after, call, clear
+from elman.backends.kernels.memory import INT, INTS, Struct, after, call, clear, smaller
 from elman.backends.kernels.tile import DIRECT, MAX_HEIGHT, MAX_WIDTH, PACKED, tallest
 from elman.backends.simd import (
     Address,
@@ -47,7 +47,7 @@ def ceil_div(a: int, b: int) -> int:
 @kernel
 def part(n: int, parts: int, i: int) -> int:
     """Part i of n things in `parts` nearly equal parts: its first thing."""
-    return n // parts * i + min(i, n % parts)
+    return n // parts * i + smaller(i, n % parts)
 
 
 @kernel
@@ -55,7 +55,7 @@ def panel_of(v: Any, columns: int, panels: int, p: int) -> Panel:
     vectors = ceil_div(columns, reals(v))
     begin, end = part(vectors, panels, p), part(vectors, panels, p + 1)
     column = begin * reals(v)
-    return Panel(column, min(end * reals(v), columns) - column, end - begin)
+    return Panel(column, smaller(end * reals(v), columns) - column, end - begin)
 
 
 @kernel
@@ -91,7 +91,7 @@ def panels_for(v: Any, depth: int, columns: int, rows: int, widest: int) -> int:
 def set_matrix(v: Any, b: Any, tiles: Any, depth: int, columns: int, rows: int, mode: int) -> None:
     """A matrix for products of at most `rows` rows at a time; `place` then gives it memory."""
     b.depth, b.columns, b.mode, b.tiles = depth, columns, mode, tiles
-    b.panels = panels_for(v, depth, columns, min(rows, MAX_ROWS), MAX_WIDTH)
+    b.panels = panels_for(v, depth, columns, smaller(rows, MAX_ROWS), MAX_WIDTH)
 
 
 @kernel
@@ -112,7 +112,7 @@ def copy_row(v: Any, to: Address, source: Address, columns: int, width: int) -> 
     """Copy `columns` reals into `width` vectors, zeros behind them."""
     for i in range(width):
         offset = i * width_of(v)
-        store(to + offset, load_upto(v, source + offset, min(columns - i * reals(v), reals(v))))
+        store(to + offset, load_upto(v, source + offset, smaller(columns - i * reals(v), reals(v))))
 
 
 @kernel

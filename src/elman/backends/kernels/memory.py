@@ -226,6 +226,29 @@ def prefetch(typingctx: Any, p: Any) -> Any:  # noqa: ARG001
 
 
 @intrinsic
+def smaller(typingctx: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
+    """Of two integers. (Numba's own min and max would be functions to compile, for each pair of types.)"""
+    if not (isinstance(a, types.Integer) and isinstance(b, types.Integer)):
+        return None  # a float would be cut off without a word
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
+        return builder.select(builder.icmp_signed("<", *args), *args)
+
+    return types.int64(types.int64, types.int64), emit
+
+
+@intrinsic
+def larger(typingctx: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
+    if not (isinstance(a, types.Integer) and isinstance(b, types.Integer)):
+        return None
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
+        return builder.select(builder.icmp_signed(">", *args), *args)
+
+    return types.int64(types.int64, types.int64), emit
+
+
+@intrinsic
 def load_int(typingctx: Any, p: Any) -> Any:  # noqa: ARG001
     """An int64."""
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from elman.backends.kernels import kernel
 from elman.backends.kernels.gemm import ceil_div
-from elman.backends.kernels.memory import FLOAT, INT, Struct, give_back, lease, load_double, run, store_double
+from elman.backends.kernels.memory import FLOAT, INT, Struct, give_back, lease, load_double, run, smaller, store_double
 from elman.backends.simd import (
     fma,
     load_real,
@@ -44,14 +44,14 @@ UPDATE = Struct(
 @kernel
 def run_blocks(v: Any, task: Any, u: Any) -> None:
     """What a value costs does not matter much, memory decides."""
-    run(v, task, u, ceil_div(u.n, BLOCK), 1 + min(u.n // (4 * BLOCK), 255))
+    run(v, task, u, ceil_div(u.n, BLOCK), 1 + smaller(u.n // (4 * BLOCK), 255))
 
 
 @kernel
 def sgd_block(v: Any, u: Any, i: int) -> None:
     lr, momentum = splat(v, -real(v, u.lr)), splat(v, real(v, u.beta1))
-    for j in range(i * BLOCK, min((i + 1) * BLOCK, u.n), reals(v)):
-        n, k = min(u.n - j, reals(v)), j * size_of_real(v)
+    for j in range(i * BLOCK, smaller((i + 1) * BLOCK, u.n), reals(v)):
+        n, k = smaller(u.n - j, reals(v)), j * size_of_real(v)
         step = load_upto(v, u.gradient + k, n)
         if u.state:
             step = fma(momentum, load_upto(v, u.state + k, n), step)
@@ -62,8 +62,8 @@ def sgd_block(v: Any, u: Any, i: int) -> None:
 @kernel
 def adagrad_block(v: Any, u: Any, i: int) -> None:
     lr, eps = splat(v, real(v, u.lr)), splat(v, real(v, u.eps))
-    for j in range(i * BLOCK, min((i + 1) * BLOCK, u.n), reals(v)):
-        n, k = min(u.n - j, reals(v)), j * size_of_real(v)
+    for j in range(i * BLOCK, smaller((i + 1) * BLOCK, u.n), reals(v)):
+        n, k = smaller(u.n - j, reals(v)), j * size_of_real(v)
         g = load_upto(v, u.gradient + k, n)
         s = fma(g, g, load_upto(v, u.square + k, n))
         store_upto(u.square + k, s, n)
@@ -76,8 +76,8 @@ def adam_block(v: Any, u: Any, i: int) -> None:
     one = real(v, 1.0)
     rate, correction = splat(v, real(v, u.rate)), splat(v, real(v, u.correction))
     decay, eps = splat(v, real(v, u.decay)), splat(v, real(v, u.eps))
-    for j in range(i * BLOCK, min((i + 1) * BLOCK, u.n), reals(v)):
-        n, k = min(u.n - j, reals(v)), j * size_of_real(v)
+    for j in range(i * BLOCK, smaller((i + 1) * BLOCK, u.n), reals(v)):
+        n, k = smaller(u.n - j, reals(v)), j * size_of_real(v)
         g = load_upto(v, u.gradient + k, n)
         m = fma(splat(v, beta1), load_upto(v, u.state + k, n), splat(v, one - beta1) * g)
         s = fma(splat(v, beta2), load_upto(v, u.square + k, n), splat(v, one - beta2) * g * g)
@@ -91,7 +91,7 @@ def adam_block(v: Any, u: Any, i: int) -> None:
 def square_block(v: Any, u: Any, i: int) -> None:
     """In double, by eight sums that every instruction set adds alike; `square` holds one double for each block."""
     size, begin = size_of_real(v), i * BLOCK
-    n = min(u.n - begin, BLOCK)
+    n = smaller(u.n - begin, BLOCK)
     p, whole = u.parameters + begin * size, n // 8 * 8
     s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = 0.0
     for j in range(0, whole, 8):
@@ -112,8 +112,8 @@ def square_block(v: Any, u: Any, i: int) -> None:
 @kernel
 def scale_block(v: Any, u: Any, i: int) -> None:
     factor = splat(v, real(v, u.rate))
-    for j in range(i * BLOCK, min((i + 1) * BLOCK, u.n), reals(v)):
-        n, p = min(u.n - j, reals(v)), u.parameters + j * size_of_real(v)
+    for j in range(i * BLOCK, smaller((i + 1) * BLOCK, u.n), reals(v)):
+        n, p = smaller(u.n - j, reals(v)), u.parameters + j * size_of_real(v)
         store_upto(p, load_upto(v, p, n) * factor, n)
 
 

@@ -28,11 +28,13 @@ from elman.backends.kernels.memory import (
     clear,
     give_back,
     ints,
+    larger,
     lease,
     load_double,
     load_int,
     local,
     run,
+    smaller,
     stack,
     store_double,
 )
@@ -113,12 +115,12 @@ def cross_entropy(v: Any, o: Address, columns: int, token: int, scale: Any, grad
         return 0.0
     most, sums = splat(v, -np.inf), splat(v, 0.0)
     for j in range(0, columns, lanes):
-        x = load_padded(v, o + j * size, min(columns - j, lanes), -np.inf)
+        x = load_padded(v, o + j * size, smaller(columns - j, lanes), -np.inf)
         most = choose(x > most, x, most)
     highest = largest(most)
     at_token = load_real(v, o + token * size) - highest
     for j in range(0, columns, lanes):
-        n = min(columns - j, lanes)
+        n = smaller(columns - j, lanes)
         e = exp_negative(v, load_padded(v, o + j * size, n, -np.inf) - splat(v, highest))
         sums = sums + e
         store_upto(o + j * size, e, n)
@@ -126,7 +128,7 @@ def cross_entropy(v: Any, o: Address, columns: int, token: int, scale: Any, grad
     if gradient:
         factor = splat(v, scale / sum_of_exp)
         for j in range(0, columns, lanes):
-            n = min(columns - j, lanes)
+            n = smaller(columns - j, lanes)
             store_upto(o + j * size, load_upto(v, o + j * size, n) * factor, n)
         store_real(v, o + token * size, load_real(v, o + token * size) - scale)
     return math.log(np.float64(sum_of_exp)) - np.float64(at_token)
@@ -140,7 +142,7 @@ def binary_cross_entropy(v: Any, o: Address, columns: int, target: Address, scal
         loss += (x if x > 0 else 0.0) - x * y + math.log1p(math.exp(-abs(x)))
     if gradient:
         for j in range(0, columns, lanes):
-            n = min(columns - j, lanes)
+            n = smaller(columns - j, lanes)
             difference = sigmoid(v, load_upto(v, o + j * size, n)) - load_upto(v, target + j * size, n)
             store_upto(o + j * size, difference * splat(v, scale), n)
     return loss
@@ -172,7 +174,7 @@ def readout_rows(v: Any, r: Any, task: int) -> None:
     """MAX_ROWS places of (T, B)."""
     h, o, init, d_h = ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST))
     target, gradient, n = ints(stack(_LIST)), r.d_h.data != 0, 0
-    for i in range(task * MAX_ROWS, min((task + 1) * MAX_ROWS, r.T * r.B)):
+    for i in range(task * MAX_ROWS, smaller((task + 1) * MAX_ROWS, r.T * r.B)):
         t, b = i // r.B, i % r.B
         if t >= length_of(r.extent, b):
             continue
@@ -228,7 +230,7 @@ def readout_pass(v: Any, r: Any, loss: Address) -> int:
     set_extent(r.extent, r.T, r.B, r.lengths)
     set_matrix(v, r.weight, r.tiles, r.K, r.O, rows, mode_for(rows))
     set_matrix(v, r.transposed, r.tiles, r.O, r.K, rows, PACKED if gradient else DIRECT)
-    widest = ceil_div(max(r.K, r.O), reals(v)) * reals(v) * size
+    widest = ceil_div(larger(r.K, r.O), reals(v)) * reals(v) * size
     scratch = lease(scratch_size(v, r.weight) + scratch_size(v, r.transposed) + widest + 8 * tasks)
     if not scratch:
         return -1

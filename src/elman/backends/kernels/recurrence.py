@@ -32,10 +32,12 @@ from elman.backends.kernels.memory import (
     copy,
     give_back,
     ints,
+    larger,
     lease,
     load_int,
     local,
     run,
+    smaller,
     stack,
 )
 from elman.backends.kernels.rows import (
@@ -165,8 +167,8 @@ def set_states_before(v: Any, before: Any, layer: Any, d: int) -> None:
 def plan_shards(p: Any, threads: int) -> None:
     layer = p.layer
     set_extent(p.extent, layer.T, layer.B, layer.lengths)
-    shards = min(layer.B, ceil_div(threads, layer.D))
-    p.shards = max(shards, ceil_div(layer.B, MAX_ROWS))
+    shards = smaller(layer.B, ceil_div(threads, layer.D))
+    p.shards = larger(shards, ceil_div(layer.B, MAX_ROWS))
 
 
 # ---- forward
@@ -218,7 +220,7 @@ def forward_shard(v: Any, p: Any, i: int) -> None:
     layer, s = p.layer, shard_of(p, i)
     steps = MAX_ROWS // s.count
     for begin in range(0, layer.T, steps):
-        forward_block(v, p, s, begin, min(begin + steps, layer.T))
+        forward_block(v, p, s, begin, smaller(begin + steps, layer.T))
     if not layer.h_n:
         return
     y = local(ROWS)
@@ -313,7 +315,7 @@ def input_gradient(v: Any, p: Any, task: int) -> None:
     """d_x for MAX_ROWS places of (T, B): one chain over the units of both directions."""
     layer = p.layer
     delta, init, d_x, n = ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST)), 0
-    for i in range(task * MAX_ROWS, min((task + 1) * MAX_ROWS, layer.T * layer.B)):
+    for i in range(task * MAX_ROWS, smaller((task + 1) * MAX_ROWS, layer.T * layer.B)):
         t, b = i // layer.B, i % layer.B
         if t >= length_of(p.extent, b):
             continue
@@ -420,13 +422,13 @@ def forward_pass(v: Any, p: Any) -> int:
 def block_steps(v: Any, layer: Any) -> int:
     """Steps after which their share of the parameters' gradients is summed, while y, delta and x are in the caches."""
     row_bytes = layer.B * (3 * layer.D * layer.H + layer.I) * size_of_real(v)
-    return max(max((1 << 20) // row_bytes, ceil_div(2 * DEPTH, layer.B)), 1)
+    return larger(larger((1 << 20) // row_bytes, ceil_div(2 * DEPTH, layer.B)), 1)
 
 
 @kernel
 def backward_pass(v: Any, p: Any) -> int:
     layer, size, tiles = p.layer, size_of_real(v), p.layer.tiles
-    rows, widest = layer.T * layer.B, max(layer.H, layer.I)
+    rows, widest = layer.T * layer.B, larger(layer.H, layer.I)
     threads = threads_for(2.0 * rows * layer.D * layer.H * (2 * layer.H + layer.I))
     wants_d_x = layer.d_x.data != 0
     p.is_backward = 1
@@ -448,7 +450,7 @@ def backward_pass(v: Any, p: Any) -> int:
         run(v, pack_ih, p, p.ih.panels, threads)
     block, last = block_steps(v, layer), layer.T
     while last > 0:
-        first = last - min(block, last)
+        first = last - smaller(block, last)
         set_stretch(p, first, last)
         run(v, backward_shard, p, layer.D * p.shards, threads)
         run(v, sum_task, p, p.sum_tasks, threads)

@@ -20,9 +20,11 @@ from elman.backends.kernels.memory import (
     Struct,
     call,
     ints,
+    larger,
     load_int,
     local,
     prefetch,
+    smaller,
     stack,
     thread_limit,
 )
@@ -118,7 +120,7 @@ def prefetch_row(v: Any, row: Address, columns: int) -> None:
 def add_row(v: Any, out: Address, a: Address, b: Address, columns: int) -> None:
     """out = a + b, either of them 0 for zeros."""
     for j in range(0, columns, reals(v)):
-        n, offset = min(columns - j, reals(v)), j * size_of_real(v)
+        n, offset = smaller(columns - j, reals(v)), j * size_of_real(v)
         x = load_upto(v, a + offset, n) if a else splat(v, 0.0)
         if b:
             x = x + load_upto(v, b + offset, n)
@@ -128,7 +130,7 @@ def add_row(v: Any, out: Address, a: Address, b: Address, columns: int) -> None:
 @kernel
 def multiply_row(v: Any, out: Address, a: Address, b: Address, columns: int) -> None:
     for j in range(0, columns, reals(v)):
-        n, offset = min(columns - j, reals(v)), j * size_of_real(v)
+        n, offset = smaller(columns - j, reals(v)), j * size_of_real(v)
         store_upto(out + offset, load_upto(v, a + offset, n) * load_upto(v, b + offset, n), n)
 
 
@@ -150,14 +152,14 @@ def plan_outer_sum(v: Any, s: Any, threads: int) -> None:
     rows = s.a.width
     s.panels = panels_for(v, DEPTH, s.columns, rows, MAX_NARROW_WIDTH)
     if s.a.has_tokens:
-        s.row_parts, s.column_parts = 1, min(s.panels, threads)
+        s.row_parts, s.column_parts = 1, smaller(s.panels, threads)
         return
-    s.column_parts = ceil_div(s.panels, max(1, 512 // (MAX_NARROW_WIDTH * reals(v))))
+    s.column_parts = ceil_div(s.panels, larger(1, 512 // (MAX_NARROW_WIDTH * reals(v))))
     block_columns = ceil_div(s.columns, s.column_parts)
-    parts = max(threads if rows > 16 else 1, ceil_div(rows * block_columns * size_of_real(v), BLOCK_BYTES))
+    parts = larger(threads if rows > 16 else 1, ceil_div(rows * block_columns * size_of_real(v), BLOCK_BYTES))
     if s.a.mask:
-        parts = max(parts, ceil_div(rows, MASKED_ROWS))
-    s.row_parts = min(parts, rows)
+        parts = larger(parts, ceil_div(rows, MASKED_ROWS))
+    s.row_parts = smaller(parts, rows)
 
 
 @kernel
@@ -178,7 +180,7 @@ def gather(v: Any, g: Any, s: Any, t: int, row: int) -> None:
 def add_bias_terms(v: Any, d_bias: Address, c: Panel, b: Address, n: int) -> None:
     """d_bias += the sum over n packed rows of a panel."""
     for i in range(c.width):
-        columns, offset = min(c.columns - i * reals(v), reals(v)), i * width_of(v)
+        columns, offset = smaller(c.columns - i * reals(v), reals(v)), i * width_of(v)
         x = load_upto(v, d_bias + offset, columns)
         for k in range(n):
             x = x + load(v, b + k * c.width * width_of(v) + offset)
