@@ -1,4 +1,4 @@
-"""The command `elman`: train a character model, let it write, and say what elman runs with.
+"""The command `elman`: train a character model, let it write, measure speed, and say what elman runs with.
 
 Here are options, the terminal and files; other modules compute. What a user gets wrong is one line on standard error
 and exit status 2; Ctrl-C is exit status 130.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import click
 
 import elman
+from elman.cli.bench import bench
 from elman.cli.characters import sample, train
 from elman.cli.common import Group, reported
 
@@ -31,5 +32,5 @@ def info() -> None:
         elman.show_config()
 
 
-main.add_command(train)
-main.add_command(sample)
+for _command in (train, sample, bench):
+    main.add_command(_command)
