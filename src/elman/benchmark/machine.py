@@ -33,6 +33,7 @@ class Machine:
     n_threads: int
     blas_threads: str
     versions: dict[str, str]
+    load: float  # how many threads of whatever programs ran or wanted to, over the last minute
     peak: float  # GFLOP/s of NumPy's matrix product
 
     @classmethod
@@ -52,6 +53,7 @@ class Machine:
             n_threads=n_threads,
             blas_threads=_set_blas_threads(n_threads),
             versions=versions,
+            load=os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
             peak=_product_speed(dtype),
         )
 

@@ -14,8 +14,9 @@ import numpy as np
 from elman.benchmark.contestants import Contestant, Program, Unsupported
 from elman.benchmark.workloads import Case, Workload
 
-# Threads of other contestants' pools spin for some milliseconds after a call: nobody is timed before they rest.
-_REST = 0.005  # seconds
+# Threads of other contestants' pools spin for a while after a call, PyTorch's (OpenMP's) for 8 ms. Nobody is timed
+# before they rest.
+_REST = 0.01  # seconds
 _TURN = 0.01  # seconds: shorter calls are repeated, and the median taken, in each round
 _MIN_ROUNDS = 3
 

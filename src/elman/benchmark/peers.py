@@ -6,7 +6,6 @@ To add a peer: a function from a `Case` and a number of threads to a `Program`, 
 from __future__ import annotations
 
 import importlib.util
-import os
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,15 @@ from elman.benchmark.workloads import CLIP_NORM, LEARNING_RATE, Arrays, Case
 from elman.typing import Real
 
 
-def limit_threads(n: int) -> None:
-    """Tell frameworks that are not imported yet, by the environment, to use n threads and to be quiet."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC"):  # NPROC is XLA's
-        os.environ[name] = str(n)
-    os.environ |= {"JAX_PLATFORMS": "cpu", "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # its default, about which it would print a message
+def environment(n_threads: int) -> dict[str, str]:
+    """Variables that tell frameworks, if they are set before the first import, to use n threads and to be quiet."""
+    threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")  # the last one is XLA's
+    return dict.fromkeys(threads, str(n_threads)) | {
+        "JAX_PLATFORMS": "cpu",
+        "KERAS_BACKEND": "tensorflow",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "TF_ENABLE_ONEDNN_OPTS": "1",  # TensorFlow's default, about which it would print a message
+    }
 
 
 def torch_program(case: Case, n_threads: int) -> Program:
@@ -107,7 +109,7 @@ def _torch_training(case: Case, rnn: Any, ours: dict[str, Any]) -> Program:
     return Program(run, losses(run))
 
 
-def jax_program(case: Case, n_threads: int) -> Program:  # noqa: ARG001 - see limit_threads
+def jax_program(case: Case, n_threads: int) -> Program:  # noqa: ARG001 - see `environment`
     """`lax.scan` under `jit`, the input product in one piece before it."""
     import jax
     from jax import numpy as jnp

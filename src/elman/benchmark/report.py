@@ -23,7 +23,9 @@ def machine_text(machine: Machine) -> str:
         f"{machine.cpu}, {machine.n_cores} cores, {machine.instruction_set}; {machine.n_threads} threads "
         f"(NumPy's matrix product: {machine.blas_threads}).\n"
         f"Peak {machine.peak:.0f} GFLOP/s (NumPy's matrix product at 2048); reads {', '.join(speeds)}.\n"
-        f"Versions: {versions}."
+        f"Load average before: {machine.load:.1f}"
+        + ("; others work here, too. " if machine.load > 0.7 else ". ")
+        + f"Versions: {versions}."
     )
 
 
@@ -61,7 +63,7 @@ def as_json(measurements: Sequence[Measurement], machine: Machine) -> dict[str, 
 
     Examples
     --------
-    >>> machine = Machine("a cpu", 2, "avx2", 2, "2", {}, peak=100.0)
+    >>> machine = Machine("a cpu", 2, "avx2", 2, "2", {}, load=0.0, peak=100.0)
     >>> list(as_json([], machine))
     ['machine', 'measurements']
     """

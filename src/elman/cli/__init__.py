@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 
 import elman
-from elman.cli.bench import bench
+from elman.cli.benchmark import bench
 from elman.cli.characters import sample, train
 from elman.cli.common import Group, reported
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,7 +97,7 @@ def bench(
     from elman.benchmark import report
     from elman.benchmark.contestants import backend
     from elman.benchmark.machine import Machine
-    from elman.benchmark.peers import limit_threads
+    from elman.benchmark.peers import environment
 
     changes = {
         "what": what,
@@ -113,7 +114,7 @@ def bench(
             import matplotlib.figure  # noqa: F401
     with reported():
         n_threads = threads or elman.get_num_threads()
-        limit_threads(n_threads)
+        os.environ |= environment(n_threads)
         names = backend_names or tuple(name for name in ("cython", "numba") if name in backends.available())
         for name in names:
             backends.get(name)
