@@ -254,3 +254,21 @@ def test_errors(options: str, tmp_path: Path) -> None:
     assert result.stderr.startswith("Error: ")
     assert result.stderr.count("\n") == 1
     assert ERRORS[options] in result.stderr
+
+
+# What the kernels decide
+
+
+@pytest.mark.skipif("cython" not in elman.available_backends(), reason="needs the C kernels")
+def test_explain() -> None:
+    text = invoke("--explain", "1000,1,64,256", "--explain", "500,64,8,100", "--threads", 2, "--bidirectional").stdout
+    assert text.startswith("1000,1,64,256, float32, ")
+    assert "\n500,64,8,100, float32, " in text
+    assert text.count("**forward**: 2 threads") == text.count("**backward**: 2 threads") == 2
+    assert text.count("2 shards of 1 row, through all time steps") == text.count("2 shards of 64 rows") == 2
+    assert text.count("(chosen)") == 4
+    one_direction = invoke("--explain", "1000,1,64,256", "--threads", 2).stdout
+    assert one_direction.count("1 shard of 1 row; 2 threads share the columns of one") == 2
+    assert one_direction.count("| 2 (chosen) |") == 2
+    assert "read in place" in invoke("--explain", "1,1,2,3", "--dtype", "float64").stdout
+    assert "got '3,4'" in invoke("--explain", "3,4").stderr

@@ -69,6 +69,14 @@ workload_options = options(
 )
 @click.option("--threads", type=click.IntRange(min=1), show_default="one for each core", help="For all, the same.")
 @click.option("--budget", type=Finite(min=0), default=3.0, help="Seconds of timing for each workload.")
+@click.option(
+    "--explain",
+    "explained",
+    metavar="T,B,I,H",
+    callback=_shapes,
+    multiple=True,
+    help="Measure nothing: say how the kernels divide the work of this shape. Can be given again.",
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all numbers.")
 @click.option("--plot", "plot_file", type=click.Path(path_type=Path, dir_okay=False), help="Write a PNG.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
@@ -84,6 +92,7 @@ def bench(
     peer_names: tuple[str, ...],
     threads: int | None,
     budget: float,
+    explained: tuple[Shape, ...],
     json_file: Path | None,
     plot_file: Path | None,
     quiet: bool,
@@ -98,15 +107,19 @@ def bench(
     from elman.benchmark.contestants import backend
     from elman.benchmark.machine import Machine
     from elman.benchmark.peers import environment
+    from elman.benchmark.workloads import Workload
 
-    changes = {
+    changes: dict[str, Any] = {
         "what": what,
         "nonlinearity": nonlinearity,
         "num_layers": layers,
         "bidirectional": bidirectional or None,
         "dtype": dtype,
     }
-    workloads = _workloads(set_name, shapes, {name: value for name, value in changes.items() if value is not None})
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if explained:
+        return _explain([Workload(shape, **changes) for shape in explained], threads)
+    workloads = _workloads(set_name, shapes, changes)
     for file in filter(None, (json_file, plot_file)):
         _check_folder(file)
     if plot_file is not None:
@@ -143,6 +156,16 @@ def _workloads(set_name: str | None, shapes: tuple[Shape, ...], changes: dict[st
         set_name = "quick"
     chosen = [*(SETS[set_name] if set_name else ()), *map(Workload, shapes)]
     return list(dict.fromkeys(dataclasses.replace(work, **changes) for work in chosen))
+
+
+def _explain(workloads: list[Workload], threads: int | None) -> int:
+    from elman.benchmark.explain import explain
+
+    with reported():
+        if threads:
+            elman.set_num_threads(threads)
+        click.echo("\n\n".join(map(explain, workloads)))
+    return 0
 
 
 def _peers(names: tuple[str, ...]) -> tuple[list[Contestant], list[tuple[str, str]]]:
