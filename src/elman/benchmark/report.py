@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def table(measurements: Sequence[Measurement], machine: Machine, backends: Seque
         lines = [
             _line(measurement, measurement.results[name], others, machine) for measurement in group for name in backends
         ]
-        parts.append(f"{title}\n\n{_markdown([head, *lines])}")
+        parts.append(f"{title}\n\n{markdown([head, *lines])}")
     return "\n\n".join(parts)
 
 
@@ -183,13 +183,20 @@ def _significant(value: float) -> str:
     return f"{value:#.3g}".rstrip(".") if value < 1000 else f"{value:.0f}"
 
 
-def _markdown(rows: list[list[str]]) -> str:
-    """A table whose first row is its head; all columns behind the first two are numbers."""
+def markdown(rows: list[list[str]], n_texts: int = 2) -> str:
+    """A table whose first row is its head; all columns behind the first n are numbers.
+
+    Examples
+    --------
+    >>> print(markdown([["shape", "ms"], ["7,5", "0.1"]], n_texts=1))
+    | shape |  ms |
+    | ----- | --: |
+    | 7,5   | 0.1 |
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rule = ["-" * width if i < 2 else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
-    return "\n".join("| " + " | ".join(_padded(row, widths)) + " |" for row in [rows[0], rule, *rows[1:]])
-
-
-def _padded(row: list[str], widths: list[int]) -> Iterator[str]:
-    for i, (cell, width) in enumerate(zip(row, widths, strict=True)):
-        yield cell.ljust(width) if i < 2 else cell.rjust(width)
+    rule = ["-" * width if i < n_texts else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+    lines = []
+    for row in (rows[0], rule, *rows[1:]):
+        cells = zip(row, widths, strict=True)
+        lines.append(" | ".join(c.ljust(n) if i < n_texts else c.rjust(n) for i, (c, n) in enumerate(cells)))
+    return "\n".join(f"| {line} |" for line in lines)
