@@ -167,7 +167,7 @@ def test_command_end_to_end(tmp_path: Path) -> None:
     result = invoke(*SMALL, "--shape", "3,1,4,6", "--peer", "numpy-script", "--what", "train-sgd", *files)
     assert result.exit_code == 0, result.output
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in result.stdout.splitlines() if "|" in line]
-    assert rows[0] == ["T,B,I,H", "backend", "ms (quartiles)", "over numpy-script", "GFLOP/s", "of bound"]
+    assert rows[0] == ["T,B,I,H", "backend", "ms (quartiles)", "over numpy-script", "GFLOP/s", "of roofline"]
     assert [row[:2] for row in rows[2:]] == [[s, b] for s in ("7,5,3,11", "3,1,4,6") for b in ("numpy", "cython")]
     assert rows[2][3] == "-"  # B > 1
     assert rows[4][3].endswith("×")
