@@ -392,12 +392,21 @@ def _active(n_steps: int, lengths: Int) -> NDArray[np.bool_]:
 
 def _check_shape(shape: tuple[int, ...], name: str, expected: Sequence[Shape], *, allow_empty: bool = False) -> None:
     for pattern in expected:
-        if len(pattern) == len(shape) and all(n == m or type(m) is str for n, m in zip(shape, pattern, strict=True)):
+        if shape == pattern or _is_like(shape, pattern):
             break
     else:
         raise ValueError(f"{name} must have shape {' or '.join(map(_shape_text, expected))}, got {shape}")
     if 0 in shape and not allow_empty:
         raise ValueError(f"{name} must not have an empty axis, got shape {shape}")
+
+
+def _is_like(shape: tuple[int, ...], pattern: Shape) -> bool:
+    if len(shape) != len(pattern):
+        return False
+    for n, m in zip(shape, pattern, strict=True):  # noqa: SIM110 - a generator would take a tenth of a time step
+        if n != m and type(m) is not str:
+            return False
+    return True
 
 
 def _shape_text(shape: Shape) -> str:
