@@ -25,11 +25,12 @@ INLINE size_t part(size_t n, size_t parts, size_t i) { return n / parts * i + sm
 #define FIRST_LEVEL (32 * 1024) /* bytes */
 #define SECOND_LEVEL (768 * 1024)
 
-/* For each k. */
-static double tile_cycles(size_t width, size_t height, int is_near) {
+/* A tile starts with a call and ends with its stores. */
+static double tile_cycles(size_t depth, size_t width, size_t height, int is_near) {
     double arithmetic = (double)(width * height) / 2, loads = (double)(width + height) / 2;
     double far_loads = is_near ? 0 : 1.5 * (double)width, most = arithmetic > loads ? arithmetic : loads;
-    return most > far_loads ? (most > 4 ? most : 4) : (far_loads > 4 ? far_loads : 4);
+    double each_k = most > far_loads ? (most > 4 ? most : 4) : (far_loads > 4 ? far_loads : 4);
+    return each_k * (double)depth + 20 + (double)(width * height);
 }
 
 typedef struct {
@@ -47,10 +48,10 @@ static division cheapest_division(size_t depth, size_t columns, size_t rows, siz
         const size_t tiles = ceil_div(rows, TALLEST(width)), height = rows / tiles, taller = rows % tiles;
         const size_t reused = tiles > 1 ? width : vectors; /* what is read again soonest: the panel, or all of b */
         const int is_near = depth * reused * VECTOR_BYTES <= FIRST_LEVEL;
-        double cycles = tile_cycles(width, height, is_near) * (double)(tiles - taller);
-        if (taller) cycles += tile_cycles(width, height + 1, is_near) * (double)taller;
-        if (depth * vectors * VECTOR_BYTES > SECOND_LEVEL) cycles += 1.3 * (double)width;
-        cycles *= (double)(panels * depth);
+        double cycles = tile_cycles(depth, width, height, is_near) * (double)(tiles - taller);
+        if (taller) cycles += tile_cycles(depth, width, height + 1, is_near) * (double)taller;
+        if (depth * vectors * VECTOR_BYTES > SECOND_LEVEL) cycles += 1.3 * (double)(width * depth);
+        cycles *= (double)panels;
         if (cycles < 0.99 * best.cycles) best = (division){panels, cycles};
     }
     return best;

@@ -48,11 +48,11 @@ def part(n: int, parts: int, i: int) -> int:
 
 
 @kernel
-def tile_cycles(width: int, height: int, is_near: bool) -> float:
-    """What a tile takes for each k."""
+def tile_cycles(depth: int, width: int, height: int, is_near: bool) -> float:
+    """A tile starts with a call and ends with its stores."""
     arithmetic, loads = 0.5 * (width * height), 0.5 * (width + height)
     far_loads = 0.0 if is_near else 1.5 * width
-    return max(max(arithmetic, loads), max(far_loads, 4.0))
+    return max(max(arithmetic, loads), max(far_loads, 4.0)) * depth + 20.0 + width * height
 
 
 @kernel
@@ -66,12 +66,12 @@ def cheapest_division(v: Any, depth: int, columns: int, rows: int, widest: int) 
         tiles = ceil_div(rows, tallest(v, width))
         height, taller = rows // tiles, rows % tiles  # that many tiles are one row taller
         is_near = depth * (width if tiles > 1 else vectors) * width_of(v) <= FIRST_LEVEL
-        cycles = tile_cycles(width, height, is_near) * (tiles - taller)
+        cycles = tile_cycles(depth, width, height, is_near) * (tiles - taller)
         if taller:
-            cycles += tile_cycles(width, height + 1, is_near) * taller
+            cycles += tile_cycles(depth, width, height + 1, is_near) * taller
         if depth * vectors * width_of(v) > SECOND_LEVEL:
-            cycles += 1.3 * width
-        cycles *= panels * depth
+            cycles += 1.3 * (width * depth)
+        cycles *= panels
         if cycles < 0.99 * best_cycles:
             best, best_cycles = panels, cycles
         widest -= 1
