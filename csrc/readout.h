@@ -116,8 +116,7 @@ static void readout_rows(void *context, size_t task) {
     gemm(&p->weight, n, h, init, o, NULL);
     if (!p->losses) return;
     double loss = 0;
-    for (size_t i = 0; i < n; i++)
-        loss += weighted_loss(r, o[i], target[i], weight[i], gradient), init[i] = p->zeros;
+    for (size_t i = 0; i < n; i++) loss += weighted_loss(r, o[i], target[i], weight[i], gradient), init[i] = p->zeros;
     p->losses[task] = loss;
     if (gradient) gemm(&p->transposed, n, (const real *const *)o, init, d_h, NULL);
 }
