@@ -265,11 +265,14 @@ def test_kinds(kind: Callable[[Any], Any], n: Any, message: str):
 
 
 MODEL = [
-    ({"inputs": 7}, "inputs must be an instance of elman.data.Tokens, got 7"),
-    ({"inputs": elman.Tokens}, "inputs must be an instance of elman.data.Tokens, got <class"),
-    ({"outputs": elman.Tokens(7)}, "outputs must be an instance of elman.losses.Categories, got Tokens(7)"),
-    ({"pattern": "one-to-one"}, "pattern must be one of 'many-to-many', got 'one-to-one'"),
-    ({"pattern": None}, "pattern must be one of 'many-to-many', got None"),
+    ({"inputs": 7}, "inputs must be elman.Tokens or elman.Features, got 7"),
+    ({"inputs": elman.Tokens}, "inputs must be elman.Tokens or elman.Features, got <class"),
+    ({"outputs": elman.Tokens(7)}, "outputs must be elman.Categories, elman.Binary or elman.Reals, got Tokens(7)"),
+    (
+        {"pattern": "some-to-some"},
+        "pattern must be one of 'many-to-many', 'many-to-one', 'one-to-one', 'one-to-many', got",
+    ),
+    ({"pattern": None}, "pattern must be one of 'many-to-many', 'many-to-one', 'one-to-one', 'one-to-many', got None"),
     ({"hidden_size": 0}, "hidden_size must be a positive int, got 0"),
     ({"hidden_size": 4.0}, "hidden_size must be a positive int, got 4.0"),
     ({"num_layers": True}, "num_layers must be a positive int, got True"),
@@ -313,9 +316,9 @@ BATCHES = [  # what `train_step`, `loss` and `loss_and_grads` refuse
     ({"y": None}, "y must hold integers, got object of shape ()"),
     ({"y": TY[:, 0]}, "y must have shape (5, 2), got (5,)"),
     ({"y": TY[1:]}, "y must have shape (5, 2), got (4, 2)"),
-    ({"y": TY + 1}, "y must hold -1 (no target) or categories from 0 to 4, got 1 to 5"),
-    ({"y": TY - 2}, "y must hold -1 (no target) or categories from 0 to 4, got -2 to 2"),
-    ({"y": TY - 100}, "y must hold -1 (no target) or categories from 0 to 4, got -100 to -96"),
+    ({"y": TY + 1}, "y must hold -1 (no target) or categories from 0 to 4, got 5 at [2, 0]"),
+    ({"y": TY - 2}, "y must hold -1 (no target) or categories from 0 to 4, got -2 at [0, 0]"),
+    ({"y": TY - 100}, "y must hold -1 (no target) or categories from 0 to 4, got -100 at [0, 0]"),
     ({"y": np.full((T, B), -1)}, "y must hold at least one target"),
     ({"lengths": [0, 0]}, "y must hold at least one target"),
     ({"y": np.where(TY < 2, TY, -1), "lengths": [0, 0]}, "y must hold at least one target"),
@@ -377,13 +380,13 @@ def test_state_needs_one_direction():
 
 
 GENERATE = [
-    (([],), {}, "prompt must not have an empty axis, got shape (0,)"),
-    ((3,), {}, "prompt must have shape (n,), got ()"),
-    ((TX,), {}, "prompt must have shape (n,), got (5, 2)"),
-    (("abc",), {}, "prompt must hold integers, got <U3 of shape ()"),
-    (([0.0, 1.0],), {}, "prompt must hold integers, got float64 of shape (2,)"),
-    (([0, 7],), {}, "prompt must hold tokens from 0 to 6, got 7 at [1]"),
-    (([-1, 7],), {}, "prompt must hold tokens from 0 to 6, got -1 at [0]"),
+    (([],), {}, "start must not have an empty axis, got shape (0,)"),
+    ((7,), {}, "start must hold tokens from 0 to 6, got 7 at []"),
+    ((TX,), {}, "start must have shape () or (n,), got (5, 2)"),
+    (("abc",), {}, "start must hold integers, got <U3 of shape ()"),
+    (([0.0, 1.0],), {}, "start must hold integers, got float64 of shape (2,)"),
+    (([0, 7],), {}, "start must hold tokens from 0 to 6, got 7 at [1]"),
+    (([-1, 7],), {}, "start must hold tokens from 0 to 6, got -1 at [0]"),
     (([0], -1), {}, "length must be an int of at least 0, got -1"),
     (([0], 3.0), {}, "length must be an int of at least 0, got 3.0"),
     (([0], True), {}, "length must be an int of at least 0, got True"),
@@ -425,16 +428,16 @@ FITS = [
     ({"X": [[]]}, "X[0] must not have an empty axis, got shape (0,)"),
     ({"X": [[0, 1], []]}, "X[1] must not have an empty axis, got shape (0,)"),
     ({"X": [[0, 1], 3]}, "X[1] must have shape (T,), got ()"),
-    ({"X": TX[None]}, "X[0] must have shape (T,), got (5, 2)"),
+    ({"X": TX[None]}, "X must have shape (N, T), got (1, 5, 2)"),
     ({"X": [[0, 1], [[2], [3, 4]]]}, "X[1] must be an array, got [[2], [3, 4]]"),
     ({"X": [Unwilling()]}, "X[0] must be an array, got "),
     ({"X": ["text"]}, f"X {SEQUENCES} ['text']"),
     ({"X": [[0, 1], "text"]}, "X[1] must hold integers, got <U4 of shape ()"),
-    ({"X": TX.T.astype(float)}, "X[0] must hold integers, got float64 of shape (5,)"),
-    ({"X": TX.T + 1}, "X[0] must hold integers from 0 to 6, got 1 to 7"),
-    ({"X": [TX[:, 0], TX[:, 1] - 2]}, "X[1] must hold integers from 0 to 6, got -2 to 3"),
-    ({"Y": TY.T + 1}, "Y[0] must hold integers from -1 to 4, got 1 to 5"),
-    ({"Y": TY.T - 2}, "Y[0] must hold integers from -1 to 4, got -2 to 2"),
+    ({"X": TX.T.astype(float)}, "X must hold integers, got float64 of shape (2, 5)"),
+    ({"X": TX.T + 1}, "X must hold tokens from 0 to 6, got 7 at [0, 3]"),
+    ({"X": [TX[:, 0], TX[:, 1] - 2]}, "X[1] must hold tokens from 0 to 6, got -1 at [0]"),
+    ({"Y": TY.T + 1}, "Y must hold -1 (no target) or categories from 0 to 4, got 5 at [0, 2]"),
+    ({"Y": list(TY.T - 2)}, "Y[0] must hold -1 (no target) or categories from 0 to 4, got -2 at [0]"),
     ({"Y": TY.T[:1]}, "Y must have as many sequences as X, 2, got 1"),
     ({"Y": TY.T[:, 1:]}, "Y[0] must have as many steps as X[0], 5, got 4"),
     ({"Y": np.full((B, T), -1)}, "Y must hold at least one target"),
@@ -442,10 +445,13 @@ FITS = [
     ({"epochs": 1.5}, "epochs must be a positive int, got 1.5"),
     ({"batch_size": -4}, "batch_size must be a positive int, got -4"),
     ({"batch_size": None}, "batch_size must be a positive int, got None"),
-    ({"validation_data": TX.T}, "validation_data must be a pair, got an array of int64 and shape (2, 5)"),
-    ({"validation_data": (TX.T,)}, "validation_data must be a pair, got 1 items"),
+    (
+        {"validation_data": TX.T},
+        "validation_data must be (X, Y) or (X, Y, weights), got an array of int64 and shape (2, 5)",
+    ),
+    ({"validation_data": (TX.T,)}, "validation_data must be (X, Y) or (X, Y, weights), got 1 items"),
     ({"validation_data": (TX.T, None)}, f"validation_data[1] {SEQUENCES} None"),
-    ({"validation_data": (TX.T + 1, TY.T)}, "validation_data[0][0] must hold integers from 0 to 6, got 1 to 7"),
+    ({"validation_data": (TX.T + 1, TY.T)}, "validation_data[0] must hold tokens from 0 to 6, got 7 at [0, 3]"),
     ({"validation_data": (TX.T, TY)}, "validation_data[1] must have as many sequences as validation_data[0], 2, got 5"),
     ({"validation_data": (TX.T, np.full((B, T), -1))}, "validation_data[1] must hold at least one target"),
     ({"shuffle": 1}, "shuffle must be True or False, got 1"),
@@ -544,7 +550,7 @@ def test_a_model_works_or_refuses(one: Any, two: Any, three: Any, four: Any):
         history = model.fit(one, two, validation_data=(two, one), optimizer=elman.SGD(0), epochs=1, progress=False)
         assert history["val_loss"][0] > 0
     drawing = make_model(outputs=elman.Categories(7))
-    with works_or_names("(prompt|length|temperature|seed) must "):
+    with works_or_names("(start|length|temperature|seed) must "):
         drawing.generate(one, 3)
         drawing.generate([0], 3, temperature=three, seed=four)
     assert all(np.array_equal(array, before[name]) for name, array in model.parameters().items())

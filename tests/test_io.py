@@ -315,8 +315,12 @@ CONFIGURATIONS = [
     *[({name: n}, "") for name in ("hidden_size", "num_layers") for n in LARGE_SIZES],
     *[({name: {"kind": kind, "n": n}}, "n must be a positive int") for name, kind in KINDS.items() for n in NO_SIZES],
     *[({name: {"kind": kind, "n": n}}, "stands for") for name, kind in KINDS.items() for n in (V + 1, *LARGE_SIZES)],
-    *[({name: {"kind": "Reals", "n": V}}, f"the kind of its {name} must be one of '{KINDS[name]}'") for name in KINDS],
-    *[({name: {"kind": kind}}, "it has no 'n'") for name, kind in KINDS.items()],
+    *[({name: {"kind": "Sounds", "n": V}}, f"the kind of its {name} must be one of '{KINDS[name]}'") for name in KINDS],
+    *[
+        ({name: {"kind": kind, "n": V, "more": 1}}, "unexpected keyword argument 'more'")
+        for name, kind in KINDS.items()
+    ],
+    *[({name: {"kind": kind}}, "missing 1 required positional argument: 'n'") for name, kind in KINDS.items()],
     *[({name: {"n": V}}, "it has no 'kind'") for name in KINDS],
     *[({name: {"kind": ["Tokens"], "n": V}}, "") for name in KINDS],
     *[({name: value}, "") for name in KINDS for value in (None, V, "Tokens", ["Tokens", V], {})],
@@ -329,7 +333,7 @@ CONFIGURATIONS = [
     ({"bidirectional": "no"}, "bidirectional must be True or False, got 'no'"),
     ({"nonlinearity": "__import__('os')"}, "nonlinearity must be one of"),
     ({"nonlinearity": ["tanh"]}, "nonlinearity must be one of"),
-    ({"pattern": "one-to-one"}, "pattern must be one of"),
+    ({"pattern": "some-to-some"}, "pattern must be one of"),
     ({"pattern": 3}, "pattern must be one of"),
     ({"dropout": -0.5}, "dropout must be a number from 0 to 1"),
     ({"dropout": float("nan")}, "dropout must be a number from 0 to 1"),

@@ -396,7 +396,7 @@ def test_a_model_on_the_layer(backend: str, bidirectional: bool, rng: np.random.
     states, d_states = np.empty_like(h_0), np.empty_like(h_0)
     tape = rnn._forward(backends.get(backend), tokens, h_0, states)
     np.testing.assert_allclose(tape.outputs[-1], y, rtol=1e-12)
-    rnn._backward(tape, d_y, d_h_n, d_states, None, rnn._by_layer(gradients))
+    rnn._backward(tape, d_y, d_h_n, d_states, None, gradients)
     np.testing.assert_allclose(states, h_n, rtol=1e-12)
     np.testing.assert_allclose(d_states, d_h_0, rtol=1e-9)
     for name, gradient in d_params.items():

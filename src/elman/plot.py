@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,21 @@ def loss_curve(path: str | Path, records: Sequence[Progress], *, bigram: float |
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, format="png")
+
+
+def history_figure(history: Mapping[str, Sequence[float]]) -> Figure:
+    """A figure of what `fit` has recorded: losses above, and below what is good if it is large, if there is any."""
+    names = [name for name in history if name.endswith("loss")]
+    panels = [names, [name for name in history if name not in names]]
+    panels = [panel for panel in panels if panel]
+    figure = Figure(figsize=(8, 4 * len(panels)), layout="constrained")
+    for axes, panel in zip(figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0], panels, strict=True):
+        for name in panel:
+            axes.plot(np.arange(1, len(history[name]) + 1), history[name], "o-", ms=3, label=name)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    axes.set_xlabel("epoch")
+    return figure
 
 
 def _smoothed(values: Sequence[float]) -> NDArray[np.float64]:

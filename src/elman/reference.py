@@ -10,17 +10,20 @@ Every name of `elman` is here. Those that compute are subclasses whose backend i
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from elman import schedules as schedules
 from elman.backends import available as available_backends
 from elman.backends import use_backend
 from elman.config import get_num_threads, set_num_threads, show_config
-from elman.data import Tokens
-from elman.losses import Categories
+from elman.data import Features, Tokens
+from elman.files import load_as
+from elman.losses import Binary, Categories, Reals
 from elman.models import SequenceModel as _SequenceModel
-from elman.models import load_as
 from elman.nonlinearities import activation
 from elman.optimizers import SGD, Adagrad, Adam, AdamW
 from elman.rnn import RNN as _RNN
+from elman.training import Callback, EarlyStopping, History
 
 __all__ = [
     "RNN",
@@ -28,13 +31,20 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "Binary",
+    "Callback",
     "Categories",
+    "EarlyStopping",
+    "Features",
+    "History",
+    "Reals",
     "SequenceModel",
     "Tokens",
     "activation",
     "available_backends",
     "get_num_threads",
     "load",
+    "schedules",
     "set_num_threads",
     "show_config",
     "use_backend",
@@ -51,6 +61,6 @@ class SequenceModel(_SequenceModel):
     _default_backend = "numpy"
 
 
-def load(path: str | Path, *, backend: str | None = None) -> SequenceModel:
+def load(path: str | Path, *, backend: str | None = None) -> Any:
     """Read a model, like `elman.load`, to run on NumPy unless it is given another backend."""
-    return load_as(SequenceModel, path, backend)
+    return load_as({"SequenceModel": SequenceModel}, path, backend)

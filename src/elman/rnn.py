@@ -429,16 +429,14 @@ class RNN:
         """Work on these parameters from now on: the layer's own entries, and a model's behind them if there are any."""
         self._parameters = parameters
         self._n_entries = len(self._entries())
-        self._weights = self._by_layer(parameters)
+        arrays = iter(parameters.arrays)
+        self._weights: list[Weights] = [
+            (next(arrays), next(arrays), next(arrays) if self.bias else None) for _ in range(self.num_layers)
+        ]
         self._step_weights = [
             tuple(None if array is None else array[0] for array in arrays) for arrays in self._weights
         ]
         self._pool = Pool(self.dtype)
-
-    def _by_layer(self, parameters: Parameters) -> list[Weights]:
-        """The layer's arrays, or their gradients, as `_backward` takes them."""
-        arrays = iter(parameters.arrays)
-        return [(next(arrays), next(arrays), next(arrays) if self.bias else None) for _ in range(self.num_layers)]
 
     def _move_to(self, parameters: Parameters) -> None:
         """Take the values along to a model's parameters, which begin with the layer's entries."""
@@ -554,16 +552,17 @@ class RNN:
         d_h_n: Real | None,
         d_h_0: Real,
         d_x: Real | None,
-        gradients: list[Weights],
+        gradients: Parameters,
     ) -> None:
-        """Write d_h_0 (L·D, B, H) and, unless None, d_x (T, B, I); *add* to gradients, as `_by_layer` gives them."""
+        """Write d_h_0 (L·D, B, H) and, unless None, d_x (T, B, I); *add* to gradients, which begin with the layer's."""
         n_steps, n_rows = tape.inputs[0].shape[:2]
         lease = self._pool.lease(min(self.num_layers, 3), n_steps, n_rows, self._n_outputs, tape.batch_major)
         delta, *d_inputs = lease.arrays
         n_directions = len(d_h_0) // self.num_layers
+        n_arrays = 3 if self.bias else 2
         for k in reversed(range(self.num_layers)):
             weight_ih, weight_hh, _ = self._weights[k]
-            d_weight_ih, d_weight_hh, d_bias = gradients[k]
+            d_weight_ih, d_weight_hh, *d_biases = gradients.arrays[n_arrays * k : n_arrays * (k + 1)]
             own = slice(k * n_directions, (k + 1) * n_directions)
             d_input = d_inputs[k % len(d_inputs)] if k else d_x
             tape.backend.backward(
@@ -577,7 +576,7 @@ class RNN:
                 delta=delta,
                 d_weight_ih=d_weight_ih,
                 d_weight_hh=d_weight_hh,
-                d_bias=d_bias,
+                d_bias=d_biases[0] if d_biases else None,
                 d_h_0=d_h_0[own],
                 d_x=d_input,
                 activation=self.nonlinearity,
@@ -615,7 +614,7 @@ class RNN:
         d_x = batch.empty(self.input_size) if validation.flag(input_grad, "input_grad") else None
         d_h_0 = np.empty_like(tape.h_0)
         gradients = Parameters(self._parameters.entries[: self._n_entries], self.dtype)
-        self._backward(tape, d_y, d_h_n, d_h_0, d_x, self._by_layer(gradients))
+        self._backward(tape, d_y, d_h_n, d_h_0, d_x, gradients)
         del lease  # only now may the copied d_y go back
         return None if d_x is None else batch.show(d_x), batch.show_state(d_h_0), gradients.named()
 
