@@ -79,12 +79,15 @@ def load(path: Path, kinds: Iterable[str]) -> tuple[str, dict[str, Real], dict[s
     return kind, state, config, metadata
 
 
-def load_progress(path: Path) -> Progress:
-    """What `save` was given to go on from; use it within `refusing`."""
+def load_progress(path: Path) -> Progress | None:
+    """What `save` was given to go on from, None for a model alone; use it within `refusing`."""
     from safetensors import safe_open
 
     with safe_open(path, framework="np") as file:
-        record = json.loads((file.metadata() or {})["training"])
+        header = file.metadata() or {}
+        if "training" not in header:
+            return None
+        record = json.loads(header["training"])
         validation.instance(record, "its training", dict)
         names = [name for name in file.keys() if name.startswith(_TRAINING)]  # noqa: SIM118 - it is no dict
         return Progress(record, {name.removeprefix(_TRAINING): file.get_tensor(name) for name in names})

@@ -409,7 +409,10 @@ class Training:
         assert path is not None
         with io.refusing(path):
             _, state, config, _ = io.load(path, [model._file_kind])
-            record, arrays = io.load_progress(path)
+            progress = io.load_progress(path)
+        if progress is None:
+            validation.refuse(f"{path} is no checkpoint of a training, but a model alone")
+        record, arrays = progress
         validation.same_settings(config, json.loads(json.dumps(model._config())), str(path))
         validation.same_settings(record["settings"], self._settings(), str(path))
         model.load_state_dict(state)
