@@ -274,7 +274,7 @@ def test_a_pickle_is_not_executed(path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_a_file_of_another_program(path: Path):
     for metadata in (None, {"format": "pt"}, {"config": "{}", "metadata": "{}"}):
         save_file({"weight": np.ones((3, 4), np.float32)}, path, metadata)
-        refused(path, reason="its format must be one of 'elman.SequenceModel/1', got ")
+        refused(path, reason="its format must be one of 'elman.SequenceModel/1', 'elman.Seq2Seq/1', got ")
 
 
 METADATA_ENTRIES = [

@@ -15,6 +15,7 @@ from elman.models import SequenceModel
 from elman.nonlinearities import activation
 from elman.optimizers import SGD, Adagrad, Adam, AdamW
 from elman.rnn import RNN
+from elman.seq2seq import Seq2Seq
 from elman.training import Callback, EarlyStopping, History
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ __all__ = [
     "Features",
     "History",
     "Reals",
+    "Seq2Seq",
     "SequenceModel",
     "Tokens",
     "activation",

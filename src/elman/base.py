@@ -40,6 +40,8 @@ class Model:
     _default_backend: ClassVar[str | None] = None  # elman.reference sets it
     _file_kind: ClassVar[str]  # the name of the public class, in files
     outputs: Output
+    _predicted: Output  # what the readout computes
+    _metric: str  # what `evaluate` measures besides the loss
     metadata: dict[str, str]
     _parameters: Parameters
     _gradient_buffer: Parameters  # of updates
@@ -133,7 +135,7 @@ class Model:
 
     def _readout(self, backend: ModuleType, h: Real) -> Real:
         """Fresh outputs (T, B, O) of states h (T, B, K)."""
-        o = np.empty((*h.shape[:2], self.outputs.n), h.dtype)
+        o = np.empty((*h.shape[:2], self._predicted.n), h.dtype)
         backend.readout(h, *self._readout_arrays(self._parameters), o)
         return o
 
@@ -149,11 +151,11 @@ class Model:
         gradients: Parameters | None = None,
     ) -> float:
         """The mean loss of states h (T, B, K); with d_h, which is written, its gradients are added to `gradients`."""
-        lease = self._layers()[-1]._pool.lease(1, *h.shape[:2], self.outputs.n)
+        lease = self._layers()[-1]._pool.lease(1, h.shape[0], h.shape[1], self._predicted.n)
         weight, bias = self._readout_arrays(self._parameters)
         d_weight, d_bias = (None, None) if gradients is None else self._readout_arrays(gradients)
-        if self.outputs.is_mean:
-            total *= self.outputs.n
+        if self._predicted.is_mean:
+            total *= self._predicted.n
         loss = backend.readout_loss(
             h,
             weight,
@@ -163,7 +165,7 @@ class Model:
             d_h=d_h,
             d_weight=d_weight,
             d_bias=d_bias,
-            loss=self.outputs.loss,
+            loss=self._predicted.loss,
             scale=1 / total,
             lengths=lengths,
             weights=weights,

@@ -103,7 +103,8 @@ class Inputs:
     def __init__(self, X: Any, inputs: Input, pattern: Pattern, dtype: np.dtype[Any], name: str) -> None:
         self.dtype = dtype
         self.x = _input_rows(X, inputs, pattern, dtype, name)
-        self.lengths = _lengths(self.x)
+        self.lengths = lengths_of(self.x)
+        self.costs = self.lengths  # what is about equal in a batch
         self.is_array = not isinstance(X, (list, tuple))
 
     def groups(self, batch_size: int, rng: np.random.Generator | None = None) -> list[Int]:
@@ -118,13 +119,13 @@ class Inputs:
         groups = []
         for start in range(0, n, pool):
             part = order[start : start + pool]
-            part = part[np.argsort(self.lengths[part], kind="stable")]
+            part = part[np.argsort(self.costs[part], kind="stable")]
             groups += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
         return groups if rng is None else [groups[i] for i in rng.permutation(len(groups))]
 
     def inputs_of(self, rows: Int) -> tuple[Real | Int, Int | None]:
         """(T, B, ·) and lengths."""
-        return _side_by_side(self.x, rows), _or_none(self.lengths[rows])
+        return side_by_side(self.x, rows), _or_none(self.lengths[rows])
 
 
 class Sequences(Inputs):
@@ -147,10 +148,10 @@ class Sequences(Inputs):
         self.y = _target_rows(Y, outputs, pattern, dtype, names, len(self.x))
         self.weights = None if weights is None else _weight_rows(weights, self.y, pattern, dtype, names)
         if not pattern.one_output:
-            y_lengths = _lengths(self.y)
+            y_lengths = lengths_of(self.y)
             if not pattern.one_input:
                 validation.same_lengths(y_lengths, self.lengths, names[1], names[0])
-            self.lengths = y_lengths
+            self.lengths = self.costs = y_lengths
         if pattern.one_input and not pattern.one_output and self.y[0].ndim == 1:
             for i, y in enumerate(self.y):
                 validation.no_gaps(y[:, None], f"{names[1]}[{i}]", None)
@@ -161,7 +162,7 @@ class Sequences(Inputs):
         return self._grouped(np.flatnonzero(self.counts), batch_size, rng)
 
     def batch(self, rows: Int) -> Batch:
-        x, y = _side_by_side(self.x, rows), _side_by_side(self.y, rows)
+        x, y = side_by_side(self.x, rows), side_by_side(self.y, rows)
         lengths = _or_none(self.lengths[rows])
         weights = with_class_weights(self.outputs, y, self.user_weights(rows, y), self.dtype)
         total = total_weight(self.outputs, y, weights, self.target_lengths(lengths))
@@ -177,7 +178,8 @@ class Sequences(Inputs):
             return None
         if isinstance(self.weights, np.ndarray) and self.weights.ndim == 1:
             return np.broadcast_to(self.weights[rows], y.shape[:2])
-        return _side_by_side(self.weights, rows)
+        weights: Real = side_by_side(self.weights, rows)
+        return weights
 
     def _counts(self, i: int) -> bool:
         """Whether a sequence has a target of a weight that is not 0."""
@@ -188,7 +190,7 @@ class Sequences(Inputs):
 def _input_rows(X: Any, inputs: Input, pattern: Pattern, dtype: np.dtype[Any], name: str) -> Rows:
     X = validation.listed(X, name)
     if pattern.one_input:
-        array = inputs.array(X, name, dtype, ("N",), ("N", 1))
+        array: Real | Int = inputs.array(X, name, dtype, ("N",), ("N", 1))
         n_axes = 2 if isinstance(inputs, Tokens) else 3
         return array if array.ndim == n_axes else array[:, None]
     if isinstance(X, np.ndarray) and X.dtype != object and X.ndim > 1:
@@ -226,7 +228,7 @@ def _weight_rows(weights: Any, y: Rows, pattern: Pattern, dtype: np.dtype[Any], 
     ]
 
 
-def _lengths(rows: Rows) -> Int:
+def lengths_of(rows: Rows) -> Int:
     if isinstance(rows, np.ndarray):
         return np.full(len(rows), rows.shape[1], dtype=np.int64)
     return np.array([len(row) for row in rows], dtype=np.int64)
@@ -236,7 +238,7 @@ def _or_none(lengths: Int) -> Int | None:
     return None if lengths.min() == lengths.max() else lengths
 
 
-def _side_by_side(data: Rows, rows: Int) -> Any:
+def side_by_side(data: Rows, rows: Int) -> Any:
     """Some of the sequences as (T, B, ·): (B, T, ·) in memory, and what the system hands out as zeros beyond the ends.
 
     So the cost follows the sum of the lengths.

@@ -8,8 +8,9 @@ from typing import Any
 
 from elman import backends, io, validation
 from elman.models import SequenceModel
+from elman.seq2seq import Seq2Seq
 
-KINDS = {"SequenceModel": SequenceModel}
+KINDS = {"SequenceModel": SequenceModel, "Seq2Seq": Seq2Seq}
 
 
 def load(path: str | Path, *, backend: str | None = None) -> Any:
@@ -23,7 +24,7 @@ def load(path: str | Path, *, backend: str | None = None) -> Any:
 
     Returns
     -------
-    SequenceModel
+    SequenceModel or Seq2Seq
 
     Raises
     ------

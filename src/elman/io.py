@@ -106,14 +106,18 @@ def refusing(path: Path) -> Iterator[None]:
         raise ValueError(f"{path} is not an elman model: {error}") from error
 
 
-def check_size(state: Mapping[str, Real], n_inputs: int, n_outputs: int, **config: Any) -> None:
-    """Refuse a configuration of a larger model than the file holds, before memory is allocated for it."""
+def stack_size(n_inputs: int, **config: Any) -> tuple[int, int]:
+    """The number of parameters of a stack of layers, and of its outputs."""
     hidden = validation.positive_int(config["hidden_size"], "hidden_size")
     layers = validation.positive_int(config["num_layers"], "num_layers")
     directions = 2 if validation.flag(config["bidirectional"], "bidirectional") else 1
     n_states = directions * hidden
     upper = (layers - 1) * directions * hidden * (n_states + hidden + 1)
-    expected = directions * hidden * (n_inputs + hidden + 1) + upper + n_outputs * (n_states + 1)
+    return directions * hidden * (n_inputs + hidden + 1) + upper, n_states
+
+
+def check_size(state: Mapping[str, Real], expected: int) -> None:
+    """Refuse a configuration of a larger model than the file holds, before memory is allocated for it."""
     actual = sum(array.size for array in state.values())
     if expected != actual:
         raise ValueError(f"its configuration stands for {expected} parameters, it holds {actual}")

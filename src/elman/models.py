@@ -96,6 +96,7 @@ class SequenceModel(Model):
     ) -> None:
         self.inputs = validation.kind(inputs, "inputs", (Tokens, Features))
         self.outputs = validation.kind(outputs, "outputs", (Categories, Binary, Reals))
+        self._predicted, self._metric = self.outputs, self.outputs.metric
         self.pattern = validation.choice(pattern, "pattern", PATTERNS)
         self._traits = PATTERNS[self.pattern]
         self._feeds_back = self._traits == (True, False)
@@ -562,7 +563,8 @@ class SequenceModel(Model):
         """The model that `_config` described. What is wrong is an error of any kind."""
         inputs, outputs = kind_in_file(config, "inputs", INPUTS), kind_in_file(config, "outputs", OUTPUTS)
         validation.choice(config["pattern"], "pattern", PATTERNS)
-        io.check_size(state, input_size(inputs, outputs, config["pattern"]), outputs.n, **config)
+        layers, width = io.stack_size(input_size(inputs, outputs, config["pattern"]), **config)
+        io.check_size(state, layers + outputs.n * (width + 1))
         model = cls(inputs, outputs, backend=backend, seed=0, **config)
         model.load_state_dict(state)
         return model
@@ -644,7 +646,7 @@ class SequenceModel(Model):
             h = self._last(h_n)
             d_h, d_h_n = np.empty_like(h), np.zeros_like(h_n)
         else:
-            lease = rnn._pool.lease(1, *batch.x.shape[:2], rnn._n_outputs)
+            lease = rnn._pool.lease(1, batch.x.shape[0], batch.x.shape[1], rnn._n_outputs)
             h, d_h = tape.outputs[-1], lease.arrays[0]
             d_y, n_skipped = d_h, len(batch.x) - len(batch.y)
             if n_skipped:

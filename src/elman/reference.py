@@ -23,6 +23,7 @@ from elman.models import SequenceModel as _SequenceModel
 from elman.nonlinearities import activation
 from elman.optimizers import SGD, Adagrad, Adam, AdamW
 from elman.rnn import RNN as _RNN
+from elman.seq2seq import Seq2Seq as _Seq2Seq
 from elman.training import Callback, EarlyStopping, History
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Features",
     "History",
     "Reals",
+    "Seq2Seq",
     "SequenceModel",
     "Tokens",
     "activation",
@@ -61,6 +63,11 @@ class SequenceModel(_SequenceModel):
     _default_backend = "numpy"
 
 
+class Seq2Seq(_Seq2Seq):
+    __doc__ = _Seq2Seq.__doc__
+    _default_backend = "numpy"
+
+
 def load(path: str | Path, *, backend: str | None = None) -> Any:
     """Read a model, like `elman.load`, to run on NumPy unless it is given another backend."""
-    return load_as({"SequenceModel": SequenceModel}, path, backend)
+    return load_as({"SequenceModel": SequenceModel, "Seq2Seq": Seq2Seq}, path, backend)

@@ -94,7 +94,7 @@ class EarlyStopping(Callback):
     Parameters
     ----------
     monitor : str
-        A name in the history. Accuracies and R² should rise, everything else should fall.
+        A name in the history. Losses should fall, everything else should rise.
     patience : int
         After how many epochs in a row that were no better to stop.
     min_delta : float
@@ -118,7 +118,8 @@ class EarlyStopping(Callback):
         self._reset()
 
     def _reset(self) -> None:
-        self._best, self._waited, self._parameters = -np.inf, 0, np.zeros(0)
+        self._best, self._waited = -np.inf, 0
+        self._parameters: Real = np.zeros(0)  # the best ones
 
     def on_start(self, training: Training) -> None:
         validation.choice(self.monitor, "monitor", training.history)
@@ -126,7 +127,7 @@ class EarlyStopping(Callback):
             self._reset()
 
     def on_epoch(self, training: Training) -> None:
-        sign = 1 if self.monitor.endswith(("accuracy", "r2")) else -1
+        sign = -1 if self.monitor.endswith("loss") else 1
         value = sign * training.history[self.monitor][-1]
         if value > self._best + self.min_delta:
             self._best, self._waited = value, 0
@@ -150,7 +151,10 @@ class EarlyStopping(Callback):
 
 class _FunctionCallback(Callback):
     def __init__(self, function: Function) -> None:
-        self.on_epoch = function  # type: ignore[method-assign]
+        self._function = function
+
+    def on_epoch(self, training: Training) -> None:
+        self._function(training)
 
 
 class Data(Protocol):
@@ -263,7 +267,7 @@ class Training:
         self.model: Model = model
         self.optimizer = optimizer
         self.epochs, self.epoch, self.steps, self.loss = epochs, 0, 0, np.nan
-        names = ["loss"] if held_out is None else ["loss", "val_loss", f"val_{model.outputs.metric}"]
+        names = ["loss"] if held_out is None else ["loss", "val_loss", f"val_{model._metric}"]
         self.history = History({name: [] for name in names})
         self._trainable: Trainable = model
         self._data, self._held_out = data, held_out
@@ -273,7 +277,8 @@ class Training:
         self._lr = optimizer.lr  # what the schedule multiplies
         self._is_stopped = False
         # Where it stands in the epoch: the next batch, the next window of it and the state that this begins with
-        self._batch, self._window, self._state = 0, 0, None if tbptt is None else np.zeros(0)
+        self._batch, self._window = 0, 0
+        self._state: Real | None = None
         self._sums = (0.0, 0.0)  # of weight times loss, and of weights
         self._order = model._shuffle_rng.bit_generator.state  # that the epoch's batches were drawn with
 

@@ -438,10 +438,10 @@ def weights(value: Any, name: str, dtype: np.dtype[Any], *shapes: Shape) -> Real
 
 
 def class_weights(value: Any, n: int) -> NDArray[np.float64]:
-    array = weights(value, "class_weights", _FLOAT64, (n,))
+    array = np.array(weights(value, "class_weights", _FLOAT64, (n,)), dtype=np.float64)
     if not array.all():
         raise ValueError(f"class_weights must be above 0, got {array.tolist()}")
-    return array.copy()
+    return array
 
 
 def any_weight(total: float, name: str, is_weighted: bool) -> None:
@@ -469,6 +469,13 @@ def sequences(value: Any, name: str, check: Callable[[Any, str], T]) -> list[T]:
     return [check(item, f"{name}[{i}]") for i, item in enumerate(value)]
 
 
+def token_sequence(value: Any, name: str, n: int) -> Int:
+    """Tokens (T,) from 0 to n - 1, which may be none."""
+    array = _as_int64(_as_array(value, name), name)
+    _check_shape(array.shape, name, (("T",),), allow_empty=True)
+    return tokens(array, name, n, ("T",)) if array.size else array
+
+
 def same_number(n: int, expected: int, name: str, expected_name: str) -> None:
     if n != expected:
         raise ValueError(f"{name} must have as many sequences as {expected_name}, {expected}, got {n}")
@@ -482,7 +489,7 @@ def same_lengths(lengths: Int, expected: Int, name: str, expected_name: str) -> 
         )
 
 
-def no_gaps(y: Int, name: str, row_lengths: Int | None) -> None:
+def no_gaps(y: Real | Int, name: str, row_lengths: Int | None) -> None:
     """Categories (T, B) that are fed back: a target must not follow a step without one."""
     is_gap = (y[:-1] < 0) & (y[1:] >= 0)
     if row_lengths is not None:
