@@ -63,11 +63,23 @@ typedef struct {
     void *d_bias;           /* (O,): added to, or NULL */
 } elman_readout;
 
+/* How a pass divides its work (plan.h), for whoever asks. */
+typedef struct {
+    size_t threads, shards, parts, rows; /* shards of a direction, the parts and the rows of each */
+    size_t panels, width, tiles,
+        height;                    /* of a part's product with weight_hh: panels, their vectors; tiles, their rows */
+    size_t is_packed, block_steps; /* of a backward pass: steps between sums of gradients */
+    size_t vector_reals;
+    double cycles; /* of a step's products with weight_hh, by the cost model */
+} elman_plan;
+
 /* One table for each instruction set and dtype. n: number of values. Where an int is returned: 0, or -1 if there is no
  * memory for scratch; nothing was written then. */
 typedef struct {
     int (*forward)(const elman_layer *);
     int (*backward)(const elman_layer *);
+    /* with that many parts, 0 for the best number; -1 where there are too few threads */
+    int (*plan)(const elman_layer *, int is_backward, size_t parts, elman_plan *);
     int (*readout)(const elman_readout *);
     int (*readout_loss)(const elman_readout *, double *loss);
     int (*clip_norm)(size_t n, void *gradient, double max_norm, double *norm);

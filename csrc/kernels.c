@@ -7,6 +7,7 @@
 const elman_kernels ELMAN_TABLE = {
     .forward = forward,
     .backward = backward,
+    .plan = plan,
     .readout = readout,
     .readout_loss = readout_loss,
     .clip_norm = clip_norm,

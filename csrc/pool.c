@@ -26,6 +26,7 @@
 
 #define MAX_THREADS 256
 #define SPIN_NANOSECONDS 20000
+#define POLLS 1000 /* of a meeting, before it yields: about a microsecond */
 
 static struct {
     elman_task *task;
@@ -105,12 +106,12 @@ static void *worker(void *number) {
 }
 
 /* Start workers until there are n; fewer where the system refuses. */
-static void start_workers(int n) {
+static void start_workers(size_t n) {
     pthread_attr_t detached;
     pthread_attr_init(&detached);
     pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&detached, 1 << 20);
-    for (pthread_t thread; n_workers < n; n_workers++)
+    for (pthread_t thread; (size_t)n_workers < n; n_workers++)
         if (pthread_create(&thread, &detached, worker, (void *)(intptr_t)n_workers)) break;
     pthread_attr_destroy(&detached);
 }
@@ -119,10 +120,9 @@ static void run_alone(elman_task *task, void *context, size_t n) {
     for (size_t i = 0; i < n; i++) task(context, i);
 }
 
-static void run_with_helpers(elman_task *task, void *context, size_t n, int threads) {
-    start_workers(threads - 1);
+static void run_with_helpers(elman_task *task, void *context, size_t n, size_t threads) {
     job.task = task, job.context = context, job.n = (uint32_t)n;
-    atomic_store(&helpers, threads - 1);
+    atomic_store(&helpers, (int)threads - 1);
     atomic_store(&unfinished, (unsigned)n);
     uint_fast64_t generation = (atomic_load(&claims) >> 32) + 1;
     atomic_store(&claims, generation << 32 | n);
@@ -139,18 +139,41 @@ static void run_with_helpers(elman_task *task, void *context, size_t n, int thre
             sched_yield();
 }
 
-void elman_run(elman_task *task, void *context, size_t n, int threads) {
+void elman_run(elman_task *task, void *context, size_t n, size_t threads) {
     uint64_t before = flush_subnormals();
-    int most = atomic_load(&limit);
+    size_t most = (size_t)atomic_load(&limit);
     if (threads > most) threads = most;
-    if ((size_t)threads > n) threads = (int)n;
+    if (threads > n) threads = n;
     if (threads > 1 && n < UINT32_MAX && pthread_mutex_trylock(&busy) == 0) {
+        start_workers(threads - 1);
         run_with_helpers(task, context, n, threads);
         pthread_mutex_unlock(&busy);
     } else {
         run_alone(task, context, n);
     }
     restore_subnormals(before);
+}
+
+/* Nobody leaves a task before all have come to its first meeting: so each of n threads claims one. */
+int elman_run_team(elman_task *task, void *context, size_t n) {
+    if (n < 2 || n > (size_t)atomic_load(&limit) || pthread_mutex_trylock(&busy)) return 0;
+    start_workers(n - 1);
+    const int is_complete = (size_t)n_workers >= n - 1;
+    if (is_complete) {
+        uint64_t before = flush_subnormals();
+        run_with_helpers(task, context, n, n);
+        restore_subnormals(before);
+    }
+    pthread_mutex_unlock(&busy);
+    return is_complete;
+}
+
+/* A meeting takes a fraction of a microsecond if all have a core. Where they have not, give this one to who is missing,
+ * and soon: on a busy machine each step would wait that long. */
+void elman_meet(size_t *come, size_t expected) {
+    if (__atomic_add_fetch(come, 1, __ATOMIC_ACQ_REL) == expected) return;
+    for (int polls = 0; __atomic_load_n(come, __ATOMIC_ACQUIRE) < expected; polls++)
+        if (polls >= POLLS) sched_yield();
 }
 
 void elman_set_num_threads(int n) { atomic_store(&limit, n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : n); }

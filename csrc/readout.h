@@ -137,10 +137,10 @@ static void readout_gradient(void *context, size_t i) { outer_sum_task(&((const 
 static int run_readout(const elman_readout *r, double *loss) {
     const size_t rows = r->T * r->B, tasks = ceil_div(rows, MAX_ROWS), widest = larger(r->K, r->O);
     const int gradient = loss && r->d_h.data;
-    const int threads = threads_for(2.0 * (double)rows * (double)r->K * (double)r->O * (gradient ? 3 : 1));
+    const size_t threads = threads_for(2.0 * (double)rows * (double)r->K * (double)r->O * (gradient ? 3 : 1));
     readout_pass p = {.readout = r, .extent = {r->T, r->B, r->lengths, 0, r->T}};
-    p.weight = matrix_for(r->K, r->O, rows, mode_for(rows));
-    p.transposed = matrix_for(r->O, r->K, rows, gradient ? PACKED : DIRECT);
+    p.weight = matrix_for(r->K, r->O, rows, 1, mode_for(rows));
+    p.transposed = matrix_for(r->O, r->K, rows, 1, gradient ? PACKED : DIRECT);
     const size_t reals = scratch_size(&p.weight) + scratch_size(&p.transposed) + ceil_div(widest, VL) * VL;
     real *const scratch = elman_lease(reals * sizeof(real) + tasks * sizeof(double));
     if (!scratch) return -1;

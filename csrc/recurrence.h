@@ -1,37 +1,81 @@
 /* A layer over a sequence: forward, and back-propagation through time.
  *
  * Both passes divide the batch into shards, each of which runs through all time steps by itself (directions and rows
- * are independent, so nothing waits for another thread). Then, backward, the parameters' gradients and d_x, whose terms
- * are known by now, are further independent tasks.
+ * are independent, so nothing waits for another thread). Where there are fewer rows than would keep the threads busy, a
+ * shard's threads share the columns of H and meet after each step. Then, backward, the parameters' gradients and d_x,
+ * whose terms are known by now, are further independent tasks.
  */
 #ifndef ELMAN_RECURRENCE_H
 #define ELMAN_RECURRENCE_H
 
 #include "activations.h"
+#include "pool.h"
 #include "rows.h"
 
 typedef struct {
     const elman_layer *layer;
     extent extent;
-    size_t shards; /* of a direction */
+    size_t shards, parts;
     int is_backward;
     matrix ih[2], hh[2]; /* forward: the weights; backward: their transposes, ih[0] for both directions, (D * H, I) */
     const real *zeros;   /* as many as the widest row */
-    real *masked;        /* forward: (D, B, H), rows' states times their masks */
+    real *masked;        /* forward: (parts, D, B, H), rows' states times their masks */
+    size_t *come;        /* (D, shards), a cache line each: to the meetings of a shard's threads */
     outer_sum sums[4];   /* backward: the parameters' gradients, ... */
     size_t n_sums, sum_tasks;
 } pass;
 
-/* Rows first, first + stride, ... of the batch, in direction d. */
+static pass pass_over(const elman_layer *l, size_t threads) {
+    const sharing s = best_sharing(l, threads);
+    return (pass){.layer = l, .extent = {l->T, l->B, l->lengths, 0, l->T}, .shards = s.shards, .parts = s.parts};
+}
+
+/* Rows first, first + stride, ... of the batch, in direction d, and one thread's panels of its matrices. */
 typedef struct {
-    size_t d, first, stride, count;
+    size_t d, first, stride, count, part;
+    matrix ih, hh;
+    panel own; /* its columns of H */
+    size_t *come, met;
 } shard;
 
+static matrix share(const matrix *b, size_t part, size_t parts) {
+    matrix own = *b;
+    own.from = b->panels / parts * part, own.to = b->panels / parts * (part + 1);
+    return own;
+}
+
 static shard shard_of(const pass *p, size_t i) {
-    size_t B = p->extent.B, s = i % p->shards;
-    if (p->extent.lengths) /* dealt like cards, since rows in the order of their lengths are common */
-        return (shard){i / p->shards, s, p->shards, (B - s + p->shards - 1) / p->shards};
-    return (shard){i / p->shards, part(B, p->shards, s), 1, part(B, p->shards, s + 1) - part(B, p->shards, s)};
+    const size_t d = i / (p->shards * p->parts), n = i / p->parts % p->shards, B = p->extent.B;
+    shard s = {.d = d, .part = i % p->parts, .come = p->come + i / p->parts * (64 / sizeof(size_t))};
+    if (p->extent.lengths) { /* dealt like cards, since rows in the order of their lengths are common */
+        s.first = n, s.stride = p->shards, s.count = (B - n + p->shards - 1) / p->shards;
+    } else {
+        s.first = part(B, p->shards, n), s.stride = 1, s.count = part(B, p->shards, n + 1) - s.first;
+    }
+    s.hh = share(&p->hh[d], s.part, p->parts);
+    s.own = panels_between(&s.hh, s.hh.from, s.hh.to);
+    if (!p->is_backward) s.ih = share(&p->ih[d], s.part, p->parts);
+    return s;
+}
+
+/* Wait until all parts of a shard have come here. */
+INLINE void meet(const pass *p, shard *s) {
+    if (p->parts > 1) elman_meet(s->come, s->met += p->parts);
+}
+
+/* Of p->come, in reals. */
+static size_t come_size(const pass *p) { return p->parts > 1 ? p->layer->D * p->shards * 64 / sizeof(real) : 0; }
+
+/* Run a task for every shard's every part. */
+static void run_shards(pass *p, elman_task *task, size_t threads) {
+    const size_t shards = p->layer->D * p->shards, parts = p->parts;
+    if (parts > 1) {
+        memset(p->come, 0, shards * 64);
+        if (elman_run_team(task, p, shards * parts)) return;
+        p->parts = 1; /* the other threads are not to be had now */
+    }
+    elman_run(task, p, shards, threads);
+    p->parts = parts;
 }
 
 INLINE int backwards(const elman_layer *l, size_t d) { return d == 1 || l->reverse; }
@@ -50,30 +94,23 @@ static source states_before(const elman_layer *l, size_t d) {
                     .width = l->H};
 }
 
-static void plan_shards(pass *p, const elman_layer *l, int threads) {
-    p->layer = l;
-    p->extent = (extent){l->T, l->B, l->lengths, 0, l->T};
-    p->shards = smaller(l->B, ceil_div((size_t)threads, l->D));
-    p->shards = larger(p->shards, ceil_div(l->B, MAX_ROWS));
-}
-
 /* A few steps, as many as MAX_ROWS allows: all their inputs' part in one product, then step by step the recurrence. */
-static void forward_block(const pass *p, shard s, size_t begin, size_t end) {
+static void forward_block(const pass *p, shard *s, size_t begin, size_t end) {
     const elman_layer *l = p->layer;
-    const source before = states_before(l, s.d);
-    const elman_rows y_rows = columns_from(l->y, s.d * l->H);
-    const real *bias = l->bias ? (const real *)l->bias + s.d * l->H : p->zeros;
+    const source before = states_before(l, s->d);
+    const elman_rows y_rows = columns_from(l->y, s->d * l->H);
+    const real *bias = l->bias ? (const real *)l->bias + s->d * l->H : p->zeros;
     const real *x[MAX_ROWS], *h[MAX_ROWS], *init[MAX_ROWS];
     real *y[MAX_ROWS];
     size_t b[MAX_ROWS], ends[MAX_ROWS], n = 0;
     for (size_t step = begin; step < end; step++) {
-        size_t t = time_of(&p->extent, step, backwards(l, s.d));
-        for (size_t i = 0; i < s.count; i++) {
-            size_t row = s.first + i * s.stride;
+        size_t t = time_of(&p->extent, step, backwards(l, s->d));
+        for (size_t i = 0; i < s->count; i++) {
+            size_t row = s->first + i * s->stride;
             if (t >= length_of(&p->extent, row)) continue;
             b[n] = row, init[n] = bias, y[n] = at(&y_rows, t, row), h[n] = row_of(&before, &p->extent, t, row);
             if (l->has_tokens)
-                x[n] = (const real *)l->weight_ih + (s.d * l->I + (size_t)token_at(&l->x, t, row)) * l->H;
+                x[n] = (const real *)l->weight_ih + (s->d * l->I + (size_t)token_at(&l->x, t, row)) * l->H;
             else
                 x[n] = at(&l->x, t, row);
             n++;
@@ -81,28 +118,32 @@ static void forward_block(const pass *p, shard s, size_t begin, size_t end) {
         ends[step - begin] = n;
     }
     if (l->has_tokens)
-        for (size_t i = 0; i < n; i++) add_row(y[i], x[i], bias, l->H);
+        for (size_t i = 0, j = s->own.column; i < n; i++) add_row(y[i] + j, x[i] + j, bias + j, s->own.columns);
     else
-        gemm(&p->ih[s.d], n, x, init, y, NULL);
+        gemm(&s->ih, n, x, init, y, NULL);
+    meet(p, s);
     const epilogue activate = {.apply = APPLY[l->activation]};
     for (size_t i = 0, from = 0; i < end - begin; from = ends[i++]) {
         if (l->mask)
             for (size_t k = from; k < ends[i]; k++) {
-                real *masked = state(l, p->masked, s.d, b[k]);
-                multiply_row(masked, h[k], state(l, l->mask, s.d, b[k]), l->H);
+                real *masked = state(l, p->masked, s->part * l->D + s->d, b[k]);
+                multiply_row(masked, h[k], state(l, l->mask, s->d, b[k]), l->H);
                 h[k] = masked;
             }
-        gemm(&p->hh[s.d], ends[i] - from, h + from, (const real *const *)y + from, y + from, &activate);
+        if (p->parts > 1)
+            for (size_t k = from; k < ends[i]; k++) prefetch_row(h[k], l->H);
+        gemm(&s->hh, ends[i] - from, h + from, (const real *const *)y + from, y + from, &activate);
+        meet(p, s);
     }
 }
 
 static void forward_shard(void *context, size_t i) {
     const pass *p = context;
     const elman_layer *l = p->layer;
-    const shard s = shard_of(p, i);
+    shard s = shard_of(p, i);
     const size_t steps = MAX_ROWS / s.count;
-    for (size_t begin = 0; begin < l->T; begin += steps) forward_block(p, s, begin, smaller(begin + steps, l->T));
-    for (size_t k = 0; l->h_n && k < s.count; k++) {
+    for (size_t begin = 0; begin < l->T; begin += steps) forward_block(p, &s, begin, smaller(begin + steps, l->T));
+    for (size_t k = 0; l->h_n && s.part == 0 && k < s.count; k++) {
         size_t b = s.first + k * s.stride, length = length_of(&p->extent, b);
         const elman_rows y = columns_from(l->y, s.d * l->H);
         const real *last = length ? at(&y, backwards(l, s.d) ? 0 : length - 1, b) : state(l, l->h_0, s.d, b);
@@ -112,70 +153,75 @@ static void forward_shard(void *context, size_t i) {
 
 /* One step back: delta = (d_y + mask * (weight_hh delta[next])) f'(y), at a row's last step with d_h_n for the product.
  * The product stands alone, so that a pass cut in two, d_h_0 of one being d_h_n of the other, gives the same bits. */
-static void backward_step(const pass *p, shard s, size_t t) {
+static void backward_step(const pass *p, shard *s, size_t t) {
     const elman_layer *l = p->layer;
-    const elman_rows d_y_rows = columns_from(l->d_y, s.d * l->H), y_rows = columns_from(l->y, s.d * l->H);
-    const elman_rows deltas = columns_from(l->delta, s.d * l->H);
+    const elman_rows d_y_rows = columns_from(l->d_y, s->d * l->H), y_rows = columns_from(l->y, s->d * l->H);
+    const elman_rows deltas = columns_from(l->delta, s->d * l->H);
+    const size_t j = s->own.column, columns = s->own.columns;
     const real *next[MAX_ROWS], *init[MAX_ROWS], *d_y[MAX_ROWS], *y[MAX_ROWS], *mask[MAX_ROWS];
     real *delta[MAX_ROWS];
     epilogue e = {.apply = GRADIENT[l->activation], .y = y, .d_y = d_y};
-    const int back = backwards(l, s.d);
+    const int back = backwards(l, s->d);
     size_t n = 0;
-    for (size_t i = 0; i < s.count; i++) {
-        size_t b = s.first + i * s.stride, length = length_of(&p->extent, b);
+    for (size_t i = 0; i < s->count; i++) {
+        size_t b = s->first + i * s->stride, length = length_of(&p->extent, b);
         if (t >= length) continue;
         if (t != (back ? length - 1 : 0)) {
-            prefetch_row(at(&y_rows, back ? t + 1 : t - 1, b), l->H);
-            if (l->d_y.data) prefetch_row(at(&d_y_rows, back ? t + 1 : t - 1, b), l->H);
+            prefetch_row(at(&y_rows, back ? t + 1 : t - 1, b) + j, columns);
+            if (l->d_y.data) prefetch_row(at(&d_y_rows, back ? t + 1 : t - 1, b) + j, columns);
         }
         d_y[n] = l->d_y.data ? at(&d_y_rows, t, b) : p->zeros;
         delta[n] = at(&deltas, t, b);
         y[n] = at(&y_rows, t, b);
         if (t == (back ? 0 : length - 1)) {
-            add_row(delta[n], l->d_h_n ? state(l, l->d_h_n, s.d, b) : NULL, NULL, l->H);
-            e.apply(&e, n, 1, 0, l->H, delta + n);
+            add_row(delta[n] + j, l->d_h_n ? state(l, l->d_h_n, s->d, b) + j : NULL, NULL, columns);
+            e.apply(&e, n, 1, j, columns, delta + n);
         } else {
             next[n] = at(&deltas, back ? t - 1 : t + 1, b);
-            mask[n] = l->mask ? state(l, l->mask, s.d, b) : NULL;
+            mask[n] = l->mask ? state(l, l->mask, s->d, b) : NULL;
             init[n++] = p->zeros;
         }
     }
     e.mask = l->mask ? mask : NULL;
-    gemm(&p->hh[s.d], n, next, init, delta, &e);
+    if (p->parts > 1)
+        for (size_t k = 0; k < n; k++) prefetch_row(next[k], l->H);
+    gemm(&s->hh, n, next, init, delta, &e);
+    meet(p, s);
 }
 
 /* What reaches the initial states: mask * (weight_hh delta[first step]), or for a row of no steps d_h_n. */
-static void initial_gradient(const pass *p, shard s) {
+static void initial_gradient(const pass *p, const shard *s) {
     const elman_layer *l = p->layer;
-    const elman_rows deltas = columns_from(l->delta, s.d * l->H);
+    const elman_rows deltas = columns_from(l->delta, s->d * l->H);
+    const size_t j = s->own.column, columns = s->own.columns;
     const real *first[MAX_ROWS], *init[MAX_ROWS];
     real *d_h_0[MAX_ROWS];
     size_t n = 0;
-    for (size_t i = 0; i < s.count; i++) {
-        size_t b = s.first + i * s.stride, length = length_of(&p->extent, b);
-        d_h_0[n] = state(l, l->d_h_0, s.d, b);
+    for (size_t i = 0; i < s->count; i++) {
+        size_t b = s->first + i * s->stride, length = length_of(&p->extent, b);
+        d_h_0[n] = state(l, l->d_h_0, s->d, b);
         if (length == 0) {
-            add_row(d_h_0[n], l->d_h_n ? state(l, l->d_h_n, s.d, b) : NULL, NULL, l->H);
+            add_row(d_h_0[n] + j, l->d_h_n ? state(l, l->d_h_n, s->d, b) + j : NULL, NULL, columns);
             continue;
         }
-        first[n] = at(&deltas, backwards(l, s.d) ? length - 1 : 0, b);
+        first[n] = at(&deltas, backwards(l, s->d) ? length - 1 : 0, b);
         init[n++] = p->zeros;
     }
-    gemm(&p->hh[s.d], n, first, init, d_h_0, NULL);
-    for (size_t i = 0; l->mask && i < s.count; i++) {
-        size_t b = s.first + i * s.stride;
-        real *row = state(l, l->d_h_0, s.d, b);
-        if (length_of(&p->extent, b)) multiply_row(row, row, state(l, l->mask, s.d, b), l->H);
+    gemm(&s->hh, n, first, init, d_h_0, NULL);
+    for (size_t i = 0; l->mask && i < s->count; i++) {
+        size_t b = s->first + i * s->stride;
+        real *row = state(l, l->d_h_0, s->d, b) + j;
+        if (length_of(&p->extent, b)) multiply_row(row, row, state(l, l->mask, s->d, b) + j, columns);
     }
 }
 
 static void backward_shard(void *context, size_t i) {
     const pass *p = context;
     const elman_layer *l = p->layer;
-    const shard s = shard_of(p, i);
+    shard s = shard_of(p, i);
     for (size_t step = p->extent.to; step-- > p->extent.from;)
-        backward_step(p, s, time_of(&p->extent, step, backwards(l, s.d)));
-    if (p->extent.from == 0) initial_gradient(p, s);
+        backward_step(p, &s, time_of(&p->extent, step, backwards(l, s.d)));
+    if (p->extent.from == 0) initial_gradient(p, &s);
 }
 
 /* d_x for MAX_ROWS places of (T, B): one chain over the units of both directions. */
@@ -199,7 +245,7 @@ static void sum_task(void *context, size_t i) {
     outer_sum_task(s, i);
 }
 
-static void plan_sums(pass *p, int threads) {
+static void plan_sums(pass *p, size_t threads) {
     const elman_layer *l = p->layer;
     for (size_t d = 0; d < l->D; d++) {
         const elman_rows delta = columns_from(l->delta, d * l->H);
@@ -240,17 +286,16 @@ static void pack_ih(void *context, size_t i) {
 
 static int forward(const elman_layer *l) {
     const size_t rows = l->T * l->B;
-    const double operations = 2.0 * (double)(rows * l->D * l->H) * (double)(l->H + (l->has_tokens ? 1 : l->I));
-    const int threads = threads_for(operations);
-    pass p = {0};
-    plan_shards(&p, l, threads);
+    const size_t threads = forward_threads(l);
+    pass p = pass_over(l, threads);
     const size_t shard_rows = ceil_div(l->B, p.shards);
-    const matrix hh = matrix_for(l->H, l->H, shard_rows, mode_for(rows));
-    const matrix ih = matrix_for(l->I, l->H, shard_rows * l->T, l->has_tokens ? DIRECT : mode_for(rows));
-    const size_t masked = l->mask ? l->D * l->B * l->H : 0;
-    const size_t size = l->D * (scratch_size(&hh) + scratch_size(&ih)) + l->H + masked;
-    real *const scratch = elman_lease(size * sizeof(real)), *free = scratch;
+    const matrix hh = matrix_for(l->H, l->H, shard_rows, p.parts, mode_for(rows));
+    const matrix ih = matrix_for(l->I, l->H, shard_rows * l->T, p.parts, l->has_tokens ? DIRECT : mode_for(rows));
+    const size_t masked = l->mask ? p.parts * l->D * l->B * l->H : 0;
+    const size_t size = l->D * (scratch_size(&hh) + scratch_size(&ih)) + l->H + masked + come_size(&p);
+    real *const scratch = elman_lease(size * sizeof(real)), *free = scratch + come_size(&p);
     if (!scratch) return -1;
+    p.come = (size_t *)scratch;
     for (size_t d = 0; d < l->D; d++) {
         p.hh[d] = hh, p.ih[d] = ih;
         free = place(&p.hh[d], (const real *)l->weight_hh + d * l->H * l->H, free);
@@ -260,7 +305,7 @@ static int forward(const elman_layer *l) {
     p.masked = free + l->H;
     if (hh.mode == PACKED) elman_run(pack_hh, &p, l->D * hh.panels, threads);
     if (ih.mode == PACKED) elman_run(pack_ih, &p, l->D * ih.panels, threads);
-    elman_run(forward_shard, &p, l->D * p.shards, threads);
+    run_shards(&p, forward_shard, threads);
     elman_return(scratch);
     return 0;
 }
@@ -274,16 +319,18 @@ static size_t block_steps(const elman_layer *l) {
 
 static int backward(const elman_layer *l) {
     const size_t rows = l->T * l->B, widest = larger(l->H, l->I);
-    const double operations = 2.0 * (double)(rows * l->D * l->H) * (double)(2 * l->H + l->I);
-    const int threads = threads_for(operations), wants_d_x = l->d_x.data != NULL;
-    pass p = {.is_backward = 1};
-    plan_shards(&p, l, threads);
+    const size_t threads = backward_threads(l);
+    const int wants_d_x = l->d_x.data != NULL;
+    pass p = pass_over(l, threads);
+    p.is_backward = 1;
     plan_sums(&p, threads);
-    const matrix hh = matrix_for(l->H, l->H, ceil_div(l->B, p.shards), PACKED);
-    p.ih[0] = matrix_for(l->D * l->H, l->I, rows, wants_d_x ? PACKED : DIRECT);
-    real *const scratch = elman_lease((l->D * scratch_size(&hh) + scratch_size(&p.ih[0]) + widest) * sizeof(real));
+    const matrix hh = matrix_for(l->H, l->H, ceil_div(l->B, p.shards), p.parts, PACKED);
+    p.ih[0] = matrix_for(l->D * l->H, l->I, rows, 1, wants_d_x ? PACKED : DIRECT);
+    const size_t size = l->D * scratch_size(&hh) + scratch_size(&p.ih[0]) + widest + come_size(&p);
+    real *const scratch = elman_lease(size * sizeof(real));
     if (!scratch) return -1;
-    real *free = place(&p.ih[0], NULL, scratch);
+    p.come = (size_t *)scratch;
+    real *free = place(&p.ih[0], NULL, scratch + come_size(&p));
     for (size_t d = 0; d < l->D; d++) p.hh[d] = hh, free = place(&p.hh[d], NULL, free);
     p.zeros = memset(free, 0, widest * sizeof(real));
     elman_run(pack_hh, &p, l->D * hh.panels, threads);
@@ -291,11 +338,33 @@ static int backward(const elman_layer *l) {
     const size_t block = block_steps(l);
     for (size_t to = l->T; to > 0; to = p.extent.from) {
         p.extent.to = to, p.extent.from = to - smaller(block, to);
-        elman_run(backward_shard, &p, l->D * p.shards, threads);
+        run_shards(&p, backward_shard, threads);
         elman_run(sum_task, &p, p.sum_tasks, threads);
     }
     if (wants_d_x) elman_run(input_gradient, &p, ceil_div(rows, MAX_ROWS), threads);
     elman_return(scratch);
+    return 0;
+}
+
+static int plan(const elman_layer *l, int is_backward, size_t parts, elman_plan *out) {
+    const size_t threads = is_backward ? backward_threads(l) : forward_threads(l);
+    const sharing s = parts ? sharing_with(l, threads, parts) : best_sharing(l, threads);
+    if (!s.parts) return -1;
+    const size_t rows = ceil_div(l->B, s.shards);
+    const matrix hh = matrix_for(l->H, l->H, rows, s.parts, is_backward ? PACKED : mode_for(l->T * l->B));
+    const size_t width = panel_of(&hh, 0).width, tiles = ceil_div(rows, TALLEST(width));
+    *out = (elman_plan){.threads = threads,
+                        .shards = s.shards,
+                        .parts = s.parts,
+                        .rows = rows,
+                        .panels = hh.panels / s.parts,
+                        .width = width,
+                        .tiles = tiles,
+                        .height = ceil_div(rows, tiles),
+                        .is_packed = hh.mode == PACKED,
+                        .block_steps = block_steps(l),
+                        .vector_reals = VL,
+                        .cycles = s.cycles};
     return 0;
 }
 

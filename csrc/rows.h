@@ -29,15 +29,6 @@ typedef struct {
 INLINE size_t time_of(const extent *e, size_t step, int backwards) { return backwards ? e->T - 1 - step : step; }
 INLINE size_t length_of(const extent *e, size_t b) { return e->lengths ? (size_t)e->lengths[b] : e->T; }
 
-/* A thread costs about a microsecond to call in; a million operations are about ten. */
-INLINE int threads_for(double operations) {
-    double threads = 1 + operations / 1e6;
-    return threads < elman_get_num_threads() ? (int)threads : elman_get_num_threads();
-}
-
-/* Packing costs as much as some rows of a product. */
-INLINE int mode_for(size_t rows) { return rows > 8 ? PACKED : DIRECT; }
-
 /* Ask for a row that will be needed soon: hardware does not foresee steps that descend. */
 INLINE void prefetch_row(const real *row, size_t columns) {
     for (size_t j = 0; j < columns; j += 64 / sizeof(real)) __builtin_prefetch(row + j);
@@ -97,11 +88,12 @@ typedef struct {
 INLINE size_t outer_sum_tasks(const outer_sum *s) { return s->row_parts * s->column_parts; }
 
 /* Blocks wide rather than tall, as they read whole stretches of delta; at least one for each thread. */
-static void plan_outer_sum(outer_sum *s, int threads) {
-    const size_t rows = s->a.width, least = rows > 16 ? (size_t)threads : 1;
-    s->shape = (matrix){.columns = s->columns, .panels = panels_for(DEPTH, s->columns, rows, MAX_NARROW_WIDTH)};
+static void plan_outer_sum(outer_sum *s, size_t threads) {
+    const size_t rows = s->a.width, least = rows > 16 ? threads : 1;
+    s->shape =
+        (matrix){.columns = s->columns, .panels = cheapest_division(DEPTH, s->columns, rows, MAX_NARROW_WIDTH).panels};
     if (s->a.has_tokens) {
-        s->row_parts = 1, s->column_parts = smaller(s->shape.panels, (size_t)threads);
+        s->row_parts = 1, s->column_parts = smaller(s->shape.panels, threads);
         return;
     }
     s->column_parts = ceil_div(s->shape.panels, larger(1, 512 / (MAX_NARROW_WIDTH * VL)));
@@ -179,14 +171,13 @@ static void outer_sum_task(const outer_sum *s, size_t task) {
     g.sum = s, g.n = 0;
     g.begin = part(s->a.width, s->row_parts, i), g.end = part(s->a.width, s->row_parts, i + 1);
     g.first_panel = part(panels, s->column_parts, j), g.last_panel = part(panels, s->column_parts, j + 1);
-    const size_t column = panel_of(&s->shape, g.first_panel).column;
-    const panel last = panel_of(&s->shape, g.last_panel - 1);
+    const panel own = panels_between(&s->shape, g.first_panel, g.last_panel);
     for (size_t step = s->extent->to; step-- > s->extent->from;) {
         const size_t t = time_of(s->extent, step, s->backwards);
         for (size_t row = 0; row < s->extent->B; row++) {
             if (t >= length_of(s->extent, row)) continue;
             if (s->a.has_tokens) {
-                add_token_term(s, column, last.column + last.columns - column, t, row);
+                add_token_term(s, own.column, own.columns, t, row);
                 continue;
             }
             gather(&g, t, row);

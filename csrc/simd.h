@@ -44,6 +44,15 @@ typedef int32_t int_r;
 typedef real vec __attribute__((vector_size(VECTOR_BYTES)));
 typedef int_r ivec __attribute__((vector_size(VECTOR_BYTES)));
 
+/* Let a value stay in its register: GCC would load it again for each of two or three uses. */
+#if defined(__AVX512F__)
+#define KEEP(v) __asm__("" : "+v"(v))
+#elif defined(__x86_64__) || defined(__i386__)
+#define KEEP(v) __asm__("" : "+x"(v))
+#elif defined(__aarch64__)
+#define KEEP(v) __asm__("" : "+w"(v))
+#endif
+
 INLINE vec load(const real *p) {
     vec v;
     memcpy(&v, p, sizeof v);

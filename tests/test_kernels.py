@@ -287,6 +287,24 @@ def test_a_row_of_the_readout_does_not_depend_on_its_batch(compiled, dtype, loss
         )
 
 
+SHARED_COLUMNS = [  # so few rows that threads share the columns of H (csrc/plan.h)
+    {"T": 40, "B": 1, "I": 3, "H": 257},
+    {"T": 30, "B": 2, "I": 5, "H": 300, "D": 2, "mask": True, "lengths": "ragged"},
+    {"T": 97, "B": 1, "I": 9, "H": 200, "tokens": True, "reverse": True, "mask": True},
+]
+
+
+@pytest.mark.parametrize("case", SHARED_COLUMNS, ids=name)
+def test_threads_share_columns(threads, case):
+    native = pytest.importorskip("elman.backends.native")
+    sizes, directions = [case[name] for name in "TBIH"], case.get("D", 1)
+    threads(7)
+    assert native.plan(*sizes, directions=directions, is_backward=True)["parts"] > 1
+    assert native.plan(*sizes, directions=directions, parts=8) is None
+    threads(1)
+    assert native.plan(*sizes, directions=directions)["parts"] == 1
+
+
 @pytest.mark.parametrize(
     "case",
     [
@@ -294,6 +312,7 @@ def test_a_row_of_the_readout_does_not_depend_on_its_batch(compiled, dtype, loss
         {"T": 30, "B": 1, "I": 3, "H": 257},
         {"T": 12, "B": 2, "I": 64, "H": 130, "D": 2},
         {"T": 20, "B": 64, "I": 100, "H": 128},
+        *SHARED_COLUMNS,
     ],
     ids=name,
 )

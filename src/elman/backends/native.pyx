@@ -44,9 +44,14 @@ cdef extern from "elman.h" nogil:
         void *d_weight
         void *d_bias
 
+    ctypedef struct elman_plan:
+        size_t threads, shards, parts, rows, panels, width, tiles, height, is_packed, block_steps, vector_reals
+        double cycles
+
     ctypedef struct elman_kernels:
         int (*forward)(const elman_layer *) noexcept nogil
         int (*backward)(const elman_layer *) noexcept nogil
+        int (*plan)(const elman_layer *, int, size_t, elman_plan *) noexcept nogil
         int (*readout)(const elman_readout *) noexcept nogil
         int (*readout_loss)(const elman_readout *, double *) noexcept nogil
         int (*clip_norm)(size_t, void *, double, double *) noexcept nogil
@@ -59,7 +64,9 @@ cdef extern from "elman.h" nogil:
     const char *elman_sets[]
 
 cdef extern from "pool.h" nogil:
-    void elman_run(void (*task)(void *, size_t) noexcept nogil, void *context, size_t n, int threads)
+    void elman_run(void (*task)(void *, size_t) noexcept nogil, void *context, size_t n, size_t threads)
+    int elman_run_team(void (*task)(void *, size_t) noexcept nogil, void *context, size_t n)
+    void elman_meet(size_t *come, size_t expected)
     void elman_set_num_threads(int n)
     int elman_get_num_threads()
     void *elman_lease(size_t size)
@@ -114,10 +121,26 @@ def pool_addresses() -> dict:
     """The functions of the thread pool by their C names, for kernels that are compiled at run time."""
     return {
         "elman_run": <size_t>&elman_run,
+        "elman_run_team": <size_t>&elman_run_team,
+        "elman_meet": <size_t>&elman_meet,
         "elman_get_num_threads": <size_t>&elman_get_num_threads,
         "elman_lease": <size_t>&elman_lease,
         "elman_return": <size_t>&elman_return,
     }
+
+
+def plan(
+    n_steps: int, n_rows: int, n_inputs: int, n_hidden: int, *,
+    directions: int = 1, dtype: str = "float32", has_tokens: bool = False, is_backward: bool = False, parts: int = 0,
+) -> dict | None:
+    """How a layer's pass over (T, B, I) with H units would divide its work now (elman_plan of csrc/elman.h).
+
+    `parts`: threads that share the columns of H, 0 for as many as is best. None where threads are too few for that.
+    """
+    cdef elman_layer layer = elman_layer(T=n_steps, B=n_rows, I=n_inputs, H=n_hidden, D=directions, has_tokens=has_tokens)
+    cdef elman_plan out
+    cdef const elman_kernels *kernels = kernels_double if dtype == "float64" else kernels_float
+    return None if kernels.plan(&layer, is_backward, parts, &out) else out
 
 
 cdef class Buffers:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from elman.backends.kernels import kernel
 from elman.backends.kernels.memory import INT, INTS, Struct, after, call, clear, smaller
-from elman.backends.kernels.tile import DIRECT, MAX_HEIGHT, MAX_WIDTH, PACKED, tallest
+from elman.backends.kernels.plan import MAX_ROWS, ceil_div, cheapest_division, part, share_of
+from elman.backends.kernels.tile import DIRECT, MAX_HEIGHT, MAX_WIDTH, tallest
 from elman.backends.simd import (
     Address,
     load_real,
@@ -20,11 +19,9 @@ from elman.backends.simd import (
     width_of,
 )
 
-MAX_ROWS = 96  # that one call of `gemm` may be given; a multiple of every tile height
-
 # A right operand b (depth, columns) in `panels` of nearly equal width. data: the array itself (DIRECT), or panel after
-# panel, each (depth, width * VL), 0 beyond the columns (PACKED).
-MATRIX = Struct("matrix", data=INT, depth=INT, columns=INT, panels=INT, mode=INT, tiles=INTS)
+# panel, each (depth, width * VL), 0 beyond the columns (PACKED). Products are made with its panels [first, last).
+MATRIX = Struct("matrix", data=INT, depth=INT, columns=INT, panels=INT, first=INT, last=INT, mode=INT, tiles=INTS)
 
 # What happens to a tile right after it was stored: apply(epilogue, row, rows, column, columns, out), or 0 for nothing.
 # y, d_y and mask: rows as out's, for a gradient (activations.py); mask may be 0.
@@ -40,58 +37,24 @@ class Panel(NamedTuple):
 
 
 @kernel
-def ceil_div(a: int, b: int) -> int:
-    return (a + b - 1) // b
-
-
-@kernel
-def part(n: int, parts: int, i: int) -> int:
-    """Part i of n things in `parts` nearly equal parts: its first thing."""
-    return n // parts * i + smaller(i, n % parts)
-
-
-@kernel
-def panel_of(v: Any, columns: int, panels: int, p: int) -> Panel:
+def panels_between(v: Any, columns: int, panels: int, first: int, last: int) -> Panel:
     vectors = ceil_div(columns, reals(v))
-    begin, end = part(vectors, panels, p), part(vectors, panels, p + 1)
+    begin, end = part(vectors, panels, first), part(vectors, panels, last)
     column = begin * reals(v)
     return Panel(column, smaller(end * reals(v), columns) - column, end - begin)
 
 
 @kernel
-def tile_cycles(width: int, height: int, from_second_level: bool) -> float:
-    """The cost model: what a tile takes for each k."""
-    arithmetic, loads = 0.5 * (width * height), 0.5 * (width + height)
-    far_loads = 1.5 * width if from_second_level else 0.0
-    return max(max(arithmetic, loads), max(far_loads, 4.0))
+def panel_of(v: Any, columns: int, panels: int, p: int) -> Panel:
+    return panels_between(v, columns, panels, p, p + 1)
 
 
 @kernel
-def panels_for(v: Any, depth: int, columns: int, rows: int, widest: int) -> int:
-    """The cheapest number of panels, each of at most `widest` vectors, for products (rows, depth) (depth, columns)."""
-    vectors, near = ceil_div(columns, reals(v)), 32768 // width_of(v)  # vectors in the first-level cache
-    best, best_cost = 1, np.inf
-    while widest > 0:
-        panels = ceil_div(vectors, widest)
-        width = ceil_div(vectors, panels)
-        tiles = ceil_div(rows, tallest(v, width))
-        is_far = depth * (width if tiles > 1 else vectors) > near
-        height, taller = rows // tiles, rows % tiles  # that many tiles are one row taller
-        cost = tile_cycles(width, height, is_far) * (tiles - taller)
-        if taller:
-            cost += tile_cycles(width, height + 1, is_far) * taller
-        cost *= panels
-        if cost < 0.99 * best_cost:
-            best, best_cost = panels, cost
-        widest -= 1
-    return best
-
-
-@kernel
-def set_matrix(v: Any, b: Any, tiles: Any, depth: int, columns: int, rows: int, mode: int) -> None:
-    """A matrix for products of at most `rows` rows at a time; `place` then gives it memory."""
+def set_matrix(v: Any, b: Any, tiles: Any, depth: int, columns: int, rows: int, parts: int, mode: int) -> None:
+    """A matrix for products of at most `rows` rows at a time, by `parts` threads; `place` then gives it memory."""
     b.depth, b.columns, b.mode, b.tiles = depth, columns, mode, tiles
-    b.panels = panels_for(v, depth, columns, smaller(rows, MAX_ROWS), MAX_WIDTH)
+    each = cheapest_division(v, depth, share_of(v, columns, parts), smaller(rows, MAX_ROWS), MAX_WIDTH).panels
+    b.panels = b.last = each * parts
 
 
 @kernel
@@ -132,12 +95,6 @@ def pack(v: Any, b: Any, p: int, k: int, depth: int, source: Address, stride: in
 
 
 @kernel
-def mode_for(rows: int) -> int:
-    """Packing costs as much as some rows of a product."""
-    return PACKED if rows > 8 else DIRECT
-
-
-@kernel
 def tile_of(tiles: Any, mode: int, width: int, height: int) -> Address:
     """From the table of tile.py."""
     return tiles[(mode * MAX_WIDTH + width - 1) * MAX_HEIGHT + height - 1]
@@ -146,7 +103,7 @@ def tile_of(tiles: Any, mode: int, width: int, height: int) -> Address:
 @kernel
 def gemm(v: Any, b: Any, n: int, a: Any, init: Any, out: Any, e: Any) -> None:
     """out[r] = init[r] + a[r] b for n <= MAX_ROWS rows, then the epilogue."""
-    for p in range(b.panels):
+    for p in range(b.first, b.last):
         c = panel_of(v, b.columns, b.panels, p)
         tiles = ceil_div(n, tallest(v, c.width))
         if b.mode == DIRECT:

@@ -316,14 +316,27 @@ def run(typingctx: Any, v: Any, task: Any, argument: Any, n: Any, threads: Any) 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         v, task, kind = sig.args[:3]
         function = emit_c_function(context, builder, task, [v], [kind, types.int64])
-        threads = builder.trunc(args[4], ir.IntType(32))
-        emit_call(builder, "elman_run", ir.VoidType(), [builder.ptrtoint(function, INT64), args[2], args[3], threads])
+        emit_call(builder, "elman_run", ir.VoidType(), [builder.ptrtoint(function, INT64), *args[2:]])
         return context.get_dummy_value()
 
     return types.void(v, task, argument, types.int64, types.int64), emit
 
 
+@intrinsic
+def run_team(typingctx: Any, v: Any, task: Any, argument: Any, n: Any) -> Any:  # noqa: ARG001
+    """The same for tasks that `meet`, all at the same time; False where so many threads are not to be had."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        v, task, kind = sig.args[:3]
+        function = emit_c_function(context, builder, task, [v], [kind, types.int64])
+        done = emit_call(builder, "elman_run_team", ir.IntType(32), [builder.ptrtoint(function, INT64), *args[2:]])
+        return builder.icmp_signed("!=", done, done.type(0))
+
+    return types.boolean(v, task, argument, types.int64), emit
+
+
 # The pool's other functions, found by name when kernels are linked (kernels/pool.py)
 thread_limit = types.ExternalFunction("elman_get_num_threads", types.int32())
+meet = types.ExternalFunction("elman_meet", types.void(types.int64, types.int64))
 lease = types.ExternalFunction("elman_lease", types.int64(types.int64))
 give_back = types.ExternalFunction("elman_return", types.void(types.int64))

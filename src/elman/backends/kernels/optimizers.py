@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from elman.backends.kernels import kernel
-from elman.backends.kernels.gemm import ceil_div
 from elman.backends.kernels.memory import FLOAT, INT, Struct, give_back, lease, load_double, run, smaller, store_double
+from elman.backends.kernels.plan import ceil_div
 from elman.backends.simd import (
     fma,
     load_real,

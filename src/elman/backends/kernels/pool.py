@@ -11,7 +11,7 @@ from elman.backends.kernels.memory import call
 
 
 def publish(addresses: dict[str, int] | None) -> None:
-    """Given the addresses of elman_run, elman_lease, elman_return, elman_get_num_threads; None without the C pool."""
+    """Given `native.pool_addresses()`, or None without the C pool."""
     for name, address in (addresses or _stand_ins()).items():
         llvm.add_symbol(name, address)
 
@@ -20,7 +20,7 @@ _kept: list[object] = []  # stand-ins that must not be freed
 
 
 def _stand_ins() -> dict[str, int]:
-    @cfunc(types.void(types.int64, types.int64, types.int64, types.int32))
+    @cfunc(types.void(types.int64, types.int64, types.int64, types.int64))
     def run(task, argument, n, threads):  # type: ignore[no-untyped-def]  # noqa: ARG001
         for i in range(n):
             call(task, (argument, i))
@@ -29,11 +29,21 @@ def _stand_ins() -> dict[str, int]:
     def one():  # type: ignore[no-untyped-def]
         return 1
 
-    _kept.extend((run, one))
+    @cfunc(types.int32(types.int64, types.int64, types.int64))
+    def run_team(task, argument, n):  # type: ignore[no-untyped-def]  # noqa: ARG001
+        return 0
+
+    @cfunc(types.void(types.int64, types.int64))
+    def meet(come, expected):  # type: ignore[no-untyped-def]
+        pass
+
+    _kept.extend((run, one, run_team, meet))
     c = ctypes.CDLL(None) if hasattr(ctypes, "pythonapi") else ctypes.CDLL("msvcrt")
     malloc, free = (ctypes.cast(getattr(c, name), ctypes.c_void_p).value or 0 for name in ("malloc", "free"))
     return {
         "elman_run": run.address,
+        "elman_run_team": run_team.address,
+        "elman_meet": meet.address,
         "elman_get_num_threads": one.address,
         "elman_lease": malloc,
         "elman_return": free,

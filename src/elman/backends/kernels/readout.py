@@ -11,10 +11,7 @@ from elman.backends.kernels import kernel
 from elman.backends.kernels.gemm import (
     EPILOGUE,
     MATRIX,
-    MAX_ROWS,
-    ceil_div,
     gemm,
-    mode_for,
     pack,
     place,
     scratch_size,
@@ -38,6 +35,7 @@ from elman.backends.kernels.memory import (
     stack,
     store_double,
 )
+from elman.backends.kernels.plan import MAX_ROWS, ceil_div, mode_for, threads_for
 from elman.backends.kernels.rows import (
     EXTENT,
     OUTER_SUM,
@@ -50,7 +48,6 @@ from elman.backends.kernels.rows import (
     plan_outer_sum,
     set_extent,
     set_rows,
-    threads_for,
 )
 from elman.backends.kernels.tile import DIRECT, PACKED
 from elman.backends.kernels.vecmath import exp_negative, sigmoid
@@ -242,8 +239,8 @@ def readout_pass(v: Any, r: Any, loss: Address) -> int:
     tasks, gradient = ceil_div(rows, MAX_ROWS), loss != 0 and r.d_h.data != 0
     threads = threads_for(2.0 * rows * r.K * r.O * (3 if gradient else 1))
     set_extent(r.extent, r.T, r.B, r.lengths)
-    set_matrix(v, r.weight, r.tiles, r.K, r.O, rows, mode_for(rows))
-    set_matrix(v, r.transposed, r.tiles, r.O, r.K, rows, PACKED if gradient else DIRECT)
+    set_matrix(v, r.weight, r.tiles, r.K, r.O, rows, 1, mode_for(rows))
+    set_matrix(v, r.transposed, r.tiles, r.O, r.K, rows, 1, PACKED if gradient else DIRECT)
     widest = ceil_div(larger(r.K, r.O), reals(v)) * reals(v) * size
     scratch = lease(scratch_size(v, r.weight) + scratch_size(v, r.transposed) + widest + 8 * tasks)
     if not scratch:

@@ -1,23 +1,20 @@
 """A layer over a sequence: forward, and back-propagation through time: csrc/recurrence.h, where the reasons stand.
 
-Both passes divide the batch into shards, which run through the time steps by themselves. Backward, after each block of
-some steps, their terms are added to the parameters' gradients; d_x comes last.
+Both passes divide the batch into shards, which run through the time steps by themselves; the threads of one share its
+columns. Backward, after each block of some steps, their terms are added to the parameters' gradients; d_x comes last.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from elman.backends.kernels import kernel
 from elman.backends.kernels.gemm import (
     EPILOGUE,
     MATRIX,
-    MAX_ROWS,
-    ceil_div,
     gemm,
-    mode_for,
     pack,
-    part,
+    panels_between,
     place,
     scratch_size,
     set_matrix,
@@ -36,10 +33,13 @@ from elman.backends.kernels.memory import (
     lease,
     load_int,
     local,
+    meet,
     run,
+    run_team,
     smaller,
     stack,
 )
+from elman.backends.kernels.plan import MAX_ROWS, best_sharing, ceil_div, mode_for, part, threads_for
 from elman.backends.kernels.rows import (
     DEPTH,
     EXTENT,
@@ -58,7 +58,6 @@ from elman.backends.kernels.rows import (
     row_of,
     set_extent,
     set_rows,
-    threads_for,
     time_of,
 )
 from elman.backends.kernels.tile import DIRECT, PACKED
@@ -100,14 +99,16 @@ PASS = Struct(
     "pass",
     layer=LAYER,
     extent=EXTENT,
-    shards=INT,  # of a direction
+    shards=INT,
+    parts=INT,
     is_backward=INT,
     ih=MATRIX,  # forward: the weights; backward: their transposes, ih for both directions, (D * H, I)
     ih_1=MATRIX,
     hh=MATRIX,
     hh_1=MATRIX,
     zeros=INT,  # as many as the widest row
-    masked=INT,  # forward: (D, B, H), rows' states times their masks
+    masked=INT,  # forward: (parts, D, B, H), rows' states times their masks
+    come=INT,  # (D, shards), a cache line each: to the meetings of a shard's threads
     sums=OUTER_SUM,  # backward: the parameters' gradients, ...
     sums_1=OUTER_SUM,
     sums_2=OUTER_SUM,
@@ -118,22 +119,54 @@ PASS = Struct(
 _LIST = 8 * MAX_ROWS  # bytes of a list of rows
 
 
-class Shard(NamedTuple):
-    """Rows first, first + stride, ... of the batch, in direction d."""
+# Rows first, first + stride, ... of the batch, in direction d, and one thread's panels of its matrices
+SHARD = Struct(
+    "shard",
+    d=INT,
+    first=INT,
+    stride=INT,
+    count=INT,
+    part=INT,
+    ih=MATRIX,
+    hh=MATRIX,
+    column=INT,  # the thread's own columns of H
+    columns=INT,
+    come=INT,
+    met=INT,
+)
 
-    d: int
-    first: int
-    stride: int
-    count: int
+_MATRIX_BYTES = MATRIX.size
 
 
 @kernel
-def shard_of(p: Any, i: int) -> Shard:
-    n_rows, s = p.extent.B, i % p.shards
+def set_share(own: Any, b: Any, i: int, parts: int) -> None:
+    copy(own, b, _MATRIX_BYTES)
+    own.first, own.last = b.panels // parts * i, b.panels // parts * (i + 1)
+
+
+@kernel
+def set_shard(v: Any, s: Any, p: Any, task: int) -> None:
+    n_rows, shard, i = p.extent.B, task // p.parts, task % p.parts
+    s.d, n = shard // p.shards, shard % p.shards
+    s.part, s.come, s.met = i, p.come + 64 * shard, 0
     if p.extent.lengths:  # dealt like cards, since rows in the order of their lengths are common
-        return Shard(i // p.shards, s, p.shards, (n_rows - s + p.shards - 1) // p.shards)
-    first = part(n_rows, p.shards, s)
-    return Shard(i // p.shards, first, 1, part(n_rows, p.shards, s + 1) - first)
+        s.first, s.stride, s.count = n, p.shards, (n_rows - n + p.shards - 1) // p.shards
+    else:
+        s.first, s.stride = part(n_rows, p.shards, n), 1
+        s.count = part(n_rows, p.shards, n + 1) - s.first
+    set_share(s.hh, after(p.hh, s.d), i, p.parts)
+    if not p.is_backward:
+        set_share(s.ih, after(p.ih, s.d), i, p.parts)
+    own = panels_between(v, s.hh.columns, s.hh.panels, s.hh.first, s.hh.last)
+    s.column, s.columns = own.column, own.columns
+
+
+@kernel
+def meet_parts(p: Any, s: Any) -> None:
+    """Wait until all parts of a shard have come here."""
+    if p.parts > 1:
+        s.met += p.parts
+        meet(s.come, s.met)
 
 
 @kernel
@@ -164,18 +197,24 @@ def set_states_before(v: Any, before: Any, layer: Any, d: int) -> None:
 
 
 @kernel
-def plan_shards(p: Any, threads: int) -> None:
+def plan_shards(v: Any, p: Any, threads: int) -> None:
     layer = p.layer
     set_extent(p.extent, layer.T, layer.B, layer.lengths)
-    shards = smaller(layer.B, ceil_div(threads, layer.D))
-    p.shards = larger(shards, ceil_div(layer.B, MAX_ROWS))
+    sharing = best_sharing(v, layer, threads)
+    p.shards, p.parts = sharing.shards, sharing.parts
+
+
+@kernel
+def come_size(p: Any) -> int:
+    """Of p.come, in bytes."""
+    return p.layer.D * p.shards * 64 if p.parts > 1 else 0
 
 
 # ---- forward
 
 
 @kernel
-def forward_block(v: Any, p: Any, s: Shard, begin: int, end: int) -> None:
+def forward_block(v: Any, p: Any, s: Any, begin: int, end: int) -> None:
     """A few steps, as many as MAX_ROWS allows: their inputs' part in one product, then step by step the recurrence."""
     layer, size = p.layer, size_of_real(v)
     before, y_rows = local(SOURCE), local(ROWS)
@@ -199,29 +238,36 @@ def forward_block(v: Any, p: Any, s: Shard, begin: int, end: int) -> None:
         ends[step - begin] = n
     if layer.has_tokens:
         for i in range(n):
-            add_row(v, y[i], x[i], bias, layer.H)
+            j = s.column * size
+            add_row(v, y[i] + j, x[i] + j, bias + j, s.columns)
     else:
-        gemm(v, after(p.ih, s.d), n, x, init, y, local(EPILOGUE))
+        gemm(v, s.ih, n, x, init, y, local(EPILOGUE))
+    meet_parts(p, s)
     activate, begin_of_step = local(EPILOGUE), 0
     activate.apply = layer.epilogues[0]
     for i in range(end - begin):
         if layer.mask:
             for k in range(begin_of_step, ends[i]):
-                masked = state(v, layer, p.masked, s.d, b[k])
+                masked = state(v, layer, p.masked, s.part * layer.D + s.d, b[k])
                 multiply_row(v, masked, h[k], state(v, layer, layer.mask, s.d, b[k]), layer.H)
                 h[k] = masked
+        if p.parts > 1:
+            for k in range(begin_of_step, ends[i]):
+                prefetch_row(v, h[k], layer.H)
         y_step = after(y, begin_of_step)
-        gemm(v, after(p.hh, s.d), ends[i] - begin_of_step, after(h, begin_of_step), y_step, y_step, activate)
+        gemm(v, s.hh, ends[i] - begin_of_step, after(h, begin_of_step), y_step, y_step, activate)
+        meet_parts(p, s)
         begin_of_step = ends[i]
 
 
 @kernel
 def forward_shard(v: Any, p: Any, i: int) -> None:
-    layer, s = p.layer, shard_of(p, i)
+    layer, s = p.layer, local(SHARD)
+    set_shard(v, s, p, i)
     steps = MAX_ROWS // s.count
     for begin in range(0, layer.T, steps):
         forward_block(v, p, s, begin, smaller(begin + steps, layer.T))
-    if not layer.h_n:
+    if not layer.h_n or s.part > 0:
         return
     y = local(ROWS)
     set_columns(v, y, layer, layer.y, s.d)
@@ -237,7 +283,7 @@ def forward_shard(v: Any, p: Any, i: int) -> None:
 
 
 @kernel
-def backward_step(v: Any, p: Any, s: Shard, t: int) -> None:
+def backward_step(v: Any, p: Any, s: Any, t: int) -> None:
     """One step back: delta = (d_y + mask * (weight_hh delta[next])) f'(y); at a row's last step d_h_n is the product.
 
     The product stands alone, so that a pass cut in two, d_h_0 of one being d_h_n of the other, gives the same bits.
@@ -251,7 +297,7 @@ def backward_step(v: Any, p: Any, s: Shard, t: int) -> None:
     d_y, y, mask_address, n = ints(stack(_LIST)), ints(stack(_LIST)), stack(_LIST), 0
     mask = ints(mask_address)
     e.apply, e.y, e.d_y, e.mask = layer.epilogues[1], y, d_y, 0
-    back = backwards(layer, s.d)
+    back, j = backwards(layer, s.d), s.column * size_of_real(v)
     for i in range(s.count):
         b = s.first + i * s.stride
         length = length_of(p.extent, b)
@@ -259,28 +305,32 @@ def backward_step(v: Any, p: Any, s: Shard, t: int) -> None:
             continue
         if t != (length - 1 if back else 0):
             earlier = t + 1 if back else t - 1
-            prefetch_row(v, at(v, y_rows, earlier, b), layer.H)
+            prefetch_row(v, at(v, y_rows, earlier, b) + j, s.columns)
             if layer.d_y.data:
-                prefetch_row(v, at(v, d_y_rows, earlier, b), layer.H)
+                prefetch_row(v, at(v, d_y_rows, earlier, b) + j, s.columns)
         d_y[n] = at(v, d_y_rows, t, b) if layer.d_y.data else p.zeros
         delta[n], y[n] = at(v, deltas, t, b), at(v, y_rows, t, b)
         if t == (0 if back else length - 1):
-            add_row(v, delta[n], state(v, layer, layer.d_h_n, s.d, b) if layer.d_h_n else 0, 0, layer.H)
-            call(e.apply, (e, n, 1, 0, layer.H, after(delta, n)))
+            d_h_n = state(v, layer, layer.d_h_n, s.d, b) + j if layer.d_h_n else 0
+            add_row(v, delta[n] + j, d_h_n, 0, s.columns)
+            call(e.apply, (e, n, 1, s.column, s.columns, after(delta, n)))
         else:
             following[n], init[n] = at(v, deltas, t - 1 if back else t + 1, b), p.zeros
             mask[n] = state(v, layer, layer.mask, s.d, b) if layer.mask else 0
             n += 1
     if layer.mask:
         e.mask = mask_address
-    gemm(v, after(p.hh, s.d), n, following, init, delta, e)
+    if p.parts > 1:
+        for i in range(n):
+            prefetch_row(v, following[i], layer.H)
+    gemm(v, s.hh, n, following, init, delta, e)
+    meet_parts(p, s)
 
 
 @kernel
-def initial_gradient(v: Any, p: Any, s: Shard) -> None:
+def initial_gradient(v: Any, p: Any, s: Any) -> None:
     """What reaches the initial states: mask * (weight_hh delta[first step]), or for a row of no steps d_h_n."""
-    layer = p.layer
-    deltas = local(ROWS)
+    layer, deltas, j = p.layer, local(ROWS), s.column * size_of_real(v)
     set_columns(v, deltas, layer, layer.delta, s.d)
     first, init, d_h_0, n = ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST)), 0
     for i in range(s.count):
@@ -288,22 +338,24 @@ def initial_gradient(v: Any, p: Any, s: Shard) -> None:
         length = length_of(p.extent, b)
         d_h_0[n] = state(v, layer, layer.d_h_0, s.d, b)
         if length == 0:
-            add_row(v, d_h_0[n], state(v, layer, layer.d_h_n, s.d, b) if layer.d_h_n else 0, 0, layer.H)
+            d_h_n = state(v, layer, layer.d_h_n, s.d, b) + j if layer.d_h_n else 0
+            add_row(v, d_h_0[n] + j, d_h_n, 0, s.columns)
             continue
         first[n], init[n] = at(v, deltas, length - 1 if backwards(layer, s.d) else 0, b), p.zeros
         n += 1
-    gemm(v, after(p.hh, s.d), n, first, init, d_h_0, local(EPILOGUE))
+    gemm(v, s.hh, n, first, init, d_h_0, local(EPILOGUE))
     if layer.mask:
         for i in range(s.count):
             b = s.first + i * s.stride
-            row = state(v, layer, layer.d_h_0, s.d, b)
+            row = state(v, layer, layer.d_h_0, s.d, b) + j
             if length_of(p.extent, b):
-                multiply_row(v, row, row, state(v, layer, layer.mask, s.d, b), layer.H)
+                multiply_row(v, row, row, state(v, layer, layer.mask, s.d, b) + j, s.columns)
 
 
 @kernel
 def backward_shard(v: Any, p: Any, i: int) -> None:
-    layer, s = p.layer, shard_of(p, i)
+    layer, s = p.layer, local(SHARD)
+    set_shard(v, s, p, i)
     for step in range(p.extent.last - 1, p.extent.first - 1, -1):
         backward_step(v, p, s, time_of(p.extent, step, backwards(layer, s.d)))
     if p.extent.first == 0:
@@ -388,22 +440,36 @@ def pack_ih(v: Any, p: Any, i: int) -> None:
 
 
 @kernel
+def run_shards(v: Any, task: Any, p: Any, threads: int) -> None:
+    """Run a task for every shard's every part."""
+    shards, parts = p.layer.D * p.shards, p.parts
+    if parts > 1:
+        clear(p.come, 64 * shards)
+        if run_team(v, task, p, shards * parts):
+            return
+        p.parts = 1  # the other threads are not to be had now
+    run(v, task, p, shards, threads)
+    p.parts = parts
+
+
+@kernel
 def forward_pass(v: Any, p: Any) -> int:
     """Of a layer that lies in p: 0, or -1 if there is no memory for scratch."""
     layer, size, tiles = p.layer, size_of_real(v), p.layer.tiles
     rows = layer.T * layer.B
     threads = threads_for(2.0 * rows * layer.D * layer.H * (layer.H + (1 if layer.has_tokens else layer.I)))
-    plan_shards(p, threads)
+    plan_shards(v, p, threads)
     shard_rows = ceil_div(layer.B, p.shards)
     for d in range(layer.D):
-        set_matrix(v, after(p.hh, d), tiles, layer.H, layer.H, shard_rows, mode_for(rows))
+        set_matrix(v, after(p.hh, d), tiles, layer.H, layer.H, shard_rows, p.parts, mode_for(rows))
         mode = DIRECT if layer.has_tokens else mode_for(rows)
-        set_matrix(v, after(p.ih, d), tiles, layer.I, layer.H, shard_rows * layer.T, mode)
-    masked = layer.D * layer.B * layer.H if layer.mask else 0
-    scratch = lease(layer.D * (scratch_size(v, p.hh) + scratch_size(v, p.ih)) + (layer.H + masked) * size)
+        set_matrix(v, after(p.ih, d), tiles, layer.I, layer.H, shard_rows * layer.T, p.parts, mode)
+    masked = p.parts * layer.D * layer.B * layer.H if layer.mask else 0
+    matrices = layer.D * (scratch_size(v, p.hh) + scratch_size(v, p.ih))
+    scratch = lease(come_size(p) + matrices + (layer.H + masked) * size)
     if not scratch:
         return -1
-    free = scratch
+    p.come, free = scratch, scratch + come_size(p)
     for d in range(layer.D):
         free = place(v, after(p.hh, d), layer.weight_hh + d * layer.H * layer.H * size, free)
         free = place(v, after(p.ih, d), layer.weight_ih + d * layer.I * layer.H * size, free)
@@ -413,7 +479,7 @@ def forward_pass(v: Any, p: Any) -> int:
         run(v, pack_hh, p, layer.D * p.hh.panels, threads)
     if p.ih.mode == PACKED:
         run(v, pack_ih, p, layer.D * p.ih.panels, threads)
-    run(v, forward_shard, p, layer.D * p.shards, threads)
+    run_shards(v, forward_shard, p, threads)
     give_back(scratch)
     return 0
 
@@ -432,15 +498,16 @@ def backward_pass(v: Any, p: Any) -> int:
     threads = threads_for(2.0 * rows * layer.D * layer.H * (2 * layer.H + layer.I))
     wants_d_x = layer.d_x.data != 0
     p.is_backward = 1
-    plan_shards(p, threads)
+    plan_shards(v, p, threads)
     plan_sums(v, p, threads)
-    set_matrix(v, p.ih, tiles, layer.D * layer.H, layer.I, rows, PACKED if wants_d_x else DIRECT)
+    set_matrix(v, p.ih, tiles, layer.D * layer.H, layer.I, rows, 1, PACKED if wants_d_x else DIRECT)
     for d in range(layer.D):
-        set_matrix(v, after(p.hh, d), tiles, layer.H, layer.H, ceil_div(layer.B, p.shards), PACKED)
-    scratch = lease(layer.D * scratch_size(v, p.hh) + scratch_size(v, p.ih) + widest * size)
+        set_matrix(v, after(p.hh, d), tiles, layer.H, layer.H, ceil_div(layer.B, p.shards), p.parts, PACKED)
+    scratch = lease(come_size(p) + layer.D * scratch_size(v, p.hh) + scratch_size(v, p.ih) + widest * size)
     if not scratch:
         return -1
-    free = place(v, p.ih, 0, scratch)
+    p.come = scratch
+    free = place(v, p.ih, 0, scratch + come_size(p))
     for d in range(layer.D):
         free = place(v, after(p.hh, d), 0, free)
     p.zeros = free
@@ -452,7 +519,7 @@ def backward_pass(v: Any, p: Any) -> int:
     while last > 0:
         first = last - smaller(block, last)
         set_stretch(p, first, last)
-        run(v, backward_shard, p, layer.D * p.shards, threads)
+        run_shards(v, backward_shard, p, threads)
         run(v, sum_task, p, p.sum_tasks, threads)
         last = first
     if wants_d_x:

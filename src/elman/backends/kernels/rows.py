@@ -5,15 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from elman.backends.kernels import kernel
-from elman.backends.kernels.gemm import (
-    Panel,
-    ceil_div,
-    copy_row,
-    panel_of,
-    panels_for,
-    part,
-    tile_of,
-)
+from elman.backends.kernels.gemm import Panel, copy_row, panel_of, panels_between, tile_of
 from elman.backends.kernels.memory import (
     INT,
     INTS,
@@ -26,8 +18,8 @@ from elman.backends.kernels.memory import (
     prefetch,
     smaller,
     stack,
-    thread_limit,
 )
+from elman.backends.kernels.plan import ceil_div, cheapest_division, part
 from elman.backends.kernels.tile import MAX_HEIGHT, MAX_NARROW_WIDTH, tallest
 from elman.backends.simd import Address, load, load_upto, reals, size_of_real, splat, store_upto, width_of
 
@@ -103,13 +95,6 @@ def length_of(e: Any, b: int) -> int:
 
 
 @kernel
-def threads_for(operations: float) -> int:
-    """A thread costs about a microsecond to call in; a million operations are about ten."""
-    threads = 1 + operations / 1e6
-    return int(threads) if threads < thread_limit() else int(thread_limit())
-
-
-@kernel
 def prefetch_row(v: Any, row: Address, columns: int) -> None:
     """Ask for a row that will be needed soon."""
     for j in range(0, columns * size_of_real(v), 64):
@@ -150,7 +135,7 @@ def outer_sum_tasks(s: Any) -> int:
 def plan_outer_sum(v: Any, s: Any, threads: int) -> None:
     """Blocks wide rather than tall, as they read whole stretches of delta; at least one for each thread."""
     rows = s.a.width
-    s.panels = panels_for(v, DEPTH, s.columns, rows, MAX_NARROW_WIDTH)
+    s.panels = cheapest_division(v, DEPTH, s.columns, rows, MAX_NARROW_WIDTH).panels
     if s.a.has_tokens:
         s.row_parts, s.column_parts = 1, smaller(s.panels, threads)
         return
@@ -218,7 +203,7 @@ def outer_sum_task(v: Any, s: Any, task: int) -> None:
     """Steps descend, rows ascend: one chain for each element, which a run over earlier steps continues."""
     i, j = task // s.column_parts, task % s.column_parts
     first_panel, end_panel = part(s.panels, s.column_parts, j), part(s.panels, s.column_parts, j + 1)
-    first, last = panel_of(v, s.columns, s.panels, first_panel), panel_of(v, s.columns, s.panels, end_panel - 1)
+    own = panels_between(v, s.columns, s.panels, first_panel, end_panel)
     g = local(TERMS)
     g.begin, g.end = part(s.a.width, s.row_parts, i), part(s.a.width, s.row_parts, i + 1)
     g.a, g.delta, g.masked = ints(stack(_LIST)), ints(stack(_LIST)), stack(_MASKED)
@@ -228,7 +213,7 @@ def outer_sum_task(v: Any, s: Any, task: int) -> None:
         for row in range(e.B):
             if t < length_of(e, row):
                 if s.a.has_tokens:
-                    add_token_term(v, s, first.column, last.column + last.columns - first.column, t, row)
+                    add_token_term(v, s, own.column, own.columns, t, row)
                 else:
                     gather(v, g, s, t, row)
             # the run for the last terms stands here, too: compiled once

@@ -1,6 +1,6 @@
 """The micro-kernel: a tile of rows x vectors, its sums in registers, emitted as LLVM IR for every size.
 
-It is `tile` of csrc/gemm.h. Accumulators start from `init` and run over k ascending, one multiply-add for each k; in
+It is `tile` of csrc/tile.h. Accumulators start from `init` and run over k ascending, one multiply-add for each k; in
 the IR they are the loop's phi nodes, so LLVM has no choice but to keep them in registers. Each is a C function
 
     void tile(a, init, out, b, depth, step, column, columns)

@@ -1,85 +1,35 @@
-"""The command `elman`: train a character model on a text, let it write, and say what elman runs with.
-
-The computing is done in `elman.text`; here are options, the terminal and files. What a user gets wrong is one line on
-standard error and exit status 2; Ctrl-C is exit status 130.
-"""
+"""`elman train` and `elman sample`: character models. The computing is done in `elman.text`."""
 
 from __future__ import annotations
 
-import contextlib
-import math
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import click
 
 import elman
 from elman import backends, text
+from elman.cli.common import Finite, options, prepare, reported, running
 
 _MODEL_FILE = "elman-model.safetensors"
-_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}
-
-
-class _Group(click.Group):
-    """A group that reports errors as this module says. A command may return an exit status."""
-
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            status = super().main(*args, **{**kwargs, "standalone_mode": False})
-        except click.ClickException as error:
-            click.echo(f"Error: {' '.join(error.format_message().split())}", err=True)
-            status = 2
-        except click.Abort:  # what click makes of KeyboardInterrupt
-            status = 130
-        sys.exit(status)
-
-
-class _Finite(click.FloatRange):
-    """A range that holds neither NaN nor infinity."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value} is not a finite number.", param, ctx)
-        return float(number)
-
-
-def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Several options as one decorator."""
-
-    def decorate(function: Any) -> Any:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
-
-
-_running = _options(
-    click.option(
-        "--backend", type=click.Choice(backends.NAMES), show_default="see `elman info`", help="What computes."
-    ),
-    click.option("--threads", type=click.IntRange(min=1), show_default="one for each core", help="How many threads."),
-)
-_writing = _options(
+_writing = options(
     click.option("--length", type=click.IntRange(min=0), default=500, help="Characters to write."),
     click.option(
         "--temperature",
-        type=_Finite(min=0),
+        type=Finite(min=0),
         default=0.7,
         help="Less writes what is likelier; 0 always the likeliest.",
     ),
 )
-_sizes = _options(
+_sizes = options(
     click.option("--hidden-size", type=click.IntRange(min=1), default=256, help="Units of a layer."),
     click.option("--layers", type=click.IntRange(min=1), default=2, help="Layers."),
     click.option(
         "--dropout",
-        type=_Finite(min=0, max=1, max_open=True),
+        type=Finite(min=0, max=1, max_open=True),
         default=0.0,
         help="Part of a layer's outputs that the next one does not get in training.",
     ),
@@ -91,17 +41,8 @@ _sizes = _options(
         default=32,
         help="Characters of a stream in each step.",
     ),
-    click.option("--lr", type=_Finite(min=0, min_open=True), default=0.003, help="Learning rate."),
+    click.option("--lr", type=Finite(min=0, min_open=True), default=0.003, help="Learning rate."),
 )
-
-
-@click.group(cls=_Group, invoke_without_command=True, context_settings=_SETTINGS)
-@click.version_option(elman.__version__, message="%(prog)s %(version)s")
-@click.pass_context
-def main(context: click.Context) -> None:
-    """Vanilla recurrent networks on a CPU."""
-    if context.invoked_subcommand is None:
-        click.echo(context.get_help())
 
 
 class _Training(NamedTuple):
@@ -113,10 +54,10 @@ class _Training(NamedTuple):
     lr: float
 
 
-@main.command()
+@click.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @_sizes
-@_running
+@running
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all that is random.")
 @click.option(
     "--output",
@@ -148,9 +89,9 @@ def train(
     FILE is UTF-8 text. Without it the model learns the Python documentation topics, which takes about half a minute on
     two cores. A tenth of the text is held out to measure by. Ctrl-C stops early and keeps the model.
     """
-    with _reported():
+    with reported():
         target = _model_path(output)
-        _prepare(backend, threads)
+        prepare(backend, threads)
         corpus = _corpus(file)
         n_tokens = len(corpus.vocabulary)
         model = elman.SequenceModel(
@@ -172,19 +113,19 @@ def train(
         kept = f"the model is in {target}" if records else "there is no model yet"
         click.echo(f"Stopped after {len(records)} of {steps} steps: {kept}.", err=True)
         return 130
-    with _reported():
+    with reported():
         _report(model, corpus, records, target)
     click.echo(f"\nA sample (temperature {temperature:g}):\n")
     click.echo(_written(model, corpus.vocabulary, "", length, temperature, seed))
     return 0
 
 
-@main.command()
+@click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--prompt", default="", help="Text to begin with; it is written, too.")
 @_writing
 @click.option("--seed", type=click.IntRange(min=0), help="For the same text again.")
-@_running
+@running
 def sample(
     model: Path,
     prompt: str,
@@ -198,36 +139,13 @@ def sample(
 
     MODEL is a file that `elman train` wrote.
     """
-    with _reported():
-        _prepare(backend, threads)
+    with reported():
+        prepare(backend, threads)
         loaded = elman.load(model, backend=backend)
         vocabulary = _vocabulary_of(loaded, model)
         written = _written(loaded, vocabulary, prompt, length, temperature, seed)
     # A pipe or a file gets the text and nothing else; on a terminal the next prompt must not stand right behind it.
     click.echo(written, nl=sys.stdout.isatty())
-
-
-@main.command()
-def info() -> None:
-    """Print versions, backends, instruction set and threads."""
-    with _reported():
-        elman.show_config()
-
-
-@contextlib.contextmanager
-def _reported(subject: object = None) -> Iterator[None]:
-    """Make what is wrong with a user's files, options or environment an error message, about `subject` if given."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise  # click ends the program quietly
-    except OSError as error:
-        message = str(error) if error.filename is None else f"{error.filename}: {error.strerror}"
-        raise click.ClickException(message) from error
-    except MemoryError as error:
-        raise click.ClickException(f"not enough memory for these sizes. {error}") from error
-    except (ValueError, ImportError, FloatingPointError) as error:
-        raise click.ClickException(str(error) if subject is None else f"{subject}: {error}") from error
 
 
 def _model_path(output: Path) -> Path:
@@ -243,18 +161,11 @@ def _model_path(output: Path) -> Path:
     return target
 
 
-def _prepare(backend: str | None, threads: int | None) -> None:
-    """Choose the number of threads, and load the backend: what is wrong with it is reported before anything is done."""
-    if threads is not None:
-        elman.set_num_threads(threads)
-    backends.resolve(backend)
-
-
 def _corpus(file: Path | None) -> text.Corpus:
     if file is None:
         return text.Corpus.of(text.topics_text())
     content = text.read_text(file)
-    with _reported(file):
+    with reported(file):
         return text.Corpus.of(content)
 
 
@@ -313,7 +224,7 @@ def _report(model: elman.SequenceModel, corpus: text.Corpus, records: list[text.
 def _vocabulary_of(model: elman.SequenceModel, path: Path) -> text.Vocabulary:
     if "vocabulary" not in model.metadata:
         raise click.ClickException(f"{path}: no model of text, as it has no vocabulary")
-    with _reported(path):
+    with reported(path):
         vocabulary = text.Vocabulary.from_json(model.metadata["vocabulary"])
     if not len(vocabulary) == model.inputs.n == model.outputs.n:
         raise click.ClickException(f"{path}: its vocabulary has {len(vocabulary)} characters, its model is {model}")
@@ -329,7 +240,7 @@ def _written(
     seed: int | None,
 ) -> bytes:
     """The prompt and what the model writes behind it, in UTF-8 whatever the terminal's encoding is."""
-    with _reported("--prompt"):
+    with reported("--prompt"):
         tokens = vocabulary.encode(prompt or vocabulary.start)
     new = model.generate(tokens, length, temperature=temperature, seed=seed)
     return (prompt + vocabulary.decode(new)).encode("utf-8", "replace")

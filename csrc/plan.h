@@ -1,0 +1,117 @@
+/* How work is divided, and among how many threads: a cost model, its constants measured on Zen 5. No decision here
+ * changes a result, each element being one chain of multiply-adds.
+ */
+#ifndef ELMAN_PLAN_H
+#define ELMAN_PLAN_H
+
+#include <math.h>
+
+#include "elman.h"
+#include "pool.h"
+#include "tile.h"
+
+#define MAX_ROWS 96 /* of one product; a multiple of every tile height */
+
+INLINE size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+INLINE size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+INLINE size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
+
+/* Part i of n things in `parts` nearly equal parts: its first thing. */
+INLINE size_t part(size_t n, size_t parts, size_t i) { return n / parts * i + smaller(i, n % parts); }
+
+/* The cost model: cycles on a core with two multiply-adds of latency 4 and two loads a cycle. What a tile reads of b
+ * comes from the second-level cache at two vectors in three cycles, which is hidden behind the arithmetic, but what
+ * lies further away is not brought in time. */
+#define FIRST_LEVEL (32 * 1024) /* bytes */
+#define SECOND_LEVEL (768 * 1024)
+
+/* For each k. */
+static double tile_cycles(size_t width, size_t height, int is_near) {
+    double arithmetic = (double)(width * height) / 2, loads = (double)(width + height) / 2;
+    double far_loads = is_near ? 0 : 1.5 * (double)width, most = arithmetic > loads ? arithmetic : loads;
+    return most > far_loads ? (most > 4 ? most : 4) : (far_loads > 4 ? far_loads : 4);
+}
+
+typedef struct {
+    size_t panels;
+    double cycles; /* of a product */
+} division;
+
+/* The cheapest division into panels, each of at most `widest` vectors, for products (rows, depth) (depth, columns) of
+ * the same b again and again. Many rows want narrow panels and tall tiles, a single one the widest. */
+static division cheapest_division(size_t depth, size_t columns, size_t rows, size_t widest) {
+    const size_t vectors = ceil_div(columns, VL);
+    division best = {1, INFINITY};
+    for (; widest > 0; widest--) {
+        const size_t panels = ceil_div(vectors, widest), width = ceil_div(vectors, panels);
+        const size_t tiles = ceil_div(rows, TALLEST(width)), height = rows / tiles, taller = rows % tiles;
+        const size_t reused = tiles > 1 ? width : vectors; /* what is read again soonest: the panel, or all of b */
+        const int is_near = depth * reused * VECTOR_BYTES <= FIRST_LEVEL;
+        double cycles = tile_cycles(width, height, is_near) * (double)(tiles - taller);
+        if (taller) cycles += tile_cycles(width, height + 1, is_near) * (double)taller;
+        if (depth * vectors * VECTOR_BYTES > SECOND_LEVEL) cycles += 1.3 * (double)width;
+        cycles *= (double)(panels * depth);
+        if (cycles < 0.99 * best.cycles) best = (division){panels, cycles};
+    }
+    return best;
+}
+
+/* The columns of a product that one of `parts` threads makes. */
+INLINE size_t share_of(size_t columns, size_t parts) {
+    return parts == 1 ? columns : ceil_div(ceil_div(columns, VL), parts) * VL;
+}
+
+/* A thread costs about a microsecond to call in; a million operations are about ten. */
+static size_t threads_for(double operations) {
+    double threads = 1 + operations / 1e6;
+    return threads < elman_get_num_threads() ? (size_t)threads : (size_t)elman_get_num_threads();
+}
+
+/* Packing costs as much as some rows of a product. */
+INLINE int mode_for(size_t rows) { return rows > 8 ? PACKED : DIRECT; }
+
+/* How the rows and columns of h[t] are divided among threads: a direction's rows into shards, which need nothing of
+ * each other, and a shard's columns into parts, whose threads meet after each step. */
+typedef struct {
+    size_t shards, parts;
+    double cycles; /* of a step */
+} sharing;
+
+/* Cycles: for a meeting, and for each cache line of states that another thread made. */
+#define MEETING 500
+#define EXCHANGE 8
+
+/* The best sharing with that many parts, or .parts = 0 if there are not enough threads. */
+static sharing sharing_with(const elman_layer *l, size_t threads, size_t parts) {
+    /* shards of a direction: for each thread one, or at most one where they meet */
+    const size_t each = parts == 1 ? ceil_div(threads, l->D) : larger(threads / (l->D * parts), 1);
+    const size_t shards = smaller(l->B, each * ceil_div(l->B, each * MAX_ROWS)), rows = ceil_div(l->B, shards);
+    const size_t tasks = l->D * shards * parts;
+    const division product = cheapest_division(l->H, share_of(l->H, parts), rows, MAX_WIDTH);
+    if (parts == 1) return (sharing){shards, 1, product.cycles * (double)ceil_div(tasks, threads)};
+    if (tasks > threads || parts * VL > l->H) return (sharing){0};
+    double lines = (double)(rows * l->H * sizeof(real)) / 64;
+    return (sharing){shards, parts, product.cycles + MEETING + EXCHANGE * lines};
+}
+
+/* Parts wait for each other, so they have to be worth it: no machine is quite one program's alone. */
+#define WORTH 0.8
+
+static sharing best_sharing(const elman_layer *l, size_t threads) {
+    sharing best = sharing_with(l, threads, 1);
+    for (size_t parts = 2; parts * l->D <= threads; parts++) {
+        sharing s = sharing_with(l, threads, parts);
+        if (s.parts && s.cycles < (best.parts == 1 ? WORTH : 1) * best.cycles) best = s;
+    }
+    return best;
+}
+
+static size_t forward_threads(const elman_layer *l) {
+    return threads_for(2.0 * (double)(l->T * l->B * l->D * l->H) * (double)(l->H + (l->has_tokens ? 1 : l->I)));
+}
+
+static size_t backward_threads(const elman_layer *l) {
+    return threads_for(2.0 * (double)(l->T * l->B * l->D * l->H) * (double)(2 * l->H + l->I));
+}
+
+#endif

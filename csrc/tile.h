@@ -1,0 +1,104 @@
+/* The micro-kernel: out = init + a b for a tile of out.
+ *
+ * A tile is `rows` x `width` vectors of out in registers. Its accumulators start from init and run over k ascending,
+ * one multiply-add for each k: every element of a product is one chain, however rows and columns are blocked, so that
+ * it never depends on which rows stand together or on the number of threads (DESIGN, numerics).
+ *
+ * Rows of a, init and out are arrays of pointers: rows of a batch, of several time steps, or those still running at
+ * one.
+ */
+#ifndef ELMAN_TILE_H
+#define ELMAN_TILE_H
+
+#include "simd.h"
+
+#define MAX_WIDTH 8
+#define MAX_NARROW_WIDTH 4 /* in mode COLUMNS */
+#define MAX_HEIGHT 8
+
+/* Tallest tile for a width: rows * width accumulators, `width` vectors of b and a broadcast fit the registers. */
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define TALLEST(width) \
+    ((width) <= 3 ? 8 : (width) == 4 ? 6 : (width) == 5 ? 5 : (width) == 6 ? 4 : (width) == 7 ? 3 : 2)
+#else
+#define TALLEST(width) ((width) == 1 ? 8 : (width) == 2 ? 6 : (width) == 3 ? 4 : (width) <= 6 ? 2 : 1)
+#endif
+
+/* How a tile reads its operands. */
+enum {
+    PACKED,  /* a[row][k]; b in a packed panel */
+    DIRECT,  /* a[row][k]; b in place: rows of the given stride, the last vector in part */
+    COLUMNS, /* a[k][first + row], a transposed; b in a packed panel */
+    MODES
+};
+
+typedef struct {
+    const real *const *a, *const *init;
+    real *const *out;
+    const real *b;
+    size_t depth, b_stride, first; /* number of k; reals between two k of b; COLUMNS: the tile's first column of a */
+    size_t column, columns;        /* the tile's columns of init and out */
+} operands;
+
+INLINE void tile(const size_t height, const size_t width, const int mode, const operands *o) {
+    const size_t last = width - 1, rest = o->columns - last * VL; /* reals in the last vector */
+    vec acc[MAX_HEIGHT][MAX_WIDTH];
+    const real *a[MAX_HEIGHT];
+#pragma GCC unroll 8
+    for (size_t r = 0; r < height; r++) {
+        const real *init = o->init[r] + o->column;
+#pragma GCC unroll 8
+        for (size_t v = 0; v < last; v++) acc[r][v] = load(init + v * VL);
+        acc[r][last] = load_upto(init + last * VL, rest);
+        if (mode != COLUMNS) a[r] = o->a[r];
+    }
+    const real *b = o->b;
+    const size_t b_stride = mode == DIRECT ? o->b_stride : width * VL;
+    for (size_t k = 0; k < o->depth; k++, b += b_stride) {
+        const real *a_k = mode == COLUMNS ? o->a[k] + o->first : NULL;
+        vec b_k[MAX_WIDTH];
+#pragma GCC unroll 8
+        for (size_t v = 0; v < width; v++)
+            b_k[v] = mode == DIRECT && v == last ? load_upto(b + v * VL, rest) : load(b + v * VL);
+#pragma GCC unroll 8
+        for (size_t v = 0; height > 1 && v < width; v++) KEEP(b_k[v]);
+#pragma GCC unroll 8
+        for (size_t r = 0; r < height; r++) {
+            vec a_rk = set1(mode == COLUMNS ? a_k[r] : a[r][k]);
+#pragma GCC unroll 8
+            for (size_t v = 0; v < width; v++) acc[r][v] = fma_(a_rk, b_k[v], acc[r][v]);
+        }
+    }
+#pragma GCC unroll 8
+    for (size_t r = 0; r < height; r++) {
+        real *out = o->out[r] + o->column;
+#pragma GCC unroll 8
+        for (size_t v = 0; v < last; v++) store(out + v * VL, acc[r][v]);
+        store_upto(out + last * VL, acc[r][last], rest);
+    }
+}
+
+/* The tiles that exist, by mode, width and height. */
+typedef void tile_fn(const operands *);
+#define DEFINE_TILE(mode, width, height)                                                      \
+    __attribute__((unused)) static void tile_##mode##_##width##_##height(const operands *o) { \
+        tile(height, width, mode, o);                                                         \
+    }
+#define NAME_TILE(mode, width, height) (height) <= TALLEST(width) ? tile_##mode##_##width##_##height : NULL,
+#define LOW(DO, mode, width) DO(mode, width, 1) DO(mode, width, 2) DO(mode, width, 3) DO(mode, width, 4)
+#define HIGH(DO, mode, width) DO(mode, width, 5) DO(mode, width, 6) DO(mode, width, 7) DO(mode, width, 8)
+#define HEIGHTS(DO, mode, width) LOW(DO, mode, width) HIGH(DO, mode, width)
+#define DEFINE_WIDTH(mode, width) HEIGHTS(DEFINE_TILE, mode, width)
+#define NAME_WIDTH(mode, width) {HEIGHTS(NAME_TILE, mode, width)},
+#define NARROW_WIDTHS(DO, mode) DO(mode, 1) DO(mode, 2) DO(mode, 3) DO(mode, 4)
+#define WIDTHS(DO, mode) NARROW_WIDTHS(DO, mode) DO(mode, 5) DO(mode, 6) DO(mode, 7) DO(mode, 8)
+WIDTHS(DEFINE_WIDTH, PACKED)
+WIDTHS(DEFINE_WIDTH, DIRECT)
+NARROW_WIDTHS(DEFINE_WIDTH, COLUMNS)
+static tile_fn *const TILES[MODES][MAX_WIDTH][MAX_HEIGHT] = {
+    {WIDTHS(NAME_WIDTH, PACKED)},
+    {WIDTHS(NAME_WIDTH, DIRECT)},
+    {NARROW_WIDTHS(NAME_WIDTH, COLUMNS)},
+};
+
+#endif

@@ -1,0 +1,90 @@
+"""Which path a layer's passes take through the compiled kernels, and why: the decisions of csrc/plan.h, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from elman import backends
+from elman.benchmark.workloads import Workload
+
+
+def explain(work: Workload) -> str:
+    """How forward and backward divide the work of a layer among threads, panels and tiles, as Markdown.
+
+    All layers of a stack after the first have the outputs of the one before as inputs; this is about the first.
+
+    Raises
+    ------
+    ValueError
+        If the C kernels, whose decisions the backend "numba" shares, are not there.
+
+    Examples
+    --------
+    >>> from elman.benchmark.workloads import Shape
+    >>> print(explain(Workload(Shape(2, 1, 3, 16))).splitlines()[2])
+    **forward**: 1 thread, as 1216 operations are not worth a second one
+    """
+    native = backends.get("cython")
+    lines = [f"{work.shape}, {work.dtype}, {native.instruction_set()}, at most {native.get_num_threads()} threads"]
+    for is_backward in (False, True):
+        options = {
+            "directions": work.n_directions,
+            "dtype": work.dtype,
+            "has_tokens": work.is_training,
+            "is_backward": is_backward,
+        }
+        best = native.plan(*work.shape, **options)
+        others = (native.plan(*work.shape, **options, parts=parts) for parts in range(1, best["threads"] + 1))
+        lines += ["", *_pass(work, best, [plan for plan in others if plan], is_backward=is_backward)]
+    return "\n".join(lines)
+
+
+def _pass(work: Workload, plan: dict[str, Any], candidates: list[dict[str, Any]], *, is_backward: bool) -> list[str]:
+    n_steps, n_rows, n_inputs, n_units = work.shape
+    multiply_adds = 2 * n_units + n_inputs if is_backward else n_units + (1 if work.is_training else n_inputs)
+    operations = 2 * n_steps * n_rows * work.n_directions * n_units * multiply_adds
+    lines = [f"**{'backward' if is_backward else 'forward'}**: {_threads(plan['threads'], operations)}"]
+    lines += [f"- {_sharing(work, plan)}", f"- {_product(work, plan, is_backward=is_backward)}"]
+    if is_backward:
+        lines.append(
+            f"- parameters' gradients: summed after each {plan['block_steps']} steps, while these are in cache"
+        )
+    lines += [
+        "",
+        "| threads for the columns | rows each | vectors × rows of a tile | cycles per step |",
+        "|-:|-:|-:|-:|",
+    ]
+    for candidate in candidates:
+        chosen = " (chosen)" if candidate["parts"] == plan["parts"] else ""
+        tile = f"{candidate['width']} × {candidate['height']}"
+        lines.append(f"| {candidate['parts']}{chosen} | {candidate['rows']} | {tile} | {candidate['cycles']:.0f} |")
+    return lines
+
+
+def _threads(n_threads: int, operations: int) -> str:
+    if n_threads == 1:
+        return f"1 thread, as {operations} operations are not worth a second one"
+    return f"{n_threads} threads for {operations:.2g} operations"
+
+
+def _sharing(work: Workload, plan: dict[str, Any]) -> str:
+    each = f"{plan['rows']} row{'s' * (plan['rows'] > 1)}"
+    shards = plan["shards"] * work.n_directions
+    if plan["parts"] > 1:
+        return (
+            f"rows: {shards} shard{'s' * (shards > 1)} of {each}; {plan['parts']} threads share the columns of one, "
+            "and meet after each step: so much less of weight_hh to read for each"
+        )
+    return f"rows: {shards} shard{'s' * (shards > 1)} of {each}, through all time steps without waiting for each other"
+
+
+def _product(work: Workload, plan: dict[str, Any], *, is_backward: bool) -> str:
+    size = work.shape.n_units**2 * np.dtype(work.dtype).itemsize
+    how = "packed once" if plan["is_packed"] else "read in place: too few rows to be worth packing"
+    transposed = "transposed and " if is_backward and plan["is_packed"] else ""
+    share = " for each thread" if plan["parts"] > 1 else ""
+    panels = f"{plan['panels']} panel{'s' * (plan['panels'] > 1)} of up to {plan['width']} vectors{share}"
+    tiles = f"{plan['tiles']} tile{'s' * (plan['tiles'] > 1)} of up to {plan['height']} rows"
+    return f"weight_hh: {size / 1024:.0f} KiB, {transposed}{how}; {panels}, each in {tiles}"

@@ -1,0 +1,130 @@
+"""What this machine is, and what it could do at best."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import elman
+from elman import backends
+from elman.benchmark.workloads import Workload
+
+_N = 2048  # of the matrices whose product is the peak
+_BYTES_PER_SAMPLE = 1 << 27  # that each thread reads in one measurement of a bandwidth
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine as measured, for one dtype."""
+
+    cpu: str
+    n_cores: int
+    instruction_set: str  # that elman's kernels use
+    n_threads: int
+    blas_threads: str
+    versions: dict[str, str]
+    load: float  # how many threads of whatever programs ran or wanted to, over the last minute
+    peak: float  # GFLOP/s of NumPy's matrix product
+
+    @classmethod
+    def measured(cls, *, n_threads: int, dtype: str = "float32", packages: tuple[str, ...] = ()) -> Machine:
+        """This machine; `packages` are those whose versions are of interest.
+
+        NumPy's own number of threads is set where `threadpoolctl` is installed.
+        """
+        versions = {"python": platform.python_version(), "elman": elman.__version__}
+        for name in ("numpy", *packages):
+            versions[name] = _version(name)
+        has_native = "cython" in backends.available()
+        return cls(
+            cpu=_cpu_name(),
+            n_cores=os.cpu_count() or 1,
+            instruction_set=backends.get("cython").instruction_set() if has_native else "NumPy's own",
+            n_threads=n_threads,
+            blas_threads=_set_blas_threads(n_threads),
+            versions=versions,
+            load=os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
+            peak=_product_speed(dtype),
+        )
+
+    def bandwidth(self, n_bytes: int) -> float:
+        """GB/s at which all threads together read n bytes again and again, each its own part.
+
+        It is measured at powers of two, so that a size is measured once.
+        """
+        return _read_speed(1 << max(12, (n_bytes - 1).bit_length()), self.n_threads)
+
+    def bound(self, work: Workload) -> float:
+        """The least seconds of a workload: at the peak, or as its `weight_hh` is read from cache in each step."""
+        return max(work.flops / self.peak, work.bytes_read / self.bandwidth(work.recurrent_bytes)) / 1e9
+
+
+def _product_speed(dtype: str) -> float:
+    a = np.random.default_rng(0).standard_normal((_N, _N)).astype(dtype)
+    out = np.empty_like(a)
+    times = []
+    for _ in range(10):
+        start = time.perf_counter()
+        np.matmul(a, a, out=out)
+        times.append(time.perf_counter() - start)
+    return 2 * _N**3 / min(times) / 1e9  # the best, as this is what the machine *can* do
+
+
+@functools.cache
+def _read_speed(n_bytes: int, n_threads: int) -> float:
+    """GB/s of NumPy's maximum of integers, its fastest loop over memory."""
+
+    def read(part: np.ndarray) -> None:
+        n_repeats = max(1, _BYTES_PER_SAMPLE // part.nbytes)
+        np.maximum.reduce(np.broadcast_to(part, (n_repeats, part.size)), axis=1)  # one row again and again
+
+    parts = [np.zeros(max(1024, n_bytes // 4 // n_threads), np.int32) for _ in range(n_threads)]
+    n_read = sum(part.nbytes * max(1, _BYTES_PER_SAMPLE // part.nbytes) for part in parts)
+    times = []
+    with ThreadPoolExecutor(n_threads) as pool:
+        for _ in range(5):
+            start = time.perf_counter()
+            list(pool.map(read, parts))
+            times.append(time.perf_counter() - start)
+    return n_read / min(times) / 1e9
+
+
+def _set_blas_threads(n: int) -> str:
+    """Let NumPy's matrix products use n threads; says what they use."""
+    if importlib.util.find_spec("threadpoolctl") is None:
+        return "NumPy's default"  # only set by OPENBLAS_NUM_THREADS and the like, before NumPy is imported
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(n, user_api="blas")
+    return str(n)
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    if platform.system() == "Darwin":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str:
+    for name in (package, f"{package}-cpu"):  # TensorFlow's smaller package for CPUs
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    return "unknown"

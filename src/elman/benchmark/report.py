@@ -1,0 +1,195 @@
+"""Measurements as a text to read (tables in Markdown), as JSON, and as a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from elman.benchmark.machine import Machine
+from elman.benchmark.measure import Measurement, Result
+from elman.benchmark.workloads import WHAT, Workload
+
+_MB = 1 << 20
+
+
+def machine_text(machine: Machine) -> str:
+    """The machine, in some lines."""
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    speeds = [f"{machine.bandwidth(size):.0f} GB/s from {size / _MB:g} MiB" for size in (_MB // 16, _MB, 64 * _MB)]
+    return (
+        f"{machine.cpu}, {machine.n_cores} cores, {machine.instruction_set}; {machine.n_threads} threads "
+        f"(NumPy's matrix product: {machine.blas_threads}).\n"
+        f"Peak {machine.peak:.0f} GFLOP/s (NumPy's matrix product at 2048); reads {', '.join(speeds)}.\n"
+        f"Load average before: {machine.load:.1f}"
+        + ("; others work here, too. " if machine.load > 0.7 else ". ")
+        + f"Versions: {versions}."
+    )
+
+
+def table(measurements: Sequence[Measurement], machine: Machine, backends: Sequence[str]) -> str:
+    """A Markdown table for each kind of workload: a line for each shape and backend, ratios over all other contestants.
+
+    A ratio is how many times as long the other takes.
+    """
+    parts = []
+    for title, group in _grouped(measurements).items():
+        others = [name for name in group[0].results if name not in backends]
+        others = [name for name in others if any(m.results[name].times for m in group)]
+        head = ["T,B,I,H", "backend", "ms (quartiles)", *(f"over {name}" for name in others), "GFLOP/s", "of bound"]
+        lines = [
+            _line(measurement, measurement.results[name], others, machine) for measurement in group for name in backends
+        ]
+        parts.append(f"{title}\n\n{_markdown([head, *lines])}")
+    return "\n\n".join(parts)
+
+
+def remarks(measurements: Sequence[Measurement]) -> list[str]:
+    """What was not timed, and why: wrong results one by one, what a contestant cannot do once."""
+    lines: dict[str, None] = {}  # without repetitions, in order
+    for measurement in measurements:
+        for result in measurement.results.values():
+            if result.is_wrong:
+                lines[f"WRONG: {result.contestant} at {measurement.work.shape}: {result.problem}"] = None
+            elif result.problem:
+                lines[f"{result.contestant} left out: {result.problem}."] = None
+    return list(lines)
+
+
+def as_json(measurements: Sequence[Measurement], machine: Machine) -> dict[str, Any]:
+    """All numbers; times in seconds, one for each round.
+
+    Examples
+    --------
+    >>> machine = Machine("a cpu", 2, "avx2", 2, "2", {}, load=0.0, peak=100.0)
+    >>> list(as_json([], machine))
+    ['machine', 'measurements']
+    """
+    entries = []
+    for measurement in measurements:
+        work = {**asdict(measurement.work), "shape": list(measurement.work.shape)}
+        results = [
+            {**asdict(result), **_speeds(measurement.work, result, machine)} for result in measurement.results.values()
+        ]
+        entries.append({**work, "flops": measurement.work.flops, "results": results})
+    return {"machine": asdict(machine), "measurements": entries}
+
+
+def write_json(path: Path, measurements: Sequence[Measurement], machine: Machine) -> None:
+    path.write_text(json.dumps(as_json(measurements, machine), indent=1) + "\n", encoding="utf-8")
+
+
+def plot(path: Path, measurements: Sequence[Measurement], machine: Machine, backends: Sequence[str]) -> None:
+    """Write a PNG: how many times as long others take, and the speeds under their bound. Needs matplotlib."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 1.5 + 0.45 * max(6, len(measurements))), dpi=110, layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    _draw_ratios(left, measurements, backends[0], backends)
+    _draw_bounds(right, measurements, machine, backends)
+    figure.savefig(path, format="png")
+
+
+def _draw_ratios(axes: Any, measurements: Sequence[Measurement], backend: str, backends: Sequence[str]) -> None:
+    others = list(dict.fromkeys(name for m in measurements for name in m.results if name not in backends))
+    height = 0.8 / max(1, len(others))
+    for i, other in enumerate(others):
+        places, ratios = [], []
+        for place, measurement in enumerate(measurements):
+            own, theirs = measurement.results[backend], measurement.results.get(other)
+            if own.times and theirs is not None and theirs.times:
+                places.append(place + (i - (len(others) - 1) / 2) * height)
+                ratios.append(theirs.ratio_to(own))
+        axes.barh(places, ratios, height, label=other)
+    axes.axvline(1, color="black", lw=1)
+    axes.set(xscale="log", xlabel=f"time over that of elman ({backend})")
+    axes.set_yticks(range(len(measurements)), [_label(measurement.work) for measurement in measurements])
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}×")
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3, which="both")
+    if others:
+        axes.legend()
+
+
+def _draw_bounds(axes: Any, measurements: Sequence[Measurement], machine: Machine, backends: Sequence[str]) -> None:
+    places = range(len(measurements))
+    bounds = [m.work.flops / machine.bound(m.work) / 1e9 for m in measurements]
+    axes.barh(places, bounds, 0.8, color="lightgray", label="bound: peak, or weight_hh read from cache")
+    for backend in backends:
+        measured = [
+            (m.work.flops / m.results[backend].quartiles[1] / 1e9, i)
+            for i, m in enumerate(measurements)
+            if m.results[backend].times
+        ]
+        if measured:
+            axes.plot(*zip(*measured, strict=True), "o", label=f"elman ({backend})")
+    axes.set(xlabel="GFLOP/s")
+    axes.set_yticks(places, [])
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend()
+
+
+def _label(work: Workload) -> str:
+    return f"{work.shape}" + ("" if work.what == "both" else f" {work.what}")
+
+
+def _grouped(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]]:
+    """Measurements by what was computed, in words."""
+    groups: dict[str, list[Measurement]] = {}
+    for measurement in measurements:
+        work = measurement.work
+        extras = [f"{work.num_layers} layers"] * (work.num_layers > 1) + ["bidirectional"] * work.bidirectional
+        title = ", ".join([f"**{WHAT[work.what]}**", work.nonlinearity, work.dtype, *extras])
+        groups.setdefault(title, []).append(measurement)
+    return groups
+
+
+def _line(measurement: Measurement, own: Result, others: list[str], machine: Machine) -> list[str]:
+    if not own.times:
+        return [
+            str(measurement.work.shape),
+            own.contestant,
+            "WRONG" if own.is_wrong else "-",
+            *[""] * (len(others) + 2),
+        ]
+    lower, median, upper = (_significant(1e3 * seconds) for seconds in own.quartiles)
+    ratios = []
+    for name in others:
+        theirs = measurement.results[name]
+        ratios.append(f"{theirs.ratio_to(own):.2f}×" if theirs.times else "WRONG" if theirs.is_wrong else "-")
+    speeds = _speeds(measurement.work, own, machine)
+    return [
+        str(measurement.work.shape),
+        own.contestant,
+        f"{median} ({lower}–{upper})",
+        *ratios,
+        f"{speeds['gflops']:.0f}",
+        f"{speeds['share']:.0%}",
+    ]
+
+
+def _speeds(work: Workload, result: Result, machine: Machine) -> dict[str, float]:
+    if not result.times:
+        return {}
+    median = result.quartiles[1]
+    return {"median": median, "gflops": work.flops / median / 1e9, "share": machine.bound(work) / median}
+
+
+def _significant(value: float) -> str:
+    """Three digits that count: 0.0123, 1.23, 12.3, 123, 1234."""
+    return f"{value:#.3g}".rstrip(".") if value < 1000 else f"{value:.0f}"
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    """A table whose first row is its head; all columns behind the first two are numbers."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rule = ["-" * width if i < 2 else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+    return "\n".join("| " + " | ".join(_padded(row, widths)) + " |" for row in [rows[0], rule, *rows[1:]])
+
+
+def _padded(row: list[str], widths: list[int]) -> Iterator[str]:
+    for i, (cell, width) in enumerate(zip(row, widths, strict=True)):
+        yield cell.ljust(width) if i < 2 else cell.rjust(width)

@@ -1,0 +1,223 @@
+"""What is measured: sizes, what is computed on them, the data, and the right results in float64."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from elman import reference, validation
+from elman.typing import Int, Real
+
+Arrays = dict[str, Any]  # results by name; a loss is an array of rank 0
+
+WHAT = {
+    "forward": "forward",
+    "both": "forward + backward, gradients of all parameters, none of the input",
+    "both-dx": "forward + backward, gradients of all parameters and of the input",
+    "train": "training step: tokens, softmax cross-entropy, clipping by global norm, Adam",
+    "train-sgd": "training step: tokens, softmax cross-entropy, gradient descent",
+}
+N_CHECKED_STEPS = 3  # training steps whose losses are compared
+CLIP_NORM = 1.0
+# Small, since the same batch is learnt again and again; still, three steps change the loss visibly.
+LEARNING_RATE = {"train": 1e-4, "train-sgd": 1e-2}
+
+
+class Shape(NamedTuple):
+    """T, B, I, H. A training step reads tokens: there, I is the number of different ones, in and out."""
+
+    n_steps: int
+    n_rows: int
+    n_inputs: int
+    n_units: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shape:
+        """The shape that four positive ints with commas in between name.
+
+        Raises
+        ------
+        ValueError
+            If they are not.
+
+        Examples
+        --------
+        >>> Shape.parse("25,1,64,100")
+        Shape(n_steps=25, n_rows=1, n_inputs=64, n_units=100)
+        >>> Shape.parse("25,1")
+        Traceback (most recent call last):
+        ...
+        ValueError: shape must be four positive ints T,B,I,H, got '25,1'
+        """
+        try:
+            return cls(*(validation.positive_int_in_text(part, "shape") for part in text.split(",")))
+        except (TypeError, ValueError):
+            raise ValueError(f"shape must be four positive ints T,B,I,H, got {text!r}") from None
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self))
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A computation: `what` is a key of WHAT, the rest are arguments of `elman.RNN`."""
+
+    shape: Shape
+    what: str = "both"
+    nonlinearity: str = "tanh"
+    num_layers: int = 1
+    bidirectional: bool = False
+    dtype: str = "float32"
+
+    @property
+    def is_training(self) -> bool:
+        return self.what.startswith("train")
+
+    @property
+    def n_directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The arguments of RNN that are no sizes."""
+        names = ("nonlinearity", "num_layers", "bidirectional", "dtype")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def flops(self) -> int:
+        """Operations of all matrix products: a multiplication and an addition each. Tokens need no product.
+
+        Examples
+        --------
+        >>> t, b, i, h = 7, 5, 3, 11
+        >>> Workload(Shape(t, b, i, h), "forward").flops == 2 * t * b * h * (h + i)
+        True
+        >>> Workload(Shape(t, b, i, h), "both").flops == 2 * t * b * h * (3 * h + 2 * i)
+        True
+        """
+        n_steps, n_rows, n_inputs, n_units = self.shape
+        n_outputs = self.n_directions * n_units  # of a layer
+        has_gradients = self.what != "forward"
+        per_row = 0  # multiply-adds of one time step of one row
+        for k in range(self.num_layers):
+            reads = n_outputs if k else 0 if self.is_training else n_inputs
+            uses_of_input = 1 + has_gradients + (has_gradients and (k > 0 or self.what == "both-dx"))
+            per_row += n_outputs * (n_units * (3 if has_gradients else 1) + reads * uses_of_input)
+        if self.is_training:
+            per_row += 3 * n_outputs * n_inputs  # the readout
+        return 2 * n_steps * n_rows * per_row
+
+    @property
+    def recurrent_bytes(self) -> int:
+        """Size of what each time step reads anew: `weight_hh`, all layers and directions."""
+        return self.num_layers * self.n_directions * self.shape.n_units**2 * np.dtype(self.dtype).itemsize
+
+    @property
+    def bytes_read(self) -> int:
+        """What must come from cache at least: `recurrent_bytes` in each time step of each pass."""
+        return self.shape.n_steps * self.recurrent_bytes * (1 if self.what == "forward" else 2)
+
+
+def _set(shapes: str, **options: Any) -> list[Workload]:
+    return [Workload(Shape.parse(shape), **options) for shape in shapes.split()]
+
+
+SETS = {
+    "quick": [
+        *_set("25,1,64,100 100,32,32,64 128,64,64,128"),
+        *_set("50,1,65,100", what="train"),
+    ],
+    "table": _set(
+        "25,1,64,100 100,1,32,64 1000,1,64,256 100,32,32,64 50,32,64,128 500,64,8,100 128,64,64,128 100,20,64,256 "
+        "200,16,50,512 128,64,128,256 128,128,512,512 50,64,1760,1760"
+    ),
+    "seq": [
+        *_set("50,1,65,100 35,16,80,160 100,32,65,128 128,64,96,256 128,64,96,512", what="train"),
+        *_set("50,1,65,100", what="train-sgd"),
+    ],
+    # DeepBench has no input product, which none of the layers compared here can leave out: I = 1 costs next to nothing.
+    # Behind its shapes, the one of MXNet's benchmark of recurrent layers.
+    "deepbench": [
+        *_set(
+            " ".join(f"50,{b},1,{h}" for h in (1760, 2048, 2560) for b in (16, 32, 64, 128)),
+            nonlinearity="relu",
+        ),
+        *_set("300,20,800,800"),
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A workload with its data, drawn from a fixed seed; for training steps x and target are tokens (T, B)."""
+
+    work: Workload
+    parameters: dict[str, Real] = field(repr=False)  # named and shaped like `parameters()` of RNN or SequenceModel
+    x: Real | Int = field(repr=False)
+    d_y: Real | None = field(repr=False)  # (T, B, D·H)
+    target: Int | None = field(repr=False)
+
+    @classmethod
+    def of(cls, work: Workload) -> Case:
+        rng = np.random.default_rng(0)
+        n_steps, n_rows, n_inputs, n_units = work.shape
+        if work.is_training:
+            x, target = rng.integers(n_inputs, size=(2, n_steps, n_rows))
+            model = reference.SequenceModel(
+                reference.Tokens(n_inputs),
+                reference.Categories(n_inputs),
+                hidden_size=n_units,
+                seed=rng,
+                **work.options,
+            )
+            return cls(work, model.parameters(), x, None, target)
+        x = rng.standard_normal((n_steps, n_rows, n_inputs)).astype(work.dtype)
+        d_y = rng.standard_normal((n_steps, n_rows, work.n_directions * n_units)).astype(work.dtype)
+        return cls(work, reference.RNN(n_inputs, n_units, seed=rng, **work.options).parameters(), x, d_y, None)
+
+    @functools.cached_property
+    def exact(self) -> Arrays:
+        """The results in float64, by the NumPy reference."""
+        from elman.benchmark.contestants import elman_program  # that module imports this one
+
+        program = elman_program(self, "numpy", dtype="float64")
+        return program.results(program.run())
+
+    @property
+    def tolerance(self) -> float:
+        """How far a right array may be from the exact one, relative to its Euclidean norm.
+
+        Errors of n roundings add up like √n; initial weights damp them from step to step, so that T counts only in sums
+        over time. Where a relu is within rounding of its kink, one term of the gradients changes altogether: some in a
+        million, which is less than 1 % of the norm even for small shapes.
+        """
+        n_steps, n_rows, n_inputs, n_units = self.work.shape
+        roundings = float(16 * np.finfo(self.work.dtype).eps * (n_steps * n_rows + n_inputs + n_units) ** 0.5)
+        return roundings + (0.01 if self.work.nonlinearity == "relu" and self.work.what != "forward" else 0)
+
+    def complaint(self, results: Arrays) -> str | None:
+        """What is wrong with a contestant's results, or None.
+
+        Raises
+        ------
+        KeyError
+            If there is a result of no such name.
+        """
+        for name, got in results.items():
+            exact, got = self.exact[name], np.asarray(got)
+            if got.shape != exact.shape:
+                return f"{name} has shape {got.shape} instead of {exact.shape}"
+            error = np.linalg.norm(got - exact) / np.linalg.norm(exact)
+            if not error <= self.tolerance:  # NaN is wrong, too
+                return f"{name} is off by {error:.1e} of its norm, more than {self.tolerance:.1e}"
+        return None
+
+    def deviations(self, results: Arrays) -> dict[str, float]:
+        """The largest error of each result, relative to the largest entry of the exact one."""
+        return {
+            name: float(np.abs(got - self.exact[name]).max() / np.abs(self.exact[name]).max())
+            for name, got in results.items()
+        }

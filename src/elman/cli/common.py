@@ -1,0 +1,80 @@
+"""What commands share: how they report errors, kinds of options, options that several have."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+
+import elman
+from elman import backends
+
+
+class Group(click.Group):
+    """A group that reports errors as this module says. A command may return an exit status."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            status = super().main(*args, **{**kwargs, "standalone_mode": False})
+        except click.ClickException as error:
+            click.echo(f"Error: {' '.join(error.format_message().split())}", err=True)
+            status = 2
+        except click.Abort:  # what click makes of KeyboardInterrupt
+            status = 130
+        sys.exit(status)
+
+
+class Finite(click.FloatRange):
+    """A range that holds neither NaN nor infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return float(number)
+
+
+def options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Several options as one decorator."""
+
+    def decorate(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+running = options(
+    click.option(
+        "--backend", type=click.Choice(backends.NAMES), show_default="see `elman info`", help="What computes."
+    ),
+    click.option("--threads", type=click.IntRange(min=1), show_default="one for each core", help="How many threads."),
+)
+
+
+@contextlib.contextmanager
+def reported(subject: object = None) -> Iterator[None]:
+    """Make what is wrong with a user's files, options or environment an error message, about `subject` if given."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # click ends the program quietly
+    except OSError as error:
+        message = str(error) if error.filename is None else f"{error.filename}: {error.strerror}"
+        raise click.ClickException(message) from error
+    except MemoryError as error:
+        raise click.ClickException(f"not enough memory for these sizes. {error}") from error
+    except (ValueError, ImportError, FloatingPointError) as error:
+        raise click.ClickException(str(error) if subject is None else f"{subject}: {error}") from error
+
+
+def prepare(backend: str | None, threads: int | None) -> None:
+    """Choose the number of threads, and load the backend: what is wrong with it is reported before anything is done."""
+    if threads is not None:
+        elman.set_num_threads(threads)
+    backends.resolve(backend)

@@ -1,0 +1,274 @@
+"""`elman bench`: what is measured, and that wrong results are found. No test looks at how long anything takes."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+import elman
+from elman.benchmark import peers
+from elman.benchmark.contestants import Contestant, Program, Unsupported, backend
+from elman.benchmark.machine import Machine
+from elman.benchmark.measure import Measurement, measure
+from elman.benchmark.report import as_json, remarks, table
+from elman.benchmark.workloads import SETS, WHAT, Case, Shape, Workload
+from elman.cli import benchmark as command
+from elman.cli import main
+
+SHAPE = Shape(7, 5, 3, 11)
+VERSIONS = {"python": "3", "elman": "1", "numpy": "2"}
+MACHINE = Machine("a cpu", 2, "avx2", 2, "2", VERSIONS, load=0.5, peak=100.0)
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what the command sets."""
+    before = elman.get_num_threads()
+    for name in peers.environment(1):
+        monkeypatch.setenv(name, "")  # so that monkeypatch knows what to restore
+        monkeypatch.delenv(name)
+    yield
+    elman.set_num_threads(before)
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["bench", *map(str, arguments)], prog_name="elman")
+
+
+def run(work: Workload, *contestants: Contestant) -> Measurement:
+    return measure(work, contestants, n_threads=1, budget=0)
+
+
+# Workloads
+
+
+def test_the_command_knows_what_there_is() -> None:
+    assert tuple(SETS) == command._SETS
+    assert tuple(WHAT) == command._WHAT
+    assert tuple(peers.PEERS) == command._PEERS
+
+
+@pytest.mark.parametrize("text", ["", "1,2,3", "1,2,3,4,5", "1,2,3,0", "1,2,3,-4", "1,2,3,x", "1 2 3 4", "1,2,3,4.0"])
+def test_a_shape_that_is_none(text: str) -> None:
+    with pytest.raises(ValueError, match="shape must be four positive ints T,B,I,H, got"):
+        Shape.parse(text)
+
+
+def test_flops_of_layers_and_directions() -> None:
+    t, b, i, h = SHAPE
+    one = Workload(SHAPE)
+    assert Workload(SHAPE, "both-dx").flops == one.flops + 2 * t * b * h * i
+    assert Workload(SHAPE, bidirectional=True).flops == 2 * one.flops
+    assert Workload(SHAPE, num_layers=2).flops == one.flops + 2 * t * b * h * 6 * h
+    assert Workload(SHAPE, "train").flops == 2 * t * b * (3 * h * h + 3 * h * i)
+
+
+@pytest.mark.parametrize("what", WHAT)
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}, {"dtype": "float64"}], ids=str)
+def test_backends_are_right(what: str, options: dict) -> None:
+    work = Workload(SHAPE, what, **options)
+    for result in run(work, *map(backend, elman.available_backends())).results.values():
+        assert result.problem is None
+        assert len(result.times) >= 3
+
+
+# Peers
+
+
+@pytest.mark.parametrize("what", WHAT)
+@pytest.mark.parametrize(
+    "options", [{}, {"num_layers": 2, "bidirectional": True}, {"nonlinearity": "relu"}, {"dtype": "float64"}], ids=str
+)
+@pytest.mark.parametrize("name", peers.PEERS)
+def test_peers_are_right(name: str, what: str, options: dict) -> None:
+    if name in peers.missing():
+        pytest.skip(f"{name} is not installed: {peers.missing()[name]}")
+    case = Case.of(Workload(Shape(7, 1, 3, 11), what, **options))
+    try:
+        program = peers.PEERS[name].prepare(case, 1)
+    except Unsupported:
+        return
+    assert case.complaint(program.results(program.run())) is None
+
+
+def test_every_peer_computes_something() -> None:
+    """That `test_peers_are_right` is not satisfied by excuses: each says what it can do at all."""
+    for name, what in [("torch", "train"), ("jax", "both"), ("keras", "both"), ("numpy-script", "train-sgd")]:
+        if name not in peers.missing():
+            assert peers.PEERS[name].prepare(Case.of(Workload(Shape(7, 1, 3, 11), what)), 1)
+
+
+# Wrong contestants
+
+
+def _spoilt(change: object) -> Contestant:
+    """The NumPy backend, but for a change to its results."""
+
+    def prepare(case: Case, n_threads: int) -> Program:
+        program = backend("numpy").prepare(case, n_threads)
+        return program._replace(results=lambda found: change(program.results(found)))  # type: ignore[operator]
+
+    return Contestant("spoilt", (), prepare)
+
+
+SPOILERS = {
+    "one unit": lambda found: {**found, "y": np.where(np.arange(11) == 3, found["y"] + 0.01, found["y"])},
+    "NaN": lambda found: {**found, "h_n": found["h_n"] * np.nan},
+    "sign": lambda found: {**found, "weight_hh_l0": -found["weight_hh_l0"]},
+    "transposed": lambda found: {**found, "weight_hh_l0": found["weight_hh_l0"].T},
+    "shape": lambda found: {**found, "bias_l0": found["bias_l0"][None]},
+}
+
+
+@pytest.mark.parametrize("change", SPOILERS.values(), ids=SPOILERS)
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+def test_a_wrong_contestant_is_not_timed(change: object, nonlinearity: str) -> None:
+    measurement = run(Workload(SHAPE, nonlinearity=nonlinearity), backend("numpy"), _spoilt(change))
+    right, wrong = measurement.results.values()
+    assert right.times
+    assert (wrong.times, wrong.is_wrong) == ((), True)
+    (remark,) = remarks([measurement])
+    assert remark.startswith("WRONG: spoilt at 7,5,3,11: ")
+    assert "WRONG" in table([measurement], MACHINE, ["spoilt"])
+
+
+def test_a_wrong_training_step_is_found() -> None:
+    measurement = run(Workload(SHAPE, "train"), _spoilt(lambda found: {"losses": found["losses"][[0, 0, 0]]}))
+    assert measurement.results["spoilt"].is_wrong
+
+
+def test_what_a_contestant_cannot_do_is_said_once() -> None:
+    measurements = [run(Workload(shape), peers.PEERS["numpy-script"]) for shape in (SHAPE, Shape(2, 1, 3, 4))]
+    (remark,) = remarks(measurements)
+    assert remark.startswith("numpy-script left out: ")
+
+
+# The command
+
+
+SMALL = ["--shape", "7,5,3,11", "--budget", "0", "--backend", "numpy", "--backend", "cython", "--quiet"]
+
+
+@pytest.fixture(autouse=True)
+def _small_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is not measured, which takes a second."""
+    monkeypatch.setattr("elman.benchmark.machine._N", 64)
+    monkeypatch.setattr("elman.benchmark.machine._BYTES_PER_SAMPLE", 1 << 14)
+
+
+def test_command_end_to_end(tmp_path: Path) -> None:
+    files = ["--json", tmp_path / "all.json", "--plot", tmp_path / "all.png"]
+    result = invoke(*SMALL, "--shape", "3,1,4,6", "--peer", "numpy-script", "--what", "train-sgd", *files)
+    assert result.exit_code == 0, result.output
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in result.stdout.splitlines() if "|" in line]
+    assert rows[0] == ["T,B,I,H", "backend", "ms (quartiles)", "over numpy-script", "GFLOP/s", "of bound"]
+    assert [row[:2] for row in rows[2:]] == [[s, b] for s in ("7,5,3,11", "3,1,4,6") for b in ("numpy", "cython")]
+    assert rows[2][3] == "-"  # B > 1
+    assert rows[4][3].endswith("×")
+    assert "- numpy-script left out: " in result.stdout
+    assert (tmp_path / "all.png").read_bytes()[1:4] == b"PNG"
+    assert_schema(json.loads((tmp_path / "all.json").read_text()))
+
+
+def assert_schema(found: dict) -> None:
+    assert found["machine"].keys() == Machine.__dataclass_fields__.keys()
+    assert found["machine"]["versions"].keys() >= {"python", "elman", "numpy"}
+    for measurement in found["measurements"]:
+        assert measurement.keys() == {*Workload.__dataclass_fields__, "flops", "results"}
+        assert len(measurement["shape"]) == 4
+        for result in measurement["results"]:
+            fixed = {"contestant", "times", "problem", "is_wrong"}
+            assert result.keys() == (fixed | {"median", "gflops", "share"} if result["times"] else fixed)
+
+
+def test_json_of_a_wrong_result_can_be_written() -> None:
+    found = as_json([run(Workload(SHAPE), _spoilt(SPOILERS["NaN"]))], MACHINE)
+    assert_schema(json.loads(json.dumps(found, allow_nan=False)))
+
+
+def test_a_wrong_result_is_exit_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(peers.PEERS, "numpy-script", _spoilt(SPOILERS["sign"])._replace(name="numpy-script"))
+    result = invoke(*SMALL, "--peer", "numpy-script")
+    assert result.exit_code == 1
+    assert "- WRONG: numpy-script at 7,5,3,11: weight_hh_l0 is off" in result.stdout
+
+
+def test_missing_peers_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "missing", lambda: {"jax": "pip install jax", "keras": "pip install keras tensorflow"})
+    result = invoke(*SMALL, "--peer", "jax")
+    assert result.exit_code == 0, result.output
+    assert "- jax is not installed: pip install jax\n" in result.stdout
+    assert "keras" not in result.stdout  # nobody asked
+
+
+def test_options_change_a_set() -> None:
+    works = command._workloads("quick", (SHAPE,), {"what": "forward", "dtype": "float64"})
+    assert {(work.what, work.dtype) for work in works} == {("forward", "float64")}
+    assert [work.shape for work in works] == [work.shape for work in SETS["quick"]] + [SHAPE]
+    assert command._workloads(None, (), {}) == SETS["quick"]
+
+
+def test_progress_is_on_standard_error() -> None:
+    result = invoke(*SMALL[:-1], "--peer", "none")
+    assert "100%" in result.stderr
+    assert "%|" not in result.stdout
+
+
+def test_plot_without_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    result = invoke(*SMALL, "--plot", tmp_path / "all.png")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--plot needs matplotlib: pip install 'elman[plot]'" in result.stderr
+
+
+ERRORS = {
+    "--shape 1,2,3": "'--shape': shape must be four positive ints T,B,I,H, got '1,2,3'",
+    "--set none": "'--set'",
+    "--what nothing": "'--what'",
+    "--threads 0": "'--threads'",
+    "--budget nan": "'--budget'",
+    "--budget -1": "'--budget'",
+    "--backend fortran": "'--backend'",
+    "--peer fortran": "'--peer'",
+    "--peer none --peer torch": "--peer none goes with no other --peer, got none, torch",
+    "--json {}/none/all.json": "none: No such folder",
+    "--plot {}/none/all.png": "none: No such folder",
+    "--json {}": "'--json'",
+    "--layers 0": "'--layers'",
+    "--nonlinearity softmax": "'--nonlinearity'",
+    "--dtype float16": "'--dtype'",
+    "nonsense": "nonsense",
+}
+
+
+@pytest.mark.parametrize("options", ERRORS)
+def test_errors(options: str, tmp_path: Path) -> None:
+    result = invoke(*options.replace("{}", str(tmp_path)).split())
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+    assert ERRORS[options] in result.stderr
+
+
+# What the kernels decide
+
+
+@pytest.mark.skipif("cython" not in elman.available_backends(), reason="needs the C kernels")
+def test_explain() -> None:
+    text = invoke("--explain", "1000,1,64,256", "--explain", "500,64,8,100", "--threads", 2, "--bidirectional").stdout
+    assert text.startswith("1000,1,64,256, float32, ")
+    assert "\n500,64,8,100, float32, " in text
+    assert text.count("**forward**: 2 threads") == text.count("**backward**: 2 threads") == 2
+    assert text.count("2 shards of 1 row, through all time steps") == text.count("2 shards of 64 rows") == 2
+    assert text.count("(chosen)") == 4
+    one_direction = invoke("--explain", "1000,1,64,256", "--threads", 2).stdout
+    assert one_direction.count("1 shard of 1 row; 2 threads share the columns of one") == 2
+    assert one_direction.count("| 2 (chosen) |") == 2
+    assert "read in place" in invoke("--explain", "1,1,2,3", "--dtype", "float64").stdout
+    assert "got '3,4'" in invoke("--explain", "3,4").stderr
