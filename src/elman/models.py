@@ -511,7 +511,9 @@ class SequenceModel(Model):
         else:
             y = self.outputs.targets(y, "y", dtype, (n_steps, n_rows), lengths=lengths)
         if self._feeds_back:
-            x = self._taught(x, y, lengths)
+            if isinstance(self.outputs, Categories):
+                validation.no_gaps(y, "y", lengths)
+            x = self._taught(x, y)
         return self._weighed(x, y, lengths, weights)
 
     def _weighed(self, x: Real | Int, y: Real | Int, lengths: Int | None, weights: Any) -> Batch:
@@ -594,16 +596,15 @@ class SequenceModel(Model):
     def _ready(self, data: Sequences, rows: Int) -> Batch:
         """Some of a data set's sequences as the network takes them."""
         batch = data.batch(rows)
-        return batch._replace(x=self._taught(batch.x, batch.y, batch.lengths)) if self._feeds_back else batch
+        return batch._replace(x=self._taught(batch.x, batch.y)) if self._feeds_back else batch
 
-    def _taught(self, x: Real | Int, y: Real | Int, lengths: Int | None) -> Real | Int:
+    def _taught(self, x: Real | Int, y: Real | Int) -> Real | Int:
         """Teacher forcing: the first input x (1, B, ·), then the target of the step before (T, B, ·).
 
         What is fed back at a step without target does not matter, as no target comes after it.
         """
         n_steps, n_rows = y.shape[:2]
         if isinstance(self.inputs, Tokens):
-            validation.no_gaps(y, "y", lengths)
             return np.concatenate([x, y[:-1].clip(0, self.outputs.n - 1)])
         taught = np.zeros((n_steps, n_rows, self.rnn.input_size), self.rnn.dtype)
         taught[0, :, : self.inputs.n] = x[0]

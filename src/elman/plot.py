@@ -20,7 +20,7 @@ def loss_curve(path: str | Path, records: Sequence[Progress], *, bigram: float |
     path : str or path
         The file, which is overwritten.
     records : sequence of Progress
-        What `elman.text.train` yielded, at least one.
+        What `elman.text.Training` yields, at least one.
     bigram : float, optional
         Bits per character.
 

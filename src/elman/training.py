@@ -294,7 +294,7 @@ class Training:
         try:
             with (
                 _progress_bar(self, show=progress) as bar,
-                _noted_interrupts(self._checkpoint is not None) as interrupts,
+                noted_interrupts(self._checkpoint is not None) as interrupts,
             ):
                 while self.epoch < self.epochs and not self._is_stopped:
                     self._run_epoch(bar, interrupts)
@@ -447,7 +447,7 @@ def _progress_bar(training: Training, *, show: bool) -> Any:
 
 
 @contextlib.contextmanager
-def _noted_interrupts(wanted: bool) -> Iterator[list[int]]:
+def noted_interrupts(wanted: bool) -> Iterator[list[int]]:
     """Ctrl-C adds to the list instead of raising, so that a step is never torn; a second one raises as ever."""
     noted: list[int] = []
     is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -81,7 +81,8 @@ def kind(value: Any, name: str, kinds: tuple[type[Any], ...]) -> Any:
     """An instance of one of our classes."""
     if not isinstance(value, kinds):
         *most, last = (f"elman.{kind.__name__}" for kind in kinds)
-        raise TypeError(f"{name} must be {', '.join(most)} or {last}, got {_shown(value)}")
+        expected = f"{', '.join(most)} or {last}" if most else last
+        raise TypeError(f"{name} must be {expected}, got {_shown(value)}")
     return value
 
 
