@@ -47,20 +47,30 @@ INLINE void copy_row(real *to, const real *from, size_t columns, size_t width) {
     for (size_t v = 0; v < width; v++) store(to + v * VL, load_upto(from + v * VL, smaller(columns - v * VL, VL)));
 }
 
+/* to[i * width + j] = source[j * stride + i] for i < depth, j < columns; zeros beyond the columns. A cache line of each
+ * column at a time: with some strides, columns push each other's lines out of the cache before these are read to the
+ * end. */
+static void transpose(real *to, size_t width, const real *source, size_t stride, size_t depth, size_t columns) {
+    const size_t line = 64 / sizeof(real);
+    for (size_t begin = 0; begin < depth; begin += line) {
+        const size_t end = smaller(begin + line, depth);
+        for (size_t j = 0; j < columns; j++)
+            for (size_t i = begin; i < end; i++) to[i * width + j] = source[j * stride + i];
+    }
+    for (size_t i = 0; columns < width && i < depth; i++)
+        memset(to + i * width + columns, 0, (width - columns) * sizeof(real));
+}
+
 /* Pack rows [k, k + depth) of panel p from source: source[i * stride + column] for row k + i or, transposed,
  * source[column * stride + i]. */
 static void pack(const matrix *b, size_t p, size_t k, size_t depth, const real *source, size_t stride, int transposed) {
-    panel c = panel_of(b, p);
-    size_t width = c.width * VL;
+    const panel c = panel_of(b, p);
+    const size_t width = c.width * VL;
     real *to = (real *)b->data + c.column * b->depth + k * width;
-    for (size_t i = 0; i < depth; i++, to += width) {
-        if (!transposed) {
-            copy_row(to, source + i * stride + c.column, c.columns, c.width);
-            continue;
-        }
-        for (size_t j = 0; j < c.columns; j++) to[j] = source[(c.column + j) * stride + i];
-        for (size_t j = c.columns; j < width; j++) to[j] = 0;
-    }
+    if (transposed)
+        transpose(to, width, source + c.column * stride, stride, depth, c.columns);
+    else
+        for (size_t i = 0; i < depth; i++) copy_row(to + i * width, source + i * stride + c.column, c.columns, c.width);
 }
 
 /* What happens to a tile right after it was stored, in place: out[0..rows) at columns [column, column + columns). */

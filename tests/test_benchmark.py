@@ -10,7 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 import elman
+from elman.backends import native, reference
 from elman.benchmark import peers
+from elman.benchmark.accuracy import count_float32, worst_float32, worst_float64
 from elman.benchmark.contestants import Contestant, Program, Unsupported, backend
 from elman.benchmark.machine import Machine
 from elman.benchmark.measure import Measurement, measure
@@ -165,7 +167,7 @@ def test_command_end_to_end(tmp_path: Path) -> None:
     result = invoke(*SMALL, "--shape", "3,1,4,6", "--peer", "numpy-script", "--what", "train-sgd", *files)
     assert result.exit_code == 0, result.output
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in result.stdout.splitlines() if "|" in line]
-    assert rows[0] == ["T,B,I,H", "backend", "ms (quartiles)", "over numpy-script", "GFLOP/s", "of bound"]
+    assert rows[0] == ["T,B,I,H", "backend", "ms (quartiles)", "over numpy-script", "GFLOP/s", "of roofline"]
     assert [row[:2] for row in rows[2:]] == [[s, b] for s in ("7,5,3,11", "3,1,4,6") for b in ("numpy", "cython")]
     assert rows[2][3] == "-"  # B > 1
     assert rows[4][3].endswith("×")
@@ -256,6 +258,16 @@ def test_errors(options: str, tmp_path: Path) -> None:
     assert ERRORS[options] in result.stderr
 
 
+def test_a_gradient_that_is_zero_is_right() -> None:
+    case = Case.of(Workload(Shape(1, 1, 4, 3)))  # no state before the only step: no gradient of weight_hh
+    program = backend("numpy").prepare(case, 1)
+    results = program.results(program.run())
+    assert case.complaint(results) is None
+    assert case.deviations(results)["weight_hh_l0"] == 0
+    results["weight_hh_l0"][0, 0] = 1e-3
+    assert str(case.complaint(results)).startswith("weight_hh_l0 is off")
+
+
 # What the kernels decide
 
 
@@ -272,3 +284,47 @@ def test_explain() -> None:
     assert one_direction.count("| 2 (chosen) |") == 2
     assert "read in place" in invoke("--explain", "1,1,2,3", "--dtype", "float64").stdout
     assert "got '3,4'" in invoke("--explain", "3,4").stderr
+
+
+# elman accuracy
+
+
+def test_accuracy() -> None:
+    before = native.instruction_set()
+    options = ["--stride", "4000037", "--backend", "numpy", "--backend", "cython", "--quiet"]
+    result = CliRunner().invoke(main, ["accuracy", *options], prog_name="elman")
+    assert result.exit_code == 0, result.output
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in result.stdout.splitlines() if "|" in line]
+    sets = [("numpy", "NumPy's own"), *(("cython", name) for name in native.instruction_sets())]
+    functions = [row for row in rows if len(row) == 6 and row[3] in ("float32", "float64")]
+    assert [tuple(row[:4]) for row in functions] == [
+        (*one, function, dtype) for one in sets for function in ("tanh", "sigmoid") for dtype in ("float32", "float64")
+    ]
+    assert all(0.5 <= float(row[4]) < (4 if row[0] == "numpy" else 2) for row in functions)
+    passes = [row for row in rows if row[0] in ("numpy", "cython") and row not in functions]
+    assert len(passes) == 2 * len(SETS["quick"])
+    assert all(0 < float(error) < 1e-4 for row in passes for error in row[1:])
+    assert native.instruction_set() == before
+
+
+def test_an_inexact_function_is_found() -> None:
+    class Rough:
+        @staticmethod
+        def step(x, h, weight_ih, weight_hh, bias, h_next, *, activation):  # noqa: ARG004
+            h_next[:] = np.tanh(x) * x.dtype.type(1 + 1e-6)
+
+    assert worst_float32(Rough, "tanh", stride=1_000_003).ulp > 4
+    assert worst_float64(Rough, "tanh").ulp > 1e9
+
+
+def test_every_stride_th_float() -> None:
+    seen = []
+    worst_float32(reference, "tanh", stride=4_000_037, advance=seen.append)
+    assert 0 <= sum(seen) - count_float32(4_000_037) < 32
+
+
+@pytest.mark.parametrize("options", ["--stride 0", "--set none", "--backend fortran", "--threads 0"])
+def test_errors_of_accuracy(options: str) -> None:
+    result = CliRunner().invoke(main, ["accuracy", *options.split()], prog_name="elman")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"'{options.split()[0]}'" in result.stderr

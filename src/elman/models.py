@@ -760,15 +760,12 @@ class SequenceModel(Model):
 
 
 def _state_after(n: int, h_0: Real, h_n: Real, tape: _Tape) -> Real:
-    """The states (L, B, H) after n steps of a pass; zeros for sequences that have ended before."""
+    """The states (L, B, H) after n steps of a pass; anything for sequences that have ended before."""
     if n == 0:
         return h_0
     if n >= len(tape.outputs[0]):
         return h_n
-    state = np.array([y[n - 1] for y in tape.outputs])
-    if tape.lengths is not None:
-        state[:, tape.lengths < n] = 0
-    return state
+    return np.array([y[n - 1] for y in tape.outputs])
 
 
 def input_size(inputs: Input, outputs: Output, pattern: str) -> int:

@@ -90,7 +90,12 @@ class SGD(Optimizer):
 
     def __init__(self, lr: float, momentum: float = 0.0) -> None:
         super().__init__(lr)
-        self.momentum = validation.probability(momentum, "momentum")
+        self._momentum = validation.probability(momentum, "momentum")
+
+    @property
+    def momentum(self) -> float:
+        """Fixed, since the velocity is kept from the first step on or never."""
+        return self._momentum
 
     @property
     def _n_memories(self) -> int:  # type: ignore[override]

@@ -96,17 +96,17 @@ def instruction_set() -> str:
     return chosen_set
 
 
-def use_instruction_set(name: str) -> None:
-    """Use one of `instruction_sets()` from now on; not while other threads compute."""
+def use_instruction_set(name: str, source: str = "instruction set") -> None:
+    """Use one of `instruction_sets()` from now on; not while other threads compute. `source` is for the error."""
     global kernels_float, kernels_double, chosen_set
     if name not in instruction_sets():
-        raise ValueError(f"instruction set: expected one of {', '.join(instruction_sets())} on this machine, got {name!r}")
+        raise ValueError(f"{source}: expected one of {', '.join(instruction_sets())} on this machine, got {name!r}")
     encoded = name.encode()
     kernels_float, kernels_double = elman_table(encoded, 0), elman_table(encoded, 1)
     chosen_set = name
 
 
-use_instruction_set(os.environ.get("ELMAN_ISA") or elman_best().decode())
+use_instruction_set(os.environ.get("ELMAN_ISA") or elman_best().decode(), "ELMAN_ISA")
 
 
 def set_num_threads(n: int) -> None:

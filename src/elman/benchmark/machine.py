@@ -64,8 +64,11 @@ class Machine:
         """
         return _read_speed(1 << max(12, (n_bytes - 1).bit_length()), self.n_threads)
 
-    def bound(self, work: Workload) -> float:
-        """The least seconds of a workload: at the peak, or as its `weight_hh` is read from cache in each step."""
+    def roofline(self, work: Workload) -> float:
+        """Seconds of a workload at the peak, or for reading its `weight_hh` in each step, whichever takes longer.
+
+        Kernels can be faster: the peak is what NumPy's library reaches, which on some machines is not all there is.
+        """
         return max(work.flops / self.peak, work.bytes_read / self.bandwidth(work.recurrent_bytes)) / 1e9
 
 

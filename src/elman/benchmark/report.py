@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,11 @@ def table(measurements: Sequence[Measurement], machine: Machine, backends: Seque
     for title, group in _grouped(measurements).items():
         others = [name for name in group[0].results if name not in backends]
         others = [name for name in others if any(m.results[name].times for m in group)]
-        head = ["T,B,I,H", "backend", "ms (quartiles)", *(f"over {name}" for name in others), "GFLOP/s", "of bound"]
+        head = ["T,B,I,H", "backend", "ms (quartiles)", *(f"over {name}" for name in others), "GFLOP/s", "of roofline"]
         lines = [
             _line(measurement, measurement.results[name], others, machine) for measurement in group for name in backends
         ]
-        parts.append(f"{title}\n\n{_markdown([head, *lines])}")
+        parts.append(f"{title}\n\n{markdown([head, *lines])}")
     return "\n\n".join(parts)
 
 
@@ -82,13 +82,13 @@ def write_json(path: Path, measurements: Sequence[Measurement], machine: Machine
 
 
 def plot(path: Path, measurements: Sequence[Measurement], machine: Machine, backends: Sequence[str]) -> None:
-    """Write a PNG: how many times as long others take, and the speeds under their bound. Needs matplotlib."""
+    """Write a PNG: how many times as long others take, and speeds beside their roofline. Needs matplotlib."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 1.5 + 0.45 * max(6, len(measurements))), dpi=110, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     _draw_ratios(left, measurements, backends[0], backends)
-    _draw_bounds(right, measurements, machine, backends)
+    _draw_speeds(right, measurements, machine, backends)
     figure.savefig(path, format="png")
 
 
@@ -102,7 +102,9 @@ def _draw_ratios(axes: Any, measurements: Sequence[Measurement], backend: str, b
             if own.times and theirs is not None and theirs.times:
                 places.append(place + (i - (len(others) - 1) / 2) * height)
                 ratios.append(theirs.ratio_to(own))
-        axes.barh(places, ratios, height, label=other)
+        axes.barh(
+            places, [ratio - 1 for ratio in ratios], height, left=1, label=other
+        )  # to the left where it is faster
     axes.axvline(1, color="black", lw=1)
     axes.set(xscale="log", xlabel=f"time over that of elman ({backend})")
     axes.set_yticks(range(len(measurements)), [_label(measurement.work) for measurement in measurements])
@@ -110,13 +112,13 @@ def _draw_ratios(axes: Any, measurements: Sequence[Measurement], backend: str, b
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3, which="both")
     if others:
-        axes.legend()
+        _legend_above(axes, len(others))
 
 
-def _draw_bounds(axes: Any, measurements: Sequence[Measurement], machine: Machine, backends: Sequence[str]) -> None:
+def _draw_speeds(axes: Any, measurements: Sequence[Measurement], machine: Machine, backends: Sequence[str]) -> None:
     places = range(len(measurements))
-    bounds = [m.work.flops / machine.bound(m.work) / 1e9 for m in measurements]
-    axes.barh(places, bounds, 0.8, color="lightgray", label="bound: peak, or weight_hh read from cache")
+    rooflines = [m.work.flops / machine.roofline(m.work) / 1e9 for m in measurements]
+    axes.barh(places, rooflines, 0.8, color="lightgray", label="roofline")
     for backend in backends:
         measured = [
             (m.work.flops / m.results[backend].quartiles[1] / 1e9, i)
@@ -129,7 +131,11 @@ def _draw_bounds(axes: Any, measurements: Sequence[Measurement], machine: Machin
     axes.set_yticks(places, [])
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)
-    axes.legend()
+    _legend_above(axes, 1 + len(backends))
+
+
+def _legend_above(axes: Any, n_columns: int) -> None:
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=n_columns, frameon=False)
 
 
 def _label(work: Workload) -> str:
@@ -175,7 +181,7 @@ def _speeds(work: Workload, result: Result, machine: Machine) -> dict[str, float
     if not result.times:
         return {}
     median = result.quartiles[1]
-    return {"median": median, "gflops": work.flops / median / 1e9, "share": machine.bound(work) / median}
+    return {"median": median, "gflops": work.flops / median / 1e9, "share": machine.roofline(work) / median}
 
 
 def _significant(value: float) -> str:
@@ -183,13 +189,20 @@ def _significant(value: float) -> str:
     return f"{value:#.3g}".rstrip(".") if value < 1000 else f"{value:.0f}"
 
 
-def _markdown(rows: list[list[str]]) -> str:
-    """A table whose first row is its head; all columns behind the first two are numbers."""
+def markdown(rows: list[list[str]], n_texts: int = 2) -> str:
+    """A table whose first row is its head; all columns behind the first n are numbers.
+
+    Examples
+    --------
+    >>> print(markdown([["shape", "ms"], ["7,5", "0.1"]], n_texts=1))
+    | shape |  ms |
+    | ----- | --: |
+    | 7,5   | 0.1 |
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rule = ["-" * width if i < 2 else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
-    return "\n".join("| " + " | ".join(_padded(row, widths)) + " |" for row in [rows[0], rule, *rows[1:]])
-
-
-def _padded(row: list[str], widths: list[int]) -> Iterator[str]:
-    for i, (cell, width) in enumerate(zip(row, widths, strict=True)):
-        yield cell.ljust(width) if i < 2 else cell.rjust(width)
+    rule = ["-" * width if i < n_texts else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+    lines = []
+    for row in (rows[0], rule, *rows[1:]):
+        cells = zip(row, widths, strict=True)
+        lines.append(" | ".join(c.ljust(n) if i < n_texts else c.rjust(n) for i, (c, n) in enumerate(cells)))
+    return "\n".join(f"| {line} |" for line in lines)

@@ -210,14 +210,14 @@ class Case:
             exact, got = self.exact[name], np.asarray(got)
             if got.shape != exact.shape:
                 return f"{name} has shape {got.shape} instead of {exact.shape}"
-            error = np.linalg.norm(got - exact) / np.linalg.norm(exact)
-            if not error <= self.tolerance:  # NaN is wrong, too
-                return f"{name} is off by {error:.1e} of its norm, more than {self.tolerance:.1e}"
+            error, limit = np.linalg.norm(got - exact), self.tolerance * np.linalg.norm(exact)
+            if not error <= limit:  # NaN is wrong, too
+                return f"{name} is off by {error:.1e}, more than {limit:.1e}, {self.tolerance:.1e} of its norm"
         return None
 
     def deviations(self, results: Arrays) -> dict[str, float]:
         """The largest error of each result, relative to the largest entry of the exact one."""
         return {
-            name: float(np.abs(got - self.exact[name]).max() / np.abs(self.exact[name]).max())
+            name: float(np.abs(got - self.exact[name]).max() / (np.abs(self.exact[name]).max() or 1))
             for name, got in results.items()
         }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 
 import elman
-from elman.cli.benchmark import bench
+from elman.cli.benchmark import accuracy, bench
 from elman.cli.characters import sample, train
 from elman.cli.common import Group, reported
 
@@ -32,5 +32,5 @@ def info() -> None:
         elman.show_config()
 
 
-for _command in (train, sample, bench):
+for _command in (train, sample, bench, accuracy):
     main.add_command(_command)

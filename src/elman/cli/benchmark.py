@@ -1,4 +1,4 @@
-"""`elman bench`: speed on this machine. What is measured, and how, is in `elman.benchmark`, imported when it runs."""
+"""`elman bench` and `elman accuracy`. What is measured, and how, is in `elman.benchmark`, imported when they run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _shapes(context: click.Context, option: click.Parameter, texts: tuple[str, .
         raise click.BadParameter(str(error), context, option) from error
 
 
-workload_options = options(
+_workload_options = options(
     click.option("--set", "set_name", type=click.Choice(_SETS), help="A set of workloads.  [default: quick]"),
     click.option(
         "--shape",
@@ -50,16 +50,22 @@ workload_options = options(
     click.option("--dtype", type=click.Choice(["float32", "float64"])),
 )
 
-
-@click.command()
-@workload_options
-@click.option(
+_backend_option = click.option(
     "--backend",
     "backend_names",
     type=click.Choice(backends.NAMES),
     multiple=True,
     help="Can be given again.  [default: the compiled ones that are installed]",
 )
+_threads_option = click.option(
+    "--threads", type=click.IntRange(min=1), show_default="one for each core", help="For all, the same."
+)
+_quiet_option = click.option("--quiet", is_flag=True, help="No progress bar.")
+
+
+@click.command()
+@_workload_options
+@_backend_option
 @click.option(
     "--peer",
     "peer_names",
@@ -67,7 +73,7 @@ workload_options = options(
     multiple=True,
     help="What to compare with; can be given again.  [default: all that are installed]",
 )
-@click.option("--threads", type=click.IntRange(min=1), show_default="one for each core", help="For all, the same.")
+@_threads_option
 @click.option("--budget", type=Finite(min=0), default=3.0, help="Seconds of timing for each workload.")
 @click.option(
     "--explain",
@@ -79,7 +85,7 @@ workload_options = options(
 )
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all numbers.")
 @click.option("--plot", "plot_file", type=click.Path(path_type=Path, dir_okay=False), help="Write a PNG.")
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@_quiet_option
 def bench(
     set_name: str | None,
     shapes: tuple[Shape, ...],
@@ -100,8 +106,8 @@ def bench(
     """Measure the speed of backends and of other frameworks that are installed, on this machine.
 
     All take turns in one process, each with its result checked first. The report is Markdown: medians with quartiles,
-    how many times as long others take, and the share of the least time that the machine allows: its peak in matrix
-    products, or reading the recurrent weights from cache in each time step. The exit status is 1 if a result is wrong.
+    how many times as long others take, and the share of the roofline: the peak that NumPy's matrix product reaches, or
+    reading the recurrent weights from cache in each time step. The exit status is 1 if a result is wrong.
     """
     from elman.benchmark import report
     from elman.benchmark.contestants import backend
@@ -128,9 +134,7 @@ def bench(
     with reported():
         n_threads = threads or elman.get_num_threads()
         os.environ |= environment(n_threads)
-        names = backend_names or tuple(name for name in ("cython", "numba") if name in backends.available())
-        for name in names:
-            backends.get(name)
+        names = _backend_names(backend_names)
         peers, absent = _peers(peer_names)
         packages = [package for contestant in (*map(backend, names), *peers) for package in contestant.packages]
         machine = Machine.measured(
@@ -146,6 +150,14 @@ def bench(
         if plot_file is not None:
             report.plot(plot_file, measurements, machine, names)
     return int(any(result.is_wrong for m in measurements for result in m.results.values()))
+
+
+def _backend_names(chosen: tuple[str, ...]) -> tuple[str, ...]:
+    """Those chosen, or the compiled ones that are installed, each loaded, so that errors come first."""
+    names = chosen or tuple(name for name in ("cython", "numba") if name in backends.available())
+    for name in names:
+        backends.get(name)
+    return tuple(dict.fromkeys(names))
 
 
 def _workloads(set_name: str | None, shapes: tuple[Shape, ...], changes: dict[str, Any]) -> list[Workload]:
@@ -189,17 +201,72 @@ def _measure(
     workloads: list[Workload], contestants: list[Contestant], n_threads: int, budget: float, *, quiet: bool
 ) -> list[Any]:
     """All measurements, under a progress bar."""
-    from tqdm import tqdm
-
     from elman.benchmark.measure import measure
 
-    layout = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
-    columns = shutil.get_terminal_size().columns  # tqdm shows nothing where a terminal claims to have no size
     measurements = []
-    with tqdm(total=len(workloads), bar_format=layout, ncols=columns, nrows=24, disable=quiet) as bar:
+    with _progress_bar(len(workloads), quiet=quiet) as bar:
         for work in workloads:
             measurements.append(
                 measure(work, contestants, n_threads=n_threads, budget=budget, advance=bar.set_postfix_str)
             )
             bar.update()
     return measurements
+
+
+@click.command()
+@click.option("--stride", type=click.IntRange(min=1), default=1021, help="Look at every so-many-th float32; 1: at all.")
+@click.option("--set", "set_name", type=click.Choice(_SETS), default="quick", help="Shapes of whole passes.")
+@_backend_option
+@_threads_option
+@_quiet_option
+def accuracy(stride: int, set_name: str, backend_names: tuple[str, ...], threads: int | None, quiet: bool) -> None:
+    """Measure how exact the backends are: tanh and sigmoid in ULP, and whole passes against float64.
+
+    float32 is compared with NumPy's float64, float64 with mpmath where that is installed. Errors of passes are the
+    largest of each array, relative to its largest entry.
+    """
+    from elman.benchmark import report
+    from elman.benchmark.accuracy import deviations
+
+    with reported():
+        names = _backend_names(backend_names)
+        rows = _function_errors(names, stride, quiet=quiet)
+        extent = "all" if stride == 1 else f"every {stride}th"
+        click.echo(f"**tanh and sigmoid**, {extent} of the values of float32 and a sample of those of float64\n")
+        click.echo(
+            report.markdown([["backend", "instruction set", "function", "dtype", "ULP", "at"], *rows], n_texts=4)
+        )
+        for work in _workloads(set_name, (), {}):
+            found = {name: deviations(work, name, threads or elman.get_num_threads()) for name in names}
+            results = list(next(iter(found.values())))
+            click.echo(f"\n**{work.what} at {work.shape}**, {work.nonlinearity}, {work.dtype}\n")
+            lines = [[name, *(f"{found[name][result]:.1e}" for result in results)] for name in names]
+            click.echo(report.markdown([["backend", *results], *lines], n_texts=1))
+
+
+def _function_errors(names: tuple[str, ...], stride: int, *, quiet: bool) -> list[list[str]]:
+    """Rows of the table of elementary functions, under a progress bar."""
+    from elman.benchmark.accuracy import FUNCTIONS, count_float32, instruction_sets, worst_float32, worst_float64
+
+    rows = []
+    cases = [(name, one) for name in names for one in instruction_sets(name)]
+    with _progress_bar(len(cases) * len(FUNCTIONS) * count_float32(stride), quiet=quiet) as bar:
+        for name in names:
+            for instruction_set in instruction_sets(name):
+                for function in FUNCTIONS:
+                    bar.set_postfix_str(f"{name} {instruction_set} {function}", refresh=False)
+                    found = {"float32": worst_float32(backends.get(name), function, stride=stride, advance=bar.update)}
+                    exact = worst_float64(backends.get(name), function)
+                    if exact is not None:
+                        found["float64"] = exact
+                    for dtype, worst in found.items():
+                        rows.append([name, instruction_set, function, dtype, f"{worst.ulp:.2f}", f"{worst.at:.9g}"])
+    return rows
+
+
+def _progress_bar(total: int, *, quiet: bool) -> Any:
+    from tqdm import tqdm
+
+    columns = shutil.get_terminal_size().columns  # tqdm shows nothing where a terminal claims to have no size
+    layout = "{percentage:3.0f}%|{bar}| {elapsed}{postfix}"
+    return tqdm(total=total, bar_format=layout, ncols=columns, nrows=24, disable=quiet)

@@ -79,19 +79,29 @@ def copy_row(v: Any, to: Address, source: Address, columns: int, width: int) -> 
 
 
 @kernel
+def transpose(v: Any, to: Address, width: int, source: Address, stride: int, depth: int, columns: int) -> None:
+    """to[i * width + j] = source[j * stride + i] for i < depth, j < columns; zeros beyond the columns."""
+    size, line = size_of_real(v), 64 // size_of_real(v)
+    for begin in range(0, depth, line):
+        for j in range(columns):
+            for i in range(begin, smaller(begin + line, depth)):
+                store_real(v, to + (i * width + j) * size, load_real(v, source + (j * stride + i) * size))
+    if columns < width:
+        for i in range(depth):
+            clear(to + (i * width + columns) * size, (width - columns) * size)
+
+
+@kernel
 def pack(v: Any, b: Any, p: int, k: int, depth: int, source: Address, stride: int, transposed: bool) -> None:
     """Rows [k, k + depth) of panel p: row k + i from source[i * stride + column], or source[column * stride + i]."""
     c, size = panel_of(v, b.columns, b.panels, p), size_of_real(v)
     width = c.width * reals(v)
     to = b.data + (c.column * b.depth + k * width) * size
-    for i in range(depth):
-        if not transposed:
-            copy_row(v, to, source + (i * stride + c.column) * size, c.columns, c.width)
-        else:
-            for j in range(c.columns):
-                store_real(v, to + j * size, load_real(v, source + ((c.column + j) * stride + i) * size))
-            clear(to + c.columns * size, (width - c.columns) * size)
-        to += width * size
+    if transposed:
+        transpose(v, to, width, source + c.column * stride * size, stride, depth, c.columns)
+    else:
+        for i in range(depth):
+            copy_row(v, to + i * width * size, source + (i * stride + c.column) * size, c.columns, c.width)
 
 
 @kernel
