@@ -18,16 +18,20 @@ from elman.rnn import RNN
 from elman.typing import Int, Real
 
 
-class Clipping(NamedTuple):
-    """Limits of a gradient: its Euclidean norm, and after that the magnitude of its values (None: no limit)."""
+class Update(NamedTuple):
+    """How a batch changes the parameters."""
 
-    max_norm: float
-    max_value: float | None
+    optimizer: Optimizer
+    max_norm: float  # of the gradient
+    max_value: float | None  # of each of its values, after that
+    tbptt: tuple[int, int] | None = None  # update after k1 steps, from gradients that go back k2
+    memory: float | None = None  # how many time steps (an int) or bytes (a float) a tape may take
 
     @classmethod
-    def of(cls, clip_norm: float | None, clip_value: float | None) -> Clipping:
+    def of(cls, optimizer: Any, clip_norm: Any, clip_value: Any) -> Update:
+        validation.instance(optimizer, "optimizer", Optimizer)
         max_norm = math.inf if clip_norm is None else validation.positive(clip_norm, "clip_norm")
-        return cls(max_norm, None if clip_value is None else validation.positive(clip_value, "clip_value"))
+        return cls(optimizer, max_norm, None if clip_value is None else validation.positive(clip_value, "clip_value"))
 
 
 class Model:
@@ -174,18 +178,17 @@ class Model:
 
     # Updates
 
-    def _update(
-        self, backend: ModuleType, loss: float, gradients: Parameters, optimizer: Optimizer, clipping: Clipping
-    ) -> None:
+    def _update(self, backend: ModuleType, loss: float, gradients: Parameters, update: Update) -> None:
         """One step along the gradients, or an error, and nothing changed."""
-        norm = float(backend.clip_norm(gradients.flat, max_norm=clipping.max_norm))
+        optimizer = update.optimizer
+        norm = float(backend.clip_norm(gradients.flat, max_norm=update.max_norm))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise FloatingPointError(
                 f"step {optimizer.steps + 1}: the loss is {loss:.6g} and the norm of its gradient {norm:.6g}; "
                 f"nothing was updated. A smaller lr (now {optimizer.lr:g}) or clip_norm usually helps."
             )
-        if clipping.max_value is not None:
+        if update.max_value is not None:
             # more would overflow in a float32
-            max_value = min(clipping.max_value, float(np.finfo(gradients.flat.dtype).max))
+            max_value = min(update.max_value, float(np.finfo(gradients.flat.dtype).max))
             np.clip(gradients.flat, -max_value, max_value, out=gradients.flat)
         optimizer._apply(backend, {"flat": self._parameters.flat}, {"flat": gradients.flat})

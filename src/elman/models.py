@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from elman import io, training, validation
-from elman.base import Clipping, Model
+from elman import io, recomputation, training, validation
+from elman.base import Model, Update
 from elman.data import PATTERNS, Batch, Features, Input, Inputs, Sequences, Tokens
 from elman.losses import Binary, Categories, Output, Reals, total_weight, with_class_weights
 from elman.nonlinearities import Activation
-from elman.optimizers import Optimizer
+from elman.optimizers import Adam, Optimizer
 from elman.parameters import Parameters
 from elman.rnn import RNN, _Tape
 from elman.streaming import Stream
@@ -135,6 +135,7 @@ class SequenceModel(Model):
         state: Real | None = None,
         lengths: Any = None,
         weights: Any = None,
+        memory: int | str | None = None,
     ) -> float:
         """One update of the parameters: forward, back-propagation through time, clipping, the optimizer's step.
 
@@ -160,6 +161,10 @@ class SequenceModel(Model):
             As in `RNN`: row b has so many steps. Where it has one target all the same, at least 1.
         weights : numbers (B,) or (T, B), optional
             What each row, or each step, counts in the loss and its mean. With 0, a target does not matter.
+        memory : str or int, optional
+            For long sequences: states are computed twice, and kept for so many steps at a time, or for as many as need
+            less than, say, "200MB". The gradients are the same to the last bit, unless there is dropout, which is drawn
+            otherwise. Needs one direction.
 
         Returns
         -------
@@ -173,15 +178,15 @@ class SequenceModel(Model):
         FloatingPointError
             If the loss or the gradient is not finite. In both cases parameters and state are left as they were.
         """
-        validation.instance(optimizer, "optimizer", Optimizer)
-        clipping = Clipping.of(clip_norm, clip_value)
+        update = Update.of(optimizer, clip_norm, clip_value)
+        most = self._memory(memory)
         batch = self._batch(x, y, lengths, weights)
         h_0 = self._initial_state(batch.x.shape[1], state)
         gradients = self._gradient_buffer
         gradients.flat.fill(0)
         backend = self.rnn._resolve()
-        loss, h_n, _ = self._differentiate(backend, batch, h_0, gradients)
-        self._update(backend, loss, gradients, optimizer, clipping)
+        loss, h_n = self._gradients(backend, batch, h_0, gradients, most)
+        self._update(backend, loss, gradients, update)
         if state is not None:
             state[...] = h_n
         return loss
@@ -208,7 +213,14 @@ class SequenceModel(Model):
         return loss
 
     def loss_and_grads(
-        self, x: Any, y: Any, *, state: Real | None = None, lengths: Any = None, weights: Any = None
+        self,
+        x: Any,
+        y: Any,
+        *,
+        state: Real | None = None,
+        lengths: Any = None,
+        weights: Any = None,
+        memory: int | str | None = None,
     ) -> tuple[float, dict[str, Real]]:
         """The mean loss, as `train_step` has it, and its gradients: a dict named and shaped like `parameters()`.
 
@@ -219,10 +231,11 @@ class SequenceModel(Model):
         >>> gradients["weight_ho"].shape
         (3, 16)
         """
+        most = self._memory(memory)
         batch = self._batch(x, y, lengths, weights)
         h_0 = self._initial_state(batch.x.shape[1], state)
         gradients = self._zeros()
-        loss, h_n, _ = self._differentiate(self.rnn._resolve(), batch, h_0, gradients)
+        loss, h_n = self._gradients(self.rnn._resolve(), batch, h_0, gradients, most)
         if state is not None:
             state[...] = h_n
         return loss, gradients.named()
@@ -303,6 +316,7 @@ class SequenceModel(Model):
         clip_norm: float | None = None,
         clip_value: float | None = None,
         tbptt: tuple[int, int] | None = None,
+        memory: int | str | None = None,
         weights: Any = None,
         validation_data: tuple[Any, ...] | None = None,
         shuffle: bool = True,
@@ -331,6 +345,8 @@ class SequenceModel(Model):
             Truncated back-propagation through time: an update after every k1 steps, from the loss of these, with
             gradients that go back k2 steps, at least k1. States are carried on. Needs one direction and a target for
             each step.
+        memory : str or int, optional
+            As in `train_step`.
         weights : numbers (N,), or like Y without its last axis, optional
             As in `train_step`.
         validation_data : (X, Y) or (X, Y, weights), optional
@@ -374,16 +390,17 @@ class SequenceModel(Model):
         """
         if tbptt is not None:
             tbptt = self._truncation(tbptt)
+            if memory is not None:
+                validation.refuse("memory must be None where there is tbptt, which keeps no more than its steps")
+        update = Update.of(Adam(1e-3) if optimizer is None else optimizer, clip_norm, clip_value)
         return training.fit(
             self,
             self._data(X, Y, weights),
             None if validation_data is None else self._validation_data(validation_data),
             epochs=epochs,
             batch_size=batch_size,
-            optimizer=optimizer,
+            update=update._replace(tbptt=tbptt, memory=self._memory(memory)),
             schedule=schedule,
-            clipping=Clipping.of(clip_norm, clip_value),
-            tbptt=tbptt,
             shuffle=shuffle,
             callbacks=callbacks,
             progress=progress,
@@ -571,6 +588,12 @@ class SequenceModel(Model):
         model.load_state_dict(state)
         return model
 
+    def _memory(self, memory: Any) -> float | None:
+        """Time steps (an int), bytes (a float), or no limit."""
+        if memory is not None and self.rnn.bidirectional:
+            validation.refuse(f"memory must be None with bidirectional=True: {_NO_STATE}")
+        return validation.memory(memory, "memory")
+
     def _data(self, X: Any, Y: Any, weights: Any, names: tuple[str, str, str] = ("X", "Y", "weights")) -> Sequences:
         return Sequences(
             X,
@@ -644,53 +667,60 @@ class SequenceModel(Model):
         h_n, d_h_0 = np.empty_like(h_0), np.empty_like(h_0)
         tape = rnn._forward(backend, batch.x, h_0, h_n, lengths=batch.lengths)
         if self._traits.one_output:
-            h = self._last(h_n)
-            d_h, d_h_n = np.empty_like(h), np.zeros_like(h_n)
+            loss, d_h_n = self._loss_of_last(backend, batch, h_n, gradients)
         else:
             lease = rnn._pool.lease(1, batch.x.shape[0], batch.x.shape[1], rnn._n_outputs)
-            h, d_h = tape.outputs[-1], lease.arrays[0]
-            d_y, n_skipped = d_h, len(batch.x) - len(batch.y)
+            h, d_y = tape.outputs[-1], lease.arrays[0]
+            d_h, n_skipped = d_y, len(batch.x) - len(batch.y)
             if n_skipped:
                 d_y[:n_skipped] = 0
                 h, d_h = h[n_skipped:], d_h[n_skipped:]
-        lengths = self._target_lengths(batch)
-        loss = self._readout_loss(backend, h, batch.y, batch.total, lengths, batch.weights, d_h, gradients)
-        if d_h_n is not None:
-            n_directions = rnn._n_outputs // rnn.hidden_size
-            d_h_n[-n_directions:] = d_h.reshape(-1, n_directions, rnn.hidden_size).swapaxes(0, 1)
+            lengths = self._target_lengths(batch)
+            loss = self._readout_loss(backend, h, batch.y, batch.total, lengths, batch.weights, d_h, gradients)
         rnn._backward(tape, d_y, d_h_n, d_h_0, None, gradients)
         return loss, h_n, tape
 
-    def _n_windows(self, batch: Batch, tbptt: tuple[int, int] | None) -> int:
-        """How many updates a batch leads to."""
-        return 1 if tbptt is None else -(-len(batch.x) // tbptt[0])
+    def _loss_of_last(self, backend: ModuleType, batch: Batch, h_n: Real, gradients: Parameters) -> tuple[float, Real]:
+        """The mean loss of the last states (L·D, B, H), and its gradient by them; the readout's is added."""
+        h, d_h_n, n_directions = self._last(h_n), np.zeros_like(h_n), self.rnn._n_outputs // self.rnn.hidden_size
+        d_h = np.empty_like(h)
+        loss = self._readout_loss(backend, h, batch.y, batch.total, None, batch.weights, d_h, gradients)
+        d_h_n[-n_directions:] = d_h.reshape(-1, n_directions, self.rnn.hidden_size).swapaxes(0, 1)
+        return loss, d_h_n
 
-    def _train(
-        self,
-        batch: Batch,
-        optimizer: Optimizer,
-        clipping: Clipping,
-        tbptt: tuple[int, int] | None,
-        window: int,
-        state: Real | None,
-    ) -> tuple[float, float, Real | None]:
+    def _gradients(
+        self, backend: ModuleType, batch: Batch, h_0: Real, gradients: Parameters, memory: float | None
+    ) -> tuple[float, Real]:
+        """The mean loss and the last states, as `_differentiate` has them, in so many steps or bytes at a time."""
+        if memory is not None:
+            n = recomputation.segment_length(self, batch, memory)
+            if n < len(batch.x):
+                return recomputation.differentiate(self, backend, batch, h_0, gradients, n)
+        loss, h_n, _ = self._differentiate(backend, batch, h_0, gradients)
+        return loss, h_n
+
+    def _n_windows(self, batch: Batch, update: Update) -> int:
+        """How many updates a batch leads to."""
+        return 1 if update.tbptt is None else -(-len(batch.x) // update.tbptt[0])
+
+    def _train(self, batch: Batch, update: Update, window: int, state: Real | None) -> tuple[float, float, Real | None]:
         """One update: the mean loss, the weight of its targets, and the state that the next window begins with."""
-        h_0 = self._initial_state(batch.x.shape[1], None) if state is None else state
-        start, next_start = 0, 0
-        if tbptt is not None:
-            k1, k2 = tbptt
-            start, next_start = (max(0, (i + 1) * k1 - k2) for i in (window, window + 1))
-            batch = self._window(batch, start, window * k1, (window + 1) * k1)
         gradients, backend = self._gradient_buffer, self.rnn._resolve()
         gradients.flat.fill(0)
+        h_0 = self._initial_state(batch.x.shape[1], None) if state is None else state
+        if update.tbptt is None:
+            loss, _ = self._gradients(backend, batch, h_0, gradients, update.memory)
+            self._update(backend, loss, gradients, update)
+            return loss, batch.total, None
+        k1, k2 = update.tbptt
+        start, next_start = (max(0, (i + 1) * k1 - k2) for i in (window, window + 1))
+        batch = self._window(batch, start, window * k1, (window + 1) * k1)
         if batch.total > 0:
             loss, h_n, tape = self._differentiate(backend, batch, h_0, gradients)
-            self._update(backend, loss, gradients, optimizer, clipping)
+            self._update(backend, loss, gradients, update)
         else:
             loss, h_n = 0.0, np.empty_like(h_0)
             tape = self.rnn._forward(backend, batch.x, h_0, h_n, lengths=batch.lengths)
-        if tbptt is None:
-            return loss, batch.total, None
         return loss, batch.total, _state_after(next_start - start, h_0, h_n, tape)
 
     def _window(self, batch: Batch, start: int, first_target: int, end: int) -> Batch:

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elman import io, training, validation
-from elman.base import Clipping, Model
+from elman.base import Model, Update
 from elman.data import PATTERNS, Features, Inputs, Tokens, lengths_of, side_by_side
 from elman.losses import Categories, total_weight, with_class_weights
 from elman.models import INPUTS, kind_in_file, output_config
 from elman.nonlinearities import Activation
-from elman.optimizers import Optimizer
+from elman.optimizers import Adam, Optimizer
 from elman.parameters import Entry, Parameters
 from elman.rnn import RNN
 from elman.training import Callback, History, Schedule
@@ -189,10 +189,8 @@ class Seq2Seq(Model):
             held_out,
             epochs=epochs,
             batch_size=batch_size,
-            optimizer=optimizer,
+            update=Update.of(Adam(1e-3) if optimizer is None else optimizer, clip_norm, clip_value),
             schedule=schedule,
-            clipping=Clipping.of(clip_norm, clip_value),
-            tbptt=None,
             shuffle=shuffle,
             callbacks=callbacks,
             progress=progress,
@@ -304,22 +302,20 @@ class Seq2Seq(Model):
         total = total_weight(self._predicted, y_out, weights, y_lengths)
         return _Batch(x, x_lengths, y_in, y_out, y_lengths, weights, total)
 
-    def _n_windows(self, batch: _Batch, tbptt: None) -> int:  # noqa: ARG002
+    def _n_windows(self, batch: _Batch, update: Update) -> int:  # noqa: ARG002
         return 1
 
     def _train(
         self,
         batch: _Batch,
-        optimizer: Optimizer,
-        clipping: Clipping,
-        tbptt: None,  # noqa: ARG002
+        update: Update,
         window: int,  # noqa: ARG002
         state: Real | None,  # noqa: ARG002
     ) -> tuple[float, float, None]:
         gradients, backend = self._gradient_buffer, self.decoder._resolve()
         gradients.flat.fill(0)
         loss = self._differentiate(backend, batch, gradients)
-        self._update(backend, loss, gradients, optimizer, clipping)
+        self._update(backend, loss, gradients, update)
         return loss, batch.total, None
 
     def _differentiate(self, backend: ModuleType, batch: _Batch, gradients: Parameters) -> float:

@@ -18,8 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from elman import io, validation
-from elman.base import Clipping, Model
-from elman.optimizers import Adam, Optimizer
+from elman.base import Model, Update
 from elman.typing import Int, Real
 
 Schedule = Callable[[float, float], float]  # of the epochs done and of all, to a factor of the learning rate
@@ -169,15 +168,9 @@ class Trainable(Protocol):
     """What a model does for `fit`."""
 
     def _ready(self, data: Any, rows: Int) -> Any: ...
-    def _n_windows(self, batch: Any, tbptt: tuple[int, int] | None) -> int: ...
+    def _n_windows(self, batch: Any, update: Update) -> int: ...
     def _train(
-        self,
-        batch: Any,
-        optimizer: Optimizer,
-        clipping: Clipping,
-        tbptt: tuple[int, int] | None,
-        window: int,
-        state: Real | None,
+        self, batch: Any, update: Update, window: int, state: Real | None
     ) -> tuple[float, float, Real | None]: ...
     def _evaluate(self, data: Any, batch_size: int) -> dict[str, float]: ...
 
@@ -189,10 +182,8 @@ def fit(
     *,
     epochs: int,
     batch_size: int,
-    optimizer: Optimizer | None,
+    update: Update,
     schedule: Schedule | None,
-    clipping: Clipping,
-    tbptt: tuple[int, int] | None,
     shuffle: bool,
     callbacks: Iterable[Callback | Function],
     progress: bool,
@@ -211,10 +202,8 @@ def fit(
         held_out,
         epochs=validation.positive_int(epochs, "epochs"),
         batch_size=validation.positive_int(batch_size, "batch_size"),
-        optimizer=Adam(1e-3) if optimizer is None else validation.instance(optimizer, "optimizer", Optimizer),
+        update=update,
         schedule=schedule,
-        clipping=clipping,
-        tbptt=tbptt,
         shuffle=validation.flag(shuffle, "shuffle"),
         callbacks=[
             callback if isinstance(callback, Callback) else _FunctionCallback(callback)
@@ -255,26 +244,24 @@ class Training:
         *,
         epochs: int,
         batch_size: int,
-        optimizer: Optimizer,
+        update: Update,
         schedule: Schedule | None,
-        clipping: Clipping,
-        tbptt: tuple[int, int] | None,
         shuffle: bool,
         callbacks: list[Callback],
         checkpoint: Path | None,
         checkpoint_every: int | None,
     ) -> None:
         self.model: Model = model
-        self.optimizer = optimizer
+        self.optimizer = update.optimizer
         self.epochs, self.epoch, self.steps, self.loss = epochs, 0, 0, np.nan
         names = ["loss"] if held_out is None else ["loss", "val_loss", f"val_{model._metric}"]
         self.history = History({name: [] for name in names})
         self._trainable: Trainable = model
         self._data, self._held_out = data, held_out
         self._batch_size, self._shuffle = batch_size, shuffle
-        self._schedule, self._clipping, self._tbptt = schedule, clipping, tbptt
+        self._schedule, self._update = schedule, update
         self._callbacks, self._checkpoint, self._checkpoint_every = callbacks, checkpoint, checkpoint_every
-        self._lr = optimizer.lr  # what the schedule multiplies
+        self._lr = self.optimizer.lr  # what the schedule multiplies
         self._is_stopped = False
         # Where it stands in the epoch: the next batch, the next window of it and the state that this begins with
         self._batch, self._window = 0, 0
@@ -309,7 +296,7 @@ class Training:
         groups = self._data.groups(self._batch_size, rng if self._shuffle else None)
         for i in range(self._batch, len(groups)):
             batch = self._trainable._ready(self._data, groups[i])
-            n_windows = self._trainable._n_windows(batch, self._tbptt)
+            n_windows = self._trainable._n_windows(batch, self._update)
             for window in range(self._window, n_windows):
                 self._step(batch, window, (i + (window + 0.5) / n_windows) / len(groups))
                 is_last = window + 1 == n_windows
@@ -328,9 +315,7 @@ class Training:
         if self._schedule is not None:
             self.optimizer.lr = self._lr * self._schedule(self.epoch + done, self.epochs)
         state = self._state if window else None
-        loss, weight, self._state = self._trainable._train(
-            batch, self.optimizer, self._clipping, self._tbptt, window, state
-        )
+        loss, weight, self._state = self._trainable._train(batch, self._update, window, state)
         self.loss = loss
         self.steps += 1
         self._sums = self._sums[0] + weight * loss, self._sums[1] + weight
@@ -373,8 +358,10 @@ class Training:
             "optimizer": {"kind": type(self.optimizer).__name__, **optimizer},
             "batch_size": self._batch_size,
             "shuffle": self._shuffle,
-            "tbptt": self._tbptt,
-            "clip_norm and clip_value": self._clipping,
+            "tbptt": self._update.tbptt,
+            "memory": self._update.memory,
+            "clip_norm": self._update.max_norm,
+            "clip_value": self._update.max_value,
             "the number of sequences": len(self._data.lengths),
             "the number of steps of the sequences": int(self._data.lengths.sum()),
             "the names in the history": list(self.history),

@@ -7,8 +7,10 @@ message names the argument and says what was expected and what came.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import re
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -113,6 +115,27 @@ def same_settings(found: Mapping[str, Any], expected: Mapping[str, Any], path: s
     for key, value in expected.items():
         if found.get(key) != value:
             raise ValueError(f"{path} is of another training: its {key} is {found.get(key)!r}, not {value!r}")
+
+
+def memory(value: Any, name: str) -> int | float | None:
+    """None; a positive int, of time steps; or a string such as "200MB", as a float of bytes."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        match = re.fullmatch(r"([0-9.]+) *([kMG]?)B", value)
+        with contextlib.suppress(ValueError):
+            if match:
+                return float(match[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[match[2]]
+    elif isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        return positive_int(value, name)
+    else:
+        raise TypeError(f"{name} must be None, a number of steps or a string like '200MB', got {_shown(value)}")
+    raise ValueError(f"{name} must be None, a number of steps or a string like '200MB', got {_shown(value)}")
+
+
+def enough_memory(given: float, least: float) -> None:
+    if given < least:
+        raise ValueError(f"memory must be at least '{least / 1e6:.3g}MB' for this batch, got '{given / 1e6:.3g}MB'")
 
 
 def row_indices(value: Any, name: str, n_rows: int) -> Any:
