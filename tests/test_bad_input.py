@@ -50,6 +50,13 @@ CONSTRUCTOR = [
     ((I, H), {"seed": -1}, "seed must not be negative, got -1"),
     ((I, H), {"seed": 0.5}, "seed must be None, an int or a numpy.random.Generator, got 0.5"),
     ((I, H), {"seed": np.random.RandomState(0)}, "seed must be None, an int or a numpy.random.Generator"),
+    (
+        (I, H),
+        {"initialization": "zero"},
+        "initialization must be one of 'uniform', 'orthogonal', 'identity', got 'zero'",
+    ),
+    ((I, H), {"spectral_radius": 0}, "spectral_radius must be a finite number above 0, got 0"),
+    ((I, H), {"spectral_radius": float("inf")}, "spectral_radius must be a finite number above 0, got inf"),
     ((I, H), {"backend": "fortran"}, "backend must be one of 'numpy', 'numba', 'cython', got 'fortran'"),
     ((I, H), {"backend": 1}, "backend must be one of"),
 ]

@@ -105,12 +105,14 @@ def test_adding_problem_with_identity_initialised_relu():
         return X, X.prod(axis=-1).sum(axis=1)
 
     model = elman.SequenceModel(
-        elman.Features(2), elman.Reals(), pattern="many-to-one", hidden_size=64, nonlinearity="relu", seed=0
+        elman.Features(2),
+        elman.Reals(),
+        pattern="many-to-one",
+        hidden_size=64,
+        nonlinearity="relu",
+        initialization="identity",
+        seed=0,
     )
-    parameters = model.parameters()
-    parameters["weight_hh_l0"][...] = np.eye(64)
-    parameters["weight_ih_l0"][...] = rng.normal(0, 0.1, (64, 2))
-    parameters["bias_l0"][...] = 0
     X, y = data(500)
     assert model.evaluate(X, y)["loss"] > 0.1
     model.fit(*data(4000), epochs=20, optimizer=elman.Adam(1e-3), **TRAINING)

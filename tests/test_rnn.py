@@ -428,3 +428,32 @@ def test_import_is_light():
     heavy = {"numba", "torch", "llvmlite", "scipy", "matplotlib", "click", "tqdm", "safetensors", "importlib.metadata"}
     assert not heavy & {name for module in loaded for name in (module, module.partition(".")[0])}
     assert len(loaded) < 60
+
+
+@pytest.mark.parametrize("options", [{}, {"num_layers": 3, "bidirectional": True}, {"bias": False}], ids=str)
+def test_initializations(options: dict[str, Any], dtype: str):
+    def make(**more: Any) -> dict[str, np.ndarray]:
+        return elman.RNN(5, 20, seed=0, dtype=dtype, **options, **more).parameters()
+
+    uniform, tolerance = make(), 30 * np.finfo(dtype).eps
+    for name, array in make(initialization="orthogonal").items():
+        if name.startswith("weight_hh"):
+            np.testing.assert_allclose(array @ array.T, np.eye(20), atol=tolerance)
+            assert not np.allclose(array, np.eye(20), atol=0.1)
+        else:
+            np.testing.assert_array_equal(array, uniform[name])
+    for name, array in make(initialization="identity").items():
+        expected = {"weight_hh": np.eye(20), "bias": np.zeros(20)}.get(name.split("_l")[0], uniform[name])
+        np.testing.assert_array_equal(array, expected)
+    for initialization in ("uniform", "orthogonal", "identity"):
+        for name, array in make(initialization=initialization, spectral_radius=1.25).items():
+            if name.startswith("weight_hh"):
+                radius = np.abs(np.linalg.eigvals(array.astype(float))).max()
+                assert radius == pytest.approx(1.25, rel=1e-5 if dtype == "float32" else 1e-12)
+                unscaled = make(initialization=initialization)[name]
+                np.testing.assert_allclose(array / array.max(), unscaled / unscaled.max(), rtol=1e-5, atol=1e-6)
+
+
+def test_initialization_is_shown():
+    rnn = elman.RNN(2, 3, initialization="orthogonal", spectral_radius=0.5)
+    assert repr(rnn) == "RNN(2, 3, initialization='orthogonal', spectral_radius=0.5) with 18 parameters"

@@ -5,6 +5,7 @@ The layer is `elman.RNN`. `elman.reference` is the same API computed by plain Nu
 
 from elman import reference as reference
 from elman import schedules as schedules
+from elman import tasks as tasks
 from elman.backends import available as available_backends
 from elman.backends import use_backend
 from elman.config import get_num_threads, set_num_threads, show_config
@@ -43,5 +44,6 @@ __all__ = [
     "schedules",
     "set_num_threads",
     "show_config",
+    "tasks",
     "use_backend",
 ]

@@ -13,6 +13,7 @@ import numpy as np
 from elman import io, recomputation, training, validation
 from elman.base import Model, Update
 from elman.data import PATTERNS, Batch, Features, Input, Inputs, Sequences, Tokens
+from elman.diagnostics import GradientNorms, gradient_norms
 from elman.losses import Binary, Categories, Output, Reals, total_weight, with_class_weights
 from elman.nonlinearities import Activation
 from elman.optimizers import Adam, Optimizer
@@ -42,7 +43,7 @@ class SequenceModel(Model):
         "one-to-many" begins with one input and goes on with its own outputs: as the next token, or, if inputs are
         features, in further columns of the input (categories one-hot) beside features of zero. It is trained with the
         targets in the place of its outputs (teacher forcing).
-    hidden_size, num_layers, nonlinearity, bidirectional, dropout, dtype, seed, backend
+    hidden_size, num_layers, nonlinearity, bidirectional, dropout, initialization, spectral_radius, dtype, seed, backend
         Those of `RNN`.
 
     Attributes
@@ -90,6 +91,8 @@ class SequenceModel(Model):
         nonlinearity: str | Activation = "tanh",
         bidirectional: bool = False,
         dropout: float = 0.0,
+        initialization: str = "uniform",
+        spectral_radius: float | None = None,
         dtype: Any = "float32",
         seed: int | np.random.Generator | None = None,
         backend: str | None = None,
@@ -108,6 +111,8 @@ class SequenceModel(Model):
             nonlinearity,
             dropout=dropout,
             bidirectional=bidirectional,
+            initialization=initialization,
+            spectral_radius=spectral_radius,
             dtype=dtype,
             seed=rng,
             backend=self._default_backend if backend is None else backend,
@@ -239,6 +244,30 @@ class SequenceModel(Model):
         if state is not None:
             state[...] = h_n
         return loss, gradients.named()
+
+    def gradient_norms(self, x: Any, y: Any, *, lengths: Any = None, weights: Any = None) -> GradientNorms:
+        """How large the gradient of the loss is by the states of each step, and how many units hardly pass it on.
+
+        Arguments are those of `loss`. `elman.plot.gradient_flow` draws the result.
+
+        Returns
+        -------
+        norms : array (L, T)
+            For each layer the Euclidean norm of ∂loss/∂h[t], over all rows and units. Where it falls towards the first
+            steps, gradients vanish on their way back.
+        saturated : array (L,)
+            The part of a layer's states where the slope of the nonlinearity is under 2 % of its steepest.
+
+        Examples
+        --------
+        >>> model = SequenceModel(Tokens(3), Categories(3), pattern="many-to-one", hidden_size=16, seed=0)
+        >>> norms, saturated = model.gradient_norms([[0], [1], [2], [1]], [1])
+        >>> bool(norms[0, 0] < norms[0, -1])
+        True
+        """
+        batch = self._batch(x, y, lengths, weights)
+        h_0 = self._initial_state(batch.x.shape[1], None)
+        return gradient_norms(self, self.rnn._resolve(), batch, h_0)
 
     def generate(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -67,6 +68,34 @@ def history_figure(history: Mapping[str, Sequence[float]]) -> Figure:
         axes.grid(alpha=0.3)
         axes.legend()
     axes.set_xlabel("epoch")
+    return figure
+
+
+def gradient_flow(norms: NDArray[np.floating[Any]], *, path: str | Path | None = None) -> Figure:
+    """A figure of the norms (L, T) that `SequenceModel.gradient_norms` gives, one curve for each layer.
+
+    Parameters
+    ----------
+    path : str or path, optional
+        A PNG to write it to.
+
+    Examples
+    --------
+    >>> import elman
+    >>> model = elman.SequenceModel(elman.Tokens(3), elman.Categories(3), hidden_size=8, seed=0)
+    >>> norms, saturated = model.gradient_norms([[0], [1], [2]], [[1], [2], [0]])
+    >>> gradient_flow(norms)
+    <Figure size ...>
+    """
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for k, layer in enumerate(norms):
+        axes.semilogy(np.arange(1, len(layer) + 1), layer, label=f"layer {k}")
+    axes.set(xlabel="time step t", ylabel="norm of the gradient by h[t]")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    if path is not None:
+        figure.savefig(path, format="png")
     return figure
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from elman import schedules as schedules
+from elman import tasks as tasks
 from elman.backends import available as available_backends
 from elman.backends import use_backend
 from elman.config import get_num_threads, set_num_threads, show_config
@@ -49,6 +50,7 @@ __all__ = [
     "schedules",
     "set_num_threads",
     "show_config",
+    "tasks",
     "use_backend",
 ]
 

@@ -23,6 +23,7 @@ from elman.workspace import Lease, Pool
 
 Weights = tuple[Real, Real, Real | None]  # one layer's weight_ih (D, I, H), weight_hh (D, H, H), bias (D, H)
 
+INITIALIZATIONS = ("uniform", "orthogonal", "identity")  # of weight_hh
 _CHUNK = 64  # time steps that last_state() runs at once: packing the weights for them costs 1 % of the work
 
 
@@ -115,6 +116,11 @@ class RNN:
         1 / (1 - dropout). A plain call drops nothing.
     bidirectional : bool
         Whether each layer also runs backwards in time (D = 2); its outputs stand behind the others, (T, B, 2·H).
+    initialization : {"uniform", "orthogonal", "identity"}
+        Of weight_hh: uniform as all parameters; a random orthogonal matrix (Saxe et al., 2014); or the identity, with
+        zeros as biases, which lets relu units remember (Le, Jaitly & Hinton, 2015).
+    spectral_radius : float, optional
+        What weight_hh is scaled to: the largest magnitude of its eigenvalues.
     dtype : {"float32", "float64"}
         Of weights and results. Real input of the other width is converted.
     seed : None, int or numpy.random.Generator
@@ -156,6 +162,8 @@ class RNN:
         dropout: float = 0.0,
         bidirectional: bool = False,
         *,
+        initialization: str = "uniform",
+        spectral_radius: float | None = None,
         dtype: Any = "float32",
         seed: int | np.random.Generator | None = None,
         backend: str | None = None,
@@ -170,13 +178,15 @@ class RNN:
         self.batch_first = validation.flag(batch_first, "batch_first")
         self.dropout = validation.probability(dropout, "dropout")
         self.bidirectional = validation.flag(bidirectional, "bidirectional")
+        self.initialization = validation.choice(initialization, "initialization", INITIALIZATIONS)
+        self.spectral_radius = None
+        if spectral_radius is not None:
+            self.spectral_radius = validation.finite_positive(spectral_radius, "spectral_radius")
         self.dtype = validation.real_dtype(dtype)
         self.backend = None if backend is None else validation.choice(backend, "backend", backends.NAMES)
         rng = validation.generator(seed)
         self._bind(Parameters(self._entries(), self.dtype))
-        bound = 1 / math.sqrt(self.hidden_size)
-        for array in self.parameters().values():
-            array[...] = rng.uniform(-bound, bound, array.shape)
+        self._draw_parameters(rng)
         self._dropout_rng = np.random.default_rng(rng.integers(1 << 63))
 
     # The public calls
@@ -405,6 +415,24 @@ class RNN:
         self._bind(self._parameters)
 
     # From here on nothing is validated: what a model calls, too
+
+    def _draw_parameters(self, rng: np.random.Generator) -> None:
+        bound = 1 / math.sqrt(self.hidden_size)
+        for array in self.parameters().values():
+            array[...] = rng.uniform(-bound, bound, array.shape)
+        for name, array in self.parameters().items():
+            if self.initialization == "identity" and name.startswith("bias"):
+                array[...] = 0
+            if not name.startswith("weight_hh"):
+                continue
+            if self.initialization == "orthogonal":
+                q, r = np.linalg.qr(rng.standard_normal(array.shape))
+                array[...] = q * np.sign(np.diag(r))  # with these signs all rotations are equally likely
+            elif self.initialization == "identity":
+                array[...] = np.eye(self.hidden_size)
+            if self.spectral_radius is not None:
+                weight = array.astype(np.float64)
+                array[...] = weight * (self.spectral_radius / np.abs(np.linalg.eigvals(weight)).max())
 
     @property
     def _n_outputs(self) -> int:

@@ -61,7 +61,7 @@ class Seq2Seq(Model):
         What goes in.
     outputs : Categories
         The tokens that come out.
-    hidden_size, num_layers, nonlinearity, dropout, dtype, seed, backend
+    hidden_size, num_layers, nonlinearity, dropout, initialization, spectral_radius, dtype, seed, backend
         Those of `RNN`, for both parts.
     bidirectional : bool
         Whether the encoder runs in both directions. The decoder then has twice the units, and each of its layers begins
@@ -104,6 +104,8 @@ class Seq2Seq(Model):
         nonlinearity: str | Activation = "tanh",
         bidirectional: bool = False,
         dropout: float = 0.0,
+        initialization: str = "uniform",
+        spectral_radius: float | None = None,
         dtype: Any = "float32",
         seed: int | np.random.Generator | None = None,
         backend: str | None = None,
@@ -116,6 +118,8 @@ class Seq2Seq(Model):
         rng = validation.generator(seed)
         options: dict[str, Any] = {
             "dropout": dropout,
+            "initialization": initialization,
+            "spectral_radius": spectral_radius,
             "dtype": dtype,
             "seed": rng,
             "backend": self._default_backend if backend is None else backend,

@@ -150,12 +150,16 @@ def row_indices(value: Any, name: str, n_rows: int) -> Any:
     return array
 
 
-def non_negative_int(value: Any, name: str) -> int:
+def at_least(value: Any, name: str, least: int) -> int:
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an int of at least 0, got {_shown(value)}")
-    if value < 0:
-        raise ValueError(f"{name} must be an int of at least 0, got {value}")
+        raise TypeError(f"{name} must be an int of at least {least}, got {_shown(value)}")
+    if value < least:
+        raise ValueError(f"{name} must be an int of at least {least}, got {value}")
     return int(value)
+
+
+def non_negative_int(value: Any, name: str) -> int:
+    return at_least(value, name, 0)
 
 
 def non_negative(value: Any, name: str) -> float:
@@ -164,6 +168,10 @@ def non_negative(value: Any, name: str) -> float:
 
 def positive(value: Any, name: str) -> float:
     return _number(value, name, "a number above 0", lambda x: x > 0)
+
+
+def finite_positive(value: Any, name: str) -> float:
+    return _number(value, name, "a finite number above 0", lambda x: 0 < x < np.inf)
 
 
 def positive_probability(value: Any, name: str) -> float:
