@@ -58,38 +58,49 @@ struct Network {
         auto ih = filled(desc({1, 1, I, 1, H}, f32, tag::ldgoi), weight_ih_hi);
         auto hh = filled(desc({1, 1, H, 1, H}, f32, tag::ldgoi), weight_hh_hh);
         y = allocated(y_d), h_n = allocated(h_d);
-        auto h_0 = allocated(h_d); // without initial states, 2023.2 gets d_weight_hh wrong
+        auto h_0 = allocated(h_d);  // without initial states, 2023.2 gets d_weight_hh wrong
 
-        dnnl::vanilla_rnn_forward::primitive_desc pd(
-            engine, kind, f, direction, x_d, h_d, ih_d, hh_d, bias_d, y_d, h_d);
+        dnnl::vanilla_rnn_forward::primitive_desc pd(engine, kind, f, direction, x_d, h_d, ih_d, hh_d, bias_d, y_d,
+                                                     h_d);
         forward = dnnl::vanilla_rnn_forward(pd);
-        forward_arguments = {{DNNL_ARG_SRC_LAYER, x}, {DNNL_ARG_BIAS, bias}, {DNNL_ARG_DST_LAYER, y},
-            {DNNL_ARG_SRC_ITER, h_0}, {DNNL_ARG_DST_ITER, h_n},
-            {DNNL_ARG_WEIGHTS_LAYER, packed(pd.weights_layer_desc(), ih)},
-            {DNNL_ARG_WEIGHTS_ITER, packed(pd.weights_iter_desc(), hh)}};
+        forward_arguments = {{DNNL_ARG_SRC_LAYER, x},
+                             {DNNL_ARG_BIAS, bias},
+                             {DNNL_ARG_DST_LAYER, y},
+                             {DNNL_ARG_SRC_ITER, h_0},
+                             {DNNL_ARG_DST_ITER, h_n},
+                             {DNNL_ARG_WEIGHTS_LAYER, packed(pd.weights_layer_desc(), ih)},
+                             {DNNL_ARG_WEIGHTS_ITER, packed(pd.weights_iter_desc(), hh)}};
         if (!has_backward) return;
 
         auto workspace = allocated(pd.workspace_desc());
         forward_arguments[DNNL_ARG_WORKSPACE] = workspace;
         dnnl::vanilla_rnn_backward::primitive_desc bpd(engine, dnnl::prop_kind::backward, f, direction, x_d, h_d, ih_d,
-            hh_d, bias_d, y_d, h_d, x_d, h_d, ih_d, hh_d, bias_d, y_d, h_d, pd);
+                                                       hh_d, bias_d, y_d, h_d, x_d, h_d, ih_d, hh_d, bias_d, y_d, h_d,
+                                                       pd);
         backward = dnnl::vanilla_rnn_backward(bpd);
         d_x = allocated(x_d), d_bias = allocated(bias_d);
         d_weight_ih = allocated(bpd.diff_weights_layer_desc()), d_weight_hh = allocated(bpd.diff_weights_iter_desc());
-        backward_arguments = {{DNNL_ARG_SRC_LAYER, x}, {DNNL_ARG_BIAS, bias}, {DNNL_ARG_DST_LAYER, y},
-            {DNNL_ARG_SRC_ITER, h_0}, {DNNL_ARG_DST_ITER, h_n},
-            {DNNL_ARG_WEIGHTS_LAYER, packed(bpd.weights_layer_desc(), ih)},
-            {DNNL_ARG_WEIGHTS_ITER, packed(bpd.weights_iter_desc(), hh)}, {DNNL_ARG_WORKSPACE, workspace},
-            {DNNL_ARG_DIFF_DST_LAYER, filled(y_d, d_y_tbh)}, {DNNL_ARG_DIFF_SRC_LAYER, d_x},
-            {DNNL_ARG_DIFF_DST_ITER, allocated(h_d)}, {DNNL_ARG_DIFF_SRC_ITER, allocated(h_d)},
-            {DNNL_ARG_DIFF_WEIGHTS_LAYER, d_weight_ih}, {DNNL_ARG_DIFF_WEIGHTS_ITER, d_weight_hh},
-            {DNNL_ARG_DIFF_BIAS, d_bias}};
+        backward_arguments = {{DNNL_ARG_SRC_LAYER, x},
+                              {DNNL_ARG_BIAS, bias},
+                              {DNNL_ARG_DST_LAYER, y},
+                              {DNNL_ARG_SRC_ITER, h_0},
+                              {DNNL_ARG_DST_ITER, h_n},
+                              {DNNL_ARG_WEIGHTS_LAYER, packed(bpd.weights_layer_desc(), ih)},
+                              {DNNL_ARG_WEIGHTS_ITER, packed(bpd.weights_iter_desc(), hh)},
+                              {DNNL_ARG_WORKSPACE, workspace},
+                              {DNNL_ARG_DIFF_DST_LAYER, filled(y_d, d_y_tbh)},
+                              {DNNL_ARG_DIFF_SRC_LAYER, d_x},
+                              {DNNL_ARG_DIFF_DST_ITER, allocated(h_d)},
+                              {DNNL_ARG_DIFF_SRC_ITER, allocated(h_d)},
+                              {DNNL_ARG_DIFF_WEIGHTS_LAYER, d_weight_ih},
+                              {DNNL_ARG_DIFF_WEIGHTS_ITER, d_weight_hh},
+                              {DNNL_ARG_DIFF_BIAS, d_bias}};
     }
 
     void run() {
         forward.execute(stream, forward_arguments);
         if (has_backward) {
-            for (auto *m : {&d_weight_ih, &d_weight_hh, &d_bias}) // the primitive adds to them
+            for (auto *m : {&d_weight_ih, &d_weight_hh, &d_bias})  // the primitive adds to them
                 std::memset(m->get_data_handle(), 0, m->get_desc().get_size());
             backward.execute(stream, backward_arguments);
         }
@@ -103,7 +114,7 @@ struct Network {
     }
 };
 
-} // namespace
+}  // namespace
 
 extern "C" {
 
@@ -111,7 +122,7 @@ const char *onednn_error() { return last_error.c_str(); }
 
 // NULL if there is no such primitive: see onednn_error.
 void *onednn_new(int T, int B, int I, int H, int is_relu, int has_backward, const float *x, const float *weight_ih,
-    const float *weight_hh, const float *bias, const float *d_y) {
+                 const float *weight_hh, const float *bias, const float *d_y) {
     try {
         return new Network(T, B, I, H, is_relu, has_backward, x, weight_ih, weight_hh, bias, d_y);
     } catch (const std::exception &error) {
@@ -123,7 +134,8 @@ void *onednn_new(int T, int B, int I, int H, int is_relu, int has_backward, cons
 void onednn_run(void *network) { static_cast<Network *>(network)->run(); }
 
 // y (T, B, H), h_n (B, H); with backward d_x (T, B, I), d_weight_ih (H, I), d_weight_hh (H, H), d_bias (H,).
-void onednn_results(void *network, float *y, float *h_n, float *d_x, float *d_weight_ih, float *d_weight_hh, float *d_bias) {
+void onednn_results(void *network, float *y, float *h_n, float *d_x, float *d_weight_ih, float *d_weight_hh,
+                    float *d_bias) {
     auto &n = *static_cast<Network *>(network);
     n.copy(n.y, n.y.get_desc(), y);
     n.copy(n.h_n, n.h_n.get_desc(), h_n);

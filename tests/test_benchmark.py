@@ -1,5 +1,6 @@
 """`elman bench`: what is measured, and that wrong results are found. No test looks at how long anything takes."""
 
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from elman.cli import main
 
 SHAPE = Shape(7, 5, 3, 11)
 VERSIONS = {"python": "3", "elman": "1", "numpy": "2"}
-MACHINE = Machine("a cpu", 2, "avx2", 2, "2", VERSIONS, load=0.5, peak=100.0)
+MACHINE = Machine("a cpu", 2, "avx2", 2, "2", VERSIONS, 100.0, {1 << 20: 50.0})
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +43,8 @@ def invoke(*arguments: object) -> Result:
 
 
 def run(work: Workload, *contestants: Contestant) -> Measurement:
-    return measure(work, contestants, n_threads=1, budget=0)
+    """A measurement on a machine that is as good as quiet."""
+    return dataclasses.replace(measure(work, contestants, n_threads=1, budget=0), others=0.0)
 
 
 # Workloads
@@ -149,6 +151,18 @@ def test_what_a_contestant_cannot_do_is_said_once() -> None:
     assert remark.startswith("numpy-script left out: ")
 
 
+def test_a_machine_that_is_not_quiet_is_mentioned() -> None:
+    measurement = run(Workload(SHAPE), backend("numpy"))
+    assert remarks([measurement, dataclasses.replace(measurement, others=None)]) == []
+    (remark,) = remarks([dataclasses.replace(measurement, others=0.8)])
+    assert remark.startswith("NOT QUIET: 0.8 cores were busy with other programs during 7,5,3,11. ")
+
+
+def test_roofline() -> None:
+    assert MACHINE.roofline(Workload(Shape(7, 64, 3, 11))) == Workload(Shape(7, 64, 3, 11)).flops / 100e9
+    assert MACHINE.roofline(Workload(Shape(7, 1, 3, 11))) == 2 * 7 * 11 * 11 * 4 / 50e9  # weight_hh, twice per step
+
+
 # The command
 
 
@@ -180,7 +194,7 @@ def assert_schema(found: dict) -> None:
     assert found["machine"].keys() == Machine.__dataclass_fields__.keys()
     assert found["machine"]["versions"].keys() >= {"python", "elman", "numpy"}
     for measurement in found["measurements"]:
-        assert measurement.keys() == {*Workload.__dataclass_fields__, "flops", "results"}
+        assert measurement.keys() == {*Workload.__dataclass_fields__, "flops", "others", "results"}
         assert len(measurement["shape"]) == 4
         for result in measurement["results"]:
             fixed = {"contestant", "times", "problem", "is_wrong"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 import importlib.util
 import os
@@ -20,7 +19,8 @@ from elman import backends
 from elman.benchmark.workloads import Workload
 
 _N = 2048  # of the matrices whose product is the peak
-_BYTES_PER_SAMPLE = 1 << 27  # that each thread reads in one measurement of a bandwidth
+_SIZES = [1 << k for k in range(13, 27)]  # 8 KiB to 64 MiB
+_BYTES_PER_SAMPLE = 1 << 26  # that each thread reads in one measurement of a bandwidth
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Machine:
     n_threads: int
     blas_threads: str
     versions: dict[str, str]
-    load: float  # how many threads of whatever programs ran or wanted to, over the last minute
     peak: float  # GFLOP/s of NumPy's matrix product
+    bandwidths: dict[int, float]  # GB/s by the number of bytes that are read again and again, in ascending order
 
     @classmethod
     def measured(cls, *, n_threads: int, dtype: str = "float32", packages: tuple[str, ...] = ()) -> Machine:
@@ -53,16 +53,24 @@ class Machine:
             n_threads=n_threads,
             blas_threads=_set_blas_threads(n_threads),
             versions=versions,
-            load=os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
             peak=_product_speed(dtype),
+            bandwidths={n_bytes: _read_speed(n_bytes, n_threads) for n_bytes in _SIZES},
         )
 
     def bandwidth(self, n_bytes: int) -> float:
         """GB/s at which all threads together read n bytes again and again, each its own part.
 
-        It is measured at powers of two, so that a size is measured once.
+        That of the next larger size measured.
+
+        Examples
+        --------
+        >>> machine = Machine("a cpu", 2, "avx2", 2, "2", {}, 100.0, {1024: 400.0, 4096: 50.0})
+        >>> machine.bandwidth(1000), machine.bandwidth(1025), machine.bandwidth(10_000)
+        (400.0, 50.0, 50.0)
         """
-        return _read_speed(1 << max(12, (n_bytes - 1).bit_length()), self.n_threads)
+        return next(
+            (speed for size, speed in self.bandwidths.items() if size >= n_bytes), [*self.bandwidths.values()][-1]
+        )
 
     def roofline(self, work: Workload) -> float:
         """Seconds of a workload at the peak, or for reading its `weight_hh` in each step, whichever takes longer.
@@ -70,6 +78,16 @@ class Machine:
         Kernels can be faster: the peak is what NumPy's library reaches, which on some machines is not all there is.
         """
         return max(work.flops / self.peak, work.bytes_read / self.bandwidth(work.recurrent_bytes)) / 1e9
+
+
+def busy_seconds() -> float | None:
+    """CPU time that all programs on this machine have used so far, all cores together; None where Linux is not."""
+    try:
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    except OSError:
+        return None
+    user, nice, system, _idle, _iowait, *rest = map(int, fields)
+    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
 
 
 def _product_speed(dtype: str) -> float:
@@ -83,7 +101,6 @@ def _product_speed(dtype: str) -> float:
     return 2 * _N**3 / min(times) / 1e9  # the best, as this is what the machine *can* do
 
 
-@functools.cache
 def _read_speed(n_bytes: int, n_threads: int) -> float:
     """GB/s of NumPy's maximum of integers, its fastest loop over memory."""
 
@@ -91,7 +108,7 @@ def _read_speed(n_bytes: int, n_threads: int) -> float:
         n_repeats = max(1, _BYTES_PER_SAMPLE // part.nbytes)
         np.maximum.reduce(np.broadcast_to(part, (n_repeats, part.size)), axis=1)  # one row again and again
 
-    parts = [np.zeros(max(1024, n_bytes // 4 // n_threads), np.int32) for _ in range(n_threads)]
+    parts = [np.zeros(max(1, n_bytes // 4 // n_threads), np.int32) for _ in range(n_threads)]
     n_read = sum(part.nbytes * max(1, _BYTES_PER_SAMPLE // part.nbytes) for part in parts)
     times = []
     with ThreadPoolExecutor(n_threads) as pool:

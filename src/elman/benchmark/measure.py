@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from elman.benchmark.contestants import Contestant, Program, Unsupported
+from elman.benchmark.machine import busy_seconds
 from elman.benchmark.workloads import Case, Workload
 
 # Threads of other contestants' pools spin for a while after a call, PyTorch's (OpenMP's) for 8 ms. Nobody is timed
@@ -53,6 +54,7 @@ class Measurement:
 
     work: Workload
     results: dict[str, Result]  # by contestant
+    others: float | None = None  # how many cores other programs used meanwhile; None where that is not known
 
 
 def measure(
@@ -98,9 +100,25 @@ def measure(
             results[name] = Result(name, problem=complaint, is_wrong=True)
             del programs[name]
     advance(f"{work.shape}: timing")
+    clock = _Clock()
     times = _rounds(programs, budget)
+    others = clock.others()
     results |= {name: Result(name, tuple(times[name])) for name in programs}
-    return Measurement(work, {contestant.name: results[contestant.name] for contestant in contestants})
+    return Measurement(work, {contestant.name: results[contestant.name] for contestant in contestants}, others)
+
+
+class _Clock:
+    """Since it was made, how many cores have been busy with other programs?"""
+
+    def __init__(self) -> None:
+        self.start, self.own, self.all = time.perf_counter(), time.process_time(), busy_seconds()
+
+    def others(self) -> float | None:
+        now = busy_seconds()
+        if self.all is None or now is None:
+            return None
+        theirs = now - self.all - (time.process_time() - self.own)
+        return max(0.0, theirs / (time.perf_counter() - self.start))
 
 
 def _rounds(programs: dict[str, Program], budget: float) -> dict[str, list[float]]:

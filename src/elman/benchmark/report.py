@@ -13,6 +13,7 @@ from elman.benchmark.measure import Measurement, Result
 from elman.benchmark.workloads import WHAT, Workload
 
 _MB = 1 << 20
+_QUIET = 0.1  # cores: what other programs may use before it is mentioned
 
 
 def machine_text(machine: Machine) -> str:
@@ -23,9 +24,7 @@ def machine_text(machine: Machine) -> str:
         f"{machine.cpu}, {machine.n_cores} cores, {machine.instruction_set}; {machine.n_threads} threads "
         f"(NumPy's matrix product: {machine.blas_threads}).\n"
         f"Peak {machine.peak:.0f} GFLOP/s (NumPy's matrix product at 2048); reads {', '.join(speeds)}.\n"
-        f"Load average before: {machine.load:.1f}"
-        + ("; others work here, too. " if machine.load > 0.7 else ". ")
-        + f"Versions: {versions}."
+        f"Versions: {versions}."
     )
 
 
@@ -47,9 +46,12 @@ def table(measurements: Sequence[Measurement], machine: Machine, backends: Seque
 
 
 def remarks(measurements: Sequence[Measurement]) -> list[str]:
-    """What was not timed, and why: wrong results one by one, what a contestant cannot do once."""
+    """What disturbed the measurement, and what was not timed: wrong results one by one, what one cannot do once."""
     lines: dict[str, None] = {}  # without repetitions, in order
     for measurement in measurements:
+        if (measurement.others or 0) > _QUIET:
+            used = f"{measurement.others:.1f} cores were busy with other programs during {_label(measurement.work)}"
+            lines[f"NOT QUIET: {used}. Threads that wait for each other lose most: do not trust its ratios."] = None
         for result in measurement.results.values():
             if result.is_wrong:
                 lines[f"WRONG: {result.contestant} at {measurement.work.shape}: {result.problem}"] = None
@@ -63,7 +65,7 @@ def as_json(measurements: Sequence[Measurement], machine: Machine) -> dict[str, 
 
     Examples
     --------
-    >>> machine = Machine("a cpu", 2, "avx2", 2, "2", {}, load=0.0, peak=100.0)
+    >>> machine = Machine("a cpu", 2, "avx2", 2, "2", {}, 100.0, {1024: 50.0})
     >>> list(as_json([], machine))
     ['machine', 'measurements']
     """
@@ -73,7 +75,7 @@ def as_json(measurements: Sequence[Measurement], machine: Machine) -> dict[str, 
         results = [
             {**asdict(result), **_speeds(measurement.work, result, machine)} for result in measurement.results.values()
         ]
-        entries.append({**work, "flops": measurement.work.flops, "results": results})
+        entries.append({**work, "flops": measurement.work.flops, "others": measurement.others, "results": results})
     return {"machine": asdict(machine), "measurements": entries}
 
 

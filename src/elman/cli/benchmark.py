@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
 import shutil
 from pathlib import Path
@@ -44,10 +45,10 @@ _workload_options = options(
         help="Time steps, batch, inputs (or different tokens), hidden units. Can be given again.",
     ),
     click.option("--what", type=click.Choice(_WHAT), help="What to compute, if not what the set says."),
-    click.option("--nonlinearity", type=click.Choice(tuple(ACTIVATIONS))),
-    click.option("--layers", type=click.IntRange(min=1)),
-    click.option("--bidirectional", is_flag=True, show_default=False),
-    click.option("--dtype", type=click.Choice(["float32", "float64"])),
+    click.option("--nonlinearity", type=click.Choice(tuple(ACTIVATIONS)), help="Instead of the set's."),
+    click.option("--layers", type=click.IntRange(min=1), help="Instead of one."),
+    click.option("--bidirectional", is_flag=True, show_default=False, help="Both directions."),
+    click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Instead of float32."),
 )
 
 _backend_option = click.option(
@@ -233,6 +234,8 @@ def accuracy(stride: int, set_name: str, backend_names: tuple[str, ...], threads
         rows = _function_errors(names, stride, quiet=quiet)
         extent = "all" if stride == 1 else f"every {stride}th"
         click.echo(f"**tanh and sigmoid**, {extent} of the values of float32 and a sample of those of float64\n")
+        if importlib.util.find_spec("mpmath") is None:
+            click.echo("float64 needs mpmath: pip install 'elman[bench]'\n")
         click.echo(
             report.markdown([["backend", "instruction set", "function", "dtype", "ULP", "at"], *rows], n_texts=4)
         )
