@@ -55,6 +55,8 @@ CONSTRUCTOR = [
         {"initialization": "zero"},
         "initialization must be one of 'uniform', 'orthogonal', 'identity', got 'zero'",
     ),
+    ((I, H), {"recurrent_dropout": 1}, "recurrent_dropout must be a number from 0 to 1, exclusive, got 1"),
+    ((I, H), {"recurrent_dropout": "0"}, "recurrent_dropout must be a number from 0 to 1, exclusive, got '0'"),
     ((I, H), {"spectral_radius": 0}, "spectral_radius must be a finite number above 0, got 0"),
     ((I, H), {"spectral_radius": float("inf")}, "spectral_radius must be a finite number above 0, got inf"),
     ((I, H), {"backend": "fortran"}, "backend must be one of 'numpy', 'numba', 'cython', got 'fortran'"),

@@ -338,6 +338,7 @@ CONFIGURATIONS = [
     ({"dropout": -0.5}, "dropout must be a number from 0 to 1"),
     ({"dropout": float("nan")}, "dropout must be a number from 0 to 1"),
     ({"dropout": 10**400}, "dropout must be a number from 0 to 1"),
+    ({"recurrent_dropout": 1.0}, "recurrent_dropout must be a number from 0 to 1, exclusive, got 1.0"),
     ({"dropout": None}, "dropout must be a number from 0 to 1"),
     ({"dtype": "float64"}, "the dtype of its .* must be one of 'F64', got 'F32'"),
     ({"dtype": "float16"}, "its dtype must be one of"),

@@ -172,7 +172,8 @@ def test_loss_by_hand(case: dict[str, str], backend: str):
 @combinations
 def test_central_differences(case: dict[str, str], backend: str, rng: np.random.Generator):
     for options in variants(case["pattern"]):
-        p = make(**case, **options, backend=backend, dropout=0.3 if "num_layers" in options else 0.0)
+        drops = {"dropout": 0.3, "recurrent_dropout": 0.2} if "num_layers" in options else {}
+        p = make(**case, **options, **drops, backend=backend)
         again = copy.deepcopy(p.model)  # to draw the same dropout in every evaluation
         _, gradients = p.model.loss_and_grads(p.x, p.y, **p.options)
         parameters = p.model.state_dict()

@@ -457,3 +457,22 @@ def test_initializations(options: dict[str, Any], dtype: str):
 def test_initialization_is_shown():
     rnn = elman.RNN(2, 3, initialization="orthogonal", spectral_radius=0.5)
     assert repr(rnn) == "RNN(2, 3, initialization='orthogonal', spectral_radius=0.5) with 18 parameters"
+
+
+@pytest.mark.parametrize("backend", elman.available_backends())
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_recurrent_dropout_drops_the_same_units_at_all_steps(bidirectional: bool, backend: str, dtype: str):
+    """States that only go on from step to step: a unit's is 0 from the first step on, or multiplied by 1 / (1 - p)."""
+    options = {"recurrent_dropout": 0.75, "bidirectional": bidirectional, "initialization": "identity"}
+    rnn = elman.RNN(2, 50, nonlinearity="identity", dtype=dtype, seed=0, backend=backend, **options)
+    x, h_0 = np.zeros((4, 30, 2)), np.ones((1 + bidirectional, 30, 50))
+    y, _ = rnn(x, h_0)
+    assert (y == 1).all(), "a plain call drops nothing"
+    y, _, _ = rnn.vjp(x, h_0)
+    ahead, behind = y[..., :50], y[::-1, :, 50:]
+    for states in (ahead, behind) if bidirectional else (ahead,):
+        dropped = states[0] == 0
+        assert 0.7 < dropped.mean() < 0.8
+        for t, state in enumerate(states):
+            np.testing.assert_array_equal(state, np.where(dropped, 0, 4.0 ** (t + 1)))
+    assert not np.array_equal(rnn.vjp(x, h_0)[0], y), "drawn anew each time"

@@ -43,7 +43,8 @@ class SequenceModel(Model):
         "one-to-many" begins with one input and goes on with its own outputs: as the next token, or, if inputs are
         features, in further columns of the input (categories one-hot) beside features of zero. It is trained with the
         targets in the place of its outputs (teacher forcing).
-    hidden_size, num_layers, nonlinearity, bidirectional, dropout, initialization, spectral_radius, dtype, seed, backend
+    hidden_size, num_layers, nonlinearity, bidirectional, dropout, recurrent_dropout, initialization, spectral_radius,
+    dtype, seed, backend
         Those of `RNN`.
 
     Attributes
@@ -91,6 +92,7 @@ class SequenceModel(Model):
         nonlinearity: str | Activation = "tanh",
         bidirectional: bool = False,
         dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
         initialization: str = "uniform",
         spectral_radius: float | None = None,
         dtype: Any = "float32",
@@ -110,6 +112,7 @@ class SequenceModel(Model):
             num_layers,
             nonlinearity,
             dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
             bidirectional=bidirectional,
             initialization=initialization,
             spectral_radius=spectral_radius,
@@ -508,6 +511,7 @@ class SequenceModel(Model):
             "nonlinearity": rnn.nonlinearity,
             "bidirectional": rnn.bidirectional,
             "dropout": rnn.dropout,
+            "recurrent_dropout": rnn.recurrent_dropout,
             "dtype": rnn.dtype.name,
         }
 

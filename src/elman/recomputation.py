@@ -54,11 +54,14 @@ def differentiate(
     """`SequenceModel._differentiate` with n steps at a time."""
     rnn, rng = model.rnn, model.rnn._dropout_rng
     parts = [slice(t, min(t + n, len(batch.x))) for t in range(0, len(batch.x), n)]
+    mask = rnn._draw_recurrent_mask(h_0.shape[1]) if rnn.recurrent_dropout else None  # for all segments
     before, draws = [h_0], [dict(rng.bit_generator.state)]  # of each segment: states, and what dropout is drawn with
     for part in parts[:-1]:
         h_n = np.empty_like(h_0)
         x, lengths = batch.x[part], _lengths(batch, part)
-        rnn._forward(backend, x, before[-1], h_n, lengths=lengths)  # in the memory that the second pass takes
+        rnn._forward(
+            backend, x, before[-1], h_n, lengths=lengths, recurrent_mask=mask
+        )  # in the memory that the second pass takes
         before.append(h_n)
         draws.append(dict(rng.bit_generator.state))
     loss, last, d_after = 0.0, h_0, None
@@ -68,7 +71,7 @@ def differentiate(
         rng.bit_generator.state = draws.pop()
         h, h_n, d_h = before.pop(), np.empty_like(h_0), np.empty_like(h_0)
         lengths = _lengths(batch, part)
-        tape = rnn._forward(backend, batch.x[part], h, h_n, lengths=lengths)
+        tape = rnn._forward(backend, batch.x[part], h, h_n, lengths=lengths, recurrent_mask=mask)
         if not end_of_draws:
             last, end_of_draws = h_n, dict(rng.bit_generator.state)
         if model._traits.one_output:

@@ -90,6 +90,7 @@ class _Tape(NamedTuple):
     inputs: list[Real | Int]  # of each layer (T, B, ·)
     outputs: list[Real]  # of each layer (T, B, D·H), before dropout
     masks: list[Real]  # (T, B, D·H) each, one per layer but the last; empty without dropout
+    recurrent_mask: Real | None  # (L·D, B, H)
     batch_major: bool
     leases: tuple[Lease | None, ...]
 
@@ -116,6 +117,9 @@ class RNN:
         1 / (1 - dropout). A plain call drops nothing.
     bidirectional : bool
         Whether each layer also runs backwards in time (D = 2); its outputs stand behind the others, (T, B, 2·H).
+    recurrent_dropout : float
+        Probability with which `vjp` drops a state on its way to the next step, the same units at all steps of a
+        sequence (Gal & Ghahramani, 2016); the rest is scaled by 1 / (1 - recurrent_dropout).
     initialization : {"uniform", "orthogonal", "identity"}
         Of weight_hh: uniform as all parameters; a random orthogonal matrix (Saxe et al., 2014); or the identity, with
         zeros as biases, which lets relu units remember (Le, Jaitly & Hinton, 2015).
@@ -162,6 +166,7 @@ class RNN:
         dropout: float = 0.0,
         bidirectional: bool = False,
         *,
+        recurrent_dropout: float = 0.0,
         initialization: str = "uniform",
         spectral_radius: float | None = None,
         dtype: Any = "float32",
@@ -178,6 +183,7 @@ class RNN:
         self.batch_first = validation.flag(batch_first, "batch_first")
         self.dropout = validation.probability(dropout, "dropout")
         self.bidirectional = validation.flag(bidirectional, "bidirectional")
+        self.recurrent_dropout = validation.below_one(recurrent_dropout, "recurrent_dropout")
         self.initialization = validation.choice(initialization, "initialization", INITIALIZATIONS)
         self.spectral_radius = None
         if spectral_radius is not None:
@@ -536,17 +542,21 @@ class RNN:
         lengths: Int | None = None,
         *,
         training: bool = True,
+        recurrent_mask: Real | None = None,
         batch_major: bool = False,
     ) -> _Tape:
         """Run all layers over x (T, B, I) or tokens (T, B), writing h_n (L·D, B, H) and y (T, B, D·H).
 
         Without y, the last layer's outputs lie in leased memory too: `tape.outputs[-1]`, as long as the tape lives.
-        For training, there is dropout, and the tape is good for `_backward`; otherwise layers share two buffers.
+        For training, there is dropout, and the tape is good for `_backward`; otherwise layers share two buffers. The
+        mask of recurrent dropout is drawn, unless it is given.
         """
         n_steps, n_rows = x.shape[:2]
         n_inner = self.num_layers - 1
         n_buffers = n_inner if training else min(n_inner, 2)
         masks = self._draw_masks(n_steps, n_rows) if training and self.dropout and n_inner else None
+        if training and self.recurrent_dropout and recurrent_mask is None:
+            recurrent_mask = self._draw_recurrent_mask(n_rows)
         lease = self._pool.lease(
             n_buffers * (1 if masks is None else 2) + (y is None), n_steps, n_rows, self._n_outputs, batch_major
         )
@@ -570,8 +580,10 @@ class RNN:
                 h_n=h_n[own],
                 activation=self.nonlinearity,
                 lengths=lengths,
+                mask=None if recurrent_mask is None else recurrent_mask[own],
             )
-        return _Tape(backend, h_0, lengths, inputs, outputs, masks.arrays if masks else [], batch_major, (lease, masks))
+        drawn = masks.arrays if masks else []
+        return _Tape(backend, h_0, lengths, inputs, outputs, drawn, recurrent_mask, batch_major, (lease, masks))
 
     def _backward(
         self,
@@ -609,6 +621,7 @@ class RNN:
                 d_x=d_input,
                 activation=self.nonlinearity,
                 lengths=tape.lengths,
+                mask=None if tape.recurrent_mask is None else tape.recurrent_mask[own],
             )
             if d_input is not None and k and tape.masks:
                 with np.errstate(all="ignore"):  # beyond the lengths there is anything
@@ -623,6 +636,14 @@ class RNN:
             np.greater_equal(mask, self.dropout, out=mask)
             mask *= 1 / (1 - self.dropout) if self.dropout < 1 else 0
         return lease
+
+    def _draw_recurrent_mask(self, n_rows: int) -> Real:
+        """What states are multiplied by on their way to the next step: (L·D, B, H) of 0 or 1 / (1 - p)."""
+        n_states = self.num_layers * self._n_outputs // self.hidden_size
+        kept = (
+            self._dropout_rng.random((n_states, n_rows, self.hidden_size), dtype=self.dtype) >= self.recurrent_dropout
+        )
+        return np.asarray(kept / (1 - self.recurrent_dropout), dtype=self.dtype)
 
     def _pull_back(
         self, batch: _Batch, tape: _Tape, d_y: Any, d_h_n: Any, *, input_grad: bool

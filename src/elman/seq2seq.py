@@ -61,7 +61,8 @@ class Seq2Seq(Model):
         What goes in.
     outputs : Categories
         The tokens that come out.
-    hidden_size, num_layers, nonlinearity, dropout, initialization, spectral_radius, dtype, seed, backend
+    hidden_size, num_layers, nonlinearity, dropout, recurrent_dropout, initialization, spectral_radius, dtype, seed,
+    backend
         Those of `RNN`, for both parts.
     bidirectional : bool
         Whether the encoder runs in both directions. The decoder then has twice the units, and each of its layers begins
@@ -104,6 +105,7 @@ class Seq2Seq(Model):
         nonlinearity: str | Activation = "tanh",
         bidirectional: bool = False,
         dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
         initialization: str = "uniform",
         spectral_radius: float | None = None,
         dtype: Any = "float32",
@@ -118,6 +120,7 @@ class Seq2Seq(Model):
         rng = validation.generator(seed)
         options: dict[str, Any] = {
             "dropout": dropout,
+            "recurrent_dropout": recurrent_dropout,
             "initialization": initialization,
             "spectral_radius": spectral_radius,
             "dtype": dtype,
@@ -262,6 +265,7 @@ class Seq2Seq(Model):
             "nonlinearity": layer.nonlinearity,
             "bidirectional": layer.bidirectional,
             "dropout": layer.dropout,
+            "recurrent_dropout": layer.recurrent_dropout,
             "dtype": layer.dtype.name,
         }
 

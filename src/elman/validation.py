@@ -73,6 +73,10 @@ def probability(value: Any, name: str) -> float:
     return float(value)
 
 
+def below_one(value: Any, name: str) -> float:
+    return _number(value, name, "a number from 0 to 1, exclusive", lambda x: 0 <= x < 1)
+
+
 def instance(value: Any, name: str, kind: type[T]) -> T:
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be an instance of {kind.__module__}.{kind.__name__}, got {_shown(value)}")
