@@ -409,6 +409,21 @@ def test_predictions_by_hand(case: dict[str, str], backend: str, rng: np.random.
             np.testing.assert_allclose(predicted[i], o, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("inputs", INPUTS)
+def test_predictions_keep_the_form_of_the_data(inputs: str, rng: np.random.Generator):
+    p = make(inputs)
+    data = data_set(p, rng, array=True)
+    dense = p.model.predict(data.X)
+    assert dense.shape == data.X.shape[:2]
+    ragged = np.empty(23, dtype=object)
+    ragged[:] = [x[: 1 + i % 5] for i, x in enumerate(data.X)]
+    for X in (list(data.X), tuple(data.X), ragged, list(ragged)):
+        predicted = p.model.predict(X)
+        assert type(predicted) is list
+        for i, row in enumerate(predicted):
+            np.testing.assert_array_equal(row, dense[i, : len(X[i])])
+
+
 @backend_names
 @combinations
 def test_evaluate_by_hand(case: dict[str, str], backend: str, rng: np.random.Generator):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from elman import validation
 from elman.losses import Output, total_weight, with_class_weights
@@ -105,7 +106,7 @@ class Inputs:
         self.x = _input_rows(X, inputs, pattern, dtype, name)
         self.lengths = lengths_of(self.x)
         self.costs = self.lengths  # what is about equal in a batch
-        self.is_array = not isinstance(X, (list, tuple))
+        self.is_array = isinstance(self.x, np.ndarray)
 
     def groups(self, batch_size: int, rng: np.random.Generator | None = None) -> list[Int]:
         """The sequences of each batch, of about equal length; drawn at random if there is a generator."""
@@ -155,7 +156,7 @@ class Sequences(Inputs):
         if pattern.one_input and not pattern.one_output and self.y[0].ndim == 1:
             for i, y in enumerate(self.y):
                 validation.no_gaps(y[:, None], f"{names[1]}[{i}]", None)
-        self.counts = np.array([self._counts(i) for i in range(len(self.x))])
+        self.counts = self._counting()
         validation.any_weight(float(self.counts.any()), names[1], weights is not None)
 
     def groups(self, batch_size: int, rng: np.random.Generator | None = None) -> list[Int]:
@@ -181,10 +182,14 @@ class Sequences(Inputs):
         weights: Real = side_by_side(self.weights, rows)
         return weights
 
-    def _counts(self, i: int) -> bool:
-        """Whether a sequence has a target of a weight that is not 0."""
-        counts = self.outputs.has_target(self.y[i])
-        return bool(np.any(counts if self.weights is None else counts & (self.weights[i] > 0)))
+    def _counting(self) -> NDArray[np.bool_]:
+        """Which sequences have a target of a weight that is not 0."""
+        if isinstance(self.y, np.ndarray) and self.weights is None:
+            return np.asarray(self.outputs.has_target(self.y).any(axis=1))
+        counts = [self.outputs.has_target(y) for y in self.y]
+        if self.weights is not None:
+            counts = [each & (w > 0) for each, w in zip(counts, self.weights, strict=True)]
+        return np.array([each.any() for each in counts])
 
 
 def _input_rows(X: Any, inputs: Input, pattern: Pattern, dtype: np.dtype[Any], name: str) -> Rows:
