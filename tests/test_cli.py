@@ -183,11 +183,14 @@ def test_interrupted_training_keeps_the_model(corpus: Path, tmp_path: Path, quie
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_training_that_was_cut_off_goes_on_bit_for_bit(corpus: Path, tmp_path: Path, number: signal.Signals) -> None:
     program = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import elman; from elman.cli import main\n"
+        "step = int(sys.argv.pop())\n"
         "class Watched(elman.SequenceModel):\n"
         "    def train_step(self, *args, **options):\n"
-        "        print('step', flush=True)\n"
+        "        if options['optimizer'].steps == step:\n"
+        "            print('waiting', flush=True)\n"
+        "            sys.stdin.readline()\n"
         "        return super().train_step(*args, **options)\n"
         "elman.SequenceModel = Watched\n"
         "main(prog_name='elman')"
@@ -196,13 +199,14 @@ def test_a_training_that_was_cut_off_goes_on_bit_for_bit(corpus: Path, tmp_path:
     whole, target = tmp_path / "whole.safetensors", tmp_path / "run.safetensors"
     expected = invoke(*options, "--output", whole)
     assert expected.exit_code == 0
-    arguments = [sys.executable, "-c", program, *map(str, options), "--output", str(target), "--resume"]
-    for n_steps in (45, 60):  # the second goes on from the first, or from its last validation
-        with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    for step in (45, 130):  # the second goes on from the first, or from its last validation
+        arguments = [*map(str, options), "--output", str(target), "--resume", str(step)]
+        with subprocess.Popen([sys.executable, "-c", program, *arguments], **pipes) as process:
             assert process.stdout is not None
-            assert [process.stdout.readline() for _ in range(n_steps)] == [b"step\n"] * n_steps
+            assert process.stdout.readline() == b"waiting\n"
             process.send_signal(number)
-            process.communicate(timeout=60)
+            process.communicate(b"\n", timeout=60)
         assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL)
         assert invoke("sample", target, "--length", 3).exit_code == 0
     done = invoke(*options, "--output", target, "--resume")

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -270,17 +269,18 @@ def test_what_does_not_fit_a_checkpoint_is_refused(tmp_path: Path):
 
 
 PROGRAM = """
-import signal, sys, time
+import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 import numpy as np, elman
-class Slowly(elman.Callback):
+class Waits(elman.Callback):
     def on_step(self, training):
-        print(training.steps, flush=True)
-        time.sleep(0.002)
+        if training.steps == int(sys.argv[2]):
+            print("waiting", flush=True)
+            sys.stdin.readline()
 x = [np.random.default_rng(i).integers(0, 5, 2 + i % 9) for i in range(20)]
 model = elman.SequenceModel(elman.Tokens(5), elman.Categories(5), hidden_size=8, dropout=0.2, num_layers=2, seed=0)
 history = model.fit(
-    x, x, epochs=6, batch_size=4, progress=False, callbacks=[Slowly()],
+    x, x, epochs=6, batch_size=4, progress=False, callbacks=[Waits()],
     checkpoint=sys.argv[1], checkpoint_every=1, resume=True,
 )
 model.save(sys.argv[1] + ".whole")
@@ -288,49 +288,50 @@ print("done", history["loss"])
 """
 
 
-def start(path: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+def start(path: Path, *, wait_at: int = 0) -> subprocess.Popen[str]:
+    """The program in a process of its own; returned when it waits at this step, for a line to go on."""
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(path), str(wait_at)], text=True, **pipes)
+    if wait_at:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting\n"
+    return process
 
 
-def read_steps(process: subprocess.Popen[str], n: int) -> list[str]:
-    assert process.stdout is not None
-    return [process.stdout.readline() for _ in range(n)]
+def result(path: Path) -> str:
+    with start(path) as process:
+        return process.communicate(timeout=120)[0].splitlines()[-1]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_after_kill_minus_nine(tmp_path: Path):
-    """Killed at some moment, again and again: there is an old checkpoint or a new one, and the end is the same."""
+    """Killed in a step, and somewhere after one: there is an old checkpoint or a new one, and the end is the same."""
     whole, path = tmp_path / "whole", tmp_path / "run"
-    with start(whole) as process:
-        expected = process.communicate(timeout=120)[0].splitlines()[-1]
-    for n_steps, delay in ((1, 0.0), (6, 0.001), (7, 0.0015), (5, 0.002)):
-        with start(path) as process:
-            read_steps(process, n_steps)
-            time.sleep(delay)
+    expected = result(whole)
+    for step, goes_on in ((1, False), (2, True), (12, False), (20, True), (25, False)):
+        with start(path, wait_at=step) as process:
+            if goes_on:
+                assert process.stdin is not None
+                process.stdin.write("\n")
+                process.stdin.flush()
             process.send_signal(signal.SIGKILL)
             process.communicate(timeout=60)
         assert not path.exists() or elman.load(path) is not None
-    with start(path) as process:
-        assert process.communicate(timeout=120)[0].splitlines()[-1] == expected
+    assert result(path) == expected
     assert_same_bits(elman.load(f"{path}.whole").parameters(), elman.load(f"{whole}.whole").parameters())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_ctrl_c_saves_and_says_so(tmp_path: Path):
     whole, path = tmp_path / "whole", tmp_path / "run"
-    with start(whole) as process:
-        expected = process.communicate(timeout=120)[0].splitlines()[-1]
-    with start(path) as process:
-        read_steps(process, 8)
+    expected = result(whole)
+    with start(path, wait_at=8) as process:
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate("\n", timeout=60)
     assert "done" not in out
-    assert re.search(rf"Stopped after \d+ steps. {path} holds all; fit with resume=True goes on from there.", err)
+    assert re.search(rf"Stopped after 8 steps. {path} holds all; fit with resume=True goes on from there.", err)
     assert err.rstrip().endswith("KeyboardInterrupt")
-    with start(path) as process:
-        assert process.communicate(timeout=120)[0].splitlines()[-1] == expected
+    assert result(path) == expected
     assert sorted(os.listdir(tmp_path)) == ["run", "run.whole", "whole", "whole.whole"]
 
 
