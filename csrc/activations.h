@@ -31,10 +31,14 @@ INLINE vec d_identity(vec y) { return (void)y, set1(1); }
         for (size_t r = 0; r < rows; r++)                                                                  \
             for (size_t j = column; j < column + columns; j += VL) {                                       \
                 size_t n = smaller(column + columns - j, VL);                                              \
+                const real *y = e->y[row + r] + j, *d_y = e->d_y[row + r] + j;                             \
+                __builtin_prefetch(y + e->next_y);                                                         \
+                __builtin_prefetch(d_y + e->next_d_y);                                                     \
+                __builtin_prefetch(out[r] + j + e->next_out);                                              \
                 vec d = load_upto(out[r] + j, n);                                                          \
                 if (e->mask) d = load_upto(e->mask[row + r] + j, n) * d;                                   \
-                d = load_upto(e->d_y[row + r] + j, n) + d;                                                 \
-                store_upto(out[r] + j, d * d_##name(load_upto(e->y[row + r] + j, n)), n);                  \
+                d = load_upto(d_y, n) + d;                                                                 \
+                store_upto(out[r] + j, d * d_##name(load_upto(y, n)), n);                                  \
             }                                                                                              \
     }
 

@@ -76,8 +76,9 @@ static void pack(const matrix *b, size_t p, size_t k, size_t depth, const real *
 /* What happens to a tile right after it was stored, in place: out[0..rows) at columns [column, column + columns). */
 typedef struct epilogue {
     void (*apply)(const struct epilogue *, size_t row, size_t rows, size_t column, size_t columns, real *const *out);
-    const real *const *y, *const *d_y,
-                              *const *mask; /* of a gradient (activations.h), rows as out's; mask may be NULL */
+    /* of a gradient (activations.h), rows as out's; mask may be NULL */
+    const real *const *y, *const *d_y, *const *mask;
+    ptrdiff_t next_y, next_d_y, next_out; /* reals from these to those of the next product, which are asked for now */
 } epilogue;
 
 /* out[r] = init[r] + a[r] b for n <= MAX_ROWS rows, then the epilogue, if any. */

@@ -61,9 +61,9 @@ INLINE size_t share_of(size_t columns, size_t parts) {
     return parts == 1 ? columns : ceil_div(ceil_div(columns, VL), parts) * VL;
 }
 
-/* A thread costs about a microsecond to call in; a million operations are about ten. */
+/* Four million operations take some forty microseconds, as much as to wake a thread that sleeps. */
 static size_t threads_for(double operations) {
-    double threads = 1 + operations / 1e6;
+    double threads = 1 + operations / 4e6;
     return threads < elman_get_num_threads() ? (size_t)threads : (size_t)elman_get_num_threads();
 }
 

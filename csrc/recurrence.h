@@ -162,14 +162,13 @@ static void backward_step(const pass *p, shard *s, size_t t) {
     real *delta[MAX_ROWS];
     epilogue e = {.apply = GRADIENT[l->activation], .y = y, .d_y = d_y};
     const int back = backwards(l, s->d);
+    e.next_y = back ? l->y.t_stride : -l->y.t_stride;
+    e.next_out = back ? l->delta.t_stride : -l->delta.t_stride;
+    if (l->d_y.data) e.next_d_y = back ? l->d_y.t_stride : -l->d_y.t_stride;
     size_t n = 0;
     for (size_t i = 0; i < s->count; i++) {
         size_t b = s->first + i * s->stride, length = length_of(&p->extent, b);
         if (t >= length) continue;
-        if (t != (back ? length - 1 : 0)) {
-            prefetch_row(at(&y_rows, back ? t + 1 : t - 1, b) + j, columns);
-            if (l->d_y.data) prefetch_row(at(&d_y_rows, back ? t + 1 : t - 1, b) + j, columns);
-        }
         d_y[n] = l->d_y.data ? at(&d_y_rows, t, b) : p->zeros;
         delta[n] = at(&deltas, t, b);
         y[n] = at(&y_rows, t, b);

@@ -96,11 +96,8 @@ INLINE void store_part(real *p, vec v, size_t n) {
 }
 #endif
 
-/* The same where n is often VL: AVX-512 masks cost nothing, elsewhere whole vectors go the short way. */
-#if defined(__AVX512F__)
-INLINE vec load_upto(const real *p, size_t n) { return load_part(p, n); }
-INLINE void store_upto(real *p, vec v, size_t n) { store_part(p, v, n); }
-#else
+/* The same where n is often VL: a whole vector goes the short way, since what was stored by a mask, even a full one,
+ * has to reach the cache before it can be loaded again. */
 INLINE vec load_upto(const real *p, size_t n) { return n == VL ? load(p) : load_part(p, n); }
 INLINE void store_upto(real *p, vec v, size_t n) {
     if (n == VL)
@@ -108,7 +105,6 @@ INLINE void store_upto(real *p, vec v, size_t n) {
     else
         store_part(p, v, n);
 }
-#endif
 
 /* Element-wise choice by a comparison's mask of zeros and ones. */
 INLINE vec choose(ivec mask, vec yes, vec no) { return (vec)((mask & (ivec)yes) | (~mask & (ivec)no)); }

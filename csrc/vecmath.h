@@ -1,4 +1,4 @@
-/* Elementary functions on vectors, each within 2 ULP (bench/ulp.py measures it), NaN in, NaN out.
+/* Elementary functions on vectors, each within 2 ULP (`elman accuracy` measures it), NaN in, NaN out.
  *
  * All stand on e^y = 2^n (1 + p): n = round(y / ln 2), r = y - n ln 2 in [-ln2/2, ln2/2], p = expm1(r) by the
  * polynomial r + r² (1/2 + c₁ r + c₂ r² ...), whose coefficients are minimax for the relative error: 2^-27.4 (float),

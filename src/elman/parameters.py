@@ -6,6 +6,7 @@ transpose of what a user sees under its name. One flat buffer makes clipping and
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from math import prod
@@ -37,12 +38,11 @@ class Parameters:
     def __init__(self, entries: Sequence[Entry], dtype: np.dtype[Any], values: Real | None = None) -> None:
         self.entries = tuple(entries)
         self._origin: tuple[Parameters, int] | None = None
-        shapes = [(len(names), *shape[::-1]) for names, shape in self.entries]
-        starts = [0, *accumulate(aligned_size(prod(shape), dtype) for shape in shapes)]
-        self.flat = aligned_zeros(starts[-1], dtype)
+        size, places = _layout(self.entries, dtype)
+        self.flat = aligned_zeros(size, dtype)
         if values is not None:
             self.flat[:] = values
-        self.arrays = [self.flat[i : i + prod(s)].reshape(s) for i, s in zip(starts, shapes, strict=False)]
+        self.arrays = [self.flat[place].reshape(shape) for place, shape in places]
 
     def named(self, n_entries: int | None = None) -> dict[str, Real]:
         """Live, writable views in the user's shapes: of all entries, or of the first few."""
@@ -61,6 +61,14 @@ class Parameters:
             whole, first = self._origin
             return whole.part, (first, self.entries)
         return Parameters, (self.entries, np.dtype(self.flat.dtype.name), self.flat)  # views are made again
+
+
+@functools.cache
+def _layout(entries: tuple[Entry, ...], dtype: np.dtype[Any]) -> tuple[int, list[tuple[slice, tuple[int, ...]]]]:
+    """The buffer's size, and where in it each array is. Kept, as every backward pass makes a buffer for gradients."""
+    shapes = [(len(names), *shape[::-1]) for names, shape in entries]
+    starts = [0, *accumulate(aligned_size(prod(shape), dtype) for shape in shapes)]
+    return starts[-1], [(slice(i, i + prod(s)), s) for i, s in zip(starts, shapes, strict=False)]
 
 
 def load_state(parameters: Mapping[str, Real], state: Any) -> None:

@@ -187,17 +187,18 @@ class Rest:
 
     def __init__(self, builder: Any, lanes: Lanes, n: Any) -> None:
         self.lanes, self.mask = lanes, emit_first(builder, lanes, n)
-        # Without free masks, a whole vector goes the short way.
-        self.is_whole = None if lanes.masks_are_free else builder.icmp_signed("==", n, INT64(lanes.n))
+        self.is_whole = builder.icmp_signed("==", n, INT64(lanes.n))
+
+    def load_part(self, builder: Any, address: Any) -> Any:
+        """Without a branch for a whole vector."""
+        return emit_load_masked(builder, self.lanes, address, self.mask)
 
     def load(self, builder: Any, address: Any) -> Any:
-        if self.is_whole is None:
-            return emit_load_masked(builder, self.lanes, address, self.mask)
         with builder.if_else(self.is_whole, likely=True) as (whole, part):
             with whole:
                 all_of_it, from_whole = emit_load(builder, self.lanes, address), builder.block
             with part:
-                some_of_it = emit_load_masked(builder, self.lanes, address, self.mask)
+                some_of_it = self.load_part(builder, address)
                 from_part = builder.block
         vector = builder.phi(self.lanes.ir_vector)
         vector.add_incoming(all_of_it, from_whole)
@@ -205,9 +206,6 @@ class Rest:
         return vector
 
     def store(self, builder: Any, address: Any, vector: Any) -> None:
-        if self.is_whole is None:
-            emit_store_masked(builder, self.lanes, address, vector, self.mask)
-            return
         with builder.if_else(self.is_whole, likely=True) as (whole, part):
             with whole:
                 emit_store(builder, self.lanes, address, vector)

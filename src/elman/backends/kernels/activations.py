@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 
 from elman.backends.kernels import entry, kernel, uncached_entry
 from elman.backends.kernels.gemm import EPILOGUE
-from elman.backends.kernels.memory import INTS, _StructType, emit_c_function, ints, smaller
+from elman.backends.kernels.memory import INTS, _StructType, emit_c_function, ints, prefetch, smaller
 from elman.backends.kernels.vecmath import sigmoid, tanh
 from elman.backends.simd import (
     INT64,
@@ -88,11 +88,15 @@ def gradient(v: Any, df: Any, e: Any, row: int, rows: int, column: int, columns:
     for r in range(rows):
         for j in range(column, column + columns, reals(v)):
             n, offset = smaller(column + columns - j, reals(v)), j * size_of_real(v)
-            d = load_upto(v, out[r] + offset, n)
+            p, y, d_y = out[r] + offset, e.y[row + r] + offset, e.d_y[row + r] + offset
+            prefetch(y + e.next_y)
+            prefetch(d_y + e.next_d_y)
+            prefetch(p + e.next_out)
+            d = load_upto(v, p, n)
             if e.mask:
                 d = load_upto(v, ints(e.mask)[row + r] + offset, n) * d
-            d = load_upto(v, e.d_y[row + r] + offset, n) + d
-            store_upto(out[r] + offset, d * df(v, load_upto(v, e.y[row + r] + offset, n)), n)
+            d = load_upto(v, d_y, n) + d
+            store_upto(p, d * df(v, load_upto(v, y, n)), n)
 
 
 def _table(builder: Any, functions: list[Any]) -> Any:

@@ -24,8 +24,9 @@ from elman.backends.simd import (
 MATRIX = Struct("matrix", data=INT, depth=INT, columns=INT, panels=INT, first=INT, last=INT, mode=INT, tiles=INTS)
 
 # What happens to a tile right after it was stored: apply(epilogue, row, rows, column, columns, out), or 0 for nothing.
-# y, d_y and mask: rows as out's, for a gradient (activations.py); mask may be 0.
-EPILOGUE = Struct("epilogue", apply=INT, y=INTS, d_y=INTS, mask=INT)
+# For a gradient (activations.py) y, d_y and mask (or 0): rows as out's; and bytes from out, y and d_y to those of the
+# next product, which are asked for now.
+EPILOGUE = Struct("epilogue", apply=INT, y=INTS, d_y=INTS, mask=INT, next_y=INT, next_d_y=INT, next_out=INT)
 
 
 class Panel(NamedTuple):

@@ -86,7 +86,7 @@ def share_of(v: Any, columns: int, parts: int) -> int:
 
 @kernel
 def threads_for(operations: float) -> int:
-    threads = 1 + operations / 1e6
+    threads = 1 + operations / 4e6
     return int(threads) if threads < thread_limit() else int(thread_limit())
 
 

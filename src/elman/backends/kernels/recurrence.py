@@ -298,16 +298,15 @@ def backward_step(v: Any, p: Any, s: Any, t: int) -> None:
     mask = ints(mask_address)
     e.apply, e.y, e.d_y, e.mask = layer.epilogues[1], y, d_y, 0
     back, j = backwards(layer, s.d), s.column * size_of_real(v)
+    step = size_of_real(v) if back else -size_of_real(v)
+    e.next_y, e.next_out = step * layer.y.t_stride, step * layer.delta.t_stride
+    if layer.d_y.data:
+        e.next_d_y = step * layer.d_y.t_stride
     for i in range(s.count):
         b = s.first + i * s.stride
         length = length_of(p.extent, b)
         if t >= length:
             continue
-        if t != (length - 1 if back else 0):
-            earlier = t + 1 if back else t - 1
-            prefetch_row(v, at(v, y_rows, earlier, b) + j, s.columns)
-            if layer.d_y.data:
-                prefetch_row(v, at(v, d_y_rows, earlier, b) + j, s.columns)
         d_y[n] = at(v, d_y_rows, t, b) if layer.d_y.data else p.zeros
         delta[n], y[n] = at(v, deltas, t, b), at(v, y_rows, t, b)
         if t == (0 if back else length - 1):

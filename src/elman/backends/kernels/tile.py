@@ -64,12 +64,13 @@ def emit_tile(module: Any, lanes: Lanes, mode: int, width: int, height: int) -> 
 
     # the sums' initial values, those of the last vector in part
     rest = simd.Rest(builder, lanes, builder.sub(columns, INT64((width - 1) * lanes.n), "rest"))
+    load_rest = rest.load_part if lanes.masks_are_free else rest.load
     offset = builder.mul(column, size)
     sums = []
     for r in rows:
         row = builder.add(row_of(init, INT64(r)), offset)
         whole = [simd.emit_load(builder, lanes, at(row, v)) for v in vectors[:-1]]
-        sums.append([*whole, rest.load(builder, at(row, width - 1))])
+        sums.append([*whole, load_rest(builder, at(row, width - 1))])
     a_rows = [row_of(a, INT64(r)) for r in rows] if mode != COLUMNS else []
     before = builder.block
     builder.branch(loop)
@@ -81,7 +82,7 @@ def emit_tile(module: Any, lanes: Lanes, mode: int, width: int, height: int) -> 
     accumulators = [[builder.phi(lanes.ir_vector, f"sum_{r}_{v}") for v in vectors] for r in rows]
     b_vectors = [simd.emit_load(builder, lanes, at(b_k, v)) for v in vectors[:-1]]
     b_last = at(b_k, width - 1)
-    b_vectors.append(rest.load(builder, b_last) if mode == DIRECT else simd.emit_load(builder, lanes, b_last))
+    b_vectors.append(load_rest(builder, b_last) if mode == DIRECT else simd.emit_load(builder, lanes, b_last))
     a_k = row_of(a, k) if mode == COLUMNS else None
     results = []
     for r in rows:
