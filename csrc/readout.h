@@ -86,6 +86,15 @@ static const void *target_at(const elman_readout *r, size_t t, size_t b) {
     return (const int64_t *)r->target.data + (ptrdiff_t)t * r->target.t_stride + (ptrdiff_t)b * r->target.b_stride;
 }
 
+/* The loss of one row of outputs times its weight. A weight of 0 hides whatever the row and its target hold. */
+static double weighted_loss(const elman_readout *r, real *o, const void *target, real weight, int gradient) {
+    if (weight == 0) {
+        if (gradient) memset(o, 0, r->O * sizeof(real));
+        return 0;
+    }
+    return (double)weight * LOSSES[r->loss](o, r->O, target, (real)r->scale * weight, gradient);
+}
+
 /* MAX_ROWS places of (T, B). */
 static void readout_rows(void *context, size_t task) {
     const readout_pass *p = context;
@@ -93,21 +102,21 @@ static void readout_rows(void *context, size_t task) {
     const real *h[MAX_ROWS], *init[MAX_ROWS];
     real *o[MAX_ROWS], *d_h[MAX_ROWS];
     const void *target[MAX_ROWS];
+    real weight[MAX_ROWS];
     const int gradient = r->d_h.data != NULL;
     size_t n = 0, end = smaller((task + 1) * MAX_ROWS, r->T * r->B);
     for (size_t i = task * MAX_ROWS; i < end; i++) {
         size_t t = i / r->B, b = i % r->B;
         if (t >= length_of(&p->extent, b)) continue;
         h[n] = at(&r->h, t, b), o[n] = at(&r->o, t, b), init[n] = r->bias ? r->bias : p->zeros;
-        if (p->losses) target[n] = target_at(r, t, b);
+        if (p->losses) target[n] = target_at(r, t, b), weight[n] = r->weights.data ? *at(&r->weights, t, b) : 1;
         if (gradient) d_h[n] = at(&r->d_h, t, b);
         n++;
     }
     gemm(&p->weight, n, h, init, o, NULL);
     if (!p->losses) return;
     double loss = 0;
-    for (size_t i = 0; i < n; i++)
-        loss += LOSSES[r->loss](o[i], r->O, target[i], (real)r->scale, gradient), init[i] = p->zeros;
+    for (size_t i = 0; i < n; i++) loss += weighted_loss(r, o[i], target[i], weight[i], gradient), init[i] = p->zeros;
     p->losses[task] = loss;
     if (gradient) gemm(&p->transposed, n, (const real *const *)o, init, d_h, NULL);
 }

@@ -220,6 +220,7 @@ class Readout:
     target: np.ndarray
     sums: dict[str, np.ndarray]
     lengths: np.ndarray | None = None
+    weights: np.ndarray | None = None
     loss: str = "squared_error"
     scale: float = 0.125
     layout: str = "time_major"
@@ -240,7 +241,8 @@ class Readout:
 
     def rows(self, which: slice) -> Self:
         lengths = None if self.lengths is None else self.lengths[which]
-        return self.replace(h=self.h[:, which], target=self.target[:, which], lengths=lengths)
+        weights = None if self.weights is None else self.weights[:, which]
+        return self.replace(h=self.h[:, which], target=self.target[:, which], lengths=lengths, weights=weights)
 
     def outputs(self, backend: ModuleType) -> np.ndarray:
         o = poison((*self.h.shape[:2], self.weight.shape[1]), self.dtype, self.layout)
@@ -267,7 +269,7 @@ class Readout:
         return total
 
     def _run(self, backend: ModuleType, outputs: list[np.ndarray | None]) -> float:
-        options = {"loss": self.loss, "scale": self.scale, "lengths": self.lengths}
+        options = {name: getattr(self, name) for name in ("loss", "scale", "lengths", "weights")}
         total = backend.readout_loss(self.h, self.weight, self.bias, self.target, *outputs, **options)
         assert type(total) is float
         return total
@@ -283,10 +285,14 @@ def make_readout(
     loss: str = "squared_error",
     lengths: str = "none",
     bias: bool = True,
+    weights: str = "none",
     layout: str = "time_major",
     seed: int = 0,
 ) -> Readout:
-    """A random problem as by `make`; a fifth of the tokens of "cross_entropy" are missing."""
+    """A random problem as by `make`; a fifth of the tokens of "cross_entropy" are missing.
+
+    weights are "none", "steps" (for each step, a third of them 0, with a target that must not be seen) or "rows".
+    """
     rng = np.random.default_rng([seed, T, B, K, O])
 
     def real(*shape: int, scale: float = 1) -> np.ndarray:
@@ -305,6 +311,13 @@ def make_readout(
             target = rng.random((T, B, O)).round(1).astype(dtype)  # with a few 0 and 1 among them
         case _:
             target = rng.standard_normal((T, B, O)).astype(dtype)
+    w = rng.uniform(0.5, 2, (T, B)).astype(dtype)
+    if weights == "steps":
+        w[rng.random((T, B)) < 0.3] = 0
+        target[w == 0] = POISON[target.dtype]
+        w = over_time(w)
+    elif weights == "rows":
+        w = np.broadcast_to(w[0], (T, B))
     return Readout(
         h=over_time(rng.uniform(-1, 1, (T, B, K)).astype(dtype)),
         weight=real(K, O, scale=2 * K**-0.5),
@@ -312,6 +325,7 @@ def make_readout(
         target=over_time(target),
         sums={"d_weight": real(K, O), **({"d_bias": real(O)} if bias else {})},
         lengths=None if n is None else place(n),
+        weights=None if weights == "none" else w,
         loss=loss,
         layout=layout,
     )
@@ -358,6 +372,7 @@ _READOUT_OPTIONS = pairwise(
         "lengths": ("none", "full", "ragged"),
         "layout": LAYOUTS,
         "bias": (True, False),
+        "weights": ("none", "steps", "rows"),
     }
 )
 

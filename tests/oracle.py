@@ -170,7 +170,7 @@ LOSSES = {
 }
 
 
-def readout_loss(h, weight, bias, target, *, loss, scale, lengths=None) -> dict[str, np.ndarray]:
+def readout_loss(h, weight, bias, target, *, loss, scale, lengths=None, weights=None) -> dict[str, np.ndarray]:
     """The summed loss, and `scale` times its gradients, those by the outputs (o) and h being NaN beyond the lengths."""
     n_steps, n_rows, n_units = h.shape
     n_outputs = weight.shape[1]
@@ -181,11 +181,12 @@ def readout_loss(h, weight, bias, target, *, loss, scale, lengths=None) -> dict[
     d_weight, d_bias = np.zeros(weight.shape), np.zeros(n_outputs)
     for b in range(n_rows):
         for t in _order(b, n_steps, lengths, backwards=False):
-            value, gradient = LOSSES[loss](list(outputs[t, b]), target[t, b])
-            total += value
+            w = 1.0 if weights is None else float(weights[t, b])
+            value, gradient = LOSSES[loss](list(outputs[t, b]), target[t, b]) if w else (0.0, [0.0] * n_outputs)
+            total += w * value
             d_h[t, b] = 0
             for o in range(n_outputs):
-                d_o[t, b, o] = scale * gradient[o]
+                d_o[t, b, o] = scale * w * gradient[o]
                 d_bias[o] += d_o[t, b, o]
                 for k in range(n_units):
                     d_h[t, b, k] += weight[k, o] * d_o[t, b, o]

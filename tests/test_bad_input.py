@@ -50,6 +50,15 @@ CONSTRUCTOR = [
     ((I, H), {"seed": -1}, "seed must not be negative, got -1"),
     ((I, H), {"seed": 0.5}, "seed must be None, an int or a numpy.random.Generator, got 0.5"),
     ((I, H), {"seed": np.random.RandomState(0)}, "seed must be None, an int or a numpy.random.Generator"),
+    (
+        (I, H),
+        {"initialization": "zero"},
+        "initialization must be one of 'uniform', 'orthogonal', 'identity', got 'zero'",
+    ),
+    ((I, H), {"recurrent_dropout": 1}, "recurrent_dropout must be a number from 0 to 1, exclusive, got 1"),
+    ((I, H), {"recurrent_dropout": "0"}, "recurrent_dropout must be a number from 0 to 1, exclusive, got '0'"),
+    ((I, H), {"spectral_radius": 0}, "spectral_radius must be a finite number above 0, got 0"),
+    ((I, H), {"spectral_radius": float("inf")}, "spectral_radius must be a finite number above 0, got inf"),
     ((I, H), {"backend": "fortran"}, "backend must be one of 'numpy', 'numba', 'cython', got 'fortran'"),
     ((I, H), {"backend": 1}, "backend must be one of"),
 ]
@@ -265,11 +274,14 @@ def test_kinds(kind: Callable[[Any], Any], n: Any, message: str):
 
 
 MODEL = [
-    ({"inputs": 7}, "inputs must be an instance of elman.data.Tokens, got 7"),
-    ({"inputs": elman.Tokens}, "inputs must be an instance of elman.data.Tokens, got <class"),
-    ({"outputs": elman.Tokens(7)}, "outputs must be an instance of elman.losses.Categories, got Tokens(7)"),
-    ({"pattern": "one-to-one"}, "pattern must be one of 'many-to-many', got 'one-to-one'"),
-    ({"pattern": None}, "pattern must be one of 'many-to-many', got None"),
+    ({"inputs": 7}, "inputs must be elman.Tokens or elman.Features, got 7"),
+    ({"inputs": elman.Tokens}, "inputs must be elman.Tokens or elman.Features, got <class"),
+    ({"outputs": elman.Tokens(7)}, "outputs must be elman.Categories, elman.Binary or elman.Reals, got Tokens(7)"),
+    (
+        {"pattern": "some-to-some"},
+        "pattern must be one of 'many-to-many', 'many-to-one', 'one-to-one', 'one-to-many', got",
+    ),
+    ({"pattern": None}, "pattern must be one of 'many-to-many', 'many-to-one', 'one-to-one', 'one-to-many', got None"),
     ({"hidden_size": 0}, "hidden_size must be a positive int, got 0"),
     ({"hidden_size": 4.0}, "hidden_size must be a positive int, got 4.0"),
     ({"num_layers": True}, "num_layers must be a positive int, got True"),
@@ -313,9 +325,9 @@ BATCHES = [  # what `train_step`, `loss` and `loss_and_grads` refuse
     ({"y": None}, "y must hold integers, got object of shape ()"),
     ({"y": TY[:, 0]}, "y must have shape (5, 2), got (5,)"),
     ({"y": TY[1:]}, "y must have shape (5, 2), got (4, 2)"),
-    ({"y": TY + 1}, "y must hold -1 (no target) or categories from 0 to 4, got 1 to 5"),
-    ({"y": TY - 2}, "y must hold -1 (no target) or categories from 0 to 4, got -2 to 2"),
-    ({"y": TY - 100}, "y must hold -1 (no target) or categories from 0 to 4, got -100 to -96"),
+    ({"y": TY + 1}, "y must hold -1 (no target) or categories from 0 to 4, got 5 at [2, 0]"),
+    ({"y": TY - 2}, "y must hold -1 (no target) or categories from 0 to 4, got -2 at [0, 0]"),
+    ({"y": TY - 100}, "y must hold -1 (no target) or categories from 0 to 4, got -100 at [0, 0]"),
     ({"y": np.full((T, B), -1)}, "y must hold at least one target"),
     ({"lengths": [0, 0]}, "y must hold at least one target"),
     ({"y": np.where(TY < 2, TY, -1), "lengths": [0, 0]}, "y must hold at least one target"),
@@ -377,13 +389,13 @@ def test_state_needs_one_direction():
 
 
 GENERATE = [
-    (([],), {}, "prompt must not have an empty axis, got shape (0,)"),
-    ((3,), {}, "prompt must have shape (n,), got ()"),
-    ((TX,), {}, "prompt must have shape (n,), got (5, 2)"),
-    (("abc",), {}, "prompt must hold integers, got <U3 of shape ()"),
-    (([0.0, 1.0],), {}, "prompt must hold integers, got float64 of shape (2,)"),
-    (([0, 7],), {}, "prompt must hold tokens from 0 to 6, got 7 at [1]"),
-    (([-1, 7],), {}, "prompt must hold tokens from 0 to 6, got -1 at [0]"),
+    (([],), {}, "start must not have an empty axis, got shape (0,)"),
+    ((7,), {}, "start must hold tokens from 0 to 6, got 7 at []"),
+    ((TX,), {}, "start must have shape () or (n,), got (5, 2)"),
+    (("abc",), {}, "start must hold integers, got <U3 of shape ()"),
+    (([0.0, 1.0],), {}, "start must hold integers, got float64 of shape (2,)"),
+    (([0, 7],), {}, "start must hold tokens from 0 to 6, got 7 at [1]"),
+    (([-1, 7],), {}, "start must hold tokens from 0 to 6, got -1 at [0]"),
     (([0], -1), {}, "length must be an int of at least 0, got -1"),
     (([0], 3.0), {}, "length must be an int of at least 0, got 3.0"),
     (([0], True), {}, "length must be an int of at least 0, got True"),
@@ -425,16 +437,16 @@ FITS = [
     ({"X": [[]]}, "X[0] must not have an empty axis, got shape (0,)"),
     ({"X": [[0, 1], []]}, "X[1] must not have an empty axis, got shape (0,)"),
     ({"X": [[0, 1], 3]}, "X[1] must have shape (T,), got ()"),
-    ({"X": TX[None]}, "X[0] must have shape (T,), got (5, 2)"),
+    ({"X": TX[None]}, "X must have shape (N, T), got (1, 5, 2)"),
     ({"X": [[0, 1], [[2], [3, 4]]]}, "X[1] must be an array, got [[2], [3, 4]]"),
     ({"X": [Unwilling()]}, "X[0] must be an array, got "),
     ({"X": ["text"]}, f"X {SEQUENCES} ['text']"),
     ({"X": [[0, 1], "text"]}, "X[1] must hold integers, got <U4 of shape ()"),
-    ({"X": TX.T.astype(float)}, "X[0] must hold integers, got float64 of shape (5,)"),
-    ({"X": TX.T + 1}, "X[0] must hold integers from 0 to 6, got 1 to 7"),
-    ({"X": [TX[:, 0], TX[:, 1] - 2]}, "X[1] must hold integers from 0 to 6, got -2 to 3"),
-    ({"Y": TY.T + 1}, "Y[0] must hold integers from -1 to 4, got 1 to 5"),
-    ({"Y": TY.T - 2}, "Y[0] must hold integers from -1 to 4, got -2 to 2"),
+    ({"X": TX.T.astype(float)}, "X must hold integers, got float64 of shape (2, 5)"),
+    ({"X": TX.T + 1}, "X must hold tokens from 0 to 6, got 7 at [0, 3]"),
+    ({"X": [TX[:, 0], TX[:, 1] - 2]}, "X[1] must hold tokens from 0 to 6, got -1 at [0]"),
+    ({"Y": TY.T + 1}, "Y must hold -1 (no target) or categories from 0 to 4, got 5 at [0, 2]"),
+    ({"Y": list(TY.T - 2)}, "Y[0] must hold -1 (no target) or categories from 0 to 4, got -2 at [0]"),
     ({"Y": TY.T[:1]}, "Y must have as many sequences as X, 2, got 1"),
     ({"Y": TY.T[:, 1:]}, "Y[0] must have as many steps as X[0], 5, got 4"),
     ({"Y": np.full((B, T), -1)}, "Y must hold at least one target"),
@@ -442,10 +454,13 @@ FITS = [
     ({"epochs": 1.5}, "epochs must be a positive int, got 1.5"),
     ({"batch_size": -4}, "batch_size must be a positive int, got -4"),
     ({"batch_size": None}, "batch_size must be a positive int, got None"),
-    ({"validation_data": TX.T}, "validation_data must be a pair, got an array of int64 and shape (2, 5)"),
-    ({"validation_data": (TX.T,)}, "validation_data must be a pair, got 1 items"),
+    (
+        {"validation_data": TX.T},
+        "validation_data must be (X, Y) or (X, Y, weights), got an array of int64 and shape (2, 5)",
+    ),
+    ({"validation_data": (TX.T,)}, "validation_data must be (X, Y) or (X, Y, weights), got 1 items"),
     ({"validation_data": (TX.T, None)}, f"validation_data[1] {SEQUENCES} None"),
-    ({"validation_data": (TX.T + 1, TY.T)}, "validation_data[0][0] must hold integers from 0 to 6, got 1 to 7"),
+    ({"validation_data": (TX.T + 1, TY.T)}, "validation_data[0] must hold tokens from 0 to 6, got 7 at [0, 3]"),
     ({"validation_data": (TX.T, TY)}, "validation_data[1] must have as many sequences as validation_data[0], 2, got 5"),
     ({"validation_data": (TX.T, np.full((B, T), -1))}, "validation_data[1] must hold at least one target"),
     ({"shuffle": 1}, "shuffle must be True or False, got 1"),
@@ -544,7 +559,378 @@ def test_a_model_works_or_refuses(one: Any, two: Any, three: Any, four: Any):
         history = model.fit(one, two, validation_data=(two, one), optimizer=elman.SGD(0), epochs=1, progress=False)
         assert history["val_loss"][0] > 0
     drawing = make_model(outputs=elman.Categories(7))
-    with works_or_names("(prompt|length|temperature|seed) must "):
+    with works_or_names("(start|length|temperature|seed) must "):
         drawing.generate(one, 3)
         drawing.generate([0], 3, temperature=three, seed=four)
     assert all(np.array_equal(array, before[name]) for name, array in model.parameters().items())
+
+
+# Other patterns, kinds of inputs and outputs
+
+
+def make_kind(outputs: Any = None, pattern: str = "many-to-many", **options: Any) -> elman.SequenceModel:
+    """From features (T, B, 3)."""
+    return make_model(
+        **{"inputs": elman.Features(I), "outputs": outputs or elman.Reals(2), "pattern": pattern} | options
+    )
+
+
+REALS, LABELS = np.ones((T, B, 2)), np.ones((T, B, 2), dtype=bool)
+X_ROW, Y_ROW = X_T, np.ones((B, 2))
+
+
+def with_value(array: np.ndarray, where: Any, value: float) -> np.ndarray:
+    changed = array.astype(float)
+    changed[where] = value
+    return changed
+
+
+NEW_KINDS = [
+    (lambda: elman.Features(0), "n must be a positive int, got 0"),
+    (lambda: elman.Binary(0), "n must be a positive int, got 0"),
+    (lambda: elman.Reals("2"), "n must be a positive int, got '2'"),
+    (lambda: elman.Categories(3, class_weights=[1, 2]), "class_weights must have shape (3,), got (2,)"),
+    (
+        lambda: elman.Categories(2, class_weights=[1, -2]),
+        "class_weights must be finite and at least 0, got -2.0 at [1]",
+    ),
+    (lambda: elman.Categories(2, class_weights=[1, np.nan]), "class_weights must be finite and at least 0, got nan"),
+    (lambda: elman.Categories(2, class_weights=[1, 0]), "class_weights must be above 0, got [1.0, 0.0]"),
+    (lambda: elman.Categories(2, class_weights="ab"), "class_weights must hold numbers, got <U2 of shape ()"),
+    (lambda: elman.Binary(2, class_weights=[1, 2]), "class_weights must be None for n = 2 labels"),
+    (
+        lambda: make_kind(elman.Categories(5), "one-to-many", bidirectional=True),
+        "pattern='one-to-many' is not possible with bidirectional=True: outputs are fed back",
+    ),
+    (
+        lambda: make_model(outputs=elman.Categories(8), pattern="one-to-many"),
+        "pattern='one-to-many' with tokens needs outputs that are inputs, got Categories(8) and Tokens(7)",
+    ),
+    (lambda: make_model(outputs=elman.Reals(), pattern="one-to-many"), "pattern='one-to-many' with tokens needs"),
+    (
+        lambda: elman.Seq2Seq(elman.Tokens(3), elman.Reals(3), hidden_size=4),
+        "outputs must be elman.Categories, got Reals(3)",
+    ),
+    (
+        lambda: elman.Seq2Seq(3, elman.Categories(3), hidden_size=4),
+        "inputs must be elman.Tokens or elman.Features, got 3",
+    ),
+    (lambda: elman.schedules.Cosine(warmup=-1), "warmup must be a finite number of at least 0, got -1"),
+    (lambda: elman.schedules.Cosine(final="x"), "final must be a finite number of at least 0, got 'x'"),
+    (lambda: elman.schedules.Step(0), "every must be a number above 0, got 0"),
+    (lambda: elman.EarlyStopping(3), "monitor must be a str, got 3"),
+    (lambda: elman.EarlyStopping(patience=0), "patience must be a positive int, got 0"),
+    (lambda: elman.EarlyStopping(min_delta=-1), "min_delta must be a finite number of at least 0, got -1"),
+    (lambda: elman.EarlyStopping(restore_best=1), "restore_best must be True or False, got 1"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), NEW_KINDS)
+def test_new_kinds(call: Callable[[], Any], message: str):
+    fails(call, message=re.escape(message))
+
+
+STEP_ARGUMENTS: list[tuple[Any, str, dict[str, Any], str]] = [
+    *[(None, "many-to-many", {"x": value}, f"x must .*{re.escape(got)}") for value, got in WRONG_KIND],
+    (None, "many-to-many", {"x": X[..., :2]}, re.escape("x must have shape (T, B, 3), got (5, 2, 2)")),
+    (
+        None,
+        "many-to-many",
+        {"x": with_value(X, (1, 0, 2), np.nan)},
+        re.escape("x must be finite, got nan at [1, 0, 2]"),
+    ),
+    (
+        None,
+        "many-to-many",
+        {"x": with_value(X, (4, 1, 0), -np.inf)},
+        re.escape("x must be finite, got -inf at [4, 1, 0]"),
+    ),
+    (None, "many-to-many", {"y": REALS[..., :1]}, re.escape("y must have shape (5, 2, 2), got (5, 2, 1)")),
+    (None, "many-to-many", {"y": REALS[..., 0]}, re.escape("y must have shape (5, 2, 2), got (5, 2)")),
+    (None, "many-to-many", {"y": REALS > 0}, "y must hold float32, float64 or integers, got bool"),
+    (None, "many-to-many", {"y": REALS.astype(complex)}, "y must hold .*, got complex128"),
+    (None, "many-to-many", {"y": REALS.astype(np.float16)}, "y must hold .*, got float16"),
+    (None, "many-to-many", {"y": "text"}, "y must hold .*, got <U4"),
+    (
+        None,
+        "many-to-many",
+        {"y": with_value(REALS, (3, 1, 0), np.inf)},
+        re.escape("y must be finite, got inf at [3, 1, 0]"),
+    ),
+    (
+        elman.Binary(2),
+        "many-to-many",
+        {"y": with_value(LABELS, (0, 1, 1), 1.5)},
+        re.escape("y must hold values from 0 to 1, got 1.5 at [0, 1, 1]"),
+    ),
+    (
+        elman.Binary(2),
+        "many-to-many",
+        {"y": LABELS - 2},
+        re.escape("y must hold values from 0 to 1, got -1.0 at [0, 0, 0]"),
+    ),
+    (
+        elman.Binary(2),
+        "many-to-many",
+        {"y": with_value(LABELS, (0, 0, 0), np.nan)},
+        re.escape("y must be finite, got nan at [0, 0, 0]"),
+    ),
+    (
+        elman.Binary(2),
+        "many-to-many",
+        {"y": LABELS.astype(object)},
+        "y must hold bool, integers, float32 or float64, got object",
+    ),
+    (elman.Categories(5), "many-to-many", {"y": REALS}, "y must hold integers, got float64"),
+    (None, "many-to-many", {"weights": [1, 2, 3]}, re.escape("weights must have shape (2,) or (5, 2), got (3,)")),
+    (
+        None,
+        "many-to-many",
+        {"weights": -np.ones(B)},
+        re.escape("weights must be finite and at least 0, got -1.0 at [0]"),
+    ),
+    (
+        None,
+        "many-to-many",
+        {"weights": [1, np.nan]},
+        re.escape("weights must be finite and at least 0, got nan at [1]"),
+    ),
+    (None, "many-to-many", {"weights": [0, 0]}, "y must hold at least one target whose weight is not 0"),
+    (None, "many-to-many", {"weights": "ab"}, "weights must hold numbers, got <U2"),
+    (None, "many-to-many", {"weights": None, "lengths": [0, 0]}, "y must hold at least one target"),
+    (None, "many-to-one", {"y": REALS}, re.escape("y must have shape (2, 2), got (5, 2, 2)")),
+    (
+        None,
+        "many-to-one",
+        {"y": Y_ROW, "lengths": [0, 5]},
+        re.escape("lengths must be at least 1 where a row has a target, got 0 at [0]"),
+    ),
+    (
+        None,
+        "many-to-one",
+        {"y": Y_ROW, "weights": np.ones((T, B))},
+        re.escape("weights must have shape (2,) or (1, 2), got (5, 2)"),
+    ),
+    (elman.Categories(5), "many-to-one", {"y": [-1, -1]}, "y must hold at least one target"),
+    (
+        elman.Categories(5),
+        "many-to-one",
+        {"y": [0, 5]},
+        re.escape("y must hold -1 (no target) or categories from 0 to 4, got 5 at [1]"),
+    ),
+    (None, "one-to-one", {"y": Y_ROW}, re.escape("x must have shape (B, 3) or (1, B, 3), got (5, 2, 3)")),
+    (None, "one-to-one", {"x": X_ROW, "y": Y_ROW[:1]}, re.escape("y must have shape (2, 2) or (1, 2, 2), got (1, 2)")),
+    (
+        None,
+        "one-to-one",
+        {"x": X_ROW, "y": Y_ROW, "state": STATE.copy()},
+        "state must be None with pattern='one-to-one'",
+    ),
+    (None, "one-to-many", {}, re.escape("x must have shape (B, 3) or (1, B, 3), got (5, 2, 3)")),
+    (None, "one-to-many", {"x": X_ROW, "y": 3.0}, "y must have an axis of time that is not empty, got shape ()"),
+    (None, "one-to-many", {"x": X_ROW, "y": REALS[:, :1]}, re.escape("y must have shape (5, 2, 2), got (5, 1, 2)")),
+    (None, "one-to-many", {"x": X_ROW, "state": STATE.copy()}, "state must be None with pattern='one-to-many'"),
+    (
+        elman.Categories(5),
+        "one-to-many",
+        {"x": X_ROW, "y": [[1, 2], [-1, 2], [1, -1]]},
+        re.escape("y must not have a target after a -1, as each is the next step's input, got -1 at [1, 0]"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("outputs", "pattern", "changes", "message"), STEP_ARGUMENTS)
+def test_step_level_of_other_patterns(outputs: Any, pattern: str, changes: dict[str, Any], message: str):
+    model, optimizer = make_kind(outputs, pattern), elman.Adam(0.1)
+    before = model.state_dict()
+    with np.errstate(all="ignore"):
+        arguments = {"x": X, "y": REALS} | changes
+        fails(model.train_step, **arguments, optimizer=optimizer, message=message)
+        fails(model.loss, **arguments, message=message)
+        fails(model.loss_and_grads, **arguments, message=message)
+    assert all(np.array_equal(array, before[name]) for name, array in model.parameters().items())
+    assert optimizer.steps == 0
+
+
+def test_what_lies_beyond_the_lengths_may_be_anything():
+    x, y = with_value(X, (4, 1, 0), np.nan), with_value(REALS, (3, 1, 0), np.inf)
+    loss = make_kind().loss(X, REALS, lengths=[5, 2])
+    assert make_kind().loss(x, y, lengths=[5, 2]) == loss
+
+
+X_LISTED, Y_LISTED = [X[:, 0], X[:3, 1]], [REALS[:, 0], REALS[:3, 1]]
+MORE_FITS: list[tuple[str, dict[str, Any], str]] = [
+    ("many-to-many", {"X": [X[:, 0], X[:0, 1]]}, "X[1] must not have an empty axis, got shape (0, 3)"),
+    ("many-to-many", {"X": [X[:, 0], X[:3, 1, :2]]}, "X[1] must have shape (T, 3), got (3, 2)"),
+    ("many-to-many", {"X": [X[:, 0], INTEGERS[:3, 1]]}, "X[1] must hold float32 or float64, got int64"),
+    ("many-to-many", {"X": [X[:, 0], with_value(X[:3, 1], (2, 1), np.nan)]}, "X[1] must be finite, got nan at [2, 1]"),
+    ("many-to-many", {"X": with_value(X, (1, 0, 2), np.nan).swapaxes(0, 1)}, "X must be finite, got nan at [0, 1, 2]"),
+    ("many-to-many", {"X": []}, "X must hold at least one sequence"),
+    ("many-to-many", {"Y": []}, "Y must hold at least one sequence"),
+    ("many-to-many", {"Y": Y_LISTED[:1]}, "Y must have as many sequences as X, 2, got 1"),
+    ("many-to-many", {"Y": [REALS[:, 0], REALS[:4, 1]]}, "Y[1] must have as many steps as X[1], 3, got 4"),
+    (
+        "many-to-many",
+        {"Y": [REALS[:, 0], with_value(REALS[:3, 1], (0, 1), np.nan)]},
+        "Y[1] must be finite, got nan at [0, 1]",
+    ),
+    ("many-to-many", {"Y": [REALS[:, 0], None]}, "Y[1] must hold float32, float64 or integers, got object"),
+    ("many-to-many", {"weights": [1]}, "weights must have as many sequences as X, 2, got 1"),
+    ("many-to-many", {"weights": [1, -1]}, "weights must be finite and at least 0, got -1.0 at [1]"),
+    ("many-to-many", {"weights": [np.ones(5), np.ones(4)]}, "weights[1] must have shape (3,), got (4,)"),
+    ("many-to-many", {"weights": [0, 0]}, "Y must hold at least one target whose weight is not 0"),
+    ("many-to-many", {"weights": 3}, "weights must be a list of sequences or an array (N, T), got 3"),
+    ("many-to-many", {"tbptt": 5}, "tbptt must be a pair, got 5"),
+    ("many-to-many", {"tbptt": (0, 5)}, "tbptt[0] must be a positive int, got 0"),
+    ("many-to-many", {"tbptt": (5, 2.0)}, "tbptt[1] must be a positive int, got 2.0"),
+    ("many-to-many", {"tbptt": (5, 4)}, "tbptt must be (k1, k2) with k2 at least k1, got (5, 4)"),
+    ("many-to-many", {"schedule": 3}, "schedule must be a function, got 3"),
+    ("many-to-many", {"schedule": lambda *_: -1.0}, "lr must be a finite number of at least 0, got -"),
+    ("many-to-many", {"callbacks": 3}, "callbacks must be a list of callbacks, got 3"),
+    ("many-to-many", {"callbacks": [3]}, "callbacks[0] must be an elman.Callback or a function, got 3"),
+    ("many-to-many", {"callbacks": [elman.EarlyStopping]}, "callbacks[0] must be an elman.Callback or a function"),
+    ("many-to-many", {"callbacks": [elman.EarlyStopping()]}, "monitor must be one of 'loss', got 'val_loss'"),
+    ("many-to-many", {"checkpoint": 3}, "checkpoint must be a str or a path, got 3"),
+    ("many-to-many", {"checkpoint_every": 3}, "checkpoint must be a path where there is checkpoint_every or resume"),
+    ("many-to-many", {"resume": True}, "checkpoint must be a path where there is checkpoint_every or resume"),
+    ("many-to-many", {"checkpoint": "x", "checkpoint_every": 0}, "checkpoint_every must be a positive int, got 0"),
+    ("many-to-many", {"checkpoint": "x", "resume": 1}, "resume must be True or False, got 1"),
+    (
+        "many-to-many",
+        {"validation_data": (X_LISTED, Y_LISTED, [1])},
+        "validation_data[2] must have as many sequences as validation_data[0]",
+    ),
+    ("many-to-one", {"Y": Y_LISTED}, "Y must be an array, got"),
+    ("many-to-one", {"Y": Y_ROW[:1]}, "Y must have as many sequences as X, 2, got 1"),
+    ("many-to-one", {"Y": Y_ROW, "weights": np.ones((2, 5))}, "weights must have shape (2,), got (2, 5)"),
+    ("many-to-one", {"Y": Y_ROW, "tbptt": (2, 2)}, "tbptt needs a target for each step, got pattern='many-to-one'"),
+    ("one-to-one", {"Y": Y_ROW}, "X must be an array, got"),
+    ("one-to-one", {"X": X[0], "Y": Y_ROW[0]}, "Y must have shape (N, 2), got (2,)"),
+    ("one-to-many", {"X": X[0], "Y": REALS}, "Y must have as many sequences as X, 2, got 5"),
+]
+
+
+@pytest.mark.parametrize(("pattern", "changes", "message"), MORE_FITS)
+def test_fit_of_other_patterns(pattern: str, changes: dict[str, Any], message: str):
+    model, optimizer = make_kind(None, pattern), elman.Adam(0.1)
+    before = model.state_dict()
+    arguments = {"X": X_LISTED, "Y": Y_LISTED, "optimizer": optimizer, "progress": False} | changes
+    fails(model.fit, **arguments, message=re.escape(message))
+    assert all(np.array_equal(array, before[name]) for name, array in model.parameters().items())
+    assert optimizer.steps == 0
+    assert optimizer.lr == 0.1
+
+
+def test_truncation_and_streams_need_one_direction():
+    model = make_kind(bidirectional=True)
+    message = "is not possible with bidirectional=True: that direction begins at the end"
+    fails(model.fit, X_LISTED, Y_LISTED, tbptt=(2, 2), message=f"tbptt {message}")
+    fails(model.stream, message=f"stream {message}")
+    fails(make_kind(None, "one-to-many").stream, message="stream needs inputs at each step, got pattern='one-to-many'")
+
+
+def test_streams():
+    stream = make_kind().stream()
+    fails(stream.predict, X, message=re.escape("x must have shape (T, 3), got (5, 2, 3)"))
+    fails(stream.predict, with_value(X[:, 0], (1, 1), np.nan), message=re.escape("x must be finite, got nan at [1, 1]"))
+    fails(stream.predict_proba, X[:, 0], message="predict_proba needs outputs that are Categories or Binary")
+    assert not stream.state.any()
+    fails(make_kind().stream(2).predict, X[:, :1], message=re.escape("x must have shape (T, 2, 3), got (5, 1, 3)"))
+    fails(make_kind().stream, 0, message="batch_size must be a positive int, got 0")
+    for rows, message in (
+        (2, "rows must be from 0 to 1, got 2 to 2"),
+        ([True], re.escape("rows must have shape (2,), got (1,)")),
+        ([0.5], "rows must hold integers, got float64"),
+    ):
+        fails(make_kind().stream(2).reset, rows, message=message)
+
+
+def test_predictions():
+    model = make_kind()
+    for method in (model.predict, make_kind(elman.Binary(2)).predict_proba):
+        fails(method, 3, message="X must be a list of sequences")
+        fails(method, X_LISTED, batch_size=0, message="batch_size must be a positive int, got 0")
+        fails(method, [X[:, 0, :2]], message=re.escape("X[0] must have shape (T, 3), got (5, 2)"))
+    fails(model.predict_proba, X_LISTED, message="predict_proba needs outputs that are Categories or Binary")
+    fails(make_kind(None, "one-to-many").predict, X[0], message="pattern='one-to-many' has no inputs to predict from")
+    fails(model.evaluate, X_LISTED, Y_LISTED[:1], message="Y must have as many sequences as X, 2, got 1")
+    fails(model.evaluate, X_LISTED, Y_LISTED, batch_size="3", message="batch_size must be a positive int, got '3'")
+
+
+MORE_GENERATION = [
+    ({"top_k": 0}, "top_k must be a positive int, got 0"),
+    ({"top_k": 1.5}, "top_k must be a positive int, got 1.5"),
+    ({"top_p": 0}, "top_p must be a number above 0, up to 1, got 0"),
+    ({"top_p": 1.1}, "top_p must be a number above 0, up to 1, got 1.1"),
+    ({"end": 5}, "end must be an int from 0 to 4, got 5"),
+    ({"end": 0.0}, "end must be an int from 0 to 4, got 0.0"),
+    ({"start": X[0]}, "start must have shape (3,), got (2, 3)"),
+    ({"start": [1, 2, 3]}, "start must hold float32 or float64, got int64"),
+    ({"start": np.array([1, 2, np.nan])}, "start must be finite, got nan at [2]"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), MORE_GENERATION)
+def test_generation_from_features(changes: dict[str, Any], message: str):
+    arguments = {"start": X[0, 0], "length": 3} | changes
+    fails(make_kind(elman.Categories(5), "one-to-many").generate, **arguments, message=re.escape(message))
+
+
+def test_generation_that_makes_no_sense():
+    message = re.escape("top_k, top_p and end must be None for outputs that are Reals(2)")
+    for options in ({"top_k": 1}, {"top_p": 0.5}, {"end": 0}):
+        fails(make_kind(None, "one-to-many").generate, X[0, 0], 3, **options, message=message)
+    fails(make_kind().generate, X[0, 0], 3, message="generate needs outputs that are inputs, got Reals")
+
+
+S2S_FITS = [
+    ({"X": [[0, 1], []]}, "X[1] must not have an empty axis, got shape (0,)"),
+    ({"X": [[0, 1], [3]]}, "X[1] must hold tokens from 0 to 2, got 3 at [0]"),
+    ({"Y": [[0, 1]]}, "Y must have as many sequences as X, 2, got 1"),
+    ({"Y": [[0, 1], [4]]}, "Y[1] must hold tokens from 0 to 3, got 4 at [0]"),
+    ({"Y": [[0, 1], [-1]]}, "Y[1] must hold tokens from 0 to 3, got -1 at [0]"),
+    ({"Y": [[0, 1], [[1]]]}, "Y[1] must have shape (T,), got (1, 1)"),
+    ({"Y": [[0, 1], [0.5]]}, "Y[1] must hold integers, got float64"),
+    ({"Y": [0, 1]}, "Y must be a list of sequences"),
+    ({"Y": []}, "Y must hold at least one sequence"),
+    ({"validation_data": 3}, "validation_data must be a pair, got 3"),
+    ({"validation_data": ([[0]], [[5]])}, "validation_data[1][0] must hold tokens from 0 to 3, got 5 at [0]"),
+    ({"epochs": 0}, "epochs must be a positive int, got 0"),
+    ({"clip_norm": -1}, "clip_norm must be a number above 0, got -1"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), S2S_FITS)
+def test_fit_of_seq2seq(changes: dict[str, Any], message: str):
+    model, optimizer = elman.Seq2Seq(elman.Tokens(3), elman.Categories(4), hidden_size=H, seed=0), elman.Adam(0.1)
+    before = model.state_dict()
+    arguments = {"X": [[0, 1], [2]], "Y": [[3], []], "optimizer": optimizer, "progress": False} | changes
+    fails(model.fit, **arguments, message=re.escape(message))
+    assert all(np.array_equal(array, before[name]) for name, array in model.parameters().items())
+    assert optimizer.steps == 0
+    for options, text in (
+        ({"beam": 0}, "beam must be a positive int, got 0"),
+        ({"max_length": -1}, "max_length must be an int of at least 0, got -1"),
+        ({"batch_size": 0.5}, "batch_size must be a positive int, got 0.5"),
+    ):
+        fails(model.predict, [[0]], **options, message=text)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(*[ANYTHING | npst.arrays(st.sampled_from(["float32", "float64"]), SHAPES)] * 3)
+def test_other_patterns_work_or_refuse(one: Any, two: Any, three: Any):
+    for pattern in ("many-to-many", "many-to-one", "one-to-one", "one-to-many"):
+        for outputs in (elman.Reals(2), elman.Binary(), elman.Categories(3)):
+            model = make_kind(outputs, pattern)
+            before = model.state_dict()
+            x = X if pattern.startswith("many") else X_ROW
+            for batch in ({"x": one, "y": two, "weights": three}, {"x": x, "y": one, "weights": two, "lengths": three}):
+                with works_or_names("(x|y|lengths|weights) (must|is) "):
+                    assert np.isfinite(model.loss(**batch))
+            with works_or_names(r"(X|Y|weights)(\[\d+\])? must "):
+                history = model.fit(one, two, weights=three, optimizer=elman.SGD(0), epochs=1, progress=False)
+                assert np.isfinite(history["loss"][0])
+            if pattern != "one-to-many":
+                with works_or_names(r"X(\[\d+\])? must "):
+                    model.predict(one)
+            assert all(np.array_equal(array, before[name]) for name, array in model.parameters().items())

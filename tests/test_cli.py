@@ -172,10 +172,81 @@ def test_interrupted_training_keeps_the_model(corpus: Path, tmp_path: Path, quie
     assert stdout == b""
     last = stderr.decode().splitlines()[-1]
     assert last.startswith("Stopped after ")
-    assert last.endswith(" of 1000000 steps: the model is in elman-model.safetensors.")
+    kept = "the model is in elman-model.safetensors; --resume goes on from there"
+    assert last.endswith(f" of 1000000 steps: {kept}.")
     assert b"Traceback" not in stderr
     assert [path.name for path in tmp_path.iterdir()] == ["elman-model.safetensors"]
     assert invoke("sample", tmp_path / "elman-model.safetensors", "--length", 5).exit_code == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_training_that_was_cut_off_goes_on_bit_for_bit(corpus: Path, tmp_path: Path, number: signal.Signals) -> None:
+    program = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "import elman; from elman.cli import main\n"
+        "step = int(sys.argv.pop())\n"
+        "class Watched(elman.SequenceModel):\n"
+        "    def train_step(self, *args, **options):\n"
+        "        if options['optimizer'].steps == step:\n"
+        "            print('waiting', flush=True)\n"
+        "            sys.stdin.readline()\n"
+        "        return super().train_step(*args, **options)\n"
+        "elman.SequenceModel = Watched\n"
+        "main(prog_name='elman')"
+    )
+    options = [*("train", corpus, "--steps", 300, "--hidden-size", 20, "--dropout", 0.2), "--quiet"]
+    whole, target = tmp_path / "whole.safetensors", tmp_path / "run.safetensors"
+    expected = invoke(*options, "--output", whole)
+    assert expected.exit_code == 0
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    for step in (45, 130):  # the second goes on from the first, or from its last validation
+        arguments = [*map(str, options), "--output", str(target), "--resume", str(step)]
+        with subprocess.Popen([sys.executable, "-c", program, *arguments], **pipes) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"waiting\n"
+            process.send_signal(number)
+            process.communicate(b"\n", timeout=60)
+        assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL)
+        assert invoke("sample", target, "--length", 3).exit_code == 0
+    done = invoke(*options, "--output", target, "--resume")
+    assert done.exit_code == 0, done.output
+    assert done.output.replace("run.", "whole.") == expected.output
+    for name, array in elman.load(target).parameters().items():
+        assert (array == elman.load(whole).parameters()[name]).all()
+    again = invoke(*options, "--output", target, "--resume")
+    assert again.exit_code == 2
+    assert "is no checkpoint of a training, but a model alone" in again.stderr
+
+
+def test_resume_with_other_options_is_refused(corpus: Path, tmp_path: Path) -> None:
+    """Of a training that has done 7 steps of 60."""
+    text = elman.text.Corpus.of(elman.text.read_text(corpus))
+    n = len(text.vocabulary)
+    model = elman.SequenceModel(elman.Tokens(n), elman.Categories(n), hidden_size=32, num_layers=2, seed=0)
+    model.metadata["vocabulary"] = text.vocabulary.to_json()
+    sizes = {"steps": 60, "batch_size": 8, "sequence_length": 16, "lr": 0.003}
+    training = elman.text.Training(model, text.train, text.held_out, **sizes)
+    for _ in zip(range(7), training, strict=False):
+        pass
+    target = tmp_path / "run.safetensors"
+    training.save(target)
+    content = target.read_bytes()
+    other = tmp_path / "other.txt"
+    other.write_text(corpus.read_text(encoding="utf-8")[::-1], encoding="utf-8")
+    for file, options, reason in (
+        (corpus, ["--lr", 0.1], "its lr is 0.003, not 0.1"),
+        (corpus, ["--steps", 61], "its steps is 60, not 61"),
+        (corpus, ["--hidden-size", 33], "its hidden_size is 32, not 33"),
+        (other, [], "is of another training: its "),
+    ):
+        result = invoke("train", file, *SMALL, *options, "--output", target, "--resume", "--quiet")
+        assert result.exit_code == 2
+        assert reason in result.stderr
+        assert result.stderr.count("\n") == 1
+        assert target.read_bytes() == content
+    result = invoke("train", corpus, *SMALL, "--output", target, "--resume", "--quiet")
+    assert result.exit_code == 0, result.output
 
 
 # sample

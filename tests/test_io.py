@@ -274,7 +274,7 @@ def test_a_pickle_is_not_executed(path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_a_file_of_another_program(path: Path):
     for metadata in (None, {"format": "pt"}, {"config": "{}", "metadata": "{}"}):
         save_file({"weight": np.ones((3, 4), np.float32)}, path, metadata)
-        refused(path, reason="its format must be one of 'elman.SequenceModel/1', got ")
+        refused(path, reason="its format must be one of 'elman.SequenceModel/1', 'elman.Seq2Seq/1', got ")
 
 
 METADATA_ENTRIES = [
@@ -315,8 +315,12 @@ CONFIGURATIONS = [
     *[({name: n}, "") for name in ("hidden_size", "num_layers") for n in LARGE_SIZES],
     *[({name: {"kind": kind, "n": n}}, "n must be a positive int") for name, kind in KINDS.items() for n in NO_SIZES],
     *[({name: {"kind": kind, "n": n}}, "stands for") for name, kind in KINDS.items() for n in (V + 1, *LARGE_SIZES)],
-    *[({name: {"kind": "Reals", "n": V}}, f"the kind of its {name} must be one of '{KINDS[name]}'") for name in KINDS],
-    *[({name: {"kind": kind}}, "it has no 'n'") for name, kind in KINDS.items()],
+    *[({name: {"kind": "Sounds", "n": V}}, f"the kind of its {name} must be one of '{KINDS[name]}'") for name in KINDS],
+    *[
+        ({name: {"kind": kind, "n": V, "more": 1}}, "unexpected keyword argument 'more'")
+        for name, kind in KINDS.items()
+    ],
+    *[({name: {"kind": kind}}, "missing 1 required positional argument: 'n'") for name, kind in KINDS.items()],
     *[({name: {"n": V}}, "it has no 'kind'") for name in KINDS],
     *[({name: {"kind": ["Tokens"], "n": V}}, "") for name in KINDS],
     *[({name: value}, "") for name in KINDS for value in (None, V, "Tokens", ["Tokens", V], {})],
@@ -329,11 +333,12 @@ CONFIGURATIONS = [
     ({"bidirectional": "no"}, "bidirectional must be True or False, got 'no'"),
     ({"nonlinearity": "__import__('os')"}, "nonlinearity must be one of"),
     ({"nonlinearity": ["tanh"]}, "nonlinearity must be one of"),
-    ({"pattern": "one-to-one"}, "pattern must be one of"),
+    ({"pattern": "some-to-some"}, "pattern must be one of"),
     ({"pattern": 3}, "pattern must be one of"),
     ({"dropout": -0.5}, "dropout must be a number from 0 to 1"),
     ({"dropout": float("nan")}, "dropout must be a number from 0 to 1"),
     ({"dropout": 10**400}, "dropout must be a number from 0 to 1"),
+    ({"recurrent_dropout": 1.0}, "recurrent_dropout must be a number from 0 to 1, exclusive, got 1.0"),
     ({"dropout": None}, "dropout must be a number from 0 to 1"),
     ({"dtype": "float64"}, "the dtype of its .* must be one of 'F64', got 'F32'"),
     ({"dtype": "float16"}, "its dtype must be one of"),

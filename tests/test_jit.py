@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import elman
+from elman import backends
 from elman.backends import native
+
+from .cases import READOUT_CASES, make_readout, name
+from .compare import assert_same_bits
 
 jit = pytest.importorskip("elman.backends.jit", reason="there is no Numba for this Python")
 from elman.backends.kernels import entries  # noqa: E402
@@ -110,8 +115,7 @@ def test_training_has_the_same_bits_as_cython(dtype: str, rng: np.random.Generat
         )  # each optimizer takes every third step
         parameters.append(model.state_dict())
     assert curves[0] == curves[1]
-    for name, array in parameters[0].items():
-        np.testing.assert_array_equal(array, parameters[1][name])
+    assert_same_bits(parameters[0], parameters[1])
 
 
 def test_survives_fork(rng: np.random.Generator):
@@ -155,3 +159,10 @@ def test_nothing_is_compiled_at_import():
 
 def test_instruction_set_is_that_of_the_c_kernels():
     assert jit.instruction_set() == native.instruction_set()
+
+
+@pytest.mark.parametrize("case", READOUT_CASES, ids=name)
+def test_losses_are_those_of_cython(dtype: str, case: dict[str, Any]):
+    r = make_readout(**case, dtype=dtype)
+    numba, cython = (r.run(backends.get(backend)) for backend in ("numba", "cython"))
+    assert_same_bits(numba, cython)

@@ -276,7 +276,7 @@ def test_a_row_does_not_depend_on_its_batch(compiled, dtype, case):
 
 @pytest.mark.parametrize("loss", reference.LOSSES)
 def test_a_row_of_the_readout_does_not_depend_on_its_batch(compiled, dtype, loss):
-    r = make_readout(T=3, B=14, K=33, O=17, loss=loss, dtype=dtype)
+    r = make_readout(T=3, B=14, K=33, O=17, loss=loss, weights="steps", dtype=dtype)
     outputs, gradients = r.outputs(compiled), r.run(compiled)
     for rows in (slice(0, 1), slice(13, 14), slice(3, 9)):
         part = r.rows(rows)
@@ -328,7 +328,7 @@ def test_results_do_not_depend_on_threads(compiled, dtype, threads, case):
 @pytest.mark.parametrize("loss", reference.LOSSES)
 @pytest.mark.parametrize("sizes", [{"T": 50, "B": 33, "K": 64, "O": 65}, {"T": 9, "B": 5, "K": 17, "O": 3}], ids=name)
 def test_losses_do_not_depend_on_threads(compiled, dtype, threads, loss, sizes):
-    r = make_readout(**sizes, loss=loss, lengths="ragged", dtype=dtype)
+    r = make_readout(**sizes, loss=loss, lengths="ragged", weights="steps", dtype=dtype)
     dense = make_readout(**sizes, dtype=dtype)
     results = []
     for n in (1, 2, 3, 7):

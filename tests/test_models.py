@@ -12,7 +12,7 @@ import pytest
 
 import elman
 from elman import backends, reference
-from elman.data import Sequences
+from elman.data import PATTERNS, Sequences
 from elman.optimizers import Optimizer
 
 from .compare import assert_same_bits
@@ -549,8 +549,8 @@ def test_what_has_no_probability_is_never_drawn():
             return 0.0
 
     rng = Least(np.random.PCG64(0))
-    assert elman.Categories(3).choose(np.array([-np.inf, 0.0, 1.0]), 1.0, rng) == 1
-    assert elman.Categories(3).choose(np.array([-1e9, 0.0, 1.0]), 1.0, rng) == 1
+    assert elman.Categories(3).draw(np.array([-np.inf, 0.0, 1.0]), rng) == 1
+    assert elman.Categories(3).draw(np.array([-1e9, 0.0, 1.0]), rng) == 1
 
 
 # Dropout
@@ -600,7 +600,7 @@ def test_fit_learns(form: str, backend: str, dtype: str):
     model = make_model(hidden_size=12, dtype=dtype, backend=backend)
     options = {"epochs": 30, "batch_size": 4, "optimizer": elman.Adam(0.05), "clip_norm": 1.0}
     history = model.fit(X, Y, **options, validation_data=(X, Y), progress=False)
-    assert list(history) == ["loss", "val_loss"]
+    assert list(history) == ["loss", "val_loss", "val_accuracy"]
     assert all(len(values) == 30 and all(type(v) is float for v in values) for values in history.values())
     assert history["loss"][0] > 1
     assert history["loss"][-1] < 0.1
@@ -654,7 +654,9 @@ def test_history_is_the_mean_over_targets(backend: str):
             validation_data=(RAGGED, RAGGED_TARGETS),
             progress=False,
         )
-        assert history == {key: [pytest.approx(mean, rel=1e-12)] * 2 for key in ("loss", "val_loss")}
+        assert {key: history[key] for key in ("loss", "val_loss")} == {
+            key: [pytest.approx(mean, rel=1e-12)] * 2 for key in ("loss", "val_loss")
+        }
 
 
 def test_sequences_without_targets_do_not_matter():
@@ -686,10 +688,15 @@ def test_shuffling():
     assert len({*in_order[0], *shuffled[0], *otherwise[0]}) == 9
 
 
+def token_data(X: list[np.ndarray]) -> Sequences:
+    kinds: Any = {"inputs": elman.Tokens(500), "outputs": elman.Categories(500), "pattern": PATTERNS["many-to-many"]}
+    return Sequences(X, X, None, **kinds, dtype=np.dtype("float32"))
+
+
 def batches_of(data: Sequences, seed: int | None) -> list[list[int]]:
     """Which sequences are together, by their first tokens."""
     rng = None if seed is None else np.random.default_rng(seed)
-    return [batch.x[0].tolist() for batch in data.batches(7, rng)]
+    return [data.batch(rows).x[0].tolist() for rows in data.groups(7, rng)]
 
 
 @pytest.mark.parametrize("seed", [None, 0, 1])
@@ -697,8 +704,9 @@ def test_batches(seed: int | None):
     """Each sequence once, batches full but for the ends of pools, and hardly any padding."""
     rng = np.random.default_rng(3)
     X = [np.full(n, i) for i, n in enumerate(rng.integers(1, 200, 500))]
-    data = Sequences(X, X, n_inputs=500, n_outputs=500, names=("X", "Y"))
-    batches = list(data.batches(7, None if seed is None else np.random.default_rng(seed)))
+    data = token_data(X)
+    groups = data.groups(7, None if seed is None else np.random.default_rng(seed))
+    batches = [data.batch(rows) for rows in groups]
     seen, area = [], 0
     for batch in batches:
         n_steps, n_rows = batch.x.shape
@@ -710,7 +718,7 @@ def test_batches(seed: int | None):
             assert len(X[i]) == n
             seen.append(i)
         assert n_rows <= 7
-        assert batch.n_targets == lengths.sum()
+        assert batch.total == lengths.sum()
         area += batch.x.size
     assert sorted(seen) == list(range(500))
     assert len(batches) <= 500 / 7 + 4
@@ -719,7 +727,7 @@ def test_batches(seed: int | None):
 
 def test_chance_decides_about_batches_and_their_order():
     X = [np.full(1 + i % 50, i) for i in range(500)]
-    data = Sequences(X, X, n_inputs=500, n_outputs=500, names=("X", "Y"))
+    data = token_data(X)
     one, other = batches_of(data, 0), batches_of(data, 1)
     assert one == batches_of(data, 0)
     assert len({*map(frozenset, one)} & {*map(frozenset, other)}) < 10, "who is together"
@@ -736,7 +744,7 @@ def test_progress_goes_to_standard_error(progress: bool, capsys: pytest.CaptureF
     make_model().fit(RAGGED, RAGGED_TARGETS, epochs=2, validation_data=(RAGGED, RAGGED_TARGETS), progress=progress)
     out, err = capsys.readouterr()
     assert out == ""
-    assert ("loss=" in err and "val_loss=" in err and "2/2" in err) if progress else err == ""
+    assert ("loss=" in err and "val_loss=" in err and "2.0/2" in err) if progress else err == ""
 
 
 def test_fit_goes_on_with_its_optimizer():

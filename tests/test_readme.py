@@ -24,7 +24,7 @@ def run_example(tmp_path, monkeypatch, capsys):
 
 
 def test_there_are_no_other_examples():
-    assert len(EXAMPLES) == 4
+    assert len(EXAMPLES) == 5
 
 
 def test_the_layer_learns(run_example):
@@ -39,10 +39,16 @@ def test_the_model_learns(run_example):
     assert "the quick brown fox jumps over the lazy dog. "[10:] in printed
 
 
+def test_the_parity_is_learned(run_example):
+    names, printed = run_example(2)
+    assert len(names["history"]["loss"]) == 80
+    assert re.fullmatch(r"{'loss': 0\.00.*, 'accuracy': 1\.0}\n\[\[1\]\]\n", printed)
+
+
 def test_the_reference_by_one_import(run_example):
-    assert run_example(2)[1] == "RNN(3, 5) with 45 parameters\n"
+    assert run_example(3)[1] == "RNN(3, 5) with 45 parameters\n"
 
 
 def test_bad_input_is_named(run_example):
-    (message,) = re.findall(r"print\(error\)  # (.*)", EXAMPLES[3])
-    assert run_example(3)[1] == message + "\n"
+    (message,) = re.findall(r"print\(error\)  # (.*)", EXAMPLES[4])
+    assert run_example(4)[1] == message + "\n"

@@ -89,7 +89,14 @@ def test_step_is_one_step_of_the_textbook():
         assert_close({"h_next": h_next}, {"h_next": h_n[0]})
 
 
-READOUTS = [{}, {"lengths": "ragged", "bias": False}, {"lengths": "full", "O": 1}, {"T": 1, "B": 1, "K": 1}]
+READOUTS = [
+    {},
+    {"lengths": "ragged", "bias": False},
+    {"lengths": "full", "O": 1},
+    {"T": 1, "B": 1, "K": 1},
+    {"weights": "steps", "lengths": "ragged", "T": 6, "B": 5},
+    {"weights": "rows"},
+]
 
 
 def test_readout_is_the_textbook():
@@ -102,7 +109,8 @@ def test_readout_is_the_textbook():
 def test_readout_loss_is_the_textbook(case, loss):
     r = make_readout(**case, loss=loss)
     got = r.run(reference)
-    expected = oracle.readout_loss(r.h, r.weight, r.bias, r.target, loss=loss, scale=r.scale, lengths=r.lengths)
+    options = {"loss": loss, "scale": r.scale, "lengths": r.lengths, "weights": r.weights}
+    expected = oracle.readout_loss(r.h, r.weight, r.bias, r.target, **options)
     assert_close(got, {key: expected[key] + r.sums.get(key, 0) for key in got})
     assert r.loss_only(reference) == pytest.approx(float(expected["total"]), rel=1e-12)
 

@@ -396,7 +396,7 @@ def test_a_model_on_the_layer(backend: str, bidirectional: bool, rng: np.random.
     states, d_states = np.empty_like(h_0), np.empty_like(h_0)
     tape = rnn._forward(backends.get(backend), tokens, h_0, states)
     np.testing.assert_allclose(tape.outputs[-1], y, rtol=1e-12)
-    rnn._backward(tape, d_y, d_h_n, d_states, None, rnn._by_layer(gradients))
+    rnn._backward(tape, d_y, d_h_n, d_states, None, gradients)
     np.testing.assert_allclose(states, h_n, rtol=1e-12)
     np.testing.assert_allclose(d_states, d_h_0, rtol=1e-9)
     for name, gradient in d_params.items():
@@ -427,4 +427,52 @@ def test_import_is_light():
     loaded = run.stdout.split()
     heavy = {"numba", "torch", "llvmlite", "scipy", "matplotlib", "click", "tqdm", "safetensors", "importlib.metadata"}
     assert not heavy & {name for module in loaded for name in (module, module.partition(".")[0])}
-    assert len(loaded) < 60
+    assert len(loaded) < 80
+
+
+@pytest.mark.parametrize("options", [{}, {"num_layers": 3, "bidirectional": True}, {"bias": False}], ids=str)
+def test_initializations(options: dict[str, Any], dtype: str):
+    def make(**more: Any) -> dict[str, np.ndarray]:
+        return elman.RNN(5, 20, seed=0, dtype=dtype, **options, **more).parameters()
+
+    uniform, tolerance = make(), 30 * np.finfo(dtype).eps
+    for name, array in make(initialization="orthogonal").items():
+        if name.startswith("weight_hh"):
+            np.testing.assert_allclose(array @ array.T, np.eye(20), atol=tolerance)
+            assert not np.allclose(array, np.eye(20), atol=0.1)
+        else:
+            np.testing.assert_array_equal(array, uniform[name])
+    for name, array in make(initialization="identity").items():
+        expected = {"weight_hh": np.eye(20), "bias": np.zeros(20)}.get(name.split("_l")[0], uniform[name])
+        np.testing.assert_array_equal(array, expected)
+    for initialization in ("uniform", "orthogonal", "identity"):
+        for name, array in make(initialization=initialization, spectral_radius=1.25).items():
+            if name.startswith("weight_hh"):
+                radius = np.abs(np.linalg.eigvals(array.astype(float))).max()
+                assert radius == pytest.approx(1.25, rel=1e-5 if dtype == "float32" else 1e-12)
+                unscaled = make(initialization=initialization)[name]
+                np.testing.assert_allclose(array / array.max(), unscaled / unscaled.max(), rtol=1e-5, atol=1e-6)
+
+
+def test_initialization_is_shown():
+    rnn = elman.RNN(2, 3, initialization="orthogonal", spectral_radius=0.5)
+    assert repr(rnn) == "RNN(2, 3, initialization='orthogonal', spectral_radius=0.5) with 18 parameters"
+
+
+@pytest.mark.parametrize("backend", elman.available_backends())
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_recurrent_dropout_drops_the_same_units_at_all_steps(bidirectional: bool, backend: str, dtype: str):
+    """States that only go on from step to step: a unit's is 0 from the first step on, or multiplied by 1 / (1 - p)."""
+    options = {"recurrent_dropout": 0.75, "bidirectional": bidirectional, "initialization": "identity"}
+    rnn = elman.RNN(2, 50, nonlinearity="identity", dtype=dtype, seed=0, backend=backend, **options)
+    x, h_0 = np.zeros((4, 30, 2)), np.ones((1 + bidirectional, 30, 50))
+    y, _ = rnn(x, h_0)
+    assert (y == 1).all(), "a plain call drops nothing"
+    y, _, _ = rnn.vjp(x, h_0)
+    ahead, behind = y[..., :50], y[::-1, :, 50:]
+    for states in (ahead, behind) if bidirectional else (ahead,):
+        dropped = states[0] == 0
+        assert 0.7 < dropped.mean() < 0.8
+        for t, state in enumerate(states):
+            np.testing.assert_array_equal(state, np.where(dropped, 0, 4.0 ** (t + 1)))
+    assert not np.array_equal(rnn.vjp(x, h_0)[0], y), "drawn anew each time"

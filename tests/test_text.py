@@ -199,7 +199,7 @@ def test_training_learns_and_is_silent(corpus: Corpus, capfd: pytest.CaptureFixt
     model = small_model(corpus)
     before = text.model_bits(model, corpus.held_out)
     sizes = {"steps": 95, "batch_size": 8, "sequence_length": 16}
-    records = list(text.train(model, corpus.train, corpus.held_out, lr=0.01, **sizes))
+    records = list(text.Training(model, corpus.train, corpus.held_out, lr=0.01, **sizes))
     assert [record.step for record in records] == list(range(1, 96))
     measured = [record for record in records if record.validation_loss is not None]
     assert [record.step for record in measured] == [10, 20, 30, 40, 50, 60, 70, 80, 90, 95]
@@ -214,7 +214,7 @@ def test_training_carries_the_state_and_depends_on_the_seed_alone(corpus: Corpus
     def losses(**options: object) -> list[float]:
         model = small_model(corpus, num_layers=2, dropout=0.2, **options)
         sizes = {"steps": 4, "batch_size": 3, "sequence_length": 5}
-        return [record.loss for record in text.train(model, corpus.train, corpus.held_out, lr=0.0, **sizes)]
+        return [record.loss for record in text.Training(model, corpus.train, corpus.held_out, lr=0.0, **sizes)]
 
     assert losses() == losses()
     assert losses() != losses(seed=1)
@@ -226,7 +226,7 @@ def test_training_carries_the_state_and_depends_on_the_seed_alone(corpus: Corpus
     ]
     model = small_model(corpus, num_layers=2)
     sizes = {"steps": 4, "batch_size": 3, "sequence_length": 5}
-    records = list(text.train(model, corpus.train, corpus.held_out, lr=0.0, **sizes))
+    records = list(text.Training(model, corpus.train, corpus.held_out, lr=0.0, **sizes))
     assert [record.loss for record in records] == pytest.approx(expected, rel=1e-6)
 
 

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from elman import validation
-from elman.typing import Int
+from elman.losses import Output, total_weight, with_class_weights
+from elman.typing import Int, Real
+from elman.validation import Shape
 
 _POOL = 32  # batches whose sequences are sorted by length together: padding goes, chance stays
 
 
-class Tokens:
+class Input:
+    """What all kinds of input have."""
+
+    n: int
+
+    def __init__(self, n: int) -> None:
+        self.n = validation.positive_int(n, "n")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.n})"
+
+    def __eq__(self, other: object) -> bool:
+        return repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    def array(self, x: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, row_lengths: Any = None) -> Any:
+        """Validated input: of one of these shapes, with another axis of n for features."""
+        raise NotImplementedError
+
+
+class Tokens(Input):
     """Integers from 0 to n - 1, one at each step: a word, a character, a symbol. The kernels need no one-hot arrays.
 
     Examples
@@ -22,40 +46,73 @@ class Tokens:
     Tokens(27)
     """
 
-    def __init__(self, n: int) -> None:
-        self.n = validation.positive_int(n, "n")
+    def array(self, x: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, row_lengths: Any = None) -> Int:  # noqa: ARG002
+        return validation.tokens(x, name, self.n, *shapes, row_lengths=row_lengths)
 
-    def __repr__(self) -> str:
-        return f"Tokens({self.n})"
 
-    def array(self, x: Any, lengths: Any) -> Int:
-        """Validated input (T, B), whatever there is beyond the lengths."""
-        return validation.tokens(x, "x", self.n, ("T", "B"), row_lengths=lengths)
+class Features(Input):
+    """n real numbers at each step. One-hot features give a model the same numbers as the tokens that they stand for.
+
+    Examples
+    --------
+    >>> Features(8)
+    Features(8)
+    """
+
+    def array(self, x: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, row_lengths: Any = None) -> Real:
+        array = validation.real_array(x, name, dtype, *[(*shape, self.n) for shape in shapes])
+        if row_lengths is not None:
+            row_lengths = validation.lengths(row_lengths, array.shape[1], len(array))
+        validation.finite(array, name, row_lengths)
+        return array
+
+
+class Pattern(NamedTuple):
+    """What has one item for each sequence instead of one for each step."""
+
+    one_input: bool
+    one_output: bool
+
+
+PATTERNS = {
+    "many-to-many": Pattern(one_input=False, one_output=False),
+    "many-to-one": Pattern(one_input=False, one_output=True),
+    "one-to-one": Pattern(one_input=True, one_output=True),
+    "one-to-many": Pattern(one_input=True, one_output=False),
+}
 
 
 class Batch(NamedTuple):
-    """Sequences side by side, time-major; lengths is None where all are equally long."""
+    """Sequences side by side, time-major; T is 1 where there is one item for each sequence.
 
-    x: Int
-    y: Int
+    Lengths are those of the steps that the network runs, None where all are T.
+    """
+
+    x: Real | Int  # (T, B) or (T, B, n)
+    y: Real | Int  # (T, B) or (T, B, n)
     lengths: Int | None
-    n_targets: int
+    weights: Real | None  # (T, B), class weights included
+    total: float  # sum of the weights of all targets
 
 
-class Sequences:
-    """A data set of token sequences X with targets Y for each step: lists of (T_i,) arrays, or arrays (N, T)."""
+Rows = list[Any] | Real | Int  # an array (N, T, ·) where all sequences are equally long, or a list of (T_i, ·)
 
-    def __init__(self, X: Any, Y: Any, *, n_inputs: int, n_outputs: int, names: tuple[str, str]) -> None:
-        self.x = validation.token_sequences(X, names[0], 0, n_inputs)
-        self.y = validation.token_sequences(Y, names[1], -1, n_outputs)
-        validation.same_lengths(self.x, self.y, *names)
-        self.lengths = np.array([len(x) for x in self.x], dtype=np.int64)
-        self.n_targets = np.array([np.count_nonzero(y >= 0) for y in self.y], dtype=np.int64)
-        validation.any_target(self.n_targets, names[1])
 
-    def batches(self, batch_size: int, rng: np.random.Generator | None) -> Iterator[Batch]:
-        """All sequences with a target in batches of about equal length; in random order if there is a generator."""
-        order = np.flatnonzero(self.n_targets)
+class Inputs:
+    """A data set of sequences, or of single items, without targets."""
+
+    def __init__(self, X: Any, inputs: Input, pattern: Pattern, dtype: np.dtype[Any], name: str) -> None:
+        self.dtype = dtype
+        self.x = _input_rows(X, inputs, pattern, dtype, name)
+        self.lengths = lengths_of(self.x)
+        self.costs = self.lengths  # what is about equal in a batch
+        self.is_array = isinstance(self.x, np.ndarray)
+
+    def groups(self, batch_size: int, rng: np.random.Generator | None = None) -> list[Int]:
+        """The sequences of each batch, of about equal length; drawn at random if there is a generator."""
+        return self._grouped(np.arange(len(self.lengths)), batch_size, rng)
+
+    def _grouped(self, order: Int, batch_size: int, rng: np.random.Generator | None) -> list[Int]:
         n = len(order)
         if rng is not None:
             order = rng.permutation(order)
@@ -63,16 +120,138 @@ class Sequences:
         groups = []
         for start in range(0, n, pool):
             part = order[start : start + pool]
-            part = part[np.argsort(self.lengths[part], kind="stable")]
+            part = part[np.argsort(self.costs[part], kind="stable")]
             groups += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
-        for i in range(len(groups)) if rng is None else rng.permutation(len(groups)):
-            yield self._batch(groups[i])
+        return groups if rng is None else [groups[i] for i in rng.permutation(len(groups))]
 
-    def _batch(self, rows: Int) -> Batch:
-        lengths = self.lengths[rows]
-        # (B, T) in memory, and zeros that the system has not touched: the cost follows the sum of the lengths
-        x, y = (np.zeros((len(rows), lengths.max()), np.int64) for _ in range(2))
-        for i, row in enumerate(rows):
-            x[i, : lengths[i]] = self.x[row]
-            y[i, : lengths[i]] = self.y[row]
-        return Batch(x.T, y.T, None if lengths.min() == lengths.max() else lengths, int(self.n_targets[rows].sum()))
+    def inputs_of(self, rows: Int) -> tuple[Real | Int, Int | None]:
+        """(T, B, ·) and lengths."""
+        return side_by_side(self.x, rows), _or_none(self.lengths[rows])
+
+
+class Sequences(Inputs):
+    """A data set of sequences X with targets Y and weights: what `SequenceModel.fit` takes."""
+
+    def __init__(
+        self,
+        X: Any,
+        Y: Any,
+        weights: Any,
+        *,
+        inputs: Input,
+        outputs: Output,
+        pattern: Pattern,
+        dtype: np.dtype[Any],
+        names: tuple[str, str, str] = ("X", "Y", "weights"),
+    ) -> None:
+        super().__init__(X, inputs, pattern, dtype, names[0])
+        self.outputs, self.pattern = outputs, pattern
+        self.y = _target_rows(Y, outputs, pattern, dtype, names, len(self.x))
+        self.weights = None if weights is None else _weight_rows(weights, self.y, pattern, dtype, names)
+        if not pattern.one_output:
+            y_lengths = lengths_of(self.y)
+            if not pattern.one_input:
+                validation.same_lengths(y_lengths, self.lengths, names[1], names[0])
+            self.lengths = self.costs = y_lengths
+        if pattern.one_input and not pattern.one_output and self.y[0].ndim == 1:
+            for i, y in enumerate(self.y):
+                validation.no_gaps(y[:, None], f"{names[1]}[{i}]", None)
+        self.counts = self._counting()
+        validation.any_weight(float(self.counts.any()), names[1], weights is not None)
+
+    def groups(self, batch_size: int, rng: np.random.Generator | None = None) -> list[Int]:
+        return self._grouped(np.flatnonzero(self.counts), batch_size, rng)
+
+    def batch(self, rows: Int) -> Batch:
+        x, y = side_by_side(self.x, rows), side_by_side(self.y, rows)
+        lengths = _or_none(self.lengths[rows])
+        weights = with_class_weights(self.outputs, y, self.user_weights(rows, y), self.dtype)
+        total = total_weight(self.outputs, y, weights, self.target_lengths(lengths))
+        return Batch(x, y, lengths, weights, total)
+
+    def target_lengths(self, lengths: Int | None) -> Int | None:
+        """Of rows of targets."""
+        return None if self.pattern.one_output else lengths
+
+    def user_weights(self, rows: Int, y: Real | Int) -> Real | None:
+        """(T, B), without class weights."""
+        if self.weights is None:
+            return None
+        if isinstance(self.weights, np.ndarray) and self.weights.ndim == 1:
+            return np.broadcast_to(self.weights[rows], y.shape[:2])
+        weights: Real = side_by_side(self.weights, rows)
+        return weights
+
+    def _counting(self) -> NDArray[np.bool_]:
+        """Which sequences have a target of a weight that is not 0."""
+        if isinstance(self.y, np.ndarray) and self.weights is None:
+            return np.asarray(self.outputs.has_target(self.y).any(axis=1))
+        counts = [self.outputs.has_target(y) for y in self.y]
+        if self.weights is not None:
+            counts = [each & (w > 0) for each, w in zip(counts, self.weights, strict=True)]
+        return np.array([each.any() for each in counts])
+
+
+def _input_rows(X: Any, inputs: Input, pattern: Pattern, dtype: np.dtype[Any], name: str) -> Rows:
+    X = validation.listed(X, name)
+    if pattern.one_input:
+        array: Real | Int = inputs.array(X, name, dtype, ("N",), ("N", 1))
+        n_axes = 2 if isinstance(inputs, Tokens) else 3
+        return array if array.ndim == n_axes else array[:, None]
+    if isinstance(X, np.ndarray) and X.dtype != object and X.ndim > 1:
+        return np.asarray(inputs.array(X, name, dtype, ("N", "T")))
+    return validation.sequences(X, name, lambda item, name: inputs.array(item, name, dtype, ("T",)))
+
+
+def _target_rows(
+    Y: Any, outputs: Output, pattern: Pattern, dtype: np.dtype[Any], names: tuple[str, str, str], n: int
+) -> Rows:
+    x_name, name, _ = names
+    Y = validation.listed(Y, name)
+    if pattern.one_output:
+        array = outputs.targets(Y, name, dtype, ("N",))
+        validation.same_number(len(array), n, name, x_name)
+        return np.asarray(array)[:, None]
+    if isinstance(Y, np.ndarray) and Y.dtype != object and Y.ndim > 1:
+        rows: Rows = np.asarray(outputs.targets(Y, name, dtype, ("N", "T")))
+    else:
+        rows = validation.sequences(Y, name, lambda item, name: outputs.targets(item, name, dtype, ("T",)))
+    validation.same_number(len(rows), n, name, x_name)
+    return rows
+
+
+def _weight_rows(weights: Any, y: Rows, pattern: Pattern, dtype: np.dtype[Any], names: tuple[str, str, str]) -> Rows:
+    """(N,), one for each sequence, or as many for each as it has targets."""
+    x_name, _, name = names
+    weights = validation.listed(weights, name)
+    validation.same_number(len(weights), len(y), name, x_name)
+    if np.ndim(weights[0]) == 0 or pattern.one_output:
+        return validation.weights(weights, name, dtype, (len(y),))
+    return [
+        validation.weights(item, f"{name}[{i}]", dtype, (len(targets),))
+        for i, (item, targets) in enumerate(zip(weights, y, strict=True))
+    ]
+
+
+def lengths_of(rows: Rows) -> Int:
+    if isinstance(rows, np.ndarray):
+        return np.full(len(rows), rows.shape[1], dtype=np.int64)
+    return np.array([len(row) for row in rows], dtype=np.int64)
+
+
+def _or_none(lengths: Int) -> Int | None:
+    return None if lengths.min() == lengths.max() else lengths
+
+
+def side_by_side(data: Rows, rows: Int) -> Any:
+    """Some of the sequences as (T, B, ·): (B, T, ·) in memory, and what the system hands out as zeros beyond the ends.
+
+    So the cost follows the sum of the lengths.
+    """
+    if isinstance(data, np.ndarray):
+        return data[rows].swapaxes(0, 1)
+    n_steps, first = max(len(data[row]) for row in rows), data[rows[0]]
+    together = np.zeros((len(rows), n_steps, *first.shape[1:]), first.dtype)
+    for i, row in enumerate(rows):
+        together[i, : len(data[row])] = data[row]
+    return together.swapaxes(0, 1)

@@ -1,55 +1,50 @@
-"""A model: a kind of input, the layer, a readout with its loss; and how it is trained and drawn from."""
+"""A model of sequences: a kind of input, the layer, a readout with its loss; and how it is trained and used."""
 
 from __future__ import annotations
 
 import inspect
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any
 
 import numpy as np
 
-from elman import backends, io, validation
-from elman.data import Sequences, Tokens
-from elman.losses import Categories
+from elman import io, recomputation, training, validation
+from elman.base import Model, Update
+from elman.data import PATTERNS, Batch, Features, Input, Inputs, Sequences, Tokens
+from elman.diagnostics import GradientNorms, gradient_norms
+from elman.losses import Binary, Categories, Output, Reals, total_weight, with_class_weights
 from elman.nonlinearities import Activation
 from elman.optimizers import Adam, Optimizer
-from elman.parameters import Entry, Parameters, load_state
-from elman.rnn import RNN
+from elman.parameters import Parameters
+from elman.rnn import RNN, _Tape
+from elman.streaming import Stream
+from elman.training import Callback, History, Schedule
 from elman.typing import Int, Real
 
-Model = TypeVar("Model", bound="SequenceModel")
-Kind = TypeVar("Kind")
-
-PATTERNS = ("many-to-many",)
-INPUTS = {"Tokens": Tokens}  # kinds by the names that they have in files
-OUTPUTS = {"Categories": Categories}
+INPUTS = {"Tokens": Tokens, "Features": Features}  # kinds by the names that they have in files
+OUTPUTS = {"Categories": Categories, "Binary": Binary, "Reals": Reals}
+_NO_STATE = "that direction begins at the end"  # why states cannot be carried over
 
 
-class _Batch(NamedTuple):
-    """A validated batch: x, y (T, B), the number of targets, the states before (L·D, B, H)."""
-
-    x: Int
-    y: Int
-    n_targets: int
-    h_0: Real
-    lengths: Int | None
-
-
-class SequenceModel:
+class SequenceModel(Model):
     """A recurrent network with a readout: o[t] = weight_ho h[t] + bias_o, and a loss between o and the targets.
 
     Parameters
     ----------
-    inputs : Tokens
+    inputs : Tokens or Features
         What goes in.
-    outputs : Categories
-        What comes out.
-    pattern : {"many-to-many"}
-        A target for every step.
-    hidden_size, num_layers, nonlinearity, bidirectional, dropout, dtype, seed, backend
+    outputs : Categories, Binary or Reals
+        What comes out, with its loss.
+    pattern : {"many-to-many", "many-to-one", "one-to-one", "one-to-many"}
+        "many-to-many" has a target for every step. "many-to-one" has one for each sequence, read from its own last
+        state (with both directions, from the last one of each). "one-to-one" is the same for a single step.
+        "one-to-many" begins with one input and goes on with its own outputs: as the next token, or, if inputs are
+        features, in further columns of the input (categories one-hot) beside features of zero. It is trained with the
+        targets in the place of its outputs (teacher forcing).
+    hidden_size, num_layers, nonlinearity, bidirectional, dropout, recurrent_dropout, initialization, spectral_radius,
+    dtype, seed, backend
         Those of `RNN`.
 
     Attributes
@@ -63,27 +58,33 @@ class SequenceModel:
     TypeError, ValueError
         If an argument is not what it should be; the message names it.
 
+    Notes
+    -----
+    The loss of a model is the mean over the steps that have a target, Σ weight · loss / Σ weight; that of a step is in
+    nats for categories and labels, and the mean over the n labels or numbers of a step.
+
     Examples
     --------
     A model that learns to count to three:
 
     >>> import numpy as np
+    >>> import elman
     >>> model = SequenceModel(Tokens(3), Categories(3), hidden_size=16, seed=0)
     >>> count = np.arange(61) % 3
     >>> x, y = count[:-1, None], count[1:, None]  # 60 steps of one sequence
-    >>> optimizer = Adam(lr=0.01)
+    >>> optimizer = elman.Adam(lr=0.01)
     >>> for _ in range(50):
     ...     loss = model.train_step(x, y, optimizer=optimizer, clip_norm=1.0)
     >>> model.generate([0, 1], 6, temperature=0).tolist()
     [2, 0, 1, 2, 0, 1]
     """
 
-    _default_backend: ClassVar[str | None] = None  # elman.reference sets it
+    _file_kind = "SequenceModel"
 
     def __init__(
         self,
-        inputs: Tokens,
-        outputs: Categories,
+        inputs: Tokens | Features,
+        outputs: Output,
         *,
         pattern: str = "many-to-many",
         hidden_size: int,
@@ -91,36 +92,43 @@ class SequenceModel:
         nonlinearity: str | Activation = "tanh",
         bidirectional: bool = False,
         dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        initialization: str = "uniform",
+        spectral_radius: float | None = None,
         dtype: Any = "float32",
         seed: int | np.random.Generator | None = None,
         backend: str | None = None,
     ) -> None:
-        self.inputs = validation.instance(inputs, "inputs", Tokens)
-        self.outputs = validation.instance(outputs, "outputs", Categories)
+        self.inputs = validation.kind(inputs, "inputs", (Tokens, Features))
+        self.outputs = validation.kind(outputs, "outputs", (Categories, Binary, Reals))
+        self._predicted, self._metric = self.outputs, self.outputs.metric
         self.pattern = validation.choice(pattern, "pattern", PATTERNS)
+        self._traits = PATTERNS[self.pattern]
+        self._feeds_back = self._traits == (True, False)
         rng = validation.generator(seed)
         self.rnn = RNN(
-            inputs.n,
+            input_size(self.inputs, self.outputs, pattern),
             hidden_size,
             num_layers,
             nonlinearity,
             dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
             bidirectional=bidirectional,
+            initialization=initialization,
+            spectral_radius=spectral_radius,
             dtype=dtype,
             seed=rng,
             backend=self._default_backend if backend is None else backend,
         )
-        n_states = self.rnn._n_outputs
-        readout = [Entry(("weight_ho",), (outputs.n, n_states)), Entry(("bias_o",), (outputs.n,))]
+        if self._feeds_back:
+            self._check_feedback()
+        readout = self._readout_entries(outputs.n, self.rnn._n_outputs)
         self._parameters = Parameters([*self.rnn._entries(), *readout], self.rnn.dtype)
         self.rnn._move_to(self._parameters)
-        bound = 1 / math.sqrt(n_states)
-        for name in ("weight_ho", "bias_o"):
-            array = self.parameters()[name]
-            array[...] = rng.uniform(-bound, bound, array.shape)
+        self._draw_readout(rng)
         self._shuffle_rng = np.random.default_rng(rng.integers(1 << 63))
-        self._gradient_buffer = self._zeros()  # of train_step
-        self.metadata: dict[str, str] = {}
+        self._gradient_buffer = self._zeros()
+        self.metadata = {}
 
     # Step level: time-major arrays
 
@@ -134,13 +142,19 @@ class SequenceModel:
         clip_value: float | None = None,
         state: Real | None = None,
         lengths: Any = None,
+        weights: Any = None,
+        memory: int | str | None = None,
     ) -> float:
         """One update of the parameters: forward, back-propagation through time, clipping, the optimizer's step.
 
         Parameters
         ----------
-        x, y : integers (T, B)
-            Inputs, and the target of each step; a target of −1 marks a step without one.
+        x : integers (T, B), or array (T, B, n)
+            Inputs, tokens or features. Where the pattern has one for each sequence: (B,) or (B, n), or with T = 1.
+        y : integers (T, B), or array (T, B, n); or (B,), (B, n)
+            Targets, one for each step or, as the pattern says, for each sequence: categories, where −1 marks a missing
+            one; or n labels (bool, integers or reals from 0 to 1), or n numbers. An axis of 1 may be left out. What
+            "one-to-many" feeds back must not be missing before the last target.
         optimizer : Optimizer
             The same one in each step.
         clip_norm : float, optional
@@ -149,14 +163,21 @@ class SequenceModel:
             After that, each of its values is limited to ± this.
         state : array (L·D, B, H), optional
             The states before the first step, zeros by default; updated in place to those after the last step, so that
-            the next call goes on from there (truncated back-propagation). Needs one direction.
+            the next call goes on from there (truncated back-propagation). Where row b begins another sequence, set
+            ``state[:, b] = 0`` before. Needs one direction, and inputs at each step.
         lengths : integers (B,), optional
-            As in `RNN`.
+            As in `RNN`: row b has so many steps. Where it has one target all the same, at least 1.
+        weights : numbers (B,) or (T, B), optional
+            What each row, or each step, counts in the loss and its mean. With 0, a target does not matter.
+        memory : str or int, optional
+            For long sequences: states are computed twice, and kept for so many steps at a time, or for as many as need
+            less than, say, "200MB". The gradients are the same to the last bit, unless there is dropout, which is drawn
+            otherwise. Needs one direction.
 
         Returns
         -------
         float
-            The mean loss over all targets, in nats, before the update.
+            The mean loss, before the update.
 
         Raises
         ------
@@ -165,30 +186,21 @@ class SequenceModel:
         FloatingPointError
             If the loss or the gradient is not finite. In both cases parameters and state are left as they were.
         """
-        validation.instance(optimizer, "optimizer", Optimizer)
-        max_norm = math.inf if clip_norm is None else validation.positive(clip_norm, "clip_norm")
-        max_value = None if clip_value is None else validation.positive(clip_value, "clip_value")
-        batch = self._batch(x, y, state, lengths)
+        update = Update.of(optimizer, clip_norm, clip_value)
+        most = self._memory(memory)
+        batch = self._batch(x, y, lengths, weights)
+        h_0 = self._initial_state(batch.x.shape[1], state)
         gradients = self._gradient_buffer
         gradients.flat.fill(0)
         backend = self.rnn._resolve()
-        loss, h_n = self._differentiate(backend, batch, gradients)
-        norm = backend.clip_norm(gradients.flat, max_norm=max_norm)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise FloatingPointError(
-                f"step {optimizer.steps + 1}: the loss is {loss:.6g} and the norm of its gradient {norm:.6g}; "
-                f"nothing was updated. A smaller lr (now {optimizer.lr:g}) or clip_norm usually helps."
-            )
-        if max_value is not None:
-            max_value = min(max_value, float(np.finfo(self.rnn.dtype).max))  # more would overflow in a float32
-            np.clip(gradients.flat, -max_value, max_value, out=gradients.flat)
-        optimizer._apply(backend, {"flat": self._parameters.flat}, {"flat": gradients.flat})
+        loss, h_n = self._gradients(backend, batch, h_0, gradients, most)
+        self._update(backend, loss, gradients, update)
         if state is not None:
             state[...] = h_n
         return loss
 
-    def loss(self, x: Any, y: Any, *, state: Real | None = None, lengths: Any = None) -> float:
-        """The mean loss over all targets, without dropout. Arguments and errors are those of `train_step`.
+    def loss(self, x: Any, y: Any, *, state: Real | None = None, lengths: Any = None, weights: Any = None) -> float:
+        """The mean loss, without dropout. Arguments and errors are those of `train_step`.
 
         `state` is updated in place here, too.
 
@@ -198,32 +210,25 @@ class SequenceModel:
         >>> model.loss([[0], [1], [2]], [[1], [2], [0]]) < 2
         True
         """
-        batch = self._batch(x, y, state, lengths)
-        h_n = np.empty_like(batch.h_0)
+        batch = self._batch(x, y, lengths, weights)
+        h_0 = self._initial_state(batch.x.shape[1], state)
         backend = self.rnn._resolve()
-        tape = self.rnn._forward(backend, batch.x, batch.h_0, h_n, lengths=batch.lengths, training=False)
-        n_steps, n_rows = batch.x.shape
-        lease = self.rnn._pool.lease(1, n_steps, n_rows, self.outputs.n)
-        weight, bias = self._readout(self._parameters)
-        total = backend.readout_loss(
-            tape.outputs[-1],
-            weight,
-            bias,
-            batch.y,
-            lease.arrays[0],
-            d_h=None,
-            d_weight=None,
-            d_bias=None,
-            loss=self.outputs.loss,
-            scale=1.0,
-            lengths=batch.lengths,
-        )
+        h, h_n, tape = self._states(backend, batch.x, batch.lengths, h_0)
+        loss = self._readout_loss(backend, h, batch.y, batch.total, self._target_lengths(batch), batch.weights)
+        del tape  # only now may what it leased, h among it, be used again
         if state is not None:
             state[...] = h_n
-        return float(total) / batch.n_targets
+        return loss
 
     def loss_and_grads(
-        self, x: Any, y: Any, *, state: Real | None = None, lengths: Any = None
+        self,
+        x: Any,
+        y: Any,
+        *,
+        state: Real | None = None,
+        lengths: Any = None,
+        weights: Any = None,
+        memory: int | str | None = None,
     ) -> tuple[float, dict[str, Real]]:
         """The mean loss, as `train_step` has it, and its gradients: a dict named and shaped like `parameters()`.
 
@@ -234,32 +239,73 @@ class SequenceModel:
         >>> gradients["weight_ho"].shape
         (3, 16)
         """
-        batch = self._batch(x, y, state, lengths)
+        most = self._memory(memory)
+        batch = self._batch(x, y, lengths, weights)
+        h_0 = self._initial_state(batch.x.shape[1], state)
         gradients = self._zeros()
-        loss, h_n = self._differentiate(self.rnn._resolve(), batch, gradients)
+        loss, h_n = self._gradients(self.rnn._resolve(), batch, h_0, gradients, most)
         if state is not None:
             state[...] = h_n
         return loss, gradients.named()
 
+    def gradient_norms(self, x: Any, y: Any, *, lengths: Any = None, weights: Any = None) -> GradientNorms:
+        """How large the gradient of the loss is by the states of each step, and how many units hardly pass it on.
+
+        Arguments are those of `loss`. `elman.plot.gradient_flow` draws the result.
+
+        Returns
+        -------
+        norms : array (L, T)
+            For each layer the Euclidean norm of ∂loss/∂h[t], over all rows and units. Where it falls towards the first
+            steps, gradients vanish on their way back.
+        saturated : array (L,)
+            The part of a layer's states where the slope of the nonlinearity is under 2 % of its steepest.
+
+        Examples
+        --------
+        >>> model = SequenceModel(Tokens(3), Categories(3), pattern="many-to-one", hidden_size=16, seed=0)
+        >>> norms, saturated = model.gradient_norms([[0], [1], [2], [1]], [1])
+        >>> bool(norms[0, 0] < norms[0, -1])
+        True
+        """
+        batch = self._batch(x, y, lengths, weights)
+        h_0 = self._initial_state(batch.x.shape[1], None)
+        return gradient_norms(self, self.rnn._resolve(), batch, h_0)
+
     def generate(
-        self, prompt: Any, length: int, *, temperature: float = 1.0, seed: int | np.random.Generator | None = None
-    ) -> Int:
-        """New tokens, each drawn from the model's distribution after all before it.
+        self,
+        start: Any,
+        length: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        end: int | None = None,
+        seed: int | np.random.Generator | None = None,
+    ) -> Any:
+        """Go on from a beginning: each output is drawn from what the model makes of all before it, and fed back.
 
         Parameters
         ----------
-        prompt : integers (n,)
-            At least one token to begin with.
+        start : int, integers (n,), or array (I,)
+            A token, or several to begin with (a prompt), or the features that a "one-to-many" model starts from.
         length : int
-            How many tokens to draw.
+            How many outputs to draw.
         temperature : float
-            Divides the outputs: below 1 the likely becomes likelier; 0 always takes the likeliest.
+            Divides the outputs before the softmax or sigmoid: below 1 the likely becomes likelier; with 0 it is always
+            the likeliest. Real numbers are taken as they are, whatever the temperature.
+        top_k : int, optional
+            Draw from the k likeliest categories only.
+        top_p : float, optional
+            Draw from the fewest categories that have at least this probability together (after `top_k`).
+        end : int, optional
+            A category that ends the sequence where it is drawn; it is not returned.
         seed : None, int or numpy.random.Generator
 
         Returns
         -------
-        integers (length,)
-            The new tokens; the prompt is not among them.
+        integers (length,), or for labels and numbers an array (length, n)
+            The new outputs; `start` is not among them. Less than `length` if `end` was drawn.
 
         Raises
         ------
@@ -268,28 +314,25 @@ class SequenceModel:
         FloatingPointError
             If the outputs are not finite.
         """
-        if self.rnn.bidirectional:
-            validation.refuse("generate is not possible with bidirectional=True: that direction begins at the end")
-        if self.outputs.n != self.inputs.n:
-            validation.refuse(f"generate needs outputs that are inputs, got {self.outputs} and {self.inputs}")
-        prompt = validation.tokens(prompt, "prompt", self.inputs.n, ("n",))
+        first = self._generation_start(start)
         length = validation.non_negative_int(length, "length")
         temperature = validation.non_negative(temperature, "temperature")
+        if not isinstance(self.outputs, Categories) and not top_k is top_p is end is None:
+            validation.refuse(f"top_k, top_p and end must be None for outputs that are {self.outputs}")
+        top_k = None if top_k is None else validation.positive_int(top_k, "top_k")
+        top_p = None if top_p is None else validation.positive_probability(top_p, "top_p")
+        end = None if end is None else validation.below(end, "end", self.outputs.n)
         rng = validation.generator(seed)
-        backend = self.rnn._resolve()
-        h = np.zeros((self.rnn.num_layers, 1, self.rnn.hidden_size), self.rnn.dtype)
-        h_next = np.empty_like(h)
-        self.rnn._forward(backend, prompt[:, None], h, h_next, training=False)
-        weight, bias = self._readout(self._parameters)
-        o = np.empty((1, 1, self.outputs.n), self.rnn.dtype)
-        tokens = np.empty(length, np.int64)
-        for i in range(length):
-            if i:
-                self.rnn._advance(backend, tokens[i - 1 : i], h, h_next)
-            h, h_next = h_next, h
-            backend.readout(h[-1:], weight, bias, o)
-            tokens[i] = self.outputs.choose(o[0, 0], temperature, rng)
-        return tokens
+        drawn: list[Any] = []
+        for o in self._outputs_one_by_one(first, length, drawn):
+            item = self.outputs.draw(o, rng, temperature, top_k, top_p)
+            if end is not None and item == end:
+                break
+            drawn.append(item)
+        if isinstance(self.outputs, Categories):
+            return np.array(drawn, dtype=np.int64)
+        dtype = np.int64 if isinstance(self.outputs, Binary) else self.rnn.dtype
+        return np.array(drawn, dtype).reshape(-1, self.outputs.n)
 
     # Data-set level: the first axis is the sequence
 
@@ -301,33 +344,65 @@ class SequenceModel:
         epochs: int = 10,
         batch_size: int = 32,
         optimizer: Optimizer | None = None,
+        schedule: Schedule | None = None,
         clip_norm: float | None = None,
         clip_value: float | None = None,
-        validation_data: tuple[Any, Any] | None = None,
+        tbptt: tuple[int, int] | None = None,
+        memory: int | str | None = None,
+        weights: Any = None,
+        validation_data: tuple[Any, ...] | None = None,
         shuffle: bool = True,
+        callbacks: Iterable[Callback | training.Function] = (),
         progress: bool = True,
-    ) -> dict[str, list[float]]:
+        checkpoint: str | Path | None = None,
+        checkpoint_every: int | None = None,
+        resume: bool = False,
+    ) -> History:
         """Train on a data set, `epochs` times over.
 
         Parameters
         ----------
-        X, Y : lists of integers (T_i,), or integers (N, T)
-            Sequences and the targets of their steps. Batches gather sequences of about equal length.
+        X : list of integers (T_i,) or arrays (T_i, n); or one array (N, T) or (N, T, n)
+            Sequences of tokens or features; (N,) or (N, n) where the pattern has one input for each. Batches gather
+            sequences of about equal length, so that the cost follows the sum of the lengths.
+        Y : list of integers (T_i,) or arrays (T_i, n); or one array (N, T) or (N, T, n)
+            Targets; (N,) or (N, n) where the pattern has one for each sequence. As in `train_step` otherwise.
         optimizer : Optimizer, optional
             ``Adam(1e-3)`` by default.
+        schedule : function (done, epochs) -> float, optional
+            What the optimizer's lr is multiplied by when so many epochs are done, such as `elman.schedules.Cosine`.
         clip_norm, clip_value
             As in `train_step`.
-        validation_data : (X, Y), optional
-            Data to measure the loss on after each epoch.
+        tbptt : (k1, k2), optional
+            Truncated back-propagation through time: an update after every k1 steps, from the loss of these, with
+            gradients that go back k2 steps, at least k1. States are carried on. Needs one direction and a target for
+            each step.
+        memory : str or int, optional
+            As in `train_step`.
+        weights : numbers (N,), or like Y without its last axis, optional
+            As in `train_step`.
+        validation_data : (X, Y) or (X, Y, weights), optional
+            Data to `evaluate` the model on after each epoch.
         shuffle : bool
             Whether to go through the data in an order of its own each time, drawn from the model's seed.
+        callbacks : iterable of Callback or functions
+            Called after each epoch; see `elman.Callback`.
         progress : bool
             Whether to show a progress bar.
+        checkpoint : str or path, optional
+            A file that holds the model and all that training needs to go on, written after each epoch, and when Ctrl-C
+            stops it. It appears whole or not at all, and `elman.load` reads it, too.
+        checkpoint_every : int, optional
+            Write it after so many updates as well.
+        resume : bool
+            Go on from `checkpoint`, if there is one, as if nothing had happened, bit for bit; all other arguments must
+            be what they were, except that `epochs` may be larger.
 
         Returns
         -------
-        dict of lists
-            "loss" and, with validation data, "val_loss": the mean over all targets in each epoch.
+        History
+            A dict of lists, with a value for each epoch: "loss", the mean in training, and with validation data
+            "val_loss" and "val_accuracy" (for real numbers "val_r2").
 
         Raises
         ------
@@ -338,91 +413,105 @@ class SequenceModel:
 
         Examples
         --------
+        >>> import elman
         >>> model = SequenceModel(Tokens(3), Categories(3), hidden_size=16, seed=0)
         >>> X, Y = [[0, 1, 2, 0], [1, 2]], [[1, 2, 0, 1], [2, 0]]
-        >>> history = model.fit(X, Y, epochs=20, optimizer=Adam(0.01), progress=False)
+        >>> history = model.fit(X, Y, epochs=20, optimizer=elman.Adam(0.01), progress=False)
         >>> history["loss"][-1] < history["loss"][0]
         True
         """
-        epochs = validation.positive_int(epochs, "epochs")
-        batch_size = validation.positive_int(batch_size, "batch_size")
-        optimizer = Adam(1e-3) if optimizer is None else optimizer
-        data = self._data(X, Y)
-        held_out = None
-        if validation_data is not None:
-            pair = validation.pair(validation_data, "validation_data")
-            held_out = self._data(*pair, names=("validation_data[0]", "validation_data[1]"))
-        rng = self._shuffle_rng if validation.flag(shuffle, "shuffle") else None
-        history: dict[str, list[float]] = {"loss": []} if held_out is None else {"loss": [], "val_loss": []}
-        with _progress_bar(epochs, validation.flag(progress, "progress")) as bar:
-            for _ in range(epochs):
-                losses, counts = [], []
-                for batch in data.batches(batch_size, rng):
-                    loss = self.train_step(
-                        batch.x,
-                        batch.y,
-                        optimizer=optimizer,
-                        clip_norm=clip_norm,
-                        clip_value=clip_value,
-                        lengths=batch.lengths,
-                    )
-                    losses.append(loss)
-                    counts.append(batch.n_targets)
-                history["loss"].append(float(np.average(losses, weights=counts)))
-                if held_out is not None:
-                    history["val_loss"].append(self._mean_loss(held_out, batch_size))
-                bar.set_postfix({name: f"{values[-1]:.4f}" for name, values in history.items()}, refresh=False)
-                bar.update()
-        return history
+        if tbptt is not None:
+            tbptt = self._truncation(tbptt)
+            if memory is not None:
+                validation.refuse("memory must be None where there is tbptt, which keeps no more than its steps")
+        update = Update.of(Adam(1e-3) if optimizer is None else optimizer, clip_norm, clip_value)
+        return training.fit(
+            self,
+            self._data(X, Y, weights),
+            None if validation_data is None else self._validation_data(validation_data),
+            epochs=epochs,
+            batch_size=batch_size,
+            update=update._replace(tbptt=tbptt, memory=self._memory(memory)),
+            schedule=schedule,
+            shuffle=shuffle,
+            callbacks=callbacks,
+            progress=progress,
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
+            resume=resume,
+        )
 
-    # Parameters and files
+    def predict(self, X: Any, *, batch_size: int = 128) -> Any:
+        """The likeliest labels, or the numbers, for a data set X as `fit` takes it.
 
-    def parameters(self) -> dict[str, Real]:
-        """The parameters by name, live and writable: those of `RNN`, weight_ho (O, D·H) and bias_o (O,).
+        Returns
+        -------
+        For a target per step, an item for each sequence: (T_i,) categories, or (T_i, n) labels 0 and 1 or numbers; in
+        a list, or in one array if X is an array. For one per sequence, an array (N,) of categories, or (N, n).
 
         Examples
         --------
-        >>> list(SequenceModel(Tokens(3), Categories(3), hidden_size=16).parameters())
-        ['weight_ih_l0', 'weight_hh_l0', 'bias_l0', 'weight_ho', 'bias_o']
+        >>> model = SequenceModel(Tokens(3), Categories(4), pattern="many-to-one", hidden_size=16, seed=0)
+        >>> model.predict([[0, 1, 2, 0], [1, 2]]).shape
+        (2,)
         """
-        return self._parameters.named()
+        return self._mapped(X, batch_size, self.outputs.predict)
 
-    def state_dict(self) -> dict[str, Real]:
-        """Copies of the parameters by name."""
-        return {name: array.copy() for name, array in self.parameters().items()}
+    def predict_proba(self, X: Any, *, batch_size: int = 128) -> Any:
+        """The probability of each category, or of each label being 1: (T_i, n) for each sequence, or (N, n)."""
+        self.outputs.probabilities(np.zeros((1, self.outputs.n)))  # refuses what has none
+        return self._mapped(X, batch_size, self.outputs.probabilities)
 
-    def load_state_dict(self, state: Any) -> None:
-        """Copy parameters from a dict as `state_dict` returns it: all of them, or an error that names the key."""
-        load_state(self.parameters(), state)
+    def evaluate(self, X: Any, Y: Any, *, weights: Any = None, batch_size: int = 128) -> dict[str, float]:
+        """How good the model is on a data set, given as to `fit`.
 
-    def save(self, path: str | Path) -> None:
-        """Write the model to a file in safetensors format: parameters, sizes and `metadata`.
+        Returns
+        -------
+        dict
+            "loss", without dropout, and "accuracy", the weighted part of targets that are predicted right (labels above
+            0.5 are taken for 1), or for real numbers "r2", the part of their variance that is explained.
 
-        The file appears whole or not at all. `elman.load` reads it.
-
-        Raises
-        ------
-        OSError
-            If the file cannot be written.
-        TypeError
-            If `metadata` is not a dict from str to str.
+        Examples
+        --------
+        >>> model = SequenceModel(Tokens(3), Categories(3), hidden_size=16, seed=0)
+        >>> sorted(model.evaluate([[0, 1, 2, 0], [1, 2]], [[1, 2, 0, 1], [2, 0]]))
+        ['accuracy', 'loss']
         """
-        if isinstance(self.rnn.nonlinearity, Activation):
-            validation.refuse(f"nonlinearity {self.rnn.nonlinearity} cannot be saved: a model file holds no functions")
-        io.save(validation.path(path, "path"), self.parameters(), self._config(), self.metadata)
+        return self._evaluate(self._data(X, Y, weights), validation.positive_int(batch_size, "batch_size"))
+
+    def stream(self, batch_size: int | None = None) -> Stream:
+        """Predictions for sequences that come in bit by bit: the same, bit for bit, as for the whole.
+
+        Parameters
+        ----------
+        batch_size : int, optional
+            How many sequences side by side; without it, one, whose chunks have no axis B.
+
+        Examples
+        --------
+        >>> model = SequenceModel(Tokens(3), Categories(3), hidden_size=16, seed=0)
+        >>> stream = model.stream()
+        >>> [*stream.predict([0, 1]), *stream.predict([2])] == model.predict([[0, 1, 2]])[0].tolist()
+        True
+        """
+        if self.rnn.bidirectional:
+            validation.refuse(f"stream is not possible with bidirectional=True: {_NO_STATE}")
+        if self._traits.one_input:
+            validation.refuse(f"stream needs inputs at each step, got pattern={self.pattern!r}")
+        return Stream(self, None if batch_size is None else validation.positive_int(batch_size, "batch_size"))
 
     def _config(self) -> dict[str, Any]:
-        """What, besides the parameters, makes this model: keyword arguments of the constructor as JSON has them."""
         rnn = self.rnn
         return {
             "inputs": {"kind": type(self.inputs).__name__, "n": self.inputs.n},
-            "outputs": {"kind": type(self.outputs).__name__, "n": self.outputs.n},
+            "outputs": output_config(self.outputs),
             "pattern": self.pattern,
             "hidden_size": rnn.hidden_size,
             "num_layers": rnn.num_layers,
             "nonlinearity": rnn.nonlinearity,
             "bidirectional": rnn.bidirectional,
             "dropout": rnn.dropout,
+            "recurrent_dropout": rnn.recurrent_dropout,
             "dtype": rnn.dtype.name,
         }
 
@@ -439,117 +528,321 @@ class SequenceModel:
         n_parameters = sum(array.size for array in self.parameters().values())
         return f"{type(self).__name__}({', '.join(shown)}) with {n_parameters} parameters"
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_gradient_buffer"}
+    # Validation of what comes in
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._gradient_buffer = self._zeros()
+    def _check_feedback(self) -> None:
+        if self.rnn.bidirectional:
+            validation.refuse("pattern='one-to-many' is not possible with bidirectional=True: outputs are fed back")
+        is_token = isinstance(self.outputs, Categories) and self.outputs.n <= self.inputs.n
+        if isinstance(self.inputs, Tokens) and not is_token:
+            validation.refuse(
+                f"pattern='one-to-many' with tokens needs outputs that are inputs, got {self.outputs} and {self.inputs}"
+            )
 
-    # From here on nothing is validated but what comes in
-
-    def _batch(self, x: Any, y: Any, state: Real | None, lengths: Any) -> _Batch:
-        x = self.inputs.array(x, lengths)
-        if lengths is not None:
-            lengths = validation.lengths(lengths, x.shape[1], len(x))
-        y, count = self.outputs.targets(y, x.shape, lengths)
-        shape = (self.rnn.num_layers * (2 if self.rnn.bidirectional else 1), x.shape[1], self.rnn.hidden_size)
-        if state is None:
-            h_0 = np.zeros(shape, self.rnn.dtype)
+    def _batch(self, x: Any, y: Any, lengths: Any, weights: Any) -> Batch:
+        """A step's arguments as the network takes them."""
+        pattern, dtype = self._traits, self.rnn.dtype
+        if pattern.one_input:
+            x = self.inputs.array(x, "x", dtype, ("B",), (1, "B"))
+            x = x if x.ndim == (2 if isinstance(self.inputs, Tokens) else 3) else x[None]
         else:
-            if self.rnn.bidirectional:
-                validation.refuse("state must be None with bidirectional=True: that direction begins at the end")
-            h_0 = validation.updatable(state, "state", self.rnn.dtype, shape)
-        return _Batch(x, y, count, h_0, lengths)
+            x = self.inputs.array(x, "x", dtype, ("T", "B"), row_lengths=lengths)
+        n_steps, n_rows = x.shape[:2]
+        if self._feeds_back:
+            n_steps = validation.n_steps(y, "y")
+        if lengths is not None:
+            lengths = validation.lengths(lengths, n_rows, n_steps)
+        if pattern.one_output:
+            shapes = [(n_rows,), (1, n_rows)] if pattern.one_input else [(n_rows,)]
+            y = self.outputs.targets(y, "y", dtype, *shapes)
+            y = y.reshape((1, n_rows) if isinstance(self.outputs, Categories) else (1, n_rows, self.outputs.n))
+            if lengths is not None:
+                validation.no_empty_rows(lengths, self.outputs.has_target(y)[0])
+        else:
+            y = self.outputs.targets(y, "y", dtype, (n_steps, n_rows), lengths=lengths)
+        if self._feeds_back:
+            if isinstance(self.outputs, Categories):
+                validation.no_gaps(y, "y", lengths)
+            x = self._taught(x, y)
+        return self._weighed(x, y, lengths, weights)
 
-    def _zeros(self) -> Parameters:
-        """Room for a gradient of all parameters."""
-        return Parameters(self._parameters.entries, self.rnn.dtype)
+    def _weighed(self, x: Real | Int, y: Real | Int, lengths: Int | None, weights: Any) -> Batch:
+        if weights is not None:
+            weights = validation.weights(weights, "weights", self.rnn.dtype, (y.shape[1],), y.shape[:2])
+            weights = np.broadcast_to(weights, y.shape[:2])
+        if self.outputs.class_weights is not None:
+            weights = with_class_weights(self.outputs, y, weights, self.rnn.dtype)
+        total = total_weight(self.outputs, y, weights, None if self._traits.one_output else lengths)
+        validation.any_weight(total, "y", weights is not None)
+        return Batch(x, y, lengths, weights, total)
 
-    def _readout(self, parameters: Parameters) -> tuple[Real, Real]:
-        """weight_ho (D·H, O), k-major, and bias_o (O,), or their gradients."""
-        weight, bias = parameters.arrays[-2:]
-        return weight[0], bias[0]
+    def _initial_state(self, n_rows: int, state: Real | None) -> Real:
+        shape = (self.rnn.num_layers * (2 if self.rnn.bidirectional else 1), n_rows, self.rnn.hidden_size)
+        if state is None:
+            return np.zeros(shape, self.rnn.dtype)
+        if self.rnn.bidirectional:
+            validation.refuse(f"state must be None with bidirectional=True: {_NO_STATE}")
+        if self._traits.one_input:
+            validation.refuse(f"state must be None with pattern={self.pattern!r}, whose input comes first")
+        return validation.updatable(state, "state", self.rnn.dtype, shape)
 
-    def _differentiate(self, backend: ModuleType, batch: _Batch, gradients: Parameters) -> tuple[float, Real]:
-        """The mean loss and the states after the last step; the loss's gradients are added to `gradients`."""
-        rnn = self.rnn
-        h_n, d_h_0 = np.empty_like(batch.h_0), np.empty_like(batch.h_0)
-        tape = rnn._forward(backend, batch.x, batch.h_0, h_n, lengths=batch.lengths)
-        n_steps, n_rows = batch.x.shape
-        o = rnn._pool.lease(1, n_steps, n_rows, self.outputs.n)
-        d_y = rnn._pool.lease(1, n_steps, n_rows, rnn._n_outputs)
-        weight, bias = self._readout(self._parameters)
-        d_weight, d_bias = self._readout(gradients)
-        total = backend.readout_loss(
-            tape.outputs[-1],
-            weight,
-            bias,
-            batch.y,
-            o.arrays[0],
-            d_h=d_y.arrays[0],
-            d_weight=d_weight,
-            d_bias=d_bias,
-            loss=self.outputs.loss,
-            scale=1 / batch.n_targets,
-            lengths=batch.lengths,
-        )
-        rnn._backward(tape, d_y.arrays[0], None, d_h_0, None, rnn._by_layer(gradients))
-        return float(total) / batch.n_targets, h_n
+    def _generation_start(self, start: Any) -> Real | Int:
+        """What `generate` begins with, as input (T, 1, ·) of the layer."""
+        if self.rnn.bidirectional:
+            validation.refuse("generate is not possible with bidirectional=True: that direction begins at the end")
+        if self._feeds_back and isinstance(self.inputs, Features):
+            first = np.zeros((1, 1, self.rnn.input_size), self.rnn.dtype)
+            first[0, 0, : self.inputs.n] = self.inputs.array(start, "start", self.rnn.dtype, ())
+            return first
+        is_fed_back = self.outputs.n == self.inputs.n and not self._traits.one_output
+        if not (self._feeds_back or (is_fed_back and isinstance(self.outputs, Categories))):
+            validation.refuse(f"generate needs outputs that are inputs, got {self.outputs} and {self.inputs}")
+        return np.atleast_1d(self.inputs.array(start, "start", self.rnn.dtype, (), ("n",)))[:, None]
 
-    def _data(self, X: Any, Y: Any, names: tuple[str, str] = ("X", "Y")) -> Sequences:
-        return Sequences(X, Y, n_inputs=self.inputs.n, n_outputs=self.outputs.n, names=names)
+    def _truncation(self, tbptt: Any) -> tuple[int, int]:
+        k1, k2 = validation.pair(tbptt, "tbptt")
+        k1, k2 = validation.positive_int(k1, "tbptt[0]"), validation.positive_int(k2, "tbptt[1]")
+        if k2 < k1:
+            validation.refuse(f"tbptt must be (k1, k2) with k2 at least k1, got ({k1}, {k2}): steps would be left out")
+        if self.rnn.bidirectional:
+            validation.refuse(f"tbptt is not possible with bidirectional=True: {_NO_STATE}")
+        if self._traits.one_output:
+            validation.refuse(f"tbptt needs a target for each step, got pattern={self.pattern!r}")
+        return k1, k2
 
-    def _mean_loss(self, data: Sequences, batch_size: int) -> float:
-        losses, counts = [], []
-        for batch in data.batches(batch_size, None):
-            losses.append(self.loss(batch.x, batch.y, lengths=batch.lengths))
-            counts.append(batch.n_targets)
-        return float(np.average(losses, weights=counts))
-
-
-def _progress_bar(n_epochs: int, show: bool) -> Any:
-    from tqdm import tqdm  # only here: `import elman` does without it
-
-    return tqdm(total=n_epochs, unit="epoch", disable=not show)
-
-
-def load(path: str | Path, *, backend: str | None = None) -> SequenceModel:
-    """Read a model that `SequenceModel.save` wrote.
-
-    Parameters
-    ----------
-    path : str or path
-    backend : {"numpy", "numba", "cython"}, optional
-        As in `SequenceModel`.
-
-    Raises
-    ------
-    ValueError
-        If the file is not such a model: truncated, of another kind, or with sizes that contradict each other. Nothing
-        in a file is ever executed.
-    OSError
-        If it cannot be read.
-    """
-    return load_as(SequenceModel, path, backend)
-
-
-def load_as(kind: type[Model], path: str | Path, backend: str | None) -> Model:
-    """`load` for the class itself or a subclass."""
-    if backend is not None:
-        validation.choice(backend, "backend", backends.NAMES)  # here, as the file is not to blame for it
-    path = validation.path(path, "path")
-    with io.refusing(path):
-        state, config, metadata = io.load(path)
-        inputs = _kind(config.pop("inputs"), "inputs", INPUTS)
-        outputs = _kind(config.pop("outputs"), "outputs", OUTPUTS)
-        io.check_size(state, inputs.n, outputs.n, **config)
-        model = kind(inputs, outputs, backend=backend, seed=0, **config)
+    @classmethod
+    def _from_file(cls, config: dict[str, Any], state: dict[str, Real], backend: str | None) -> SequenceModel:
+        """The model that `_config` described. What is wrong is an error of any kind."""
+        inputs, outputs = kind_in_file(config, "inputs", INPUTS), kind_in_file(config, "outputs", OUTPUTS)
+        validation.choice(config["pattern"], "pattern", PATTERNS)
+        layers, width = io.stack_size(input_size(inputs, outputs, config["pattern"]), **config)
+        io.check_size(state, layers + outputs.n * (width + 1))
+        model = cls(inputs, outputs, backend=backend, seed=0, **config)
         model.load_state_dict(state)
-    model.metadata = metadata
-    return model
+        return model
+
+    def _memory(self, memory: Any) -> float | None:
+        """Time steps (an int), bytes (a float), or no limit."""
+        if memory is not None and self.rnn.bidirectional:
+            validation.refuse(f"memory must be None with bidirectional=True: {_NO_STATE}")
+        return validation.memory(memory, "memory")
+
+    def _data(self, X: Any, Y: Any, weights: Any, names: tuple[str, str, str] = ("X", "Y", "weights")) -> Sequences:
+        return Sequences(
+            X,
+            Y,
+            weights,
+            inputs=self.inputs,
+            outputs=self.outputs,
+            pattern=self._traits,
+            dtype=self.rnn.dtype,
+            names=names,
+        )
+
+    def _validation_data(self, value: Any) -> Sequences:
+        name = "validation_data"
+        X, Y, weights = validation.pair_or_triple(value, name)
+        return self._data(X, Y, weights, names=(f"{name}[0]", f"{name}[1]", f"{name}[2]"))
+
+    # From here on nothing is validated
+
+    def _layers(self) -> list[RNN]:
+        return [self.rnn]
+
+    def _ready(self, data: Sequences, rows: Int) -> Batch:
+        """Some of a data set's sequences as the network takes them."""
+        batch = data.batch(rows)
+        return batch._replace(x=self._taught(batch.x, batch.y)) if self._feeds_back else batch
+
+    def _taught(self, x: Real | Int, y: Real | Int) -> Real | Int:
+        """Teacher forcing: the first input x (1, B, ·), then the target of the step before (T, B, ·).
+
+        What is fed back at a step without target does not matter, as no target comes after it.
+        """
+        n_steps, n_rows = y.shape[:2]
+        if isinstance(self.inputs, Tokens):
+            return np.concatenate([x, y[:-1].clip(0, self.outputs.n - 1)])
+        taught = np.zeros((n_steps, n_rows, self.rnn.input_size), self.rnn.dtype)
+        taught[0, :, : self.inputs.n] = x[0]
+        self.outputs.feed(y[:-1], taught[1:, :, self.inputs.n :])
+        return taught
+
+    def _target_lengths(self, batch: Batch) -> Int | None:
+        """How many targets each row has, None for all T."""
+        if self._traits.one_output or batch.lengths is None:
+            return None
+        n_skipped = len(batch.x) - len(batch.y)
+        return (batch.lengths - n_skipped).clip(0) if n_skipped else batch.lengths
+
+    def _last(self, h_n: Real) -> Real:
+        """The last layer's final states, of all directions: (1, B, D·H) of (L·D, B, H)."""
+        if not self.rnn.bidirectional:
+            return h_n[-1:]
+        return h_n[-2:].swapaxes(0, 1).reshape(1, h_n.shape[1], -1)
+
+    def _states(self, backend: ModuleType, x: Real | Int, lengths: Int | None, h_0: Real) -> tuple[Real, Real, _Tape]:
+        """What the readout sees (T, B, D·H), or with one output (1, B, D·H); the last states; what holds their memory.
+
+        Without dropout.
+        """
+        h_n = np.empty_like(h_0)
+        tape = self.rnn._forward(backend, x, h_0, h_n, lengths=lengths, training=False)
+        return self._last(h_n) if self._traits.one_output else tape.outputs[-1], h_n, tape
+
+    def _differentiate(
+        self, backend: ModuleType, batch: Batch, h_0: Real, gradients: Parameters
+    ) -> tuple[float, Real, _Tape]:
+        """The mean loss and the states after the last step; the loss's gradients are added to `gradients`.
+
+        Where there are fewer targets than inputs, they are those of the last steps.
+        """
+        rnn, d_y, d_h_n = self.rnn, None, None
+        h_n, d_h_0 = np.empty_like(h_0), np.empty_like(h_0)
+        tape = rnn._forward(backend, batch.x, h_0, h_n, lengths=batch.lengths)
+        if self._traits.one_output:
+            loss, d_h_n = self._loss_of_last(backend, batch, h_n, gradients)
+        else:
+            lease = rnn._pool.lease(1, batch.x.shape[0], batch.x.shape[1], rnn._n_outputs)
+            h, d_y = tape.outputs[-1], lease.arrays[0]
+            d_h, n_skipped = d_y, len(batch.x) - len(batch.y)
+            if n_skipped:
+                d_y[:n_skipped] = 0
+                h, d_h = h[n_skipped:], d_h[n_skipped:]
+            lengths = self._target_lengths(batch)
+            loss = self._readout_loss(backend, h, batch.y, batch.total, lengths, batch.weights, d_h, gradients)
+        rnn._backward(tape, d_y, d_h_n, d_h_0, None, gradients)
+        return loss, h_n, tape
+
+    def _loss_of_last(self, backend: ModuleType, batch: Batch, h_n: Real, gradients: Parameters) -> tuple[float, Real]:
+        """The mean loss of the last states (L·D, B, H), and its gradient by them; the readout's is added."""
+        h, d_h_n, n_directions = self._last(h_n), np.zeros_like(h_n), self.rnn._n_outputs // self.rnn.hidden_size
+        d_h = np.empty_like(h)
+        loss = self._readout_loss(backend, h, batch.y, batch.total, None, batch.weights, d_h, gradients)
+        d_h_n[-n_directions:] = d_h.reshape(-1, n_directions, self.rnn.hidden_size).swapaxes(0, 1)
+        return loss, d_h_n
+
+    def _gradients(
+        self, backend: ModuleType, batch: Batch, h_0: Real, gradients: Parameters, memory: float | None
+    ) -> tuple[float, Real]:
+        """The mean loss and the last states, as `_differentiate` has them, in so many steps or bytes at a time."""
+        if memory is not None:
+            n = recomputation.segment_length(self, batch, memory)
+            if n < len(batch.x):
+                return recomputation.differentiate(self, backend, batch, h_0, gradients, n)
+        loss, h_n, _ = self._differentiate(backend, batch, h_0, gradients)
+        return loss, h_n
+
+    def _n_windows(self, batch: Batch, update: Update) -> int:
+        """How many updates a batch leads to."""
+        return 1 if update.tbptt is None else -(-len(batch.x) // update.tbptt[0])
+
+    def _train(self, batch: Batch, update: Update, window: int, state: Real | None) -> tuple[float, float, Real | None]:
+        """One update: the mean loss, the weight of its targets, and the state that the next window begins with."""
+        gradients, backend = self._gradient_buffer, self.rnn._resolve()
+        gradients.flat.fill(0)
+        h_0 = self._initial_state(batch.x.shape[1], None) if state is None else state
+        if update.tbptt is None:
+            loss, _ = self._gradients(backend, batch, h_0, gradients, update.memory)
+            self._update(backend, loss, gradients, update)
+            return loss, batch.total, None
+        k1, k2 = update.tbptt
+        start, next_start = (max(0, (i + 1) * k1 - k2) for i in (window, window + 1))
+        batch = self._window(batch, start, window * k1, (window + 1) * k1)
+        if batch.total > 0:
+            loss, h_n, tape = self._differentiate(backend, batch, h_0, gradients)
+            self._update(backend, loss, gradients, update)
+        else:
+            loss, h_n = 0.0, np.empty_like(h_0)
+            tape = self.rnn._forward(backend, batch.x, h_0, h_n, lengths=batch.lengths)
+        return loss, batch.total, _state_after(next_start - start, h_0, h_n, tape)
+
+    def _window(self, batch: Batch, start: int, first_target: int, end: int) -> Batch:
+        """The steps from `start` to `end`, with the targets from `first_target` on."""
+        x, y = batch.x[start:end], batch.y[first_target:end]
+        weights = None if batch.weights is None else batch.weights[first_target:end]
+        lengths = None if batch.lengths is None else (batch.lengths - start).clip(0, len(x))
+        part = Batch(x, y, lengths, weights, 0.0)
+        return part._replace(total=total_weight(self.outputs, y, weights, self._target_lengths(part)))
+
+    def _mapped(self, X: Any, batch_size: int, function: Any) -> Any:
+        """function(outputs) for each sequence of a data set."""
+        if self._feeds_back:
+            validation.refuse(f"pattern={self.pattern!r} has no inputs to predict from at each step: use generate")
+        pattern, backend = self._traits, self.rnn._resolve()
+        data = Inputs(X, self.inputs, pattern, self.rnn.dtype, "X")
+        results: list[Any] = [None] * len(data.lengths)
+        for rows in data.groups(validation.positive_int(batch_size, "batch_size")):
+            x, lengths = data.inputs_of(rows)
+            h, _, tape = self._states(backend, x, lengths, self._initial_state(len(rows), None))
+            values = function(self._readout(backend, h))
+            del tape
+            for b, row in enumerate(rows):
+                results[row] = values[0, b] if pattern.one_output else values[: data.lengths[row], b].copy()
+        return np.array(results) if pattern.one_output or data.is_array else results
+
+    def _evaluate(self, data: Sequences, batch_size: int) -> dict[str, float]:
+        """`evaluate`, of validated data."""
+        backend = self.rnn._resolve()
+        losses, totals, kept = [], [], []
+        for rows in data.groups(batch_size):
+            batch = self._ready(data, rows)
+            h, _, tape = self._states(backend, batch.x, batch.lengths, self._initial_state(len(rows), None))
+            lengths = self._target_lengths(batch)
+            losses.append(self._readout_loss(backend, h, batch.y, batch.total, lengths, batch.weights))
+            totals.append(batch.total)
+            counts = self.outputs.has_target(batch.y)
+            if lengths is not None:
+                counts = counts & validation.active(len(batch.y), lengths)
+            weights = data.user_weights(rows, batch.y)
+            predicted = self.outputs.predict(self._readout(backend, h))
+            del tape
+            kept.append(
+                (batch.y[counts], predicted[counts], np.ones(counts.sum()) if weights is None else weights[counts])
+            )
+        y, predicted, weights = (np.concatenate(parts) for parts in zip(*kept, strict=True))
+        loss = float(np.average(losses, weights=totals))
+        return {"loss": loss, self.outputs.metric: self.outputs.score(y, predicted, weights)}
+
+    def _outputs_one_by_one(self, first: Real | Int, length: int, drawn: list[Any]) -> Iterator[Real]:
+        """Outputs (n,) after `first` (T, 1, ·), and then after each of what the caller has added to `drawn`."""
+        backend, rnn = self.rnn._resolve(), self.rnn
+        h = np.zeros((rnn.num_layers, 1, rnn.hidden_size), rnn.dtype)
+        h_next, o = np.empty_like(h), np.empty((1, 1, self.outputs.n), rnn.dtype)
+        rnn._forward(backend, first, h, h_next, training=False)
+        x_t = np.zeros_like(first[0])
+        for i in range(length):
+            if i and x_t.ndim == 1:
+                x_t[0] = drawn[-1]
+            elif i:
+                self.outputs.feed(np.asarray(drawn[-1]), x_t[0, self.inputs.n :])
+            if i:
+                rnn._advance(backend, x_t, h, h_next)
+            h, h_next = h_next, h
+            backend.readout(h[-1:], *self._readout_arrays(self._parameters), o)
+            yield o[0, 0]
 
 
-def _kind(description: Any, name: str, kinds: Mapping[str, Callable[[int], Kind]]) -> Kind:
-    """An input or output as `_config` describes it."""
-    return kinds[validation.choice(description["kind"], f"the kind of its {name}", kinds)](description["n"])
+def _state_after(n: int, h_0: Real, h_n: Real, tape: _Tape) -> Real:
+    """The states (L, B, H) after n steps of a pass; anything for sequences that have ended before."""
+    if n == 0:
+        return h_0
+    if n >= len(tape.outputs[0]):
+        return h_n
+    return np.array([y[n - 1] for y in tape.outputs])
+
+
+def input_size(inputs: Input, outputs: Output, pattern: str) -> int:
+    """The I of the layer: features have what is fed back beside them."""
+    return inputs.n + (outputs.n if pattern == "one-to-many" and isinstance(inputs, Features) else 0)
+
+
+def kind_in_file(config: dict[str, Any], name: str, kinds: Mapping[str, Any]) -> Any:
+    """Take an input or output out of a configuration that describes it by its kind and its arguments."""
+    described = dict(config.pop(name))
+    return kinds[validation.choice(described.pop("kind"), f"the kind of its {name}", kinds)](**described)
+
+
+def output_config(outputs: Output) -> dict[str, Any]:
+    given = outputs.class_weights
+    described = {} if given is None else {"class_weights": given.tolist()}
+    return {"kind": type(outputs).__name__, "n": outputs.n, **described}

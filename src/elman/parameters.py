@@ -33,10 +33,11 @@ class Parameters:
     `arrays` has one C-contiguous view per entry: (number of names, *the user's shape reversed).
     """
 
-    __slots__ = ("arrays", "entries", "flat")
+    __slots__ = ("_origin", "arrays", "entries", "flat")
 
     def __init__(self, entries: Sequence[Entry], dtype: np.dtype[Any], values: Real | None = None) -> None:
         self.entries = tuple(entries)
+        self._origin: tuple[Parameters, int] | None = None
         size, places = _layout(self.entries, dtype)
         self.flat = aligned_zeros(size, dtype)
         if values is not None:
@@ -48,7 +49,17 @@ class Parameters:
         pairs = zip(self.entries[:n_entries], self.arrays, strict=False)
         return {name: part.T for (names, _), array in pairs for name, part in zip(names, array, strict=True)}
 
+    def part(self, first: int, entries: Sequence[Entry]) -> Parameters:
+        """The arrays from number `first` on, under names of their own; `flat` is that of the whole."""
+        part = Parameters.__new__(Parameters)
+        part.entries, part.flat, part._origin = tuple(entries), self.flat, (self, first)
+        part.arrays = self.arrays[first : first + len(part.entries)]
+        return part
+
     def __reduce__(self) -> tuple[Any, ...]:
+        if self._origin is not None:
+            whole, first = self._origin
+            return whole.part, (first, self.entries)
         return Parameters, (self.entries, np.dtype(self.flat.dtype.name), self.flat)  # views are made again
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -20,7 +21,7 @@ def loss_curve(path: str | Path, records: Sequence[Progress], *, bigram: float |
     path : str or path
         The file, which is overwritten.
     records : sequence of Progress
-        What `elman.text.train` yielded, at least one.
+        What `elman.text.Training` yields, at least one.
     bigram : float, optional
         Bits per character.
 
@@ -53,6 +54,49 @@ def loss_curve(path: str | Path, records: Sequence[Progress], *, bigram: float |
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, format="png")
+
+
+def history_figure(history: Mapping[str, Sequence[float]]) -> Figure:
+    """A figure of what `fit` has recorded: losses above, and below what is good if it is large, if there is any."""
+    names = [name for name in history if name.endswith("loss")]
+    panels = [names, [name for name in history if name not in names]]
+    panels = [panel for panel in panels if panel]
+    figure = Figure(figsize=(8, 4 * len(panels)), layout="constrained")
+    for axes, panel in zip(figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0], panels, strict=True):
+        for name in panel:
+            axes.plot(np.arange(1, len(history[name]) + 1), history[name], "o-", ms=3, label=name)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    axes.set_xlabel("epoch")
+    return figure
+
+
+def gradient_flow(norms: NDArray[np.floating[Any]], *, path: str | Path | None = None) -> Figure:
+    """A figure of the norms (L, T) that `SequenceModel.gradient_norms` gives, one curve for each layer.
+
+    Parameters
+    ----------
+    path : str or path, optional
+        A PNG to write it to.
+
+    Examples
+    --------
+    >>> import elman
+    >>> model = elman.SequenceModel(elman.Tokens(3), elman.Categories(3), hidden_size=8, seed=0)
+    >>> norms, saturated = model.gradient_norms([[0], [1], [2]], [[1], [2], [0]])
+    >>> gradient_flow(norms)
+    <Figure size ...>
+    """
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for k, layer in enumerate(norms):
+        axes.semilogy(np.arange(1, len(layer) + 1), layer, label=f"layer {k}")
+    axes.set(xlabel="time step t", ylabel="norm of the gradient by h[t]")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    if path is not None:
+        figure.savefig(path, format="png")
+    return figure
 
 
 def _smoothed(values: Sequence[float]) -> NDArray[np.float64]:

@@ -10,17 +10,22 @@ Every name of `elman` is here. Those that compute are subclasses whose backend i
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from elman import schedules as schedules
+from elman import tasks as tasks
 from elman.backends import available as available_backends
 from elman.backends import use_backend
 from elman.config import get_num_threads, set_num_threads, show_config
-from elman.data import Tokens
-from elman.losses import Categories
+from elman.data import Features, Tokens
+from elman.files import load_as
+from elman.losses import Binary, Categories, Reals
 from elman.models import SequenceModel as _SequenceModel
-from elman.models import load_as
 from elman.nonlinearities import activation
 from elman.optimizers import SGD, Adagrad, Adam, AdamW
 from elman.rnn import RNN as _RNN
+from elman.seq2seq import Seq2Seq as _Seq2Seq
+from elman.training import Callback, EarlyStopping, History
 
 __all__ = [
     "RNN",
@@ -28,15 +33,24 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "Binary",
+    "Callback",
     "Categories",
+    "EarlyStopping",
+    "Features",
+    "History",
+    "Reals",
+    "Seq2Seq",
     "SequenceModel",
     "Tokens",
     "activation",
     "available_backends",
     "get_num_threads",
     "load",
+    "schedules",
     "set_num_threads",
     "show_config",
+    "tasks",
     "use_backend",
 ]
 
@@ -51,6 +65,11 @@ class SequenceModel(_SequenceModel):
     _default_backend = "numpy"
 
 
-def load(path: str | Path, *, backend: str | None = None) -> SequenceModel:
+class Seq2Seq(_Seq2Seq):
+    __doc__ = _Seq2Seq.__doc__
+    _default_backend = "numpy"
+
+
+def load(path: str | Path, *, backend: str | None = None) -> Any:
     """Read a model, like `elman.load`, to run on NumPy unless it is given another backend."""
-    return load_as(SequenceModel, path, backend)
+    return load_as({"SequenceModel": SequenceModel, "Seq2Seq": Seq2Seq}, path, backend)

@@ -23,6 +23,7 @@ from elman.workspace import Lease, Pool
 
 Weights = tuple[Real, Real, Real | None]  # one layer's weight_ih (D, I, H), weight_hh (D, H, H), bias (D, H)
 
+INITIALIZATIONS = ("uniform", "orthogonal", "identity")  # of weight_hh
 _CHUNK = 64  # time steps that last_state() runs at once: packing the weights for them costs 1 % of the work
 
 
@@ -89,6 +90,7 @@ class _Tape(NamedTuple):
     inputs: list[Real | Int]  # of each layer (T, B, ·)
     outputs: list[Real]  # of each layer (T, B, D·H), before dropout
     masks: list[Real]  # (T, B, D·H) each, one per layer but the last; empty without dropout
+    recurrent_mask: Real | None  # (L·D, B, H)
     batch_major: bool
     leases: tuple[Lease | None, ...]
 
@@ -115,6 +117,14 @@ class RNN:
         1 / (1 - dropout). A plain call drops nothing.
     bidirectional : bool
         Whether each layer also runs backwards in time (D = 2); its outputs stand behind the others, (T, B, 2·H).
+    recurrent_dropout : float
+        Probability with which `vjp` drops a state on its way to the next step, the same units at all steps of a
+        sequence (Gal & Ghahramani, 2016); the rest is scaled by 1 / (1 - recurrent_dropout).
+    initialization : {"uniform", "orthogonal", "identity"}
+        Of weight_hh: uniform as all parameters; a random orthogonal matrix (Saxe et al., 2014); or the identity, with
+        zeros as biases, which lets relu units remember (Le, Jaitly & Hinton, 2015).
+    spectral_radius : float, optional
+        What weight_hh is scaled to: the largest magnitude of its eigenvalues.
     dtype : {"float32", "float64"}
         Of weights and results. Real input of the other width is converted.
     seed : None, int or numpy.random.Generator
@@ -156,6 +166,9 @@ class RNN:
         dropout: float = 0.0,
         bidirectional: bool = False,
         *,
+        recurrent_dropout: float = 0.0,
+        initialization: str = "uniform",
+        spectral_radius: float | None = None,
         dtype: Any = "float32",
         seed: int | np.random.Generator | None = None,
         backend: str | None = None,
@@ -170,13 +183,16 @@ class RNN:
         self.batch_first = validation.flag(batch_first, "batch_first")
         self.dropout = validation.probability(dropout, "dropout")
         self.bidirectional = validation.flag(bidirectional, "bidirectional")
+        self.recurrent_dropout = validation.below_one(recurrent_dropout, "recurrent_dropout")
+        self.initialization = validation.choice(initialization, "initialization", INITIALIZATIONS)
+        self.spectral_radius = None
+        if spectral_radius is not None:
+            self.spectral_radius = validation.finite_positive(spectral_radius, "spectral_radius")
         self.dtype = validation.real_dtype(dtype)
         self.backend = None if backend is None else validation.choice(backend, "backend", backends.NAMES)
         rng = validation.generator(seed)
         self._bind(Parameters(self._entries(), self.dtype))
-        bound = 1 / math.sqrt(self.hidden_size)
-        for array in self.parameters().values():
-            array[...] = rng.uniform(-bound, bound, array.shape)
+        self._draw_parameters(rng)
         self._dropout_rng = np.random.default_rng(rng.integers(1 << 63))
 
     # The public calls
@@ -406,6 +422,24 @@ class RNN:
 
     # From here on nothing is validated: what a model calls, too
 
+    def _draw_parameters(self, rng: np.random.Generator) -> None:
+        bound = 1 / math.sqrt(self.hidden_size)
+        for array in self.parameters().values():
+            array[...] = rng.uniform(-bound, bound, array.shape)
+        for name, array in self.parameters().items():
+            if self.initialization == "identity" and name.startswith("bias"):
+                array[...] = 0
+            if not name.startswith("weight_hh"):
+                continue
+            if self.initialization == "orthogonal":
+                q, r = np.linalg.qr(rng.standard_normal(array.shape))
+                array[...] = q * np.sign(np.diag(r))  # with these signs all rotations are equally likely
+            elif self.initialization == "identity":
+                array[...] = np.eye(self.hidden_size)
+            if self.spectral_radius is not None:
+                weight = array.astype(np.float64)
+                array[...] = weight * (self.spectral_radius / np.abs(np.linalg.eigvals(weight)).max())
+
     @property
     def _n_outputs(self) -> int:
         return self.hidden_size * (2 if self.bidirectional else 1)
@@ -429,16 +463,14 @@ class RNN:
         """Work on these parameters from now on: the layer's own entries, and a model's behind them if there are any."""
         self._parameters = parameters
         self._n_entries = len(self._entries())
-        self._weights = self._by_layer(parameters)
+        arrays = iter(parameters.arrays)
+        self._weights: list[Weights] = [
+            (next(arrays), next(arrays), next(arrays) if self.bias else None) for _ in range(self.num_layers)
+        ]
         self._step_weights = [
             tuple(None if array is None else array[0] for array in arrays) for arrays in self._weights
         ]
         self._pool = Pool(self.dtype)
-
-    def _by_layer(self, parameters: Parameters) -> list[Weights]:
-        """The layer's arrays, or their gradients, as `_backward` takes them."""
-        arrays = iter(parameters.arrays)
-        return [(next(arrays), next(arrays), next(arrays) if self.bias else None) for _ in range(self.num_layers)]
 
     def _move_to(self, parameters: Parameters) -> None:
         """Take the values along to a model's parameters, which begin with the layer's entries."""
@@ -510,17 +542,21 @@ class RNN:
         lengths: Int | None = None,
         *,
         training: bool = True,
+        recurrent_mask: Real | None = None,
         batch_major: bool = False,
     ) -> _Tape:
         """Run all layers over x (T, B, I) or tokens (T, B), writing h_n (L·D, B, H) and y (T, B, D·H).
 
         Without y, the last layer's outputs lie in leased memory too: `tape.outputs[-1]`, as long as the tape lives.
-        For training, there is dropout, and the tape is good for `_backward`; otherwise layers share two buffers.
+        For training, there is dropout, and the tape is good for `_backward`; otherwise layers share two buffers. The
+        mask of recurrent dropout is drawn, unless it is given.
         """
         n_steps, n_rows = x.shape[:2]
         n_inner = self.num_layers - 1
         n_buffers = n_inner if training else min(n_inner, 2)
         masks = self._draw_masks(n_steps, n_rows) if training and self.dropout and n_inner else None
+        if training and self.recurrent_dropout and recurrent_mask is None:
+            recurrent_mask = self._draw_recurrent_mask(n_rows)
         lease = self._pool.lease(
             n_buffers * (1 if masks is None else 2) + (y is None), n_steps, n_rows, self._n_outputs, batch_major
         )
@@ -544,8 +580,10 @@ class RNN:
                 h_n=h_n[own],
                 activation=self.nonlinearity,
                 lengths=lengths,
+                mask=None if recurrent_mask is None else recurrent_mask[own],
             )
-        return _Tape(backend, h_0, lengths, inputs, outputs, masks.arrays if masks else [], batch_major, (lease, masks))
+        drawn = masks.arrays if masks else []
+        return _Tape(backend, h_0, lengths, inputs, outputs, drawn, recurrent_mask, batch_major, (lease, masks))
 
     def _backward(
         self,
@@ -554,16 +592,17 @@ class RNN:
         d_h_n: Real | None,
         d_h_0: Real,
         d_x: Real | None,
-        gradients: list[Weights],
+        gradients: Parameters,
     ) -> None:
-        """Write d_h_0 (L·D, B, H) and, unless None, d_x (T, B, I); *add* to gradients, as `_by_layer` gives them."""
+        """Write d_h_0 (L·D, B, H) and, unless None, d_x (T, B, I); *add* to gradients, which begin with the layer's."""
         n_steps, n_rows = tape.inputs[0].shape[:2]
         lease = self._pool.lease(min(self.num_layers, 3), n_steps, n_rows, self._n_outputs, tape.batch_major)
         delta, *d_inputs = lease.arrays
         n_directions = len(d_h_0) // self.num_layers
+        n_arrays = 3 if self.bias else 2
         for k in reversed(range(self.num_layers)):
             weight_ih, weight_hh, _ = self._weights[k]
-            d_weight_ih, d_weight_hh, d_bias = gradients[k]
+            d_weight_ih, d_weight_hh, *d_biases = gradients.arrays[n_arrays * k : n_arrays * (k + 1)]
             own = slice(k * n_directions, (k + 1) * n_directions)
             d_input = d_inputs[k % len(d_inputs)] if k else d_x
             tape.backend.backward(
@@ -577,11 +616,12 @@ class RNN:
                 delta=delta,
                 d_weight_ih=d_weight_ih,
                 d_weight_hh=d_weight_hh,
-                d_bias=d_bias,
+                d_bias=d_biases[0] if d_biases else None,
                 d_h_0=d_h_0[own],
                 d_x=d_input,
                 activation=self.nonlinearity,
                 lengths=tape.lengths,
+                mask=None if tape.recurrent_mask is None else tape.recurrent_mask[own],
             )
             if d_input is not None and k and tape.masks:
                 with np.errstate(all="ignore"):  # beyond the lengths there is anything
@@ -596,6 +636,14 @@ class RNN:
             np.greater_equal(mask, self.dropout, out=mask)
             mask *= 1 / (1 - self.dropout) if self.dropout < 1 else 0
         return lease
+
+    def _draw_recurrent_mask(self, n_rows: int) -> Real:
+        """What states are multiplied by on their way to the next step: (L·D, B, H) of 0 or 1 / (1 - p)."""
+        n_states = self.num_layers * self._n_outputs // self.hidden_size
+        kept = (
+            self._dropout_rng.random((n_states, n_rows, self.hidden_size), dtype=self.dtype) >= self.recurrent_dropout
+        )
+        return np.asarray(kept / (1 - self.recurrent_dropout), dtype=self.dtype)
 
     def _pull_back(
         self, batch: _Batch, tape: _Tape, d_y: Any, d_h_n: Any, *, input_grad: bool
@@ -615,7 +663,7 @@ class RNN:
         d_x = batch.empty(self.input_size) if validation.flag(input_grad, "input_grad") else None
         d_h_0 = np.empty_like(tape.h_0)
         gradients = Parameters(self._parameters.entries[: self._n_entries], self.dtype)
-        self._backward(tape, d_y, d_h_n, d_h_0, d_x, self._by_layer(gradients))
+        self._backward(tape, d_y, d_h_n, d_h_0, d_x, gradients)
         del lease  # only now may the copied d_y go back
         return None if d_x is None else batch.show(d_x), batch.show_state(d_h_0), gradients.named()
 

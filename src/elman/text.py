@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import math
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from itertools import compress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from elman import validation
+from elman import io, validation
 from elman.models import SequenceModel
 from elman.optimizers import Adam
 from elman.typing import Int, Real
@@ -188,10 +189,10 @@ def _without_copies(text: str, pieces: list[str]) -> str:
     return rest if 2 * len(rest) >= len(text) else text
 
 
-def batches(tokens: Int, batch_size: int, n_steps: int) -> Iterator[tuple[Int, Int]]:
+def batches(tokens: Int, batch_size: int, n_steps: int, first: int = 0) -> Iterator[tuple[Int, Int]]:
     """Endless inputs and targets (T, B) from a text (n,): B readers, evenly spread, who go round and round.
 
-    Row b of a batch continues row b of the one before, so a state can be carried over.
+    Row b of a batch continues row b of the one before, so a state can be carried over. The first one is number `first`.
 
     Examples
     --------
@@ -205,6 +206,7 @@ def batches(tokens: Int, batch_size: int, n_steps: int) -> Iterator[tuple[Int, I
     """
     n = len(tokens)
     positions = np.arange(n_steps + 1)[:, None] + np.arange(batch_size) * n // batch_size
+    positions += first * n_steps
     while True:
         window = tokens[positions % n]
         yield window[:-1], window[1:]
@@ -255,18 +257,8 @@ class Progress(NamedTuple):
     tokens_per_second: float  # in training so far; the measuring is not counted
 
 
-def train(
-    model: SequenceModel,
-    tokens: Int,
-    held_out: Int,
-    *,
-    steps: int,
-    batch_size: int,
-    sequence_length: int,
-    lr: float,
-    clip_norm: float = 1.0,
-) -> Iterator[Progress]:
-    """Train on a text by truncated back-propagation through time, with Adam; a record after each step.
+class Training:
+    """Training on a text by truncated back-propagation through time, with Adam: an iterator over records of its steps.
 
     The learning rate falls from `lr` to 0 in half a cosine, after rising to it in the first twentieth of the steps.
 
@@ -278,6 +270,11 @@ def train(
         The text.
     held_out : integers (pieces, length)
         Text to measure the validation loss on, ten times in all.
+
+    Attributes
+    ----------
+    records : list of Progress
+        Those of all steps so far.
 
     Raises
     ------
@@ -291,22 +288,84 @@ def train(
     >>> n = len(corpus.vocabulary)
     >>> model = SequenceModel(elman.Tokens(n), elman.Categories(n), hidden_size=32, seed=0)
     >>> sizes = {"steps": 50, "batch_size": 8, "sequence_length": 16}
-    >>> records = list(train(model, corpus.train, corpus.held_out, lr=0.01, **sizes))
+    >>> records = list(Training(model, corpus.train, corpus.held_out, lr=0.01, **sizes))
     >>> records[-1].validation_loss < records[0].loss
     True
     """
-    optimizer = Adam(lr)
-    state = _zero_state(model, batch_size)
-    every = math.ceil(steps / 10)
-    seconds = 0.0
-    for step, (x, y) in zip(range(1, steps + 1), batches(tokens, batch_size, sequence_length), strict=False):
-        optimizer.lr = lr * _schedule((step - 1) / steps)
-        start = time.perf_counter()
-        loss = model.train_step(x, y, optimizer=optimizer, clip_norm=clip_norm, state=state) * _BITS
-        seconds += time.perf_counter() - start
-        is_due = step % every == 0 or step == steps
-        validation_loss = model_bits(model, held_out) if is_due else None
-        yield Progress(step, loss, validation_loss, step * x.size / seconds)
+
+    def __init__(
+        self,
+        model: SequenceModel,
+        tokens: Int,
+        held_out: Int,
+        *,
+        steps: int,
+        batch_size: int,
+        sequence_length: int,
+        lr: float,
+        clip_norm: float = 1.0,
+    ) -> None:
+        self.model, self.records = model, list[Progress]()
+        self._tokens, self._held_out = tokens, held_out
+        self._settings: dict[str, Any] = {
+            "steps": steps,
+            "batch_size": batch_size,
+            "sequence_length": sequence_length,
+            "lr": lr,
+            "clip_norm": clip_norm,
+            "text": zlib.crc32(tokens.tobytes()),
+        }
+        self._optimizer = Adam(lr)
+        self._state = _zero_state(model, batch_size)
+        self._seconds = 0.0
+
+    def __iter__(self) -> Iterator[Progress]:
+        steps, batch_size, sequence_length, lr, clip_norm, _ = self._settings.values()
+        every, first = math.ceil(steps / 10), len(self.records)
+        readers = batches(self._tokens, batch_size, sequence_length, first)
+        for step, (x, y) in zip(range(first + 1, steps + 1), readers, strict=False):
+            self._optimizer.lr = lr * _schedule((step - 1) / steps)
+            start = time.perf_counter()
+            loss = self.model.train_step(x, y, optimizer=self._optimizer, clip_norm=clip_norm, state=self._state)
+            self._seconds += time.perf_counter() - start
+            is_due = step % every == 0 or step == steps
+            validation_loss = model_bits(self.model, self._held_out) if is_due else None
+            self.records.append(Progress(step, loss * _BITS, validation_loss, step * x.size / self._seconds))
+            yield self.records[-1]
+
+    def save(self, path: Path) -> None:
+        """Write the model with all that `restore` needs: the old file or the whole new one."""
+        losses, measured, speeds = zip(*(record[1:] for record in self.records), strict=True)
+        record = {
+            "settings": self._settings,
+            "optimizer_steps": self._optimizer.steps,
+            "seconds": self._seconds,
+            "generators": [generator.bit_generator.state for generator in self.model._generators()],
+        }
+        arrays = {"state": self._state, "losses": np.array(losses), "speeds": np.array(speeds)}
+        arrays["validation_losses"] = np.array(measured, dtype=float)  # NaN for None
+        arrays |= {f"optimizer.{i}": array for i, array in enumerate(self._optimizer._memories["flat"])}
+        self.model._save(path, io.Progress(record, arrays))
+
+    def restore(self, path: Path) -> None:
+        """Go on from what `save` wrote, bit for bit; a ValueError if it was of another training."""
+        with io.refusing(path):
+            _, parameters, config, _ = io.load(path, [self.model._file_kind])
+            progress = io.load_progress(path)
+        if progress is None:
+            validation.refuse(f"{path} is no checkpoint of a training, but a model alone")
+        record, arrays = progress
+        validation.same_settings(config, self.model._config(), str(path))
+        validation.same_settings(record["settings"], self._settings, str(path))
+        self.model.load_state_dict(parameters)
+        for generator, state in zip(self.model._generators(), record["generators"], strict=True):
+            generator.bit_generator.state = state
+        self._optimizer.steps, self._seconds = record["optimizer_steps"], record["seconds"]
+        self._optimizer._memories = {"flat": [arrays["optimizer.0"], arrays["optimizer.1"]]}
+        self._state = arrays["state"]
+        measured = [None if math.isnan(value) else value for value in arrays["validation_losses"].tolist()]
+        rows = zip(arrays["losses"].tolist(), measured, arrays["speeds"].tolist(), strict=True)
+        self.records = [Progress(step, *row) for step, row in enumerate(rows, start=1)]
 
 
 def _schedule(done: float) -> float:

@@ -7,8 +7,10 @@ message names the argument and says what was expected and what came.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import re
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -71,18 +73,97 @@ def probability(value: Any, name: str) -> float:
     return float(value)
 
 
+def below_one(value: Any, name: str) -> float:
+    return _number(value, name, "a number from 0 to 1, exclusive", lambda x: 0 <= x < 1)
+
+
 def instance(value: Any, name: str, kind: type[T]) -> T:
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be an instance of {kind.__module__}.{kind.__name__}, got {_shown(value)}")
     return value
 
 
-def non_negative_int(value: Any, name: str) -> int:
+def kind(value: Any, name: str, kinds: tuple[type[Any], ...]) -> Any:
+    """An instance of one of our classes."""
+    if not isinstance(value, kinds):
+        *most, last = (f"elman.{kind.__name__}" for kind in kinds)
+        expected = f"{', '.join(most)} or {last}" if most else last
+        raise TypeError(f"{name} must be {expected}, got {_shown(value)}")
+    return value
+
+
+def text(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, got {_shown(value)}")
+    return value
+
+
+def function(value: Any, name: str) -> None:
+    if not callable(value):
+        raise TypeError(f"{name} must be a function, got {_shown(value)}")
+
+
+def functions(value: Any, name: str, kind: type[Any]) -> list[Any]:
+    """A list of functions, or of instances of the class."""
+    if not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be a list of callbacks, got {_shown(value)}")
+    items = list(value)
+    for i, item in enumerate(items):
+        if not isinstance(item, kind) and (isinstance(item, type) or not callable(item)):
+            raise TypeError(f"{name}[{i}] must be an elman.Callback or a function, got {_shown(item)}")
+    return items
+
+
+def same_settings(found: Mapping[str, Any], expected: Mapping[str, Any], path: str) -> None:
+    """A run can only go on as what it was."""
+    for key, value in expected.items():
+        if found.get(key) != value:
+            raise ValueError(f"{path} is of another training: its {key} is {found.get(key)!r}, not {value!r}")
+
+
+def memory(value: Any, name: str) -> int | float | None:
+    """None; a positive int, of time steps; or a string such as "200MB", as a float of bytes."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        match = re.fullmatch(r"([0-9.]+) *([kMG]?)B", value)
+        with contextlib.suppress(ValueError):
+            if match:
+                return float(match[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[match[2]]
+    elif isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        return positive_int(value, name)
+    else:
+        raise TypeError(f"{name} must be None, a number of steps or a string like '200MB', got {_shown(value)}")
+    raise ValueError(f"{name} must be None, a number of steps or a string like '200MB', got {_shown(value)}")
+
+
+def enough_memory(given: float, least: float) -> None:
+    if given < least:
+        raise ValueError(f"memory must be at least '{least / 1e6:.3g}MB' for this batch, got '{given / 1e6:.3g}MB'")
+
+
+def row_indices(value: Any, name: str, n_rows: int) -> Any:
+    """Indices from 0 to n_rows - 1, or bool (n_rows,)."""
+    array = np.atleast_1d(_as_array(value, name))
+    if array.dtype == bool:
+        _check_shape(array.shape, name, ((n_rows,),))
+        return array
+    array = _as_int64(array, name)
+    if array.size and not (array.min() >= 0 and array.max() < n_rows):
+        raise ValueError(f"{name} must be from 0 to {n_rows - 1}, got {array.min()} to {array.max()}")
+    return array
+
+
+def at_least(value: Any, name: str, least: int) -> int:
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an int of at least 0, got {_shown(value)}")
-    if value < 0:
-        raise ValueError(f"{name} must be an int of at least 0, got {value}")
+        raise TypeError(f"{name} must be an int of at least {least}, got {_shown(value)}")
+    if value < least:
+        raise ValueError(f"{name} must be an int of at least {least}, got {value}")
     return int(value)
+
+
+def non_negative_int(value: Any, name: str) -> int:
+    return at_least(value, name, 0)
 
 
 def non_negative(value: Any, name: str) -> float:
@@ -91,6 +172,22 @@ def non_negative(value: Any, name: str) -> float:
 
 def positive(value: Any, name: str) -> float:
     return _number(value, name, "a number above 0", lambda x: x > 0)
+
+
+def finite_positive(value: Any, name: str) -> float:
+    return _number(value, name, "a finite number above 0", lambda x: 0 < x < np.inf)
+
+
+def positive_probability(value: Any, name: str) -> float:
+    return _number(value, name, "a number above 0, up to 1", lambda x: 0 < x <= 1)
+
+
+def below(value: Any, name: str, n: int) -> int:
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int from 0 to {n - 1}, got {_shown(value)}")
+    if not 0 <= value < n:
+        raise ValueError(f"{name} must be an int from 0 to {n - 1}, got {value}")
+    return int(value)
 
 
 def decay_rates(value: Any, name: str) -> tuple[float, float]:
@@ -108,6 +205,15 @@ def pair(value: Any, name: str) -> tuple[Any, Any]:
     if len(value) != 2:
         raise ValueError(f"{name} must be a pair, got {len(value)} items")
     return value[0], value[1]
+
+
+def pair_or_triple(value: Any, name: str) -> tuple[Any, Any, Any]:
+    """The third is None if it is not given."""
+    if not isinstance(value, (tuple, list)):
+        raise TypeError(f"{name} must be (X, Y) or (X, Y, weights), got {_shown(value)}")
+    if len(value) not in (2, 3):
+        raise ValueError(f"{name} must be (X, Y) or (X, Y, weights), got {len(value)} items")
+    return value[0], value[1], value[2] if len(value) == 3 else None
 
 
 def path(value: Any, name: str) -> Path:
@@ -247,7 +353,7 @@ def tokens(value: Any, name: str, n_tokens: int, *shapes: Shape, row_lengths: An
         return array
     wrong = array.view(np.uint64) >= n_tokens
     if row_lengths is not None:
-        wrong &= _active(len(array), lengths(row_lengths, array.shape[1], len(array)))
+        wrong &= active(len(array), lengths(row_lengths, array.shape[1], len(array)))
     for where in np.argwhere(wrong)[:1].tolist():
         raise ValueError(f"{name} must hold tokens from 0 to {n_tokens - 1}, got {given[tuple(where)]} at {where}")
     return array
@@ -263,6 +369,20 @@ def lengths(value: Any, n_rows: int, n_steps: int) -> Int:
     return np.ascontiguousarray(array)
 
 
+def n_steps(value: Any, name: str) -> int:
+    """The T of an array (T, ...)."""
+    array = _as_array(value, name)
+    if array.ndim == 0 or len(array) == 0:
+        raise ValueError(f"{name} must have an axis of time that is not empty, got shape {array.shape}")
+    return len(array)
+
+
+def active(n_steps: int, lengths: Int) -> NDArray[np.bool_]:
+    """Which of the steps (T, B) are within the rows' lengths."""
+    mask: NDArray[np.bool_] = np.arange(n_steps)[:, None] < lengths
+    return mask
+
+
 def state(value: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Real]:
     """A state dict with exactly the keys of `shapes`, as fresh float64 arrays of those shapes."""
     if not isinstance(value, Mapping):
@@ -274,50 +394,151 @@ def state(value: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Real]:
     return {key: real_array(value[key], key, _FLOAT64, shape).copy() for key, shape in shapes.items()}
 
 
-def targets(value: Any, name: str, n: int, shape: tuple[int, ...], lengths: Int | None) -> tuple[Int, int]:
-    """An int64 array (T, B), within the lengths from -1 (no target) to n - 1, and how many targets it has."""
-    array = _as_int64(_as_array(value, name), name)
-    _check_shape(array.shape, name, (shape,))
-    active = array if lengths is None else array[_active(len(array), lengths)]
-    least, most = (active.min(), active.max()) if active.size else (-1, -1)
-    if least < -1 or most >= n:
-        raise ValueError(f"{name} must hold -1 (no target) or categories from 0 to {n - 1}, got {least} to {most}")
-    count = active.size if least >= 0 else int(np.count_nonzero(active >= 0))
-    if count == 0:
-        raise ValueError(f"{name} must hold at least one target")
-    return array, count
+def categories(value: Any, name: str, n: int, shapes: Sequence[Shape], row_lengths: Int | None = None) -> Int:
+    """An int64 array of one of the shapes, from -1 (no target) to n - 1 within the lengths of its rows."""
+    given = value if type(value) is np.ndarray else _as_array(value, name)
+    array = _as_int64(given, name)
+    _check_shape(array.shape, name, shapes)
+    if (array + 1).view(np.uint64).max() <= n:  # as in `tokens`
+        return array
+    wrong = (array < -1) | (array >= n)
+    if row_lengths is not None:
+        wrong &= active(len(array), row_lengths)
+    for where in np.argwhere(wrong)[:1].tolist():
+        raise ValueError(
+            f"{name} must hold -1 (no target) or categories from 0 to {n - 1}, got {given[tuple(where)]} at {where}"
+        )
+    return array
 
 
-def token_sequences(value: Any, name: str, least: int, n: int) -> list[Int]:
-    """Integer sequences (T_i,), at least one and none of them empty, with values from `least` to n - 1."""
+def numbers(
+    value: Any,
+    name: str,
+    dtype: np.dtype[Any],
+    n: int,
+    shapes: Sequence[Shape],
+    row_lengths: Int | None = None,
+    *,
+    kinds: str,
+    most: float = np.inf,
+) -> Real:
+    """Targets (..., n) of `dtype`, `...` being one of the shapes, or (...) for n = 1; finite, or from 0 to `most`.
+
+    `kinds` are those of the dtypes that are taken.
+    """
+    array = value if type(value) is np.ndarray else _as_array(value, name)
+    if array.dtype.kind not in kinds or array.dtype.itemsize > 8 or array.dtype == np.float16:
+        expected = "bool, integers, float32 or float64" if "b" in kinds else "float32, float64 or integers"
+        raise TypeError(f"{name} must hold {expected}, got {array.dtype} of shape {array.shape}")
+    _check_shape(array.shape, name, [(*shape, n) for shape in shapes] + (list(shapes) if n == 1 else []))
+    if not any(_is_like(array.shape, (*shape, n)) for shape in shapes):
+        array = array[..., None]
+    fits = array.dtype == dtype and array.strides[-1] == array.itemsize and array.flags.aligned
+    with np.errstate(all="ignore"):  # beyond the lengths there is anything
+        array = array if fits else np.array(array, dtype=dtype, order="C")
+    finite(array, name, row_lengths)
+    if most < np.inf and not (array.min() >= 0 and array.max() <= most):
+        wrong = ~((array >= 0) & (array <= most))
+        if row_lengths is not None:
+            wrong &= active(len(array), row_lengths)[..., None]
+        for where in np.argwhere(wrong)[:1].tolist():
+            raise ValueError(f"{name} must hold values from 0 to {most:g}, got {array[tuple(where)]} at {where}")
+    return array
+
+
+def finite(array: Real, name: str, row_lengths: Int | None = None) -> None:
+    """No NaN and no infinity in an array (T, B, ·) within the lengths, or in one of any shape without lengths."""
+    with np.errstate(all="ignore"):
+        total = array.sum()  # shows them: one pass, and no array of the same size
+    if np.isfinite(total):
+        return
+    wrong = ~np.isfinite(array)
+    if row_lengths is not None:
+        wrong &= active(len(array), row_lengths)[..., None]
+    for where in np.argwhere(wrong)[:1].tolist():
+        raise ValueError(f"{name} must be finite, got {array[tuple(where)]} at {where}")
+
+
+def weights(value: Any, name: str, dtype: np.dtype[Any], *shapes: Shape) -> Real:
+    """Finite numbers of at least 0, of `dtype`."""
+    array = value if type(value) is np.ndarray else _as_array(value, name)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold numbers, got {array.dtype} of shape {array.shape}")
+    _check_shape(array.shape, name, shapes)
+    with np.errstate(over="ignore"):
+        array = np.asarray(array, dtype=dtype)
+    if not (array.min() >= 0 and np.isfinite(array.max())):
+        for where in np.argwhere(~((array >= 0) & (array < np.inf)))[:1].tolist():
+            raise ValueError(f"{name} must be finite and at least 0, got {array[tuple(where)]} at {where}")
+    return array
+
+
+def class_weights(value: Any, n: int) -> NDArray[np.float64]:
+    array = np.array(weights(value, "class_weights", _FLOAT64, (n,)), dtype=np.float64)
+    if not array.all():
+        raise ValueError(f"class_weights must be above 0, got {array.tolist()}")
+    return array
+
+
+def any_weight(total: float, name: str, is_weighted: bool) -> None:
+    """Something must count in a mean."""
+    if not 0 < total < np.inf:
+        condition = " whose weight is not 0" if is_weighted else ""
+        raise ValueError(f"{name} must hold at least one target{condition}")
+
+
+def listed(value: Any, name: str) -> Any:
+    """One item for each sequence: a list, or an array along its first axis."""
     is_listed = isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim > 0)
-    if not is_listed or any(map(np.isscalar, value[:1])):
+    if not is_listed:
         raise TypeError(f"{name} must be a list of sequences or an array (N, T), got {_shown(value)}")
     if len(value) == 0:
         raise ValueError(f"{name} must hold at least one sequence")
-    sequences = []
-    for i, item in enumerate(value):
-        sequence = _as_int64(_as_array(item, f"{name}[{i}]"), f"{name}[{i}]")
-        _check_shape(sequence.shape, f"{name}[{i}]", (("T",),))
-        if sequence.min() < least or sequence.max() >= n:
-            raise ValueError(
-                f"{name}[{i}] must hold integers from {least} to {n - 1}, got {sequence.min()} to {sequence.max()}"
-            )
-        sequences.append(sequence)
-    return sequences
+    return value
 
 
-def same_lengths(x: Sequence[Int], y: Sequence[Int], x_name: str, y_name: str) -> None:
-    if len(x) != len(y):
-        raise ValueError(f"{y_name} must have as many sequences as {x_name}, {len(x)}, got {len(y)}")
-    for i, (a, b) in enumerate(zip(x, y, strict=True)):
-        if len(a) != len(b):
-            raise ValueError(f"{y_name}[{i}] must have as many steps as {x_name}[{i}], {len(a)}, got {len(b)}")
+def sequences(value: Any, name: str, check: Callable[[Any, str], T]) -> list[T]:
+    """Each of a list of sequences, as `check` returns it."""
+    value = listed(value, name)
+    if any(map(np.isscalar, value[:1])):
+        raise TypeError(f"{name} must be a list of sequences or an array (N, T), got {_shown(value)}")
+    return [check(item, f"{name}[{i}]") for i, item in enumerate(value)]
 
 
-def any_target(counts: Int, name: str) -> None:
-    if not counts.any():
-        raise ValueError(f"{name} must hold at least one target")
+def token_sequence(value: Any, name: str, n: int) -> Int:
+    """Tokens (T,) from 0 to n - 1, which may be none."""
+    array = _as_int64(_as_array(value, name), name)
+    _check_shape(array.shape, name, (("T",),), allow_empty=True)
+    return tokens(array, name, n, ("T",)) if array.size else array
+
+
+def same_number(n: int, expected: int, name: str, expected_name: str) -> None:
+    if n != expected:
+        raise ValueError(f"{name} must have as many sequences as {expected_name}, {expected}, got {n}")
+
+
+def same_lengths(lengths: Int, expected: Int, name: str, expected_name: str) -> None:
+    same_number(len(lengths), len(expected), name, expected_name)
+    for i in np.flatnonzero(lengths != expected)[:1]:
+        raise ValueError(
+            f"{name}[{i}] must have as many steps as {expected_name}[{i}], {expected[i]}, got {lengths[i]}"
+        )
+
+
+def no_gaps(y: Real | Int, name: str, row_lengths: Int | None) -> None:
+    """Categories (T, B) that are fed back: a target must not follow a step without one."""
+    is_gap = (y[:-1] < 0) & (y[1:] >= 0)
+    if row_lengths is not None:
+        is_gap &= active(len(y), row_lengths)[1:]
+    for where in np.argwhere(is_gap)[:1].tolist():
+        raise ValueError(
+            f"{name} must not have a target after a -1, as each is the next step's input, got -1 at {where}"
+        )
+
+
+def no_empty_rows(lengths: Int, has_target: NDArray[np.bool_]) -> None:
+    for b in np.flatnonzero((lengths == 0) & has_target)[:1]:
+        raise ValueError(f"lengths must be at least 1 where a row has a target, got 0 at [{b}]")
 
 
 def updatable(value: Any, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Real:
@@ -327,7 +548,8 @@ def updatable(value: Any, name: str, dtype: np.dtype[Any], shape: tuple[int, ...
     _check_shape(value.shape, name, (shape,))
     if not value.flags.writeable:
         raise ValueError(f"{name} is updated in place and must be writeable, got a read-only array")
-    return real_array(value, name, dtype, shape, contiguous=True)
+    flags = value.flags
+    return value if flags.c_contiguous and flags.aligned else np.array(value, order="C")
 
 
 def update(parameters: Any, gradients: Any) -> tuple[dict[str, Real], dict[str, Real]]:
@@ -352,11 +574,11 @@ def update(parameters: Any, gradients: Any) -> tuple[dict[str, Real], dict[str, 
 
 def memories(value: Mapping[str, Sequence[Real]], parameters: Mapping[str, Real]) -> None:
     """An optimizer's memories must be those of the parameters it is now used on."""
-    if value.keys() != parameters.keys() or any(
-        memory.shape != array.shape or memory.dtype != array.dtype
-        for name, array in parameters.items()
-        for memory in value[name]
-    ):
+    fits = value.keys() == parameters.keys()
+    for name, array in parameters.items() if fits else ():
+        for memory in value[name]:
+            fits = fits and memory.shape == array.shape and memory.dtype == array.dtype
+    if not fits:
         raise ValueError(f"optimizer has worked on other parameters ({list(value)}) before: use a new one")
 
 
@@ -382,12 +604,6 @@ def _number(value: Any, name: str, expected: str, fits: Callable[[Any], bool]) -
     if not fits(value):
         raise ValueError(f"{name} must be {expected}, got {value}")
     return float(value)
-
-
-def _active(n_steps: int, lengths: Int) -> NDArray[np.bool_]:
-    """Which of the steps (T, B) are within the rows' lengths."""
-    mask: NDArray[np.bool_] = np.arange(n_steps)[:, None] < lengths
-    return mask
 
 
 def _check_shape(shape: tuple[int, ...], name: str, expected: Sequence[Shape], *, allow_empty: bool = False) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from elman.typing import Real
 
+_NOTHING: Any = np.zeros(0, dtype=np.uint8)
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 
 
@@ -31,7 +32,7 @@ class _Block:
     __slots__ = ("arrays", "memory", "shape")
 
     def __init__(self) -> None:
-        self.memory: Real = np.zeros(0, dtype=np.uint8)
+        self.memory: Real = _NOTHING
         self.shape: tuple[int, int, bool] | None = None
         self.arrays: list[Real] = []
 
@@ -79,6 +80,7 @@ class Pool:
         stored = (n_rows, n_steps, n_columns) if batch_major else (n_steps, n_rows, n_columns)
         stride = aligned_size(prod(stored), self._dtype)
         if not count * stride <= block.memory.size <= max(8 * count * stride, 1 << 16):
+            block.arrays, block.memory = [], _NOTHING  # given back before as much, or more, is asked for
             block.memory = aligned_zeros(count * stride, self._dtype)
         arrays = [block.memory[i * stride :][: prod(stored)].reshape(stored) for i in range(count)]
         block.arrays = [array.swapaxes(0, 1) for array in arrays] if batch_major else arrays

@@ -193,7 +193,7 @@ def step(
 
 def readout(h: Real, weight: Real, bias: Real | None, o: Real) -> None:
     k = _kernels_for(h)
-    arrays = id(h), id(weight), id(bias), _NONE, id(o), _NONE, _NONE, _NONE, _NONE
+    arrays = id(h), id(weight), id(bias), _NONE, id(o), _NONE, _NONE, _NONE, _NONE, _NONE
     _check(k.readout(None, k.tiles, 0, _NONE, *arrays, 0, 0.0, 0))
 
 
@@ -210,9 +210,13 @@ def readout_loss(
     loss: str,
     scale: float,
     lengths: Int | None = None,
+    weights: Real | None = None,
 ) -> float:
     k = _kernels_for(h)
-    arrays = id(h), id(weight), id(bias), id(target), id(o), id(d_h), id(d_weight), id(d_bias), id(lengths)
+    arrays = (
+        *(id(h), id(weight), id(bias), id(target), id(o)),
+        *(id(d_h), id(d_weight), id(d_bias), id(lengths), id(weights)),
+    )
     total = ctypes.c_double()
     column_tiles = 0 if d_h is None else k.column_tiles
     _check(k.readout(None, k.tiles, column_tiles, _NONE, *arrays, _LOSSES[loss], scale, ctypes.addressof(total)))

@@ -38,7 +38,7 @@ cdef extern from "elman.h" nogil:
         int loss
         double scale
         const int64_t *lengths
-        elman_rows h, target, o, d_h
+        elman_rows h, target, weights, o, d_h
         const void *weight
         const void *bias
         void *d_weight
@@ -206,6 +206,20 @@ cdef class Buffers:
         rows.t_stride, rows.b_stride = view.strides[0] // view.itemsize, view.strides[1] // view.itemsize
         return rows
 
+    cdef elman_rows numbers(self, array) except *:
+        """(T, B) reals with any strides, or no rows for None."""
+        cdef elman_rows rows
+        rows.data, rows.t_stride, rows.b_stride = NULL, 0, 0
+        if array is None:
+            return rows
+        cdef Py_buffer *view = self.take(array, PyBUF_STRIDES)
+        self.check_real(view)
+        if view.ndim != 2:
+            raise ValueError("weights: expected (T, B)")
+        rows.data = view.buf
+        rows.t_stride, rows.b_stride = view.strides[0] // view.itemsize, view.strides[1] // view.itemsize
+        return rows
+
     cdef const elman_kernels *kernels(self) noexcept:
         return kernels_double if self.dtype == b"d" else kernels_float
 
@@ -352,6 +366,7 @@ def readout_loss(
     loss,
     scale,
     lengths=None,
+    weights=None,
 ):
     cdef Buffers a = Buffers()
     cdef elman_readout r
@@ -360,6 +375,7 @@ def readout_loss(
     set_readout(&r, a, h, weight, bias, o)
     r.loss, r.scale, r.lengths = LOSSES[loss], scale, a.integers(lengths)
     r.target = a.rows(target, 0, target.ndim == 2)
+    r.weights = a.numbers(weights)
     r.d_h, r.d_weight, r.d_bias = a.rows(d_h, PyBUF_WRITABLE), a.out(d_weight), a.out(d_bias)
     cdef const elman_kernels *k = a.kernels()
     with nogil:

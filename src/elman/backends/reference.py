@@ -50,20 +50,20 @@ def _cross_entropy(o: Real, target: Int) -> tuple[Any, Real]:
     log_p = z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
     hit = (np.arange(o.shape[-1]) == target[:, None]).astype(o.dtype)
     counts = (target >= 0)[:, None]  # a negative target marks a step without one
-    return -np.where(hit > 0, log_p, 0).sum(dtype=float), np.where(counts, np.exp(log_p) - hit, 0)
+    return -np.where(hit > 0, log_p, 0).sum(axis=-1, dtype=float), np.where(counts, np.exp(log_p) - hit, 0)
 
 
 def _binary_cross_entropy(o: Real, target: Real) -> tuple[Any, Real]:
     loss = np.maximum(o, 0) - o * target + np.log1p(np.exp(-np.abs(o)))
-    return loss.sum(dtype=float), _sigmoid(o) - target
+    return loss.sum(axis=-1, dtype=float), _sigmoid(o) - target
 
 
 def _squared_error(o: Real, target: Real) -> tuple[Any, Real]:
-    return ((o - target) ** 2).sum(dtype=float), 2 * (o - target)
+    return ((o - target) ** 2).sum(axis=-1, dtype=float), 2 * (o - target)
 
 
-# name -> (the sum of the loss, its gradient by o); rows of outputs o (N, O), rows of targets
-LOSSES: dict[str, Callable[[Real, Any], tuple[Any, Real]]] = {
+# name -> (the loss of each row, its gradient by o); rows of outputs o (N, O), rows of targets
+LOSSES: dict[str, Callable[[Real, Any], tuple[Real, Real]]] = {
     "cross_entropy": _cross_entropy,
     "binary_cross_entropy": _binary_cross_entropy,
     "squared_error": _squared_error,
@@ -208,18 +208,23 @@ def readout_loss(
     loss: str,
     scale: float,
     lengths: Int | None = None,
+    weights: Real | None = None,
 ) -> float:
     """The readout, the sum of its loss over all steps (returned), and `scale` times its gradients.
 
     h (T, B, K), weight (K, O), bias (O,) or None. target (T, B) tokens for "cross_entropy" (softmax; a negative one
     marks a step without target), (T, B, O) for "binary_cross_entropy" (sigmoid; values in [0, 1]) and "squared_error".
+    weights (T, B) of any strides multiply each step's loss and gradient, None for 1; a step of weight 0 has no target.
     Without d_h, d_weight and d_bias (None) only the loss is computed and o (T, B, O) is scratch. Otherwise o receives
     the gradient by the outputs, d_h (T, B, K) is written, d_weight and d_bias are *added to* as in `backward`.
     """
     active = slice(None) if lengths is None else np.arange(len(h))[:, None] < lengths
     rows, targets = h[active].reshape(-1, h.shape[-1]), target[active]
     outputs = rows @ weight + (0 if bias is None else bias)
-    total, d_o = LOSSES[loss](outputs, targets.reshape(-1, *target.shape[2:]))
+    losses, d_o = LOSSES[loss](outputs, targets.reshape(-1, *target.shape[2:]))
+    if weights is not None:
+        w = weights[active].reshape(-1, 1)
+        losses, d_o = np.where(w == 0, 0, losses[:, None]) * w, np.where(w == 0, 0, d_o) * w
     if d_h is not None and d_weight is not None:
         d_o = (d_o * scale).astype(o.dtype, copy=False)
         o[active] = d_o.reshape(o[active].shape)
@@ -227,7 +232,7 @@ def readout_loss(
         d_weight += rows.T @ d_o
         if d_bias is not None:
             d_bias += d_o.sum(axis=0)
-    return float(total)
+    return float(losses.sum(dtype=float))
 
 
 def clip_norm(gradient: Real, *, max_norm: float) -> float:

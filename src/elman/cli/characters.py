@@ -5,16 +5,18 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 
 import elman
 from elman import backends, text
 from elman.cli.common import Finite, options, prepare, reported, running
+from elman.training import noted_interrupts
 
 _MODEL_FILE = "elman-model.safetensors"
+_SAVE_EVERY = 60.0  # seconds
 _writing = options(
     click.option("--length", type=click.IntRange(min=0), default=500, help="Characters to write."),
     click.option(
@@ -45,15 +47,6 @@ _sizes = options(
 )
 
 
-class _Training(NamedTuple):
-    """The options that say how to train."""
-
-    steps: int
-    batch_size: int
-    sequence_length: int
-    lr: float
-
-
 @click.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @_sizes
@@ -64,6 +57,9 @@ class _Training(NamedTuple):
     type=click.Path(path_type=Path),
     default=Path(_MODEL_FILE),
     help="The model's file, *.safetensors, or a folder for it. The loss curve, a PNG, goes beside it.",
+)
+@click.option(
+    "--resume", is_flag=True, help="Go on from the model's file, if a training with the same options was cut off there."
 )
 @_writing
 @click.option("--quiet", is_flag=True, help="No progress bar.")
@@ -80,6 +76,7 @@ def train(
     threads: int | None,
     seed: int,
     output: Path,
+    resume: bool,
     length: int,
     temperature: float,
     quiet: bool,
@@ -88,6 +85,9 @@ def train(
 
     FILE is UTF-8 text. Without it the model learns the Python documentation topics, which takes about half a minute on
     two cores. A tenth of the text is held out to measure by. Ctrl-C stops early and keeps the model.
+
+    From time to time, and on Ctrl-C, the model's file is written with all that is needed to go on: the same command
+    with --resume then ends with the same model, to the last bit.
     """
     with reported():
         target = _model_path(output)
@@ -106,15 +106,18 @@ def train(
         model.metadata["vocabulary"] = corpus.vocabulary.to_json()
         if not quiet:
             _introduce(corpus, model)
-        records, is_complete = _run(model, corpus, _Training(steps, batch_size, sequence_length, lr), quiet=quiet)
-        if records:
-            model.save(target)
-    if not is_complete:
-        kept = f"the model is in {target}" if records else "there is no model yet"
-        click.echo(f"Stopped after {len(records)} of {steps} steps: {kept}.", err=True)
-        return 130
-    with reported():
-        _report(model, corpus, records, target)
+        sizes = {"steps": steps, "batch_size": batch_size, "sequence_length": sequence_length}
+        training = text.Training(model, corpus.train, corpus.held_out, lr=lr, **sizes)
+        if resume and target.exists():
+            training.restore(target)
+        _run(training, target, steps, quiet=quiet)
+        n_done = len(training.records)
+        if n_done < steps:
+            kept = f"the model is in {target}; --resume goes on from there" if n_done else "there is no model yet"
+            click.echo(f"Stopped after {n_done} of {steps} steps: {kept}.", err=True)
+            return 130
+        model.save(target)
+        _report(model, corpus, training.records, target)
     click.echo(f"\nA sample (temperature {temperature:g}):\n")
     click.echo(_written(model, corpus.vocabulary, "", length, temperature, seed))
     return 0
@@ -181,28 +184,30 @@ def _introduce(corpus: text.Corpus, model: elman.SequenceModel) -> None:
     click.echo(f"{model}; backend {backend}, {elman.get_num_threads()} threads.", err=True)
 
 
-def _run(
-    model: elman.SequenceModel, corpus: text.Corpus, training: _Training, *, quiet: bool
-) -> tuple[list[text.Progress], bool]:
-    """Train under a progress bar: the records, and whether it came to its end (or to Ctrl-C)."""
+def _run(training: text.Training, target: Path, steps: int, *, quiet: bool) -> None:
+    """Train under a progress bar, to the end or to Ctrl-C, and save from time to time."""
     from tqdm import tqdm
 
-    records: list[text.Progress] = []
     layout = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}, {remaining} left{postfix}"
     columns = shutil.get_terminal_size().columns  # tqdm shows nothing where a terminal claims to have no size
-    with tqdm(total=training.steps, bar_format=layout, ncols=columns, nrows=24, disable=quiet) as bar:
-        held_out = ""
-        try:
-            for record in text.train(model, corpus.train, corpus.held_out, **training._asdict()):
-                records.append(record)
-                if record.validation_loss is not None:
-                    held_out = f", validation {record.validation_loss:.3f}"
-                speed = f"{record.tokens_per_second / 1000:,.0f}k tokens/s"
-                bar.set_postfix_str(f"loss {record.loss:.3f}{held_out}, {speed}", refresh=False)
-                bar.update()
-        except KeyboardInterrupt:
-            return records, False
-    return records, True
+    held_out, saved = "", time.monotonic()
+    with (
+        tqdm(
+            total=steps, initial=len(training.records), bar_format=layout, ncols=columns, nrows=24, disable=quiet
+        ) as bar,
+        noted_interrupts(True) as interrupts,
+    ):
+        for record in training:
+            if record.validation_loss is not None:
+                held_out = f", validation {record.validation_loss:.3f}"
+            speed = f"{record.tokens_per_second / 1000:,.0f}k tokens/s"
+            bar.set_postfix_str(f"loss {record.loss:.3f}{held_out}, {speed}", refresh=False)
+            bar.update()
+            if interrupts or record.validation_loss is not None or time.monotonic() > saved + _SAVE_EVERY:
+                training.save(target)
+                saved = time.monotonic()
+            if interrupts:
+                return
 
 
 def _report(model: elman.SequenceModel, corpus: text.Corpus, records: list[text.Progress], target: Path) -> None:

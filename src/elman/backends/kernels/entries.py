@@ -187,6 +187,7 @@ def readout(
     d_weight: int,
     d_bias: int,
     lengths: int,
+    weights: int,
     loss_kind: int,
     scale: float,
     loss: int,
@@ -197,6 +198,7 @@ def readout(
     r.column_tiles = ints(column_tiles)
     r.loss, r.scale, r.lengths = loss_kind, scale, data_of(lengths, none)
     set_rows_of(r.target, target, none, 8 if loss_kind == CROSS_ENTROPY else size_of_real(v))
+    set_rows_of(r.weights, weights, none, size_of_real(v))
     set_rows_of(r.d_h, d_h, none, size_of_real(v))
     r.d_weight, r.d_bias = data_of(d_weight, none), data_of(d_bias, none)
     return readout_pass(v, r, loss)

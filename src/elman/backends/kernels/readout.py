@@ -85,6 +85,7 @@ READOUT = Struct(
     weight_data=INT,
     bias=INT,
     target=ROWS,
+    weights=ROWS,
     o=ROWS,
     d_h=ROWS,
     d_weight=INT,
@@ -157,8 +158,7 @@ def squared_error(v: Any, o: Address, columns: int, target: Address, scale: Any,
 
 
 @kernel
-def loss_of(v: Any, r: Any, o: Address, target: Address, gradient: bool) -> float:
-    scale = real(v, r.scale)
+def loss_of(v: Any, r: Any, o: Address, target: Address, scale: Any, gradient: bool) -> float:
     if r.loss == CROSS_ENTROPY:
         return cross_entropy(v, o, r.O, load_int(target), scale, gradient)
     if r.loss == BINARY_CROSS_ENTROPY:
@@ -167,17 +167,31 @@ def loss_of(v: Any, r: Any, o: Address, target: Address, gradient: bool) -> floa
 
 
 @kernel
+def weighted_loss(v: Any, r: Any, o: Address, target: Address, weight: Address, gradient: bool) -> float:
+    """The loss of one row of outputs times its weight, which is 1 where there is none."""
+    scale = real(v, r.scale)
+    if not weight:
+        return loss_of(v, r, o, target, scale, gradient)
+    w = load_real(v, weight)
+    if w == 0:
+        if gradient:
+            clear(o, r.O * size_of_real(v))
+        return 0.0
+    return np.float64(w) * loss_of(v, r, o, target, scale * w, gradient)
+
+
+@kernel
 def readout_rows(v: Any, r: Any, task: int) -> None:
     """MAX_ROWS places of (T, B)."""
     h, o, init, d_h = ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST))
-    target, gradient, n = ints(stack(_LIST)), r.d_h.data != 0, 0
+    target, weight, gradient, n = ints(stack(_LIST)), ints(stack(_LIST)), r.d_h.data != 0, 0
     for i in range(task * MAX_ROWS, smaller((task + 1) * MAX_ROWS, r.T * r.B)):
         t, b = i // r.B, i % r.B
         if t >= length_of(r.extent, b):
             continue
         h[n], o[n], init[n] = at(v, r.h, t, b), at(v, r.o, t, b), r.bias if r.bias else r.zeros
         target[n] = integer_at(r.target, t, b) if r.loss == CROSS_ENTROPY else at(v, r.target, t, b)
-        d_h[n] = at(v, r.d_h, t, b)
+        weight[n], d_h[n] = at(v, r.weights, t, b) if r.weights.data else 0, at(v, r.d_h, t, b)
         n += 1
     nothing = local(EPILOGUE)
     gemm(v, r.weight, n, h, init, o, nothing)
@@ -185,7 +199,7 @@ def readout_rows(v: Any, r: Any, task: int) -> None:
         return
     loss = 0.0
     for i in range(n):
-        loss += loss_of(v, r, o[i], target[i], gradient)
+        loss += weighted_loss(v, r, o[i], target[i], weight[i], gradient)
         init[i] = r.zeros
     store_double(r.losses + 8 * task, loss)
     if gradient:

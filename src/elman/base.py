@@ -1,0 +1,194 @@
+"""What all models are: parameters in one buffer, a readout at the end, updates, and a file."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from elman import io, validation
+from elman.losses import Output
+from elman.nonlinearities import Activation
+from elman.optimizers import Optimizer
+from elman.parameters import Entry, Parameters, load_state
+from elman.rnn import RNN
+from elman.typing import Int, Real
+
+
+class Update(NamedTuple):
+    """How a batch changes the parameters."""
+
+    optimizer: Optimizer
+    max_norm: float  # of the gradient
+    max_value: float | None  # of each of its values, after that
+    tbptt: tuple[int, int] | None = None  # update after k1 steps, from gradients that go back k2
+    memory: float | None = None  # how many time steps (an int) or bytes (a float) a tape may take
+
+    @classmethod
+    def of(cls, optimizer: Any, clip_norm: Any, clip_value: Any) -> Update:
+        validation.instance(optimizer, "optimizer", Optimizer)
+        max_norm = math.inf if clip_norm is None else validation.positive(clip_norm, "clip_norm")
+        return cls(optimizer, max_norm, None if clip_value is None else validation.positive(clip_value, "clip_value"))
+
+
+class Model:
+    """What `SequenceModel` and `Seq2Seq` have in common.
+
+    The buffer of parameters ends with the readout's, weight_ho (O, K) and bias_o (O,). What lies before belongs to
+    layers, which subclasses own.
+    """
+
+    _default_backend: ClassVar[str | None] = None  # elman.reference sets it
+    _file_kind: ClassVar[str]  # the name of the public class, in files
+    outputs: Output
+    _predicted: Output  # what the readout computes
+    _metric: str  # what `evaluate` measures besides the loss
+    metadata: dict[str, str]
+    _parameters: Parameters
+    _gradient_buffer: Parameters  # of updates
+    _shuffle_rng: np.random.Generator
+
+    # What a subclass says
+
+    def _layers(self) -> list[RNN]:
+        """The last one feeds the readout."""
+        raise NotImplementedError
+
+    def _config(self) -> dict[str, Any]:
+        """What, besides the parameters, makes this model: keyword arguments of the constructor as JSON has them."""
+        raise NotImplementedError
+
+    # Parameters and files
+
+    def parameters(self) -> dict[str, Real]:
+        """The parameters by name, live and writable: those of the layers, weight_ho (O, K) and bias_o (O,).
+
+        K is the number of units that the readout sees, twice the hidden size where they run in both directions.
+
+        Examples
+        --------
+        >>> import elman
+        >>> list(elman.SequenceModel(elman.Tokens(3), elman.Categories(3), hidden_size=16).parameters())
+        ['weight_ih_l0', 'weight_hh_l0', 'bias_l0', 'weight_ho', 'bias_o']
+        """
+        return self._parameters.named()
+
+    def state_dict(self) -> dict[str, Real]:
+        """Copies of the parameters by name."""
+        return {name: array.copy() for name, array in self.parameters().items()}
+
+    def load_state_dict(self, state: Any) -> None:
+        """Copy parameters from a dict as `state_dict` returns it: all of them, or an error that names the key."""
+        load_state(self.parameters(), state)
+
+    def save(self, path: str | Path) -> None:
+        """Write the model to a file in safetensors format: parameters, sizes and `metadata`.
+
+        The file appears whole or not at all. `elman.load` reads it.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        TypeError
+            If `metadata` is not a dict from str to str.
+        """
+        self._save(validation.path(path, "path"))
+
+    def _save(self, path: Path, progress: io.Progress | None = None) -> None:
+        """`save`, with how far a training has come."""
+        nonlinearity = self._layers()[-1].nonlinearity
+        if isinstance(nonlinearity, Activation):
+            validation.refuse(f"nonlinearity {nonlinearity} cannot be saved: a model file holds no functions")
+        io.save(path, self._file_kind, self.parameters(), self._config(), self.metadata, progress)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_gradient_buffer"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._gradient_buffer = self._zeros()
+
+    def _zeros(self) -> Parameters:
+        """Room for a gradient of all parameters."""
+        return Parameters(self._parameters.entries, self._layers()[-1].dtype)
+
+    def _generators(self) -> list[np.random.Generator]:
+        """All that is random in training."""
+        return [self._shuffle_rng, *(layer._dropout_rng for layer in self._layers())]
+
+    # The readout
+
+    @staticmethod
+    def _readout_entries(n_outputs: int, n_units: int) -> list[Entry]:
+        return [Entry(("weight_ho",), (n_outputs, n_units)), Entry(("bias_o",), (n_outputs,))]
+
+    def _draw_readout(self, rng: np.random.Generator) -> None:
+        bound = 1 / math.sqrt(self._layers()[-1]._n_outputs)
+        for name in ("weight_ho", "bias_o"):
+            array = self.parameters()[name]
+            array[...] = rng.uniform(-bound, bound, array.shape)
+
+    def _readout_arrays(self, parameters: Parameters) -> tuple[Real, Real]:
+        """weight_ho (K, O), k-major, and bias_o (O,), or their gradients."""
+        weight, bias = parameters.arrays[-2:]
+        return weight[0], bias[0]
+
+    def _readout(self, backend: ModuleType, h: Real) -> Real:
+        """Fresh outputs (T, B, O) of states h (T, B, K)."""
+        o = np.empty((*h.shape[:2], self._predicted.n), h.dtype)
+        backend.readout(h, *self._readout_arrays(self._parameters), o)
+        return o
+
+    def _readout_loss(
+        self,
+        backend: ModuleType,
+        h: Real,
+        y: Real | Int,
+        total: float,
+        lengths: Int | None,
+        weights: Real | None,
+        d_h: Real | None = None,
+        gradients: Parameters | None = None,
+    ) -> float:
+        """The mean loss of states h (T, B, K); with d_h, which is written, its gradients are added to `gradients`."""
+        lease = self._layers()[-1]._pool.lease(1, h.shape[0], h.shape[1], self._predicted.n)
+        weight, bias = self._readout_arrays(self._parameters)
+        d_weight, d_bias = (None, None) if gradients is None else self._readout_arrays(gradients)
+        if self._predicted.is_mean:
+            total *= self._predicted.n
+        loss = backend.readout_loss(
+            h,
+            weight,
+            bias,
+            y,
+            lease.arrays[0],
+            d_h=d_h,
+            d_weight=d_weight,
+            d_bias=d_bias,
+            loss=self._predicted.loss,
+            scale=1 / total,
+            lengths=lengths,
+            weights=weights,
+        )
+        return float(loss) / total
+
+    # Updates
+
+    def _update(self, backend: ModuleType, loss: float, gradients: Parameters, update: Update) -> None:
+        """One step along the gradients, or an error, and nothing changed."""
+        optimizer = update.optimizer
+        norm = float(backend.clip_norm(gradients.flat, max_norm=update.max_norm))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise FloatingPointError(
+                f"step {optimizer.steps + 1}: the loss is {loss:.6g} and the norm of its gradient {norm:.6g}; "
+                f"nothing was updated. A smaller lr (now {optimizer.lr:g}) or clip_norm usually helps."
+            )
+        if update.max_value is not None:
+            # more would overflow in a float32
+            max_value = min(update.max_value, float(np.finfo(gradients.flat.dtype).max))
+            np.clip(gradients.flat, -max_value, max_value, out=gradients.flat)
+        optimizer._apply(backend, {"flat": self._parameters.flat}, {"flat": gradients.flat})

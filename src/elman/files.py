@@ -1,0 +1,49 @@
+"""Reading models of any kind from files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from elman import backends, io, validation
+from elman.models import SequenceModel
+from elman.seq2seq import Seq2Seq
+
+KINDS = {"SequenceModel": SequenceModel, "Seq2Seq": Seq2Seq}
+
+
+def load(path: str | Path, *, backend: str | None = None) -> Any:
+    """Read a model that its method `save` wrote, or the model in a checkpoint of `fit`.
+
+    Parameters
+    ----------
+    path : str or path
+    backend : {"numpy", "numba", "cython"}, optional
+        As in `SequenceModel`.
+
+    Returns
+    -------
+    SequenceModel or Seq2Seq
+
+    Raises
+    ------
+    ValueError
+        If the file is not such a model: truncated, of another kind, or with sizes that contradict each other. Nothing
+        in a file is ever executed.
+    OSError
+        If it cannot be read.
+    """
+    return load_as(KINDS, path, backend)
+
+
+def load_as(kinds: Mapping[str, type[Any]], path: str | Path, backend: str | None) -> Any:
+    """`load` into these classes."""
+    if backend is not None:
+        validation.choice(backend, "backend", backends.NAMES)  # here, as the file is not to blame for it
+    path = validation.path(path, "path")
+    with io.refusing(path):
+        kind, state, config, metadata = io.load(path, kinds)
+        model = kinds[kind]._from_file(config, state, backend)
+    model.metadata = metadata
+    return model

@@ -1,0 +1,83 @@
+"""Predictions for sequences that come in chunk by chunk."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from elman import validation
+from elman.typing import Real
+
+if TYPE_CHECKING:
+    from elman.models import SequenceModel
+
+
+class Stream:
+    """What `SequenceModel.stream` returns: it keeps the states from one chunk to the next.
+
+    Attributes
+    ----------
+    state : array (L, B, H)
+        The states after all that has come in: live, and zeros at first.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import elman
+    >>> model = elman.SequenceModel(elman.Features(2), elman.Reals(1), hidden_size=8, seed=0)
+    >>> stream = model.stream()
+    >>> stream.predict(np.ones((3, 2))).shape
+    (3, 1)
+    >>> stream.reset()
+    """
+
+    def __init__(self, model: SequenceModel, batch_size: int | None) -> None:
+        self._model = model
+        self._batch_size = batch_size
+        self.state = model._initial_state(batch_size or 1, None)
+
+    def predict(self, x: Any) -> Any:
+        """The likeliest labels, or the numbers, for the next steps.
+
+        Parameters
+        ----------
+        x : integers (T,) or array (T, n); with a batch size (T, B) or (T, B, n)
+
+        Returns
+        -------
+        categories (T,), or labels or numbers (T, n); with a batch size (T, B) or (T, B, n)
+            Where the pattern has one output for each sequence, that for all of it so far: without the axis T.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x does not fit. Then the state is left as it was.
+        """
+        return self._run(x, self._model.outputs.predict)
+
+    def predict_proba(self, x: Any) -> Real:
+        """The probability of each category, or of each label being 1, in the form of `predict` with an axis of n."""
+        probabilities: Real = self._run(x, self._model.outputs.probabilities)
+        return probabilities
+
+    def reset(self, rows: Any = None) -> None:
+        """Let new sequences begin: in all rows, or in those of an array of indices or of bool (B,)."""
+        if rows is None:
+            self.state[...] = 0
+        else:
+            self.state[:, validation.row_indices(rows, "rows", self.state.shape[1])] = 0
+
+    def _run(self, x: Any, function: Any) -> Any:
+        model = self._model
+        axes: Any = ("T",) if self._batch_size is None else ("T", self._batch_size)
+        x = model.inputs.array(x, "x", model.rnn.dtype, axes)
+        x = x if self._batch_size else x[:, None]
+        backend = model.rnn._resolve()
+        h, h_n, tape = model._states(backend, x, None, self.state)
+        values = function(model._readout(backend, h))
+        del tape
+        self.state[...] = h_n
+        values = values if self._batch_size else values[:, 0]
+        return values[0] if model._traits.one_output else values
+
+    def __repr__(self) -> str:
+        return f"Stream({self._model}, batch_size={self._batch_size})"

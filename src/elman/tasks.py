@@ -1,0 +1,162 @@
+"""Generators of the field's classic problems, each with what a model gets that has learned nothing about time.
+
+Every function returns X, Y as `SequenceModel.fit` takes them, drawn from a seed. `BASELINES` has the mean loss, in nats
+or as a squared error, of the best answer that does not look at the input.
+
+>>> X, Y = adding(1000, n_steps=50, seed=0)
+>>> X.shape, Y.shape
+((1000, 50, 2), (1000, 1))
+>>> round(BASELINES["adding"], 3)
+0.167
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from elman import validation
+from elman.typing import Int, Real
+
+Seed = int | np.random.Generator | None
+
+BASELINES = {
+    "adding": 1 / 6,  # the variance of the sum of two numbers that are uniform in [0, 1]
+    "parity": math.log(2),
+    "temporal_order": math.log(4),
+    "sines": 0.5,  # the variance of a sine
+}
+
+
+def copy_baseline(n_symbols: int, n_copied: int, delay: int) -> float:
+    """Of `copy`: blanks are easy, and one of n_symbols is right at each of the last n_copied steps."""
+    return n_copied * math.log(n_symbols) / (2 * n_copied + delay)
+
+
+def adding(n: int, *, n_steps: int = 50, seed: Seed = None) -> tuple[Real, Real]:
+    """The sum of the two of many numbers that are marked (Hochreiter & Schmidhuber, 1997); many-to-one, real numbers.
+
+    Returns
+    -------
+    X : array (n, T, 2)
+        Numbers uniform in [0, 1], and marks: one in the first half and one in the second.
+    Y : array (n, 1)
+    """
+    n, n_steps = validation.positive_int(n, "n"), validation.at_least(n_steps, "n_steps", 2)
+    rng = validation.generator(seed)
+    X, rows = np.zeros((n, n_steps, 2)), np.arange(n)
+    X[..., 0] = rng.random((n, n_steps))
+    for first, end in ((0, n_steps // 2), (n_steps // 2, n_steps)):
+        X[rows, rng.integers(first, end, n), 1] = 1
+    return X, X.prod(axis=2).sum(axis=1, keepdims=True)
+
+
+def copy(n: int, *, n_symbols: int = 8, n_copied: int = 10, delay: int = 20, seed: Seed = None) -> tuple[Int, Int]:
+    """Say again what was said before a pause (Hochreiter & Schmidhuber, 1997); many-to-many, tokens to categories.
+
+    Returns
+    -------
+    X, Y : integers (n, 2 · n_copied + delay)
+        Symbols from 0 to n_symbols - 1, a blank (n_symbols), and a mark (n_symbols + 1) where Y, blank before, repeats
+        the symbols of the beginning. So a model has n_symbols + 2 tokens and n_symbols + 1 categories.
+    """
+    n, n_symbols = validation.positive_int(n, "n"), validation.positive_int(n_symbols, "n_symbols")
+    n_copied, delay = validation.positive_int(n_copied, "n_copied"), validation.positive_int(delay, "delay")
+    symbols = validation.generator(seed).integers(0, n_symbols, (n, n_copied))
+    X, Y = np.full((2, n, 2 * n_copied + delay), n_symbols)
+    X[:, :n_copied] = Y[:, -n_copied:] = symbols
+    X[:, n_copied + delay - 1] = n_symbols + 1
+    return X, Y
+
+
+def parity(n: int, *, min_steps: int = 3, max_steps: int = 12, seed: Seed = None) -> tuple[list[Int], Int]:
+    """Is the number of ones odd? Many-to-one, two tokens to one label, lists of unequal lengths.
+
+    Returns
+    -------
+    X : list of integers (T_i,)
+    Y : integers (n, 1)
+    """
+    n, min_steps = validation.positive_int(n, "n"), validation.positive_int(min_steps, "min_steps")
+    max_steps = validation.at_least(max_steps, "max_steps", min_steps)
+    rng = validation.generator(seed)
+    X = [rng.integers(0, 2, n_steps) for n_steps in rng.integers(min_steps, max_steps + 1, n)]
+    return X, np.array([[x.sum() % 2] for x in X])
+
+
+def temporal_order(n: int, *, n_steps: int = 50, seed: Seed = None) -> tuple[Int, Int]:
+    """In which order did two rare symbols come (Hochreiter & Schmidhuber, 1997)? Many-to-one, 6 tokens, 4 categories.
+
+    Returns
+    -------
+    X : integers (n, T)
+        Distractors from 2 to 5, among them a 0 or 1 in the second tenth and another one in the middle, tenth 6.
+    Y : integers (n,)
+        Twice the first of these plus the second.
+    """
+    n, n_steps = validation.positive_int(n, "n"), validation.at_least(n_steps, "n_steps", 10)
+    rng = validation.generator(seed)
+    X, rows = rng.integers(2, 6, (n, n_steps)), np.arange(n)
+    first, second = rng.integers(0, 2, (2, n))
+    X[rows, rng.integers(n_steps // 10, 2 * n_steps // 10, n)] = first
+    X[rows, rng.integers(n_steps // 2, 6 * n_steps // 10, n)] = second
+    return X, 2 * first + second
+
+
+# The graph of Reber (1967): from each state, the symbols and where they lead; -1 is the end
+_SYMBOLS = "BTPSXVE"
+_REBER = ({"B": 1}, {"T": 2, "P": 3}, {"S": 2, "X": 4}, {"T": 3, "V": 5}, {"X": 3, "S": 6}, {"P": 4, "V": 6}, {"E": -1})
+
+
+def embedded_reber(n: int, *, seed: Seed = None) -> tuple[list[Int], list[Int]]:
+    """Which symbols may come next (Hochreiter & Schmidhuber, 1997)? Many-to-many, 7 tokens to 7 labels.
+
+    A string of Reber's grammar between two equal symbols, T or P: the one at the end can only be foreseen by who
+    remembers the one at the beginning.
+
+    Returns
+    -------
+    X : list of integers (T_i,)
+        Symbols of "BTPSXVE" by their places.
+    Y : list of integers (T_i, 7)
+        1 for each symbol that may come next.
+    """
+    rng = validation.generator(seed)
+    pairs = [_reber_string(rng) for _ in range(validation.positive_int(n, "n"))]
+    return [x for x, _ in pairs], [y for _, y in pairs]
+
+
+def _reber_string(rng: np.random.Generator) -> tuple[Int, Int]:
+    """An embedded string without its last symbol, and what may follow each of the others."""
+    outer = "TP"[rng.integers(2)]
+    symbols, may_follow, state = ["B", outer], ["TP", "B"], 0
+    while state >= 0:
+        choices = list(_REBER[state])
+        symbol = choices[rng.integers(len(choices))]
+        state = _REBER[state][symbol]
+        symbols.append(symbol)
+        may_follow.append("".join(_REBER[state]) if state >= 0 else outer)
+    symbols.append(outer)
+    may_follow.append("E")
+    y = [[int(symbol in follow) for symbol in _SYMBOLS] for follow in may_follow]
+    return np.array([_SYMBOLS.index(symbol) for symbol in symbols]), np.array(y)
+
+
+def sines(n: int, *, n_steps: int = 50, noise: float = 0.1, seed: Seed = None) -> tuple[Real, Real]:
+    """The next value of a sine of random period and phase, seen through noise; many-to-many, real numbers.
+
+    Returns
+    -------
+    X : array (n, T, 1)
+        With normal noise of this standard deviation.
+    Y : array (n, T, 1)
+        One step ahead, without noise.
+    """
+    n, n_steps = validation.positive_int(n, "n"), validation.positive_int(n_steps, "n_steps")
+    noise = validation.non_negative(noise, "noise")
+    rng = validation.generator(seed)
+    period, phase = rng.uniform(8, 32, (n, 1)), rng.uniform(0, 1, (n, 1))
+    clean: Any = np.sin(2 * np.pi * (np.arange(n_steps + 1) / period + phase))[..., None]
+    return clean[:, :-1] + noise * rng.standard_normal((n, n_steps, 1)), clean[:, 1:]

@@ -1,0 +1,454 @@
+"""How models are trained on data sets: epochs, batches, what is recorded, and how a run that was cut off goes on.
+
+`fit` is what the models' methods of that name call. A `Training` is one run of it, as callbacks see it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import numpy as np
+
+from elman import io, validation
+from elman.base import Model, Update
+from elman.typing import Int, Real
+
+Schedule = Callable[[float, float], float]  # of the epochs done and of all, to a factor of the learning rate
+Function = Callable[["Training"], Any]  # a callback without a class
+
+
+class History(dict[str, list[float]]):
+    """What was measured in each epoch: a dict of lists.
+
+    Examples
+    --------
+    >>> history = History(loss=[1.2, 0.7], val_loss=[1.3, 0.9])
+    >>> history["val_loss"][-1]
+    0.9
+    """
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """A matplotlib figure of all curves, written to a PNG if there is a path. Needs ``pip install 'elman[plot]'``.
+
+        Examples
+        --------
+        >>> History(loss=[1.2, 0.7]).plot(getfixture("tmp_path") / "loss.png")
+        <Figure size ...>
+        """
+        from elman.plot import history_figure
+
+        figure = history_figure(self)
+        if path is not None:
+            figure.savefig(validation.path(path, "path"), format="png")
+        return figure
+
+
+class Callback:
+    """Something to be done in the course of a training. A function instead of one is called as `on_epoch`.
+
+    Examples
+    --------
+    >>> import elman
+    >>> class Patient(Callback):
+    ...     def on_epoch(self, training):
+    ...         if training.history["loss"][-1] < 0.5:
+    ...             training.stop()
+    >>> model = elman.SequenceModel(elman.Tokens(2), elman.Categories(2), hidden_size=8, seed=0)
+    >>> options = {"epochs": 500, "optimizer": elman.Adam(0.05), "progress": False}
+    >>> len(model.fit([[0, 1, 0]], [[1, 0, 1]], callbacks=[Patient()], **options)["loss"]) < 500
+    True
+    """
+
+    def on_start(self, training: Training) -> None:
+        """Before the first step, and before a run goes on."""
+
+    def on_step(self, training: Training) -> None:
+        """After each update."""
+
+    def on_epoch(self, training: Training) -> None:
+        """After each epoch, when it is in the history."""
+
+    def on_end(self, training: Training) -> None:
+        """After the last epoch."""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold of this callback: numbers, strings and arrays by name."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+
+
+class EarlyStopping(Callback):
+    """Stop when a measure has not become better for some epochs.
+
+    Parameters
+    ----------
+    monitor : str
+        A name in the history. Losses should fall, everything else should rise.
+    patience : int
+        After how many epochs in a row that were no better to stop.
+    min_delta : float
+        What counts as better: by more than this.
+    restore_best : bool
+        Whether to end with the parameters of the best epoch.
+
+    Examples
+    --------
+    >>> EarlyStopping("val_accuracy", patience=3).patience
+    3
+    """
+
+    def __init__(
+        self, monitor: str = "val_loss", *, patience: int = 5, min_delta: float = 0.0, restore_best: bool = True
+    ) -> None:
+        self.monitor = validation.text(monitor, "monitor")
+        self.patience = validation.positive_int(patience, "patience")
+        self.min_delta = validation.non_negative(min_delta, "min_delta")
+        self.restore_best = validation.flag(restore_best, "restore_best")
+        self._reset()
+
+    def _reset(self) -> None:
+        self._best, self._waited = -np.inf, 0
+        self._parameters: Real = np.zeros(0)  # the best ones
+
+    def on_start(self, training: Training) -> None:
+        validation.choice(self.monitor, "monitor", training.history)
+        if training.steps == 0:
+            self._reset()
+
+    def on_epoch(self, training: Training) -> None:
+        sign = -1 if self.monitor.endswith("loss") else 1
+        value = sign * training.history[self.monitor][-1]
+        if value > self._best + self.min_delta:
+            self._best, self._waited = value, 0
+            if self.restore_best:
+                self._parameters = training.model._parameters.flat.copy()
+        else:
+            self._waited += 1
+        if self._waited >= self.patience:
+            training.stop()
+
+    def on_end(self, training: Training) -> None:
+        if self._parameters.size:
+            training.model._parameters.flat[:] = self._parameters
+
+    def state(self) -> dict[str, Any]:
+        return {"best": float(self._best), "waited": self._waited, "parameters": self._parameters}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self._best, self._waited, self._parameters = state["best"], state["waited"], state["parameters"]
+
+
+class _FunctionCallback(Callback):
+    def __init__(self, function: Function) -> None:
+        self._function = function
+
+    def on_epoch(self, training: Training) -> None:
+        self._function(training)
+
+
+class Data(Protocol):
+    """A data set as `fit` goes through it: groups of sequences, each of which becomes a batch."""
+
+    @property
+    def lengths(self) -> Int: ...
+    def groups(self, batch_size: int, rng: np.random.Generator | None = None) -> list[Int]: ...
+
+
+class Trainable(Protocol):
+    """What a model does for `fit`."""
+
+    def _ready(self, data: Any, rows: Int) -> Any: ...
+    def _n_windows(self, batch: Any, update: Update) -> int: ...
+    def _train(
+        self, batch: Any, update: Update, window: int, state: Real | None
+    ) -> tuple[float, float, Real | None]: ...
+    def _evaluate(self, data: Any, batch_size: int) -> dict[str, float]: ...
+
+
+def fit(
+    model: Any,
+    data: Data,
+    held_out: Data | None,
+    *,
+    epochs: int,
+    batch_size: int,
+    update: Update,
+    schedule: Schedule | None,
+    shuffle: bool,
+    callbacks: Iterable[Callback | Function],
+    progress: bool,
+    checkpoint: str | Path | None,
+    checkpoint_every: int | None,
+    resume: bool,
+) -> History:
+    """`SequenceModel.fit`, of validated data."""
+    if schedule is not None:
+        validation.function(schedule, "schedule")
+    if checkpoint is None and (checkpoint_every is not None or resume is not False):
+        validation.refuse("checkpoint must be a path where there is checkpoint_every or resume, got None")
+    training = Training(
+        model,
+        data,
+        held_out,
+        epochs=validation.positive_int(epochs, "epochs"),
+        batch_size=validation.positive_int(batch_size, "batch_size"),
+        update=update,
+        schedule=schedule,
+        shuffle=validation.flag(shuffle, "shuffle"),
+        callbacks=[
+            callback if isinstance(callback, Callback) else _FunctionCallback(callback)
+            for callback in validation.functions(callbacks, "callbacks", Callback)
+        ],
+        checkpoint=None if checkpoint is None else validation.path(checkpoint, "checkpoint"),
+        checkpoint_every=(
+            None if checkpoint_every is None else validation.positive_int(checkpoint_every, "checkpoint_every")
+        ),
+    )
+    progress = validation.flag(progress, "progress")
+    if validation.flag(resume, "resume") and training._checkpoint is not None and training._checkpoint.exists():
+        training._restore()
+    training._run(progress=progress)
+    return training.history
+
+
+class Training:
+    """One run of `fit`, as callbacks see it.
+
+    Attributes
+    ----------
+    model, optimizer
+    history : History
+    epochs, epoch : int
+        How many there are to be, and how many are done.
+    steps : int
+        Updates so far.
+    loss : float
+        The mean loss of the last batch, before its update.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        data: Data,
+        held_out: Data | None,
+        *,
+        epochs: int,
+        batch_size: int,
+        update: Update,
+        schedule: Schedule | None,
+        shuffle: bool,
+        callbacks: list[Callback],
+        checkpoint: Path | None,
+        checkpoint_every: int | None,
+    ) -> None:
+        self.model: Model = model
+        self.optimizer = update.optimizer
+        self.epochs, self.epoch, self.steps, self.loss = epochs, 0, 0, np.nan
+        names = ["loss"] if held_out is None else ["loss", "val_loss", f"val_{model._metric}"]
+        self.history = History({name: [] for name in names})
+        self._trainable: Trainable = model
+        self._data, self._held_out = data, held_out
+        self._batch_size, self._shuffle = batch_size, shuffle
+        self._schedule, self._update = schedule, update
+        self._callbacks, self._checkpoint, self._checkpoint_every = callbacks, checkpoint, checkpoint_every
+        self._lr = self.optimizer.lr  # what the schedule multiplies
+        self._is_stopped = False
+        # Where it stands in the epoch: the next batch, the next window of it and the state that this begins with
+        self._batch, self._window = 0, 0
+        self._state: Real | None = None
+        self._sums = (0.0, 0.0)  # of weight times loss, and of weights
+        self._order = model._shuffle_rng.bit_generator.state  # that the epoch's batches were drawn with
+
+    def stop(self) -> None:
+        """Make this epoch the last one."""
+        self._is_stopped = True
+
+    # The loop
+
+    def _run(self, *, progress: bool) -> None:
+        for callback in self._callbacks:
+            callback.on_start(self)
+        try:
+            with (
+                _progress_bar(self, show=progress) as bar,
+                noted_interrupts(self._checkpoint is not None) as interrupts,
+            ):
+                while self.epoch < self.epochs and not self._is_stopped:
+                    self._run_epoch(bar, interrupts)
+        finally:
+            self.optimizer.lr = self._lr
+        for callback in self._callbacks:
+            callback.on_end(self)
+
+    def _run_epoch(self, bar: Any, interrupts: list[int]) -> None:
+        rng = self.model._shuffle_rng
+        self._order = rng.bit_generator.state
+        groups = self._data.groups(self._batch_size, rng if self._shuffle else None)
+        for i in range(self._batch, len(groups)):
+            batch = self._trainable._ready(self._data, groups[i])
+            n_windows = self._trainable._n_windows(batch, self._update)
+            for window in range(self._window, n_windows):
+                self._step(batch, window, (i + (window + 0.5) / n_windows) / len(groups))
+                is_last = window + 1 == n_windows
+                self._batch, self._window = (i + 1, 0) if is_last else (i, window + 1)
+                self._state = None if is_last else self._state
+                self._after_step(interrupts)
+            bar.update(1 / len(groups))
+        self._end_epoch()
+        bar.set_postfix({name: f"{values[-1]:.4f}" for name, values in self.history.items()}, refresh=False)
+        bar.update(self.epoch - bar.n)
+        if self._checkpoint is not None:
+            self._save()
+        self._check(interrupts)
+
+    def _step(self, batch: Any, window: int, done: float) -> None:
+        if self._schedule is not None:
+            self.optimizer.lr = self._lr * self._schedule(self.epoch + done, self.epochs)
+        state = self._state if window else None
+        loss, weight, self._state = self._trainable._train(batch, self._update, window, state)
+        self.loss = loss
+        self.steps += 1
+        self._sums = self._sums[0] + weight * loss, self._sums[1] + weight
+
+    def _after_step(self, interrupts: list[int]) -> None:
+        for callback in self._callbacks:
+            callback.on_step(self)
+        if self._checkpoint_every is not None and self.steps % self._checkpoint_every == 0:
+            self._save()
+        self._check(interrupts)
+
+    def _end_epoch(self) -> None:
+        self.history["loss"].append(self._sums[0] / self._sums[1])
+        if self._held_out is not None:
+            for name, value in self._trainable._evaluate(self._held_out, self._batch_size).items():
+                self.history[f"val_{name}"].append(value)
+        self.epoch += 1
+        self._batch, self._sums = 0, (0.0, 0.0)
+        self._order = self.model._shuffle_rng.bit_generator.state
+        for callback in self._callbacks:
+            callback.on_epoch(self)
+
+    def _check(self, interrupts: list[int]) -> None:
+        """Stop where Ctrl-C was pressed."""
+        if interrupts and self._checkpoint is not None:
+            self._save()
+            print(
+                f"\nStopped after {self.steps} steps. {self._checkpoint} holds all; "
+                "fit with resume=True goes on from there.",
+                file=sys.stderr,
+            )
+            raise KeyboardInterrupt
+
+    # Checkpoints
+
+    def _settings(self) -> dict[str, Any]:
+        """What must be the same for a run to go on."""
+        optimizer = {name: value for name, value in vars(self.optimizer).items() if name[0] != "_" and name != "steps"}
+        settings = {
+            "optimizer": {"kind": type(self.optimizer).__name__, **optimizer},
+            "batch_size": self._batch_size,
+            "shuffle": self._shuffle,
+            "tbptt": self._update.tbptt,
+            "memory": self._update.memory,
+            "clip_norm": self._update.max_norm,
+            "clip_value": self._update.max_value,
+            "the number of sequences": len(self._data.lengths),
+            "the number of steps of the sequences": int(self._data.lengths.sum()),
+            "the names in the history": list(self.history),
+            "the number of callbacks": len(self._callbacks),
+        }
+        as_read: dict[str, Any] = json.loads(json.dumps(settings))
+        return as_read
+
+    def _save(self) -> None:
+        states = [callback.state() for callback in self._callbacks]
+        _, *generators = self.model._generators()
+        record = {
+            "settings": self._settings(),
+            "history": self.history,
+            "epoch": self.epoch,
+            "steps": self.steps,
+            "batch": self._batch,
+            "window": self._window,
+            "sums": self._sums,
+            "is_stopped": self._is_stopped,
+            "lr": self._lr,
+            "optimizer_steps": self.optimizer.steps,
+            "generators": [self._order, *(generator.bit_generator.state for generator in generators)],
+            "callbacks": [{k: v for k, v in s.items() if not isinstance(v, np.ndarray)} for s in states],
+        }
+        arrays = {f"optimizer.{i}": array for i, array in enumerate(self.optimizer._memories.get("flat", []))}
+        for i, state in enumerate(states):
+            arrays |= {f"callback.{i}.{k}": v for k, v in state.items() if isinstance(v, np.ndarray)}
+        if self._window and self._state is not None:
+            arrays["state"] = self._state
+        assert self._checkpoint is not None
+        self.model._save(self._checkpoint, io.Progress(record, arrays))
+
+    def _restore(self) -> None:
+        """Go on from the checkpoint: all of it, or an error and nothing changed."""
+        path, model = self._checkpoint, self.model
+        assert path is not None
+        with io.refusing(path):
+            _, state, config, _ = io.load(path, [model._file_kind])
+            progress = io.load_progress(path)
+        if progress is None:
+            validation.refuse(f"{path} is no checkpoint of a training, but a model alone")
+        record, arrays = progress
+        validation.same_settings(config, json.loads(json.dumps(model._config())), str(path))
+        validation.same_settings(record["settings"], self._settings(), str(path))
+        model.load_state_dict(state)
+        for generator, generator_state in zip(model._generators(), record["generators"], strict=True):
+            generator.bit_generator.state = generator_state
+        for i, callback in enumerate(self._callbacks):
+            start = f"callback.{i}."
+            own = {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
+            callback.load_state({**record["callbacks"][i], **own})
+        memories = [arrays[name] for name in sorted(arrays) if name.startswith("optimizer.")]
+        self.optimizer._memories = {"flat": memories} if memories else {}
+        self.optimizer.steps = record["optimizer_steps"]
+        self.optimizer.lr = self._lr = record["lr"]
+        self.history.update(record["history"])
+        self.epoch, self.steps, self._batch, self._window = (
+            record[name] for name in ("epoch", "steps", "batch", "window")
+        )
+        self._sums, self._is_stopped = tuple(record["sums"]), record["is_stopped"]
+        self._state = arrays.get("state")
+
+
+def _progress_bar(training: Training, *, show: bool) -> Any:
+    from tqdm import tqdm  # only here: `import elman` does without it
+
+    layout = "{percentage:3.0f}%|{bar}| {n:.1f}/{total} epochs, {remaining} left{postfix}"
+    return tqdm(total=training.epochs, initial=training.epoch, bar_format=layout, disable=not show)
+
+
+@contextlib.contextmanager
+def noted_interrupts(wanted: bool) -> Iterator[list[int]]:
+    """Ctrl-C adds to the list instead of raising, so that a step is never torn; a second one raises as ever."""
+    noted: list[int] = []
+    is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not (wanted and is_usual and threading.current_thread() is threading.main_thread()):
+        yield noted
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if noted:
+            signal.default_int_handler(number, frame)
+        noted.append(number)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
