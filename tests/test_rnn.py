@@ -288,6 +288,21 @@ def test_second_call_allocates_what_it_returns(form: str, rng: np.random.Generat
     assert peak_of_a_step() < 1.1 * returned + 200_000  # NumPy's ufuncs have buffers of 64 KiB
 
 
+@pytest.mark.skipif("cython" not in elman.available_backends(), reason="the reference allocates as it likes")
+@pytest.mark.parametrize("num_layers", [1, 2, 4])
+def test_memory_of_a_training_pass(num_layers: int):
+    """At most 2.5 values for each state, beyond what goes in and comes out."""
+    rnn = elman.RNN(3, 64, num_layers, seed=0, backend="cython")
+    x, d_y = np.ones((300, 8, 3), rnn.dtype), np.ones((300, 8, 64), rnn.dtype)
+    tracemalloc.start()
+    _, _, pullback = rnn.vjp(x)
+    pullback(d_y)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    comes_out = d_y.nbytes + x.nbytes + sum(array.nbytes for array in rnn.parameters().values())  # y, d_x, gradients
+    assert peak - comes_out < 2.5 * num_layers * d_y.nbytes
+
+
 # Parameters
 
 
