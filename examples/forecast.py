@@ -64,16 +64,16 @@ forecasts = {
     "recurrent networks": np.mean([forecast(model) for model in models], axis=0),
 }
 figure, (top, bottom) = plt.subplots(2, figsize=(9, 8), layout="constrained")
-top.plot(years[origins], truth[:, 0], color="black", lw=1, label="observed")
-for name, ahead in forecasts.items():
+top.plot(years[origins], truth[:, 0], color="black", lw=1, label="observed", zorder=3)
+for (name, ahead), color in zip(forecasts.items(), ["silver", "tab:orange", "tab:blue"], strict=True):
     rmse = np.sqrt(np.mean((ahead - truth) ** 2, axis=0))
     print(f"{name:>18}: root mean squared error {rmse[0]:.1f} one year ahead, {rmse.mean():.1f} over eleven years")
-    bottom.plot(range(1, HORIZON + 1), rmse, "o-", label=name)
-    top.plot(years[origins], ahead[:, 0], "--", label=f"{name}, one year ahead")
-top.set(title="Sunspots", xlabel="year", ylabel="number of sunspots")
-bottom.set(title="Errors", xlabel="years ahead", ylabel="root mean squared error", ylim=(0, None))
+    top.plot(years[origins], ahead[:, 0], color=color, label=name)
+    bottom.plot(range(1, HORIZON + 1), rmse, "o-", color=color, label=name)
+top.set(title="Sunspots, forecast one year ahead", xlabel="year", ylabel="number of sunspots", ylim=(-5, 250))
+bottom.set(title="Errors", xlabel="years ahead", ylabel="root mean squared error", ylim=(0, 120))
 for axes in (top, bottom):
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="upper left", ncols=4)
 figure.savefig("forecast.png", dpi=120)
 print("The plot is in forecast.png")

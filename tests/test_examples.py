@@ -90,6 +90,12 @@ def _names(words: Sequence[str], tags: Sequence[str]) -> set[str]:
     return set(re.findall(r"\S+/B-\w+(?: \S+/I-\w+)*", text))
 
 
+def test_music(run_example, tmp_path):
+    example = run_example("music", EPOCHS=6)
+    assert example["bits"] < 4.6 < example["by_frequency"]
+    assert (tmp_path / "music.mid").read_bytes()[:4] == b"MThd"
+
+
 def test_translate(run_example):
     exact = run_example("translate", EPOCHS=8)["exact"]
     assert exact[1] >= 0.8
