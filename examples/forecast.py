@@ -2,10 +2,10 @@
 Forecasting sunspots
 ====================
 
-The yearly number of sunspots, shipped with statsmodels from 1700 to 2008, rises and falls with a period of about
-eleven years. From the years before 1930 a network learns to predict the next one. Fed with its own forecasts it then
-looks eleven years ahead. It is compared with persistence ("as it is now") and with a linear autoregressive model of
-order 9: one year ahead it does as well as that one, and over eleven years its error is almost a tenth smaller.
+The yearly number of sunspots, shipped with statsmodels from 1700 to 2008, rises and falls in about eleven years. From
+the years before 1930 networks learn to predict the next one; fed with their own forecasts they look eleven years ahead.
+They leave persistence ("as it is now") far behind. A linear autoregressive model of order 9 is harder to beat: from
+1930 on their error over eleven years is 8 % smaller. Put 1870 there and it is larger: 300 numbers decide little.
 """
 
 # %%

@@ -13,12 +13,12 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 PACKAGES = ["faker", "matplotlib", "music21", "num2words", "seqeval", "sklearn", "statsmodels"]
 MISSING = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
 
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"pip install '.[examples]' for {', '.join(MISSING)}")
-
 
 @pytest.fixture
 def run_example(tmp_path, monkeypatch, capsys):
     """Runs an example in an empty folder, with other values of its constants; returns its variables."""
+    if MISSING:
+        pytest.skip(f"pip install '.[examples]' for {', '.join(MISSING)}")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
 
