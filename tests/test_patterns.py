@@ -173,7 +173,8 @@ def test_loss_by_hand(case: dict[str, str], backend: str):
 def test_central_differences(case: dict[str, str], backend: str, rng: np.random.Generator):
     for options in variants(case["pattern"]):
         drops = {"dropout": 0.3, "recurrent_dropout": 0.2} if "num_layers" in options else {}
-        p = make(**case, **options, **drops, backend=backend)
+        p = make(**case, **options, **drops, learn_h_0=True, backend=backend)
+        p.model.parameters()["h_0"][:] = rng.standard_normal(p.model.parameters()["h_0"].shape)
         again = copy.deepcopy(p.model)  # to draw the same dropout in every evaluation
         _, gradients = p.model.loss_and_grads(p.x, p.y, **p.options)
         parameters = p.model.state_dict()
@@ -456,36 +457,40 @@ def test_evaluate_by_hand(case: dict[str, str], backend: str, rng: np.random.Gen
 # Truncated back-propagation
 
 
-def truncated_by_hand(model: elman.SequenceModel, x: np.ndarray, y: np.ndarray, k1: int, k2: int, lr: float) -> None:
+def truncated_by_hand(p: Problem, x: np.ndarray, y: np.ndarray, k1: int, k2: int, lr: float) -> None:
     """One sequence (T, 1): an update after every k1 steps; the states before the last k2 are constants."""
-    states = [np.zeros((model.rnn.num_layers, 1, H))]  # before each step, each by the parameters of its time
+    parameters, plain = p.model.parameters(), make("tokens", num_layers=2, backend=p.model.rnn.backend).model
+    states = [np.zeros((2, 1, H))]  # before each step, each by the parameters of its time
     for end in range(k1, len(x) + k1, k1):
         start, first = max(0, end - k2), end - k1
-        new = first if first < end else start
-        state = states[start].copy()
-        w = np.zeros(len(x[start:end]))
-        w[new - start :] = 1
-        weights = np.repeat(w[:, None], x.shape[1], axis=1)
-        _, gradients = model.loss_and_grads(x[start:end], y[start:end], state=state, weights=weights)
+        plain.load_state_dict({name: array for name, array in parameters.items() if name != "h_0"})
+        states[0] = parameters["h_0"][:, None].copy() if p.model.learn_h_0 else states[0]
+        weights = np.zeros(x[start:end].shape)
+        weights[first - start :] = 1
+        part = x[start:end], y[start:end]
+        _, gradients = plain.loss_and_grads(*part, state=states[start].copy(), weights=weights)
+        if start == 0:
+            _, gradients = p.model.loss_and_grads(*part, weights=weights)
         del states[start + 1 :]
         for t in range(start, min(end, len(x))):
             after = states[t].copy()
-            model.loss(x[t : t + 1], y[t : t + 1], state=after)
+            plain.loss(x[t : t + 1], y[t : t + 1], state=after)
             states.append(after)
-        for name, array in model.parameters().items():
-            array -= lr * gradients[name]
+        for name, gradient in gradients.items():
+            parameters[name] -= lr * gradient
 
 
 @backend_names
+@pytest.mark.parametrize("learn_h_0", [False, True])
 @pytest.mark.parametrize(("k1", "k2"), [(3, 3), (2, 5), (1, 4), (5, 6), (20, 20), (4, 100)])
-def test_truncated_back_propagation(k1: int, k2: int, backend: str, rng: np.random.Generator):
-    p = make("tokens", num_layers=2, backend=backend)
-    by_hand = copy.deepcopy(p.model)
+def test_truncated_back_propagation(k1: int, k2: int, learn_h_0: bool, backend: str, rng: np.random.Generator):
+    p = make("tokens", num_layers=2, learn_h_0=learn_h_0, backend=backend)
+    by_hand = copy.deepcopy(p)
     x, y = rng.integers(0, V, (2, 13))
     history = p.model.fit([x], [y], tbptt=(k1, k2), epochs=1, optimizer=elman.SGD(0.5), progress=False)
     truncated_by_hand(by_hand, x[:, None], y[:, None], k1, k2, lr=0.5)
     assert len(history["loss"]) == 1
-    for name, array in by_hand.parameters().items():
+    for name, array in by_hand.model.parameters().items():
         np.testing.assert_allclose(p.model.parameters()[name], array, rtol=1e-10, atol=1e-12)
 
 
@@ -520,7 +525,10 @@ def test_ragged_sequences_in_windows(backend: str, rng: np.random.Generator):
 def test_streams_are_the_whole_sequence(
     outputs: str, inputs: str, pattern: str, backend: str, dtype: str, rng: np.random.Generator
 ):
-    p = make(inputs, outputs, pattern, num_layers=2, hidden_size=33, backend=backend, dtype=dtype)
+    options = {"num_layers": 2, "hidden_size": 33, "learn_h_0": outputs == "binary", "dtype": dtype}
+    p = make(inputs, outputs, pattern, **options, backend=backend)
+    if p.model.learn_h_0:
+        p.model.parameters()["h_0"][:] = rng.standard_normal((2, 33))
     cuts = [0, 1, 2, 9, 40, 100]
     X = rng.integers(0, V, (3, 100)) if inputs == "tokens" else rng.standard_normal((3, 100, N))
     for method in ["predict"] + ["predict_proba"] * (outputs != "reals"):
@@ -540,7 +548,8 @@ def test_streams_are_the_whole_sequence(
 
 @backend_names
 def test_streams_are_reset_by_rows(backend: str, rng: np.random.Generator):
-    p = make("features", "reals", backend=backend)
+    p = make("features", "reals", learn_h_0=True, backend=backend)
+    p.model.parameters()["h_0"][:] = rng.standard_normal(H)
     x = rng.standard_normal((8, 3, N))
     fresh = p.model.stream(3).predict(x)
     for rows in (1, [1], np.array([False, True, False])):
@@ -552,6 +561,105 @@ def test_streams_are_reset_by_rows(backend: str, rng: np.random.Generator):
         assert not np.isclose(after[:, [0, 2]], fresh[:, [0, 2]], rtol=1e-4).all()
     stream.reset()
     np.testing.assert_allclose(stream.predict(x), fresh, rtol=1e-12)
+
+
+# The states before the first step
+
+
+def with_h_0(case: dict[str, str], rng: np.random.Generator, **options: Any) -> Problem:
+    p = make(**case, num_layers=2, learn_h_0=True, **options)
+    h_0 = p.model.parameters()["h_0"]
+    assert h_0.shape == (2 * (1 + p.model.rnn.bidirectional), H)
+    assert not h_0.any()
+    h_0[:] = rng.standard_normal(h_0.shape)
+    return p
+
+
+@backend_names
+@combinations
+def test_the_gradient_by_h_0_is_the_sum_over_the_rows(
+    case: dict[str, str], backend: str, dtype: str, rng: np.random.Generator
+):
+    """Row by row, in batches of one; and where h_0 is zero, it is the model that does not learn it."""
+    for options in [{}] if case["pattern"] == "one-to-many" else [{}, {"bidirectional": True}]:
+        p = with_h_0(case, rng, lengths=False, backend=backend, dtype=dtype, **options)
+        _, gradients = p.model.loss_and_grads(p.x, p.y)
+        rows, weights = [], []
+        for b in range(B):
+            part = [array[b : b + 1] if len(array) == B and array.shape[:2] != (T, B) else array[:, b : b + 1]
+                    for array in (p.x, p.y)]  # fmt: skip
+            if isinstance(p.model.outputs, elman.Categories):
+                counted = part[1][part[1] >= 0]
+                given = p.model.outputs.class_weights
+                weights.append(float(np.ones(V)[counted].sum() if given is None else given[counted].sum()))
+            else:
+                given = p.model.outputs.class_weights if isinstance(p.model.outputs, elman.Binary) else None
+                weights.append(float(part[1][..., 0].size if given is None else given[part[1].astype(int)].sum()))
+            rows.append(p.model.loss_and_grads(*part)[1]["h_0"] if weights[-1] else 0)
+        expected = sum(w * row for w, row in zip(weights, rows, strict=True)) / sum(weights)
+        rtol = 1e-4 if dtype == "float32" else 1e-11
+        np.testing.assert_allclose(gradients["h_0"], expected, rtol=rtol, atol=rtol * np.abs(expected).max())
+        p.model.parameters()["h_0"][:] = 0
+        plain = make(**case, num_layers=2, lengths=False, backend=backend, dtype=dtype, **options)
+        loss, gradients = p.model.loss_and_grads(p.x, p.y)
+        loss_of_plain, expected = plain.model.loss_and_grads(p.x, p.y)
+        assert loss == loss_of_plain
+        assert gradients.pop("h_0").any()
+        assert_same_bits(gradients, expected)
+
+
+@backend_names
+def test_h_0_is_learned_and_used_everywhere(backend: str, tmp_path: Any, threads: Any):
+    """Every sequence begins with 1 where nothing that comes in tells: without biases, only h_0 does."""
+    X, Y = np.zeros((6, 5, 1)), np.tile([[1], [0], [0], [0], [0]], (6, 1, 1))
+    results = []
+    for n_threads in (1, 2, 5):
+        threads(n_threads)
+        model = elman.SequenceModel(
+            elman.Features(1), elman.Binary(), hidden_size=H, learn_h_0=True, seed=0, backend=backend
+        )
+        model.fit(X, Y, epochs=150, optimizer=elman.Adam(0.03), progress=False)
+        results.append(model.state_dict())
+    if backend != "numpy":
+        assert_same_bits(results[1], results[0])
+        assert_same_bits(results[2], results[0])
+    assert model.evaluate(X, Y)["accuracy"] == 1
+    assert model.predict(X[:1])[0, :, 0].tolist() == [1, 0, 0, 0, 0]
+    model.save(tmp_path / "model")
+    loaded = elman.load(tmp_path / "model", backend=backend)
+    assert repr(loaded) == repr(model)
+    assert "learn_h_0=True" in repr(model)
+    for other in (loaded, copy.deepcopy(model)):
+        np.testing.assert_array_equal(other.predict_proba(X), model.predict_proba(X))
+    norms = model.gradient_norms(X.swapaxes(0, 1), Y.swapaxes(0, 1)).norms
+    model.parameters()["h_0"][:] = 0
+    assert (model.gradient_norms(X.swapaxes(0, 1), Y.swapaxes(0, 1)).norms != norms).any()
+    assert model.predict(X[:1])[0, 0] != 1
+
+
+@backend_names
+def test_generation_begins_with_h_0(backend: str, rng: np.random.Generator):
+    p = with_h_0({"inputs": "tokens", "outputs": "categories"}, rng, backend=backend)
+    firsts = []
+    for _ in range(8):
+        p.model.parameters()["h_0"][:] = 3 * rng.standard_normal((2, H))
+        (first,) = p.model.generate([2, 0], 1, temperature=0)
+        assert first == p.model.predict([[2, 0]])[0][-1]
+        firsts.append(first)
+    assert len(set(firsts)) > 1
+
+
+def test_files_without_h_0_stay_what_they_were_and_misuse_is_refused(rng: np.random.Generator):
+    assert "learn_h_0" not in make().model._config()
+    p = with_h_0({"inputs": "tokens"}, rng, lengths=False)
+    state = np.zeros((2, B, H))
+    for method in (p.model.loss, p.model.loss_and_grads):
+        with pytest.raises(ValueError, match="state must be None with learn_h_0=True"):
+            method(p.x, p.y, state=state)
+    with pytest.raises(TypeError, match="learn_h_0 must be True or False, got 1"):
+        make(learn_h_0=1)
+    with pytest.raises(ValueError, match=r"missing \['h_0'\]"):
+        p.model.load_state_dict(make(num_layers=2).model.state_dict())
 
 
 # Generation

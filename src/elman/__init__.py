@@ -12,6 +12,7 @@ from elman.config import get_num_threads, set_num_threads, show_config
 from elman.data import Features, Tokens
 from elman.files import load
 from elman.losses import Binary, Categories, Reals
+from elman.many import fit_many
 from elman.models import SequenceModel
 from elman.nonlinearities import activation
 from elman.optimizers import SGD, Adagrad, Adam, AdamW
@@ -39,6 +40,7 @@ __all__ = [
     "Tokens",
     "activation",
     "available_backends",
+    "fit_many",
     "get_num_threads",
     "load",
     "schedules",

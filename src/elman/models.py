@@ -17,7 +17,7 @@ from elman.diagnostics import GradientNorms, gradient_norms
 from elman.losses import Binary, Categories, Output, Reals, total_weight, with_class_weights
 from elman.nonlinearities import Activation
 from elman.optimizers import Adam, Optimizer
-from elman.parameters import Parameters
+from elman.parameters import Entry, Parameters
 from elman.rnn import RNN, _Tape
 from elman.streaming import Stream
 from elman.training import Callback, History, Schedule
@@ -46,6 +46,9 @@ class SequenceModel(Model):
     hidden_size, num_layers, nonlinearity, bidirectional, dropout, recurrent_dropout, initialization, spectral_radius,
     dtype, seed, backend
         Those of `RNN`.
+    learn_h_0 : bool
+        Whether the states before the first step, h_0 (L·D, H), are parameters like the others, the same for all
+        sequences and zeros at first; otherwise they stay zeros.
 
     Attributes
     ----------
@@ -95,6 +98,7 @@ class SequenceModel(Model):
         recurrent_dropout: float = 0.0,
         initialization: str = "uniform",
         spectral_radius: float | None = None,
+        learn_h_0: bool = False,
         dtype: Any = "float32",
         seed: int | np.random.Generator | None = None,
         backend: str | None = None,
@@ -123,7 +127,10 @@ class SequenceModel(Model):
         if self._feeds_back:
             self._check_feedback()
         readout = self._readout_entries(outputs.n, self.rnn._n_outputs)
-        self._parameters = Parameters([*self.rnn._entries(), *readout], self.rnn.dtype)
+        self.learn_h_0 = validation.flag(learn_h_0, "learn_h_0")
+        n_states = self.rnn.num_layers * (2 if self.rnn.bidirectional else 1)
+        first = [Entry(("h_0",), (n_states, self.rnn.hidden_size))] if self.learn_h_0 else []
+        self._parameters = Parameters([*self.rnn._entries(), *first, *readout], self.rnn.dtype)
         self.rnn._move_to(self._parameters)
         self._draw_readout(rng)
         self._shuffle_rng = np.random.default_rng(rng.integers(1 << 63))
@@ -164,7 +171,8 @@ class SequenceModel(Model):
         state : array (L·D, B, H), optional
             The states before the first step, zeros by default; updated in place to those after the last step, so that
             the next call goes on from there (truncated back-propagation). Where row b begins another sequence, set
-            ``state[:, b] = 0`` before. Needs one direction, and inputs at each step.
+            ``state[:, b] = 0`` before. Needs one direction, inputs at each step, and no `learn_h_0`, as gradients do
+            not go back to h_0 from there; `fit` with `tbptt` takes care of that.
         lengths : integers (B,), optional
             As in `RNN`: row b has so many steps. Where it has one target all the same, at least 1.
         weights : numbers (B,) or (T, B), optional
@@ -513,13 +521,14 @@ class SequenceModel(Model):
             "dropout": rnn.dropout,
             "recurrent_dropout": rnn.recurrent_dropout,
             "dtype": rnn.dtype.name,
+            **({"learn_h_0": True} if self.learn_h_0 else {}),  # files without it are as they ever were
         }
 
     def __repr__(self) -> str:
         shown = []
         for name, parameter in inspect.signature(SequenceModel).parameters.items():
             if name != "seed":
-                value = getattr(self if name in ("inputs", "outputs", "pattern") else self.rnn, name)
+                value = getattr(self if name in ("inputs", "outputs", "pattern", "learn_h_0") else self.rnn, name)
                 value = value.name if name == "dtype" else value
                 if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
                     shown.append(repr(value))
@@ -577,9 +586,15 @@ class SequenceModel(Model):
         return Batch(x, y, lengths, weights, total)
 
     def _initial_state(self, n_rows: int, state: Real | None) -> Real:
+        """The states (L·D, B, H) before the first step."""
         shape = (self.rnn.num_layers * (2 if self.rnn.bidirectional else 1), n_rows, self.rnn.hidden_size)
         if state is None:
-            return np.zeros(shape, self.rnn.dtype)
+            first = np.zeros(shape, self.rnn.dtype)
+            if self.learn_h_0:
+                first += self.parameters()["h_0"][:, None]
+            return first
+        if self.learn_h_0:
+            validation.refuse("state must be None with learn_h_0=True, which is about the states that all begin with")
         if self.rnn.bidirectional:
             validation.refuse(f"state must be None with bidirectional=True: {_NO_STATE}")
         if self._traits.one_input:
@@ -616,7 +631,8 @@ class SequenceModel(Model):
         inputs, outputs = kind_in_file(config, "inputs", INPUTS), kind_in_file(config, "outputs", OUTPUTS)
         validation.choice(config["pattern"], "pattern", PATTERNS)
         layers, width = io.stack_size(input_size(inputs, outputs, config["pattern"]), **config)
-        io.check_size(state, layers + outputs.n * (width + 1))
+        is_learned = validation.flag(config.get("learn_h_0", False), "learn_h_0")
+        io.check_size(state, layers + outputs.n * (width + 1) + is_learned * config["num_layers"] * width)
         model = cls(inputs, outputs, backend=backend, seed=0, **config)
         model.load_state_dict(state)
         return model
@@ -690,11 +706,12 @@ class SequenceModel(Model):
         return self._last(h_n) if self._traits.one_output else tape.outputs[-1], h_n, tape
 
     def _differentiate(
-        self, backend: ModuleType, batch: Batch, h_0: Real, gradients: Parameters
+        self, backend: ModuleType, batch: Batch, h_0: Real, gradients: Parameters, *, is_first: bool = True
     ) -> tuple[float, Real, _Tape]:
         """The mean loss and the states after the last step; the loss's gradients are added to `gradients`.
 
-        Where there are fewer targets than inputs, they are those of the last steps.
+        Where there are fewer targets than inputs, they are those of the last steps. Where sequences do not begin here,
+        `h_0` is no parameter.
         """
         rnn, d_y, d_h_n = self.rnn, None, None
         h_n, d_h_0 = np.empty_like(h_0), np.empty_like(h_0)
@@ -711,7 +728,14 @@ class SequenceModel(Model):
             lengths = self._target_lengths(batch)
             loss = self._readout_loss(backend, h, batch.y, batch.total, lengths, batch.weights, d_h, gradients)
         rnn._backward(tape, d_y, d_h_n, d_h_0, None, gradients)
+        if is_first:
+            self._learn_h_0(d_h_0, gradients)
         return loss, h_n, tape
+
+    def _learn_h_0(self, d_h_0: Real, gradients: Parameters) -> None:
+        """The gradient by h_0 (L·D, H), with which all rows begin: the sum of theirs, (L·D, B, H)."""
+        if self.learn_h_0:
+            gradients.named()["h_0"] += d_h_0.sum(axis=1, dtype=np.float64)
 
     def _loss_of_last(self, backend: ModuleType, batch: Batch, h_n: Real, gradients: Parameters) -> tuple[float, Real]:
         """The mean loss of the last states (L·D, B, H), and its gradient by them; the readout's is added."""
@@ -740,16 +764,17 @@ class SequenceModel(Model):
         """One update: the mean loss, the weight of its targets, and the state that the next window begins with."""
         gradients, backend = self._gradient_buffer, self.rnn._resolve()
         gradients.flat.fill(0)
-        h_0 = self._initial_state(batch.x.shape[1], None) if state is None else state
         if update.tbptt is None:
+            h_0 = self._initial_state(batch.x.shape[1], None)
             loss, _ = self._gradients(backend, batch, h_0, gradients, update.memory)
             self._update(backend, loss, gradients, update)
             return loss, batch.total, None
         k1, k2 = update.tbptt
         start, next_start = (max(0, (i + 1) * k1 - k2) for i in (window, window + 1))
         batch = self._window(batch, start, window * k1, (window + 1) * k1)
+        h_0 = self._initial_state(batch.x.shape[1], None) if state is None or start == 0 else state
         if batch.total > 0:
-            loss, h_n, tape = self._differentiate(backend, batch, h_0, gradients)
+            loss, h_n, tape = self._differentiate(backend, batch, h_0, gradients, is_first=start == 0)
             self._update(backend, loss, gradients, update)
         else:
             loss, h_n = 0.0, np.empty_like(h_0)
@@ -806,7 +831,7 @@ class SequenceModel(Model):
     def _outputs_one_by_one(self, first: Real | Int, length: int, drawn: list[Any]) -> Iterator[Real]:
         """Outputs (n,) after `first` (T, 1, ·), and then after each of what the caller has added to `drawn`."""
         backend, rnn = self.rnn._resolve(), self.rnn
-        h = np.zeros((rnn.num_layers, 1, rnn.hidden_size), rnn.dtype)
+        h = self._initial_state(1, None)
         h_next, o = np.empty_like(h), np.empty((1, 1, self.outputs.n), rnn.dtype)
         rnn._forward(backend, first, h, h_next, training=False)
         x_t = np.zeros_like(first[0])

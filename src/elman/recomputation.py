@@ -89,6 +89,8 @@ def differentiate(
         del tape, d_y  # before the next segment needs as much
         lease = None
     rng.bit_generator.state = end_of_draws
+    assert d_after is not None
+    model._learn_h_0(d_after, gradients)
     return loss, last
 
 

@@ -17,7 +17,7 @@ class Stream:
     Attributes
     ----------
     state : array (L, B, H)
-        The states after all that has come in: live, and zeros at first.
+        The states after all that has come in: live, and zeros at first, or the model's h_0.
 
     Examples
     --------
@@ -61,10 +61,9 @@ class Stream:
 
     def reset(self, rows: Any = None) -> None:
         """Let new sequences begin: in all rows, or in those of an array of indices or of bool (B,)."""
-        if rows is None:
-            self.state[...] = 0
-        else:
-            self.state[:, validation.row_indices(rows, "rows", self.state.shape[1])] = 0
+        n_rows = self.state.shape[1]
+        own = slice(None) if rows is None else validation.row_indices(rows, "rows", n_rows)
+        self.state[:, own] = self._model._initial_state(n_rows, None)[:, own]
 
     def _run(self, x: Any, function: Any) -> Any:
         model = self._model

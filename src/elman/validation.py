@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import pickle
 import re
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -112,6 +113,40 @@ def functions(value: Any, name: str, kind: type[Any]) -> list[Any]:
         if not isinstance(item, kind) and (isinstance(item, type) or not callable(item)):
             raise TypeError(f"{name}[{i}] must be an elman.Callback or a function, got {_shown(item)}")
     return items
+
+
+def distinct(value: Any, name: str, kinds: tuple[type[Any], ...], n: int | None = None) -> list[Any]:
+    """A list of instances, none of them twice: n of them, or at least one."""
+    if not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be a list, got {_shown(value)}")
+    items = list(value)
+    if not items if n is None else len(items) != n:
+        raise ValueError(
+            f"{name} must hold {'at least one' if n is None else f'one for each of the {n} models'}, got {len(items)}"
+        )
+    for i, item in enumerate(items):
+        kind(item, f"{name}[{i}]", kinds)
+        if any(item is other for other in items[:i]):
+            raise ValueError(f"{name} must be distinct, got the same object at [{i}] as before")
+    return items
+
+
+def options(given: Iterable[str], names: Iterable[str], function: str) -> None:
+    """Keyword arguments that are handed on."""
+    names = set(names)
+    for name in given:
+        if name not in names:
+            raise TypeError(f"{function} got an unexpected argument {name!r}; it takes {_listed(sorted(names))}")
+
+
+def pickled(value: Any, name: str) -> bytes:
+    """What goes to another process."""
+    try:
+        return pickle.dumps(value)
+    except Exception as error:  # PicklingError, AttributeError, TypeError, or whatever a stranger's class raises
+        raise TypeError(
+            f"{name} must be picklable, as it goes to other processes (with workers=1 it need not be): {error}"
+        ) from error
 
 
 def same_settings(found: Mapping[str, Any], expected: Mapping[str, Any], path: str) -> None:
