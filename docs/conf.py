@@ -1,0 +1,77 @@
+"""How the documentation is built: `sphinx-build -W -n docs docs/_build/html`, without a network.
+
+Examples are shown but not run; `-D plot_gallery=1` runs them, which takes some minutes, and shows their plots.
+"""
+
+import sys
+from pathlib import Path
+
+import elman
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+project = "elman"
+author = "The elman developers"
+copyright = "The elman developers"
+version = release = elman.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
+    "matplotlib.sphinxext.plot_directive",
+    "mathml",
+    "unrolled",
+]
+exclude_patterns = ["_build", "examples/*.ipynb", "examples/*.py.md5"]
+nitpicky = True
+default_role = "py:obj"
+nitpick_ignore_regex = [
+    ("py:obj", ".*"),  # `single backticks` in docstrings are links where there is something, and code otherwise
+    ("py:class", ".*"),  # types are in words: "integers (T, B)"
+]
+
+# Pages
+myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+html_math_renderer = "mathml"
+copybutton_exclude = ".linenos, .gp, .go"  # prompts and outputs
+plot_formats = ["svg"]
+plot_html_show_formats = False
+plot_html_show_source_link = False
+plot_rcparams = {"svg.fonttype": "path", "figure.constrained_layout.use": True, "figure.figsize": (7, 3.5)}
+plot_apply_rcparams = True
+
+# The reference
+autodoc_typehints = "none"  # docstrings say more: shapes
+autodoc_member_order = "bysource"
+napoleon_google_docstring = False
+napoleon_use_param = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True
+
+# Examples
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "examples",
+    "filename_pattern": r"\.py$",
+    "plot_gallery": False,
+    "download_all_examples": False,
+    "show_signature": False,
+    "min_reported_time": 10_000,
+    "show_memory": False,
+    "abort_on_example_error": True,
+    "remove_config_comments": True,
+    "write_computation_times": False,
+    "within_subsection_order": "FileNameSortKey",
+}
+
+html_theme = "furo"
+html_title = "elman"
+html_static_path = ["_static"]
+html_css_files = ["elman.css"]
+html_copy_source = False

@@ -1,0 +1,71 @@
+"""The documentation's programs run and print what it says they print; its reference has every public name."""
+
+import doctest
+import re
+import types
+from pathlib import Path
+
+import pytest
+
+import elman
+
+DOCS = Path(__file__).parent.parent / "docs"
+OWN = {"_build", "_ext", "_static", "examples"}  # the rest is written by people
+PAGES = [path for path in sorted(DOCS.rglob("*.md")) if path.relative_to(DOCS).parts[0] not in OWN]
+PEERS = {"keras", "torch"}  # programs to migrate from are run where these are installed
+FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+
+
+def programs(page: Path) -> list[tuple[int, str]]:
+    """The Python in a page, with the numbers of its lines."""
+    text = page.read_text(encoding="utf-8")
+    found = re.finditer(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    return [(text.count("\n", 0, match.start(1)), match[1]) for match in found]
+
+
+@pytest.mark.parametrize("page", [path for path in PAGES if programs(path)], ids=lambda path: path.stem)
+def test_the_programs_of_a_page_run(page, tmp_path, monkeypatch):
+    """One after another, with the same variables."""
+    monkeypatch.chdir(tmp_path)
+    missing = {name for name in PEERS if not _is_installed(name)}
+    names: dict = {"__name__": "__main__"}
+    runner = doctest.DocTestRunner(optionflags=FLAGS)
+    for line, program in programs(page):
+        if any(re.search(rf"\b(import|from) {name}\b", program) for name in missing):
+            continue
+        if ">>>" in program:
+            test = doctest.DocTestParser().get_doctest(program, names, page.name, str(page), line)
+            runner.run(test, clear_globs=False)
+            names = test.globs
+        else:
+            exec(compile("\n" * line + program, page, "exec"), names)
+    assert runner.summarize().failed == 0
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        __import__(name)
+    except ImportError:
+        return False
+    return True
+
+
+def test_every_public_name_is_in_the_reference():
+    reference = "\n".join(path.read_text(encoding="utf-8") for path in (DOCS / "reference").glob("*.rst"))
+    documented = set(re.findall(r":: elman\.(\w+)\s", reference))
+    assert set(elman.__all__) <= documented
+    # Of a module, all that has a docstring is shown
+    assert all(isinstance(getattr(elman, name), types.ModuleType) or name in documented for name in elman.__all__)
+
+
+def test_every_page_can_be_reached():
+    """Sphinx warns about that, too; this test needs no Sphinx."""
+    linked = set()
+    for path in [*PAGES, *(DOCS / "reference").glob("*.rst")]:
+        text = path.read_text(encoding="utf-8")
+        for block in re.findall(
+            r"^(?:```\{toctree\}|\.\. toctree::)\n(.*?)(?:^```|\Z)", text, re.DOTALL | re.MULTILINE
+        ):
+            entries = (line.strip() for line in block.splitlines())
+            linked |= {(path.parent / entry).resolve() for entry in entries if entry and not entry.startswith(":")}
+    assert {path.with_suffix("").resolve() for path in PAGES} - linked == {(DOCS / "index").resolve()}
