@@ -29,6 +29,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "examples/*.ipynb", "examples/*.py.md5"]
 nitpicky = True
+smartquotes = False  # quotes in code stay what they are
 default_role = "py:obj"
 nitpick_ignore_regex = [
     ("py:obj", ".*"),  # `single backticks` in docstrings are links where there is something, and code otherwise

@@ -107,7 +107,7 @@ class RNN:
     num_layers : int
         L; each layer's outputs are the next one's inputs.
     nonlinearity : {"tanh", "relu", "sigmoid", "identity"} or Activation
-        f. One of your own, from `elman.activation`, needs the backend "numba" or "numpy".
+        The function f. One of your own, from `elman.activation`, needs the backend "numba" or "numpy".
     bias : bool
         Whether there is a bias.
     batch_first : bool
