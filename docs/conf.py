@@ -8,7 +8,10 @@ from pathlib import Path
 
 import elman
 
-sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE / "_ext"))
+
+import unrolled  # noqa: E402  (ours)
 
 project = "elman"
 author = "The elman developers"
@@ -56,6 +59,8 @@ napoleon_use_rtype = False
 napoleon_use_ivar = True
 
 # Examples
+thumbnail = HERE / "_build" / "thumbnail.svg"  # where an example has not been run
+unrolled.write(thumbnail, "many-to-many")
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "examples",
@@ -68,6 +73,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "remove_config_comments": True,
     "write_computation_times": False,
+    "default_thumb_file": str(thumbnail),
     "within_subsection_order": "FileNameSortKey",
 }
 
