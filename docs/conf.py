@@ -1,6 +1,7 @@
-"""How the documentation is built: `sphinx-build -W -n docs docs/_build/html`, without a network.
+"""Builds the documentation: `sphinx-build -W -n docs docs/_build/html`, offline.
 
-Examples are shown but not run; `-D plot_gallery=1` runs them, which takes some minutes, and shows their plots.
+Examples are shown but not run; `-D plot_gallery=1` runs them, which takes some minutes,
+and shows their plots.
 """
 
 import sys
@@ -35,19 +36,30 @@ nitpicky = True
 smartquotes = False  # quotes in code stay what they are
 default_role = "py:obj"
 nitpick_ignore_regex = [
-    ("py:obj", ".*"),  # `single backticks` in docstrings are links where there is something, and code otherwise
+    # `single backticks` in docstrings are links if there is something, code otherwise
+    ("py:obj", ".*"),
     ("py:class", ".*"),  # types are in words: "integers (T, B)"
 ]
 
 # Pages
-myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = [
+    "amsmath",
+    "attrs_inline",
+    "colon_fence",
+    "deflist",
+    "dollarmath",
+]
 myst_heading_anchors = 3
 html_math_renderer = "mathml"
 copybutton_exclude = ".linenos, .gp, .go"  # prompts and outputs
 plot_formats = ["svg"]
 plot_html_show_formats = False
 plot_html_show_source_link = False
-plot_rcparams = {"svg.fonttype": "path", "figure.constrained_layout.use": True, "figure.figsize": (7, 3.5)}
+plot_rcparams = {
+    "svg.fonttype": "path",
+    "figure.constrained_layout.use": True,
+    "figure.figsize": (7, 3.5),
+}
 plot_apply_rcparams = True
 
 # The reference

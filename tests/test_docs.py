@@ -1,7 +1,10 @@
 """The documentation's programs run and print what it says they print; its reference has every public name."""
 
 import doctest
+import importlib.util
+import os
 import re
+import shutil
 import types
 import warnings
 from pathlib import Path
@@ -76,3 +79,17 @@ def test_every_page_can_be_reached():
             entries = (line.strip() for line in block.splitlines())
             linked |= {(path.parent / entry).resolve() for entry in entries if entry and not entry.startswith(":")}
     assert {path.with_suffix("").resolve() for path in PAGES} - linked == {(DOCS / "index").resolve()}
+
+
+def test_the_stages_of_a_fast_kernel_agree(tmp_path):
+    """docs/understand/kernels.md, on a shape that takes no time."""
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        pytest.skip("no C compiler")
+    spec = importlib.util.spec_from_file_location("measure", DOCS / "understand" / "ladder" / "measure.py")
+    assert spec is not None
+    assert spec.loader is not None
+    measure = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(measure)
+    measure.ROUNDS = 1
+    assert set(measure.measure(measure.compiled(str(tmp_path)), 3, 4, 64)) == {*measure.STAGES, "elman"}

@@ -1,4 +1,4 @@
-"""Formulas as MathML, which browsers render by themselves: no scripts, no fonts, no network."""
+"""Formulas as MathML, which browsers render without scripts, fonts or a network."""
 
 from typing import Any
 
@@ -15,7 +15,9 @@ def block(writer: Any, node: nodes.math_block) -> None:
     text = node.astext()
     if r"\\" in text and r"\begin" not in text:
         text = rf"\begin{{aligned}}{text}\end{{aligned}}"
-    writer.body.append(f'<div class="formula">{tex2mathml(text, as_block=True)}</div>\n')
+    writer.body.append(
+        f'<div class="formula">{tex2mathml(text, as_block=True)}</div>\n'
+    )
     raise nodes.SkipNode
 
 

@@ -1,4 +1,6 @@
-"""The directive `unrolled`: the graph of a pattern, one column for each time step, as SVG in the colours of the theme.
+"""The directive `unrolled`: the graph of a pattern, a column for each time step, as SVG.
+
+Its colours are those of the theme.
 
 ```{unrolled} many-to-one
 ```
@@ -34,25 +36,36 @@ def _steps(letter: str, columns: range, first: int = 1) -> dict[int, str]:
 
 GRAPHS = {
     "many-to-many": Graph(4, _steps("x", range(4)), _steps("o", range(4))),
-    "many-to-many-bidirectional": Graph(4, _steps("x", range(4)), _steps("o", range(4)), directions=2),
+    "many-to-many-bidirectional": Graph(
+        4, _steps("x", range(4)), _steps("o", range(4)), directions=2
+    ),
     "many-to-one": Graph(4, _steps("x", range(4)), {3: "o"}),
     "one-to-one": Graph(1, {0: "x"}, {0: "o"}),
     "one-to-many": Graph(4, {0: "x"}, _steps("o", range(4)), feedback=True),
     "sequence-to-sequence": Graph(
-        5, {**_steps("x", range(3)), 3: "start"}, {3: "y[1]", 4: "end"}, feedback=True, decoder=3
+        5,
+        {**_steps("x", range(3)), 3: "start"},
+        {3: "y[1]", 4: "end"},
+        feedback=True,
+        decoder=3,
     ),
 }
 
 
 def svg(name: str) -> str:
-    """The drawing as text. Rows from above: outputs, states (twice for two directions), inputs."""
+    """The drawing as text. Rows: outputs, states (two for two directions), inputs."""
     graph = GRAPHS[name]
     left = MARGIN + (COLUMN if graph.start else 0)
     x_of = [left + t * COLUMN for t in range(graph.n)]
     y_out, y_first = MARGIN, MARGIN + ROW
-    states = [y_first + d * ROW for d in range(graph.directions)][::-1]  # forwards is the lower one
+    states = [y_first + d * ROW for d in range(graph.directions)][
+        ::-1
+    ]  # forwards is the lower one
     y_in = states[0] + ROW
-    width, height = x_of[-1] + MARGIN + (COLUMN if graph.directions == 2 else 0), y_in + MARGIN
+    width, height = (
+        x_of[-1] + MARGIN + (COLUMN if graph.directions == 2 else 0),
+        y_in + MARGIN,
+    )
     parts: list[str] = []
 
     def node(x: float, y: float, text: str, kind: str) -> None:
@@ -63,8 +76,9 @@ def svg(name: str) -> str:
         length = ((x2 - x1) ** 2 + (y2 - y1) ** 2) ** 0.5
         dx, dy = (x2 - x1) / length * RADIUS, (y2 - y1) / length * RADIUS
         parts.append(
-            f'<line class="{kind}" x1="{x1 + dx:.1f}" y1="{y1 + dy:.1f}" x2="{x2 - 1.3 * dx:.1f}" '
-            f'y2="{y2 - 1.3 * dy:.1f}" marker-end="url(#tip-{name})"/>'
+            f'<line class="{kind}" x1="{x1 + dx:.1f}" y1="{y1 + dy:.1f}" '
+            f'x2="{x2 - 1.3 * dx:.1f}" y2="{y2 - 1.3 * dy:.1f}" '
+            f'marker-end="url(#tip-{name})"/>'
         )
 
     def curve(path: str, kind: str = "edge") -> None:
@@ -73,7 +87,12 @@ def svg(name: str) -> str:
     for d, y in enumerate(states):
         letter = "h" if graph.directions == 1 else "hg"[d]
         first = left - COLUMN if d == 0 else x_of[-1] + COLUMN
-        node(first, y, f"{letter}[0]" if d == 0 else f"{letter}[{graph.n + 1}]", "state start")
+        node(
+            first,
+            y,
+            f"{letter}[0]" if d == 0 else f"{letter}[{graph.n + 1}]",
+            "state start",
+        )
         columns = x_of if d == 0 else x_of[::-1]
         for before, after in zip([first, *columns], columns, strict=False):
             arrow(before, y, after, y)
@@ -87,13 +106,19 @@ def svg(name: str) -> str:
         arrow(x_of[t], y_in, x_of[t], states[0])
         if graph.directions == 2:
             x, bow = x_of[t] - 15, x_of[t] - RADIUS - 12  # around the lower state
-            curve(f"M {x} {y_in - 15} C {bow} {states[0] + 30}, {bow} {states[0] - 30}, {x - 3} {states[1] + 20}")
+            curve(
+                f"M {x} {y_in - 15} C {bow} {states[0] + 30}, "
+                f"{bow} {states[0] - 30}, {x - 3} {states[1] + 20}"
+            )
     for t, text in graph.outputs.items():
         node(x_of[t], y_out, text, "output")
         arrow(x_of[t], states[-1], x_of[t], y_out)
         if graph.directions == 2:
             x, bow = x_of[t] + 15, x_of[t] + RADIUS + 12  # around the upper one
-            curve(f"M {x} {states[0] - 15} C {bow} {states[1] + 30}, {bow} {states[1] - 30}, {x + 3} {y_out + 20}")
+            curve(
+                f"M {x} {states[0] - 15} C {bow} {states[1] + 30}, "
+                f"{bow} {states[1] - 30}, {x + 3} {y_out + 20}"
+            )
     if graph.feedback:
         ts = sorted(graph.outputs)
         for t in ts[:-1]:
@@ -102,29 +127,35 @@ def svg(name: str) -> str:
             x1, x2 = x_of[t] + RADIUS, x_of[t + 1] - 1.3 * RADIUS
             middle = (x_of[t] + x_of[t + 1]) / 2
             curve(
-                f"M {x1} {y_out + 3} C {middle + 6} {y_out + 10}, {middle} {y_out + 30}, {middle} {states[0]} "
+                f"M {x1} {y_out + 3} C {middle + 6} {y_out + 10}, "
+                f"{middle} {y_out + 30}, {middle} {states[0]} "
                 f"S {middle - 4} {y_in - 8}, {x2:.1f} {y_in - 3}",
                 "back",
             )
     marker = (
-        f'<defs><marker id="tip-{name}" viewBox="0 0 8 8" refX="4" refY="4" markerWidth="7" markerHeight="7" '
-        'orient="auto-start-reverse"><path d="M 0 0 L 8 4 L 0 8 z" class="tip"/></marker></defs>'
+        f'<defs><marker id="tip-{name}" viewBox="0 0 8 8" refX="4" refY="4" '
+        'markerWidth="7" markerHeight="7" orient="auto-start-reverse">'
+        '<path d="M 0 0 L 8 4 L 0 8 z" class="tip"/></marker></defs>'
     )
     return (
-        f'<svg class="unrolled" role="img" aria-label="Unrolled graph: {name}" viewBox="0 0 {width} {height}" '
-        f'style="max-width: {width}px" xmlns="http://www.w3.org/2000/svg">{marker}{"".join(parts)}</svg>\n'
+        f'<svg class="unrolled" role="img" aria-label="Unrolled graph: {name}" '
+        f'viewBox="0 0 {width} {height}" style="max-width: {width}px" '
+        f'xmlns="http://www.w3.org/2000/svg">{marker}{"".join(parts)}</svg>\n'
     )
 
 
 def write(path: Path, name: str) -> None:
     """The drawing as a file, which no theme gives its colours."""
     style = (
-        "circle { fill: #f8f9fb; stroke: #5a5c63; stroke-width: 1.6 } circle.state { stroke: #0a4bff } "
-        "circle.output { stroke: #d9822b } .edge, .back { stroke: #5a5c63; stroke-width: 1.4; fill: none } "
+        "circle { fill: #f8f9fb; stroke: #5a5c63; stroke-width: 1.6 } "
+        "circle.state { stroke: #0a4bff } circle.output { stroke: #d9822b } "
+        ".edge, .back { stroke: #5a5c63; stroke-width: 1.4; fill: none } "
         ".tip { fill: #5a5c63 } text { font: 13px sans-serif; text-anchor: middle }"
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(svg(name).replace("<defs>", f"<style>{style}</style><defs>"), encoding="utf-8")
+    path.write_text(
+        svg(name).replace("<defs>", f"<style>{style}</style><defs>"), encoding="utf-8"
+    )
 
 
 class Unrolled(SphinxDirective):
