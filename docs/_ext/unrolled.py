@@ -1,4 +1,4 @@
-"""The directive `unrolled`: the graph of a pattern, a column for each time step, as SVG.
+"""The directive `unrolled`: the graph of a pattern as SVG, a column for each step.
 
 Its colours are those of the theme.
 

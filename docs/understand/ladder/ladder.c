@@ -1,4 +1,4 @@
-/* The recurrence h[t] = tanh(x[t] + h[t-1] W), six times, each time faster than before: docs/understand/kernels.md tells
+/* The recurrence h[t] = tanh(x[t] + h[t-1] W), in six ways: docs/understand/kernels.md tells
  * why, and `python docs/understand/ladder/measure.py` by how much. H is a multiple of 64, B of 4. Not a part of elman:
  * csrc/ is the sixth for all sizes, with all that a layer needs.
  *
@@ -26,7 +26,8 @@ void naive(const layer *l) {
         for (size_t b = 0; b < l->B; b++)
             for (size_t j = 0; j < l->H; j++) {
                 float a = X(t, b)[j];
-                for (size_t k = 0; k < l->H; k++) a += l->w[j * l->H + k] * BEFORE(t, b)[k];
+                for (size_t k = 0; k < l->H; k++)
+                    a += l->w[j * l->H + k] * BEFORE(t, b)[k];
                 AFTER(t, b)[j] = tanhf(a);
             }
 }
@@ -47,6 +48,7 @@ static void add_up(const layer *l, const float *restrict w, size_t t, size_t b) 
     for (size_t k = 0; k < l->H; k++)
         for (size_t j = 0; j < l->H; j++) a[j] += w[k * l->H + j] * h[k];
 }
+/* end add_up */
 
 void k_major(const layer *l) {
     float *w = transposed(l); /* w[k][j] */
@@ -80,13 +82,15 @@ void registers(const layer *l) {
     for (size_t t = 0; t < l->T; t++)
         for (size_t b = 0; b < l->B; b++)
             for (size_t j = 0; j < l->H; j += WIDTH * VL) {
-                const float *h = BEFORE(t, b);
+                const float *h = BEFORE(t, b), *w_j = w + j;
                 vec acc[WIDTH];
-                for (size_t v = 0; v < WIDTH; v++) acc[v] = load(X(t, b) + j + v * VL);
+                for (size_t v = 0; v < WIDTH; v++)
+                    acc[v] = load(X(t, b) + j + v * VL);
                 for (size_t k = 0; k < l->H; k++)
                     for (size_t v = 0; v < WIDTH; v++)
-                        acc[v] = fma_(set1(h[k]), load(w + k * l->H + j + v * VL), acc[v]);
-                for (size_t v = 0; v < WIDTH; v++) store(AFTER(t, b) + j + v * VL, tanh_(acc[v]));
+                        acc[v] = fma_(set1(h[k]), load(w_j + k * l->H + v * VL), acc[v]);
+                for (size_t v = 0; v < WIDTH; v++)
+                    store(AFTER(t, b) + j + v * VL, tanh_(acc[v]));
             }
     free(w);
 }
@@ -95,10 +99,12 @@ void registers(const layer *l) {
 /* start tile */
 #define HEIGHT 4 /* rows */
 
-INLINE void tile(const layer *l, size_t t, size_t b, size_t j, const float *w, size_t stride) {
+INLINE void tile(const layer *l, size_t t, size_t b, size_t j, /* step, row, column */
+                 const float *w, size_t stride) {
     vec acc[HEIGHT][WIDTH];
     for (size_t r = 0; r < HEIGHT; r++)
-        for (size_t v = 0; v < WIDTH; v++) acc[r][v] = load(X(t, b + r) + j + v * VL);
+        for (size_t v = 0; v < WIDTH; v++)
+            acc[r][v] = load(X(t, b + r) + j + v * VL);
     for (size_t k = 0; k < l->H; k++) {
         vec w_k[WIDTH]; /* read once, used by every row */
         for (size_t v = 0; v < WIDTH; v++) w_k[v] = load(w + k * stride + v * VL);
@@ -110,6 +116,7 @@ INLINE void tile(const layer *l, size_t t, size_t b, size_t j, const float *w, s
         for (size_t v = 0; v < WIDTH; v++)
             store(AFTER(t, b + r) + j + v * VL, tanh_(acc[r][v]));
 }
+/* end tile */
 
 void tiles(const layer *l) {
     float *w = transposed(l);
@@ -118,17 +125,18 @@ void tiles(const layer *l) {
             for (size_t b = 0; b < l->B; b += HEIGHT) tile(l, t, b, j, w + j, l->H);
     free(w);
 }
-/* end tile */
 
 /* start panels */
 void panels(const layer *l) {
     float *w = aligned_alloc(64, l->H * l->H * sizeof *w), *to = w;
-    for (size_t j = 0; j < l->H; j += WIDTH * VL) /* a panel: all k of WIDTH * VL columns */
+    /* A panel: all k of WIDTH * VL columns */
+    for (size_t j = 0; j < l->H; j += WIDTH * VL)
         for (size_t k = 0; k < l->H; k++)
             for (size_t i = j; i < j + WIDTH * VL; i++) *to++ = l->w[i * l->H + k];
     for (size_t t = 0; t < l->T; t++)
         for (size_t j = 0; j < l->H; j += WIDTH * VL)
-            for (size_t b = 0; b < l->B; b += HEIGHT) tile(l, t, b, j, w + j * l->H, WIDTH * VL);
+            for (size_t b = 0; b < l->B; b += HEIGHT)
+                tile(l, t, b, j, w + j * l->H, WIDTH * VL);
     free(w);
 }
 /* end panels */

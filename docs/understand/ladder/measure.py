@@ -114,7 +114,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         library = compiled(folder)
         results = [measure(library, *shape) for shape in SHAPES]
-    print("| stage |", *(f"GFLOP/s at H = {shape[2]} | gain |" for shape in SHAPES))
+    print("| stage |", *(f"GFLOP/s, H = {shape[2]} | gain |" for shape in SHAPES))
     print("|---|" + "---:|---:|" * len(SHAPES))
     names = {**STAGES, "elman": "elman, on one thread"}
     before = ""
