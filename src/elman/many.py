@@ -100,11 +100,11 @@ def fit_many(
     RuntimeError
         If a worker ends too early, for lack of memory, say.
 
+    Notes
+    -----
     Any other error of a model is raised as it is, with the model's number. In all cases, Ctrl-C among them, workers are
     ended, models that were done are trained, and the others are as they were.
 
-    Notes
-    -----
     A worker is a new Python, which imports the main script first (as `multiprocessing` has it with "spawn"). So in a
     script, what starts the training belongs under ``if __name__ == "__main__":``, and functions that are passed on, at
     the top level. Each call takes some tenths of a second to start them.
