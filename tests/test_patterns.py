@@ -563,6 +563,85 @@ def test_streams_are_reset_by_rows(backend: str, rng: np.random.Generator):
     np.testing.assert_allclose(stream.predict(x), fresh, rtol=1e-12)
 
 
+# The penalty on large states
+
+
+def mean_square(p: Problem) -> float:
+    """Of the last layer's states within the lengths, one row after the other."""
+    parameters = p.model.parameters()
+    rnn = elman.RNN(N, H, 2, bidirectional=p.model.rnn.bidirectional, dtype="float64", backend="numpy")
+    rnn.load_state_dict({name: parameters[name] for name in rnn.parameters()})
+    n = [len(p.x)] * B if p.lengths is None else p.lengths
+    states = [rnn(p.x[: n[b], b])[0] for b in range(B)]
+    return float(np.mean(np.concatenate(states) ** 2))
+
+
+@backend_names
+@pytest.mark.parametrize("pattern", ["many-to-many", "many-to-one"])
+@pytest.mark.parametrize("options", [{"lengths": False}, {"weights": "rows"}, {"bidirectional": True}], ids=str)
+def test_activation_l2_by_hand(options: dict[str, Any], pattern: str, backend: str):
+    """Whatever weights the steps have, and whether or not they have a target."""
+    p = make("features", "categories", pattern, num_layers=2, backend=backend, **options)
+    expected = p.model.loss(p.x, p.y, **p.options) + 3.5 * mean_square(p)
+    assert p.model.loss_and_grads(p.x, p.y, **p.options, activation_l2=3.5)[0] == pytest.approx(expected, rel=1e-12)
+    options = {**p.options, "optimizer": elman.SGD(0.01), "activation_l2": 3.5}
+    assert p.model.train_step(p.x, p.y, **options) == pytest.approx(expected, rel=1e-12)
+    assert p.model.train_step(p.x, p.y, **options) < expected
+    if "bidirectional" not in options and pattern == "many-to-many" and p.lengths is None:
+        x, y = p.x.swapaxes(0, 1), p.y.swapaxes(0, 1)
+        expected = p.model.loss(p.x, p.y) + 3.5 * mean_square(p)
+        fit = {"epochs": 1, "optimizer": elman.SGD(0), "activation_l2": 3.5, "progress": False}
+        history = p.model.fit(x, y, **fit, validation_data=(x, y))
+        assert history["loss"] == [pytest.approx(expected, rel=1e-12)]
+        assert history["val_loss"] == [pytest.approx(p.model.loss(p.x, p.y), rel=1e-12)]
+
+
+@backend_names
+@combinations
+def test_central_differences_with_activation_l2(case: dict[str, str], backend: str, rng: np.random.Generator):
+    for options in variants(case["pattern"]):
+        p = make(**case, **options, backend=backend)
+        given = {**p.options, "activation_l2": 3.0}
+        _, gradients = p.model.loss_and_grads(p.x, p.y, **given)
+        before = p.model.state_dict()
+        for _ in range(2):
+            along = {name: rng.standard_normal(array.shape) for name, array in before.items()}
+            values = []
+            for e in (1e-6, -1e-6):
+                p.model.load_state_dict({name: before[name] + e * along[name] for name in before})
+                values.append(p.model.loss_and_grads(p.x, p.y, **given)[0])
+            slope = sum((gradients[name] * along[name]).sum() for name in before)
+            assert (values[0] - values[1]) / 2e-6 == pytest.approx(slope, rel=1e-6, abs=1e-7)
+        p.model.load_state_dict(before)
+
+
+@backend_names
+def test_activation_l2_in_windows_counts_each_state_once(backend: str, rng: np.random.Generator):
+    """With a learning rate of 0, windows add up to the whole, however far back gradients go."""
+    p = make("features", "reals", num_layers=2, lengths=False, backend=backend)
+    x, y = p.x.swapaxes(0, 1), p.y.swapaxes(0, 1)
+    options = {"epochs": 1, "optimizer": elman.SGD(0), "activation_l2": 2.0, "progress": False}
+    expected = p.model.loss(p.x, p.y) + 2.0 * mean_square(p)
+    for tbptt in (None, (2, 2), (2, 5), (3, 6), (6, 6)):
+        assert p.model.fit(x, y, tbptt=tbptt, **options)["loss"] == [pytest.approx(expected, rel=1e-12)]
+    data, twin = data_set(p, rng), copy.deepcopy(p.model)
+    options = {"epochs": 2, "activation_l2": 2.0, "progress": False}
+    assert p.model.fit(data.X, data.Y, **options) == twin.fit(data.X, data.Y, tbptt=(11, 11), **options)
+    assert_same_bits(p.model.parameters(), twin.parameters())
+
+
+@pytest.mark.parametrize("value", [-1, np.nan, np.inf, "1", True, None])
+def test_bad_activation_l2(value: Any):
+    p = make()
+    for call in (
+        lambda: p.model.loss_and_grads(p.x, p.y, **p.options, activation_l2=value),
+        lambda: p.model.train_step(p.x, p.y, **p.options, optimizer=elman.SGD(1), activation_l2=value),
+        lambda: p.model.fit([[0]], [[0]], activation_l2=value),
+    ):
+        with pytest.raises((TypeError, ValueError), match="activation_l2 must be a finite number of at least 0"):
+            call()
+
+
 # The states before the first step
 
 

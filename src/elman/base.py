@@ -26,6 +26,7 @@ class Update(NamedTuple):
     max_value: float | None  # of each of its values, after that
     tbptt: tuple[int, int] | None = None  # update after k1 steps, from gradients that go back k2
     memory: float | None = None  # how many time steps (an int) or bytes (a float) a tape may take
+    activation_l2: float = 0.0  # of a penalty on large states
 
     @classmethod
     def of(cls, optimizer: Any, clip_norm: Any, clip_value: Any) -> Update:

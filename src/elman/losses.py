@@ -279,3 +279,15 @@ def _largest(o: Real) -> Any:
 def _sigmoid(o: Real) -> Real:
     e = np.exp(-np.abs(o))  # never overflows
     return np.where(o >= 0, 1 / (1 + e), e / (1 + e))
+
+
+def penalize(h: Real, lengths: Int | None, scale: float, d_h: Real) -> float:
+    """scale · Σ h² of states (T, B, K) within the lengths; its gradient is added to d_h, to anything beyond them."""
+    total = 0.0
+    for t in range(0, len(h), 64):  # a few steps at a time, for the sake of memory
+        part = h[t : t + 64]
+        kept = part if lengths is None else part[validation.active(len(part), lengths - t)]
+        total += float(np.square(kept, dtype=np.float64).sum())
+        with np.errstate(all="ignore"):
+            d_h[t : t + 64] += 2 * scale * part
+    return scale * total

@@ -14,7 +14,7 @@ from elman import io, recomputation, training, validation
 from elman.base import Model, Update
 from elman.data import PATTERNS, Batch, Features, Input, Inputs, Sequences, Tokens
 from elman.diagnostics import GradientNorms, gradient_norms
-from elman.losses import Binary, Categories, Output, Reals, total_weight, with_class_weights
+from elman.losses import Binary, Categories, Output, Reals, penalize, total_weight, with_class_weights
 from elman.nonlinearities import Activation
 from elman.optimizers import Adam, Optimizer
 from elman.parameters import Entry, Parameters
@@ -150,6 +150,7 @@ class SequenceModel(Model):
         state: Real | None = None,
         lengths: Any = None,
         weights: Any = None,
+        activation_l2: float = 0.0,
         memory: int | str | None = None,
     ) -> float:
         """One update of the parameters: forward, back-propagation through time, clipping, the optimizer's step.
@@ -177,6 +178,9 @@ class SequenceModel(Model):
             As in `RNN`: row b has so many steps. Where it has one target all the same, at least 1.
         weights : numbers (B,) or (T, B), optional
             What each row, or each step, counts in the loss and its mean. With 0, a target does not matter.
+        activation_l2 : float
+            λ of a penalty on large states, λ · mean h², that is added to the loss (Merity et al., 2017): the mean over
+            the last layer's units and all steps, within the lengths, whether or not they have a target.
         memory : str or int, optional
             For long sequences: states are computed twice, and kept for so many steps at a time, or for as many as need
             less than, say, "200MB". The gradients are the same to the last bit, unless there is dropout, which is drawn
@@ -185,7 +189,7 @@ class SequenceModel(Model):
         Returns
         -------
         float
-            The mean loss, before the update.
+            The mean loss, before the update, with the penalty of `activation_l2`.
 
         Raises
         ------
@@ -195,20 +199,21 @@ class SequenceModel(Model):
             If the loss or the gradient is not finite. In both cases parameters and state are left as they were.
         """
         update = Update.of(optimizer, clip_norm, clip_value)
+        l2 = validation.non_negative(activation_l2, "activation_l2")
         most = self._memory(memory)
         batch = self._batch(x, y, lengths, weights)
         h_0 = self._initial_state(batch.x.shape[1], state)
         gradients = self._gradient_buffer
         gradients.flat.fill(0)
         backend = self.rnn._resolve()
-        loss, h_n = self._gradients(backend, batch, h_0, gradients, most)
+        loss, h_n = self._gradients(backend, batch, h_0, gradients, most, l2)
         self._update(backend, loss, gradients, update)
         if state is not None:
             state[...] = h_n
         return loss
 
     def loss(self, x: Any, y: Any, *, state: Real | None = None, lengths: Any = None, weights: Any = None) -> float:
-        """The mean loss, without dropout. Arguments and errors are those of `train_step`.
+        """The mean loss, without dropout and penalties. Arguments and errors are those of `train_step`.
 
         `state` is updated in place here, too.
 
@@ -236,6 +241,7 @@ class SequenceModel(Model):
         state: Real | None = None,
         lengths: Any = None,
         weights: Any = None,
+        activation_l2: float = 0.0,
         memory: int | str | None = None,
     ) -> tuple[float, dict[str, Real]]:
         """The mean loss, as `train_step` has it, and its gradients: a dict named and shaped like `parameters()`.
@@ -247,11 +253,12 @@ class SequenceModel(Model):
         >>> gradients["weight_ho"].shape
         (3, 16)
         """
+        l2 = validation.non_negative(activation_l2, "activation_l2")
         most = self._memory(memory)
         batch = self._batch(x, y, lengths, weights)
         h_0 = self._initial_state(batch.x.shape[1], state)
         gradients = self._zeros()
-        loss, h_n = self._gradients(self.rnn._resolve(), batch, h_0, gradients, most)
+        loss, h_n = self._gradients(self.rnn._resolve(), batch, h_0, gradients, most, l2)
         if state is not None:
             state[...] = h_n
         return loss, gradients.named()
@@ -357,6 +364,7 @@ class SequenceModel(Model):
         clip_value: float | None = None,
         tbptt: tuple[int, int] | None = None,
         memory: int | str | None = None,
+        activation_l2: float = 0.0,
         weights: Any = None,
         validation_data: tuple[Any, ...] | None = None,
         shuffle: bool = True,
@@ -387,6 +395,8 @@ class SequenceModel(Model):
             each step.
         memory : str or int, optional
             As in `train_step`.
+        activation_l2 : float
+            As in `train_step`. The penalty is part of "loss" in the history, but not of "val_loss".
         weights : numbers (N,), or like Y without its last axis, optional
             As in `train_step`.
         validation_data : (X, Y) or (X, Y, weights), optional
@@ -433,13 +443,14 @@ class SequenceModel(Model):
             if memory is not None:
                 validation.refuse("memory must be None where there is tbptt, which keeps no more than its steps")
         update = Update.of(Adam(1e-3) if optimizer is None else optimizer, clip_norm, clip_value)
+        l2 = validation.non_negative(activation_l2, "activation_l2")
         return training.fit(
             self,
             self._data(X, Y, weights),
             None if validation_data is None else self._validation_data(validation_data),
             epochs=epochs,
             batch_size=batch_size,
-            update=update._replace(tbptt=tbptt, memory=self._memory(memory)),
+            update=update._replace(tbptt=tbptt, memory=self._memory(memory), activation_l2=l2),
             schedule=schedule,
             shuffle=shuffle,
             callbacks=callbacks,
@@ -706,18 +717,21 @@ class SequenceModel(Model):
         return self._last(h_n) if self._traits.one_output else tape.outputs[-1], h_n, tape
 
     def _differentiate(
-        self, backend: ModuleType, batch: Batch, h_0: Real, gradients: Parameters, *, is_first: bool = True
+        self, backend: ModuleType, batch: Batch, h_0: Real, gradients: Parameters, l2: float, *, is_first: bool = True
     ) -> tuple[float, Real, _Tape]:
         """The mean loss and the states after the last step; the loss's gradients are added to `gradients`.
 
         Where there are fewer targets than inputs, they are those of the last steps. Where sequences do not begin here,
         `h_0` is no parameter.
         """
-        rnn, d_y, d_h_n = self.rnn, None, None
+        rnn, d_y, d_h_n, scale = self.rnn, None, None, self._penalty_scale(batch, l2)
         h_n, d_h_0 = np.empty_like(h_0), np.empty_like(h_0)
         tape = rnn._forward(backend, batch.x, h_0, h_n, lengths=batch.lengths)
         if self._traits.one_output:
             loss, d_h_n = self._loss_of_last(backend, batch, h_n, gradients)
+            if l2:
+                h, d_y = tape.outputs[-1], np.zeros((*batch.x.shape[:2], rnn._n_outputs), rnn.dtype)
+                loss += penalize(h, batch.lengths, scale, d_y)
         else:
             lease = rnn._pool.lease(1, batch.x.shape[0], batch.x.shape[1], rnn._n_outputs)
             h, d_y = tape.outputs[-1], lease.arrays[0]
@@ -727,10 +741,21 @@ class SequenceModel(Model):
                 h, d_h = h[n_skipped:], d_h[n_skipped:]
             lengths = self._target_lengths(batch)
             loss = self._readout_loss(backend, h, batch.y, batch.total, lengths, batch.weights, d_h, gradients)
+            if l2:
+                loss += penalize(h, lengths, scale, d_h)
         rnn._backward(tape, d_y, d_h_n, d_h_0, None, gradients)
         if is_first:
             self._learn_h_0(d_h_0, gradients)
         return loss, h_n, tape
+
+    def _penalty_scale(self, batch: Batch, l2: float) -> float:
+        """What makes Σ h² l2 times the mean: over all steps, in a window over those with targets."""
+        if not l2:
+            return 0.0
+        one = self._traits.one_output
+        lengths = batch.lengths if one else self._target_lengths(batch)
+        n_steps = len(batch.x if one else batch.y) * batch.x.shape[1] if lengths is None else int(lengths.sum())
+        return l2 / (n_steps * self.rnn._n_outputs)
 
     def _learn_h_0(self, d_h_0: Real, gradients: Parameters) -> None:
         """The gradient by h_0 (L·D, H), with which all rows begin: the sum of theirs, (L·D, B, H)."""
@@ -746,14 +771,14 @@ class SequenceModel(Model):
         return loss, d_h_n
 
     def _gradients(
-        self, backend: ModuleType, batch: Batch, h_0: Real, gradients: Parameters, memory: float | None
+        self, backend: ModuleType, batch: Batch, h_0: Real, gradients: Parameters, memory: float | None, l2: float
     ) -> tuple[float, Real]:
         """The mean loss and the last states, as `_differentiate` has them, in so many steps or bytes at a time."""
         if memory is not None:
             n = recomputation.segment_length(self, batch, memory)
             if n < len(batch.x):
-                return recomputation.differentiate(self, backend, batch, h_0, gradients, n)
-        loss, h_n, _ = self._differentiate(backend, batch, h_0, gradients)
+                return recomputation.differentiate(self, backend, batch, h_0, gradients, n, l2)
+        loss, h_n, _ = self._differentiate(backend, batch, h_0, gradients, l2)
         return loss, h_n
 
     def _n_windows(self, batch: Batch, update: Update) -> int:
@@ -766,7 +791,7 @@ class SequenceModel(Model):
         gradients.flat.fill(0)
         if update.tbptt is None:
             h_0 = self._initial_state(batch.x.shape[1], None)
-            loss, _ = self._gradients(backend, batch, h_0, gradients, update.memory)
+            loss, _ = self._gradients(backend, batch, h_0, gradients, update.memory, update.activation_l2)
             self._update(backend, loss, gradients, update)
             return loss, batch.total, None
         k1, k2 = update.tbptt
@@ -774,7 +799,8 @@ class SequenceModel(Model):
         batch = self._window(batch, start, window * k1, (window + 1) * k1)
         h_0 = self._initial_state(batch.x.shape[1], None) if state is None or start == 0 else state
         if batch.total > 0:
-            loss, h_n, tape = self._differentiate(backend, batch, h_0, gradients, is_first=start == 0)
+            l2 = update.activation_l2
+            loss, h_n, tape = self._differentiate(backend, batch, h_0, gradients, l2, is_first=start == 0)
             self._update(backend, loss, gradients, update)
         else:
             loss, h_n = 0.0, np.empty_like(h_0)

@@ -16,6 +16,7 @@ import numpy as np
 
 from elman import validation
 from elman.data import Batch
+from elman.losses import penalize
 from elman.parameters import Parameters
 from elman.typing import Real
 from elman.workspace import Lease
@@ -49,10 +50,10 @@ def segment_length(model: SequenceModel, batch: Batch, memory: float) -> int:
 
 
 def differentiate(
-    model: SequenceModel, backend: ModuleType, batch: Batch, h_0: Real, gradients: Parameters, n: int
+    model: SequenceModel, backend: ModuleType, batch: Batch, h_0: Real, gradients: Parameters, n: int, l2: float
 ) -> tuple[float, Real]:
     """`SequenceModel._differentiate` with n steps at a time."""
-    rnn, rng = model.rnn, model.rnn._dropout_rng
+    rnn, rng, scale = model.rnn, model.rnn._dropout_rng, model._penalty_scale(batch, l2)
     parts = [slice(t, min(t + n, len(batch.x))) for t in range(0, len(batch.x), n)]
     mask = rnn._draw_recurrent_mask(h_0.shape[1]) if rnn.recurrent_dropout else None  # for all segments
     before, draws = [h_0], [dict(rng.bit_generator.state)]  # of each segment: states, and what dropout is drawn with
@@ -84,6 +85,12 @@ def differentiate(
             weights = None if batch.weights is None else batch.weights[part]
             y = batch.y[part]
             loss += model._readout_loss(backend, tape.outputs[-1], y, batch.total, lengths, weights, d_y, gradients)
+        if l2:
+            if d_y is None:
+                lease = rnn._pool.lease(1, part.stop - part.start, batch.x.shape[1], rnn._n_outputs)
+                d_y = lease.arrays[0]
+                d_y[...] = 0
+            loss += penalize(tape.outputs[-1], lengths, scale, d_y)
         rnn._backward(tape, d_y, d_after, d_h, None, gradients)
         d_after = d_h
         del tape, d_y  # before the next segment needs as much

@@ -360,6 +360,7 @@ class Training:
             "shuffle": self._shuffle,
             "tbptt": self._update.tbptt,
             "memory": self._update.memory,
+            "activation_l2": self._update.activation_l2,
             "clip_norm": self._update.max_norm,
             "clip_value": self._update.max_value,
             "the number of sequences": len(self._data.lengths),
