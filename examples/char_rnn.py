@@ -6,7 +6,7 @@ The classic first RNN script reads a text character by character in windows of 5
 size 1, the state carried from window to window, plain SGD, gradients clipped to ±5. Here that workload runs beside
 one that is the same but for its training: sixteen readers start at sixteen places of the text, and Adam averages
 over them. The text, 460,000 characters of documentation, comes with Python. After 20 epochs the classic one needs about
-2.3 bits for a character of held-out text; the other, in half the time, 1.95.
+2.3 bits for a character of held-out text; the other, in less time, 1.95.
 """
 
 # %%
