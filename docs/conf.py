@@ -7,6 +7,8 @@ and shows their plots.
 import sys
 from pathlib import Path
 
+import tqdm
+
 import elman
 
 HERE = Path(__file__).parent
@@ -33,7 +35,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "examples/*.ipynb", "examples/*.py.md5"]
 nitpicky = True
-smartquotes = False  # quotes in code stay what they are
+smartquotes_action = "D"  # dashes only: quotes in types stay what they are
 default_role = "py:obj"
 nitpick_ignore_regex = [
     # `single backticks` in docstrings are links if there is something, code otherwise
@@ -71,6 +73,7 @@ napoleon_use_rtype = False
 napoleon_use_ivar = True
 
 # Examples
+tqdm.tqdm.display = lambda *_, **__: None  # on a page, a progress bar is many lines
 plot_gallery = str(tags.has("plots"))  # noqa: F821  (Sphinx defines it)
 thumbnail = HERE / "_build" / "thumbnail.svg"  # where an example has not been run
 unrolled.write(thumbnail, "many-to-many")
@@ -83,6 +86,7 @@ sphinx_gallery_conf = {
     "min_reported_time": 10_000,
     "show_memory": False,
     "abort_on_example_error": True,
+    "capture_repr": (),  # what a program prints is enough
     "remove_config_comments": True,
     "write_computation_times": False,
     "default_thumb_file": str(thumbnail),

@@ -81,6 +81,13 @@ def test_every_page_can_be_reached():
     assert {path.with_suffix("").resolve() for path in PAGES} - linked == {(DOCS / "index").resolve()}
 
 
+@pytest.mark.parametrize("name", ["CHANGELOG.md", "CONTRIBUTING.md", "README.md"])
+def test_links_to_files_lead_somewhere(name):
+    """Within docs/, Sphinx checks them."""
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", (DOCS.parent / name).read_text(encoding="utf-8"))
+    assert [link for link in links if not (DOCS.parent / link).exists()] == []
+
+
 def test_the_stages_of_a_fast_kernel_agree(tmp_path):
     """docs/understand/kernels.md, on a shape that takes no time."""
     compiler = shutil.which(os.environ.get("CC", "cc"))
