@@ -86,6 +86,7 @@ sphinx_gallery_conf = {
     "min_reported_time": 10_000,
     "show_memory": False,
     "abort_on_example_error": True,
+    "notebook_extensions": set(),
     "capture_repr": (),  # what a program prints is enough
     "remove_config_comments": True,
     "write_computation_times": False,
