@@ -43,10 +43,6 @@ def halve(training: Training) -> None:
     training.optimizer.lr /= 2
 
 
-def halved(done: float, epochs: float) -> float:  # noqa: ARG001
-    return 0.5
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_same_bits_as_one_after_the_other(workers: int):
     models, optimizers = make_models(), make_optimizers()
@@ -54,7 +50,11 @@ def test_the_same_bits_as_one_after_the_other(workers: int):
     pairs = list(zip(alone, alone_optimizers, strict=True))
     arrays = [model.parameters() for model in models]
     with elman.use_backend("numpy"):  # which workers must hear of: others round otherwise
-        options: dict[str, Any] = {**OPTIONS, "schedule": halved, "callbacks": [elman.EarlyStopping(patience=1)]}
+        options: dict[str, Any] = {
+            **OPTIONS,
+            "schedule": elman.schedules.Cosine(),
+            "callbacks": [elman.EarlyStopping(patience=1)],
+        }
         expected = [model.fit(X, Y, optimizer=optimizer, progress=False, **options) for model, optimizer in pairs]
         assert elman.fit_many(models, X, Y, optimizers=optimizers, workers=workers, **options) == expected
         for model, own, optimizer, pair in zip(models, arrays, optimizers, pairs, strict=True):
