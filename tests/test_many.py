@@ -179,13 +179,18 @@ def test_a_script_without_a_guard_is_told_so(tmp_path: Path):
 def test_ctrl_c_ends_the_workers(tmp_path: Path):
     """The pipe of what they print closes only when all of them are gone."""
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT + 'if __name__ == "__main__":\n    main()\n')
+    # Where tests run in the background, SIGINT may be ignored, which a child inherits.
+    start = "    import signal\n    signal.signal(signal.SIGINT, signal.default_int_handler)\n    main()\n"
+    script.write_text(SCRIPT + 'if __name__ == "__main__":\n' + start)
     with subprocess.Popen(
         [sys.executable, script, "wait"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert [process.stdout.readline() for _ in range(2)] == ["waiting\n"] * 2
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=300)
+        try:
+            _, err = process.communicate(timeout=120)
+        finally:
+            process.kill()
     assert err.rstrip().endswith("KeyboardInterrupt")
     assert process.returncode != 0
