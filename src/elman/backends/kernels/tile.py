@@ -72,6 +72,7 @@ def emit_tile(module: Any, lanes: Lanes, mode: int, width: int, height: int) -> 
         whole = [simd.emit_load(builder, lanes, at(row, v)) for v in vectors[:-1]]
         sums.append([*whole, load_rest(builder, at(row, width - 1))])
     a_rows = [row_of(a, INT64(r)) for r in rows] if mode != COLUMNS else []
+    first_row = builder.mul(step, size) if mode == COLUMNS else None
     before = builder.block
     builder.branch(loop)
 
@@ -83,10 +84,10 @@ def emit_tile(module: Any, lanes: Lanes, mode: int, width: int, height: int) -> 
     b_vectors = [simd.emit_load(builder, lanes, at(b_k, v)) for v in vectors[:-1]]
     b_last = at(b_k, width - 1)
     b_vectors.append(load_rest(builder, b_last) if mode == DIRECT else simd.emit_load(builder, lanes, b_last))
-    a_k = row_of(a, k) if mode == COLUMNS else None
+    a_k = builder.add(row_of(a, k), first_row) if mode == COLUMNS else None
     results = []
     for r in rows:
-        where = (a_k, builder.add(step, INT64(r))) if mode == COLUMNS else (a_rows[r], k)
+        where = (a_k, INT64(r)) if mode == COLUMNS else (a_rows[r], k)
         number = builder.load(simd.emit_pointer(builder, lanes.ir_real, *where), align=lanes.size)
         a_rk = simd.emit_splat(builder, lanes, number)
         results.append([simd.emit_fma(builder, lanes, a_rk, b_vectors[v], accumulators[r][v]) for v in vectors])
