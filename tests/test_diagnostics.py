@@ -16,7 +16,7 @@ LENGTHS = [4, 7, 1]
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
 def test_norms_are_those_of_torch(nonlinearity: str, bidirectional: bool, pattern: str, backend: str):
-    torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test: pip install '.[test]'")
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test: pip install torch")
     torch.set_num_threads(1)
     rng, one = np.random.default_rng(0), pattern == "many-to-one"
     model = elman.SequenceModel(

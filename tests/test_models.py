@@ -60,7 +60,7 @@ class Peer:
     """The same model in PyTorch: one-hot inputs, RNN, Linear, cross_entropy."""
 
     def __init__(self, model: elman.SequenceModel) -> None:
-        self.torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test: pip install '.[test]'")
+        self.torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test: pip install torch")
         self.torch.set_num_threads(1)  # its threads spin: on a busy machine that makes an operation 100 times slower
         layer, self.dtype = model.rnn, getattr(self.torch, model.rnn.dtype.name)
         self.n_inputs = model.inputs.n

@@ -7,7 +7,7 @@ import pytest
 
 import elman
 
-torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this file: pip install '.[test]'")
+torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this file: pip install torch")
 
 TOLERANCE = {"float64": 1e-9, "float32": 2e-4}  # of the largest entry
 
