@@ -190,6 +190,25 @@ def test_command_end_to_end(tmp_path: Path) -> None:
     assert_schema(json.loads((tmp_path / "all.json").read_text()))
 
 
+def test_where_one_size_varies_the_plot_is_over_that_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *_, **__: figures.append(figure))
+    for n_rows in (2, 3):  # the second time B varies, too
+        shapes = ["7,2,3,9", "7,2,3,5", f"7,{n_rows},3,7"]
+        options = [part for shape in shapes for part in ("--shape", shape)]
+        result = invoke(
+            *options, "--backend", "cython", "--peer", "none", "--budget", "0", "--plot", tmp_path / "a.png"
+        )
+        assert result.exit_code == 0, result.output
+    over_units, general = figures
+    (axes,) = over_units.axes
+    assert axes.get_xlabel() == "hidden units H   (T = 7, B = 2, I = 3)"
+    (line,) = axes.lines
+    assert line.get_label() == "elman (cython)"
+    assert line.get_xdata().tolist() == [5, 7, 9]
+    assert len(general.axes) == 2
+
+
 def assert_schema(found: dict) -> None:
     assert found["machine"].keys() == Machine.__dataclass_fields__.keys()
     assert found["machine"]["versions"].keys() >= {"python", "elman", "numpy"}

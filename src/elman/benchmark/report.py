@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from elman.backends import NAMES
 from elman.benchmark.machine import Machine
 from elman.benchmark.measure import Measurement, Result
 from elman.benchmark.workloads import WHAT, Workload
@@ -84,14 +85,58 @@ def write_json(path: Path, measurements: Sequence[Measurement], machine: Machine
 
 
 def plot(path: Path, measurements: Sequence[Measurement], machine: Machine, backends: Sequence[str]) -> None:
-    """Write a PNG: how many times as long others take, and speeds beside their roofline. Needs matplotlib."""
+    """Write a PNG. Needs matplotlib.
+
+    Where workloads differ in one size only, times over that size; otherwise how many times as long others take, and
+    speeds beside their roofline.
+    """
     from matplotlib.figure import Figure
 
+    size = _varied_size(measurements)
+    if size is not None:
+        figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+        _draw_times(figure.subplots(), measurements, size, backends[0])
+        figure.savefig(path, format="png")
+        return
     figure = Figure(figsize=(13, 1.5 + 0.45 * max(6, len(measurements))), dpi=110, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     _draw_ratios(left, measurements, backends[0], backends)
     _draw_speeds(right, measurements, machine, backends)
     figure.savefig(path, format="png")
+
+
+def _varied_size(measurements: Sequence[Measurement]) -> int | None:
+    """Which of T, B, I, H (0 to 3) is all that these workloads differ in; None if there is no such size."""
+    works = [measurement.work for measurement in measurements]
+    if len(works) < 3 or len({replace(work, shape=works[0].shape) for work in works}) > 1:
+        return None
+    varied = [i for i, sizes in enumerate(zip(*(work.shape for work in works), strict=True)) if len(set(sizes)) > 1]
+    return varied[0] if len(varied) == 1 else None
+
+
+def _draw_times(axes: Any, measurements: Sequence[Measurement], size: int, backend: str) -> None:
+    """A line for each contestant; on those of the others, how many times as long they take."""
+    measurements = sorted(measurements, key=lambda measurement: measurement.work.shape[size])
+    for name in measurements[0].results:
+        timed = [m for m in measurements if m.results[name].times]
+        sizes = [m.work.shape[size] for m in timed]
+        times = [1e3 * m.results[name].quartiles[1] for m in timed]
+        axes.plot(sizes, times, "o-", label=f"elman ({name})" if name in NAMES else name)
+        for x, y, measurement in zip(sizes, times, timed, strict=True):
+            own = measurement.results[backend]
+            if name not in NAMES and own.times:
+                label = f"{measurement.results[name].ratio_to(own):.1f}×"
+                axes.annotate(label, (x, y), xytext=(0, 8), textcoords="offset points", ha="center")
+    work = measurements[0].work
+    fixed = [f"{name} = {n}" for i, (name, n) in enumerate(zip("TBIH", work.shape, strict=True)) if i != size]
+    axes.set(xscale="log", yscale="log", ylabel=f"ms per {'training step' if work.is_training else 'pass'}")
+    axes.set_xlabel(("time steps T", "batch B", "inputs I", "hidden units H")[size] + f"   ({', '.join(fixed)})")
+    axes.set_xticks(sizes := [m.work.shape[size] for m in measurements], map(str, sizes))
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.margins(y=0.1)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
 
 
 def _draw_ratios(axes: Any, measurements: Sequence[Measurement], backend: str, backends: Sequence[str]) -> None:

@@ -138,6 +138,7 @@ SETS = {
         *_set("50,1,65,100 35,16,80,160 100,32,65,128 128,64,96,256 128,64,96,512", what="train"),
         *_set("50,1,65,100", what="train-sgd"),
     ],
+    "hidden": _set(" ".join(f"100,32,65,{h}" for h in (16, 32, 64, 128, 256, 512, 1024)), what="train"),
     # DeepBench has no input product, which none of the layers compared here can leave out: I = 1 costs next to nothing.
     # Behind its shapes, the one of MXNet's benchmark of recurrent layers.
     "deepbench": [

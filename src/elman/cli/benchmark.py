@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from elman.benchmark.contestants import Contestant
     from elman.benchmark.workloads import Shape, Workload
 
-_SETS = ("quick", "table", "seq", "deepbench")  # of elman.benchmark.workloads, which only a run needs
+_SETS = ("quick", "table", "seq", "hidden", "deepbench")  # of elman.benchmark.workloads, which only a run needs
 _WHAT = ("forward", "both", "both-dx", "train", "train-sgd")
 _PEERS = ("torch", "jax", "keras", "onnxruntime", "numpy-script")
 
