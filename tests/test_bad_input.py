@@ -876,6 +876,17 @@ def test_generation_from_features(changes: dict[str, Any], message: str):
     fails(make_kind(elman.Categories(5), "one-to-many").generate, **arguments, message=re.escape(message))
 
 
+def test_generation_that_goes_on_with_a_series():
+    model = elman.SequenceModel(elman.Features(3), elman.Reals(3), hidden_size=4)
+    for message, start in {
+        "start must have shape (T, 3), got (3,)": np.ones(3),
+        "start must have shape (T, 3), got (5, 2)": np.ones((5, 2)),
+        "start must not have an empty axis, got shape (0, 3)": np.ones((0, 3)),
+        "start must be finite, got nan at [1, 2]": np.array([[1, 1, 1], [1, 1, np.nan]]),
+    }.items():
+        fails(model.generate, start, 3, message=re.escape(message))
+
+
 def test_generation_that_makes_no_sense():
     message = re.escape("top_k, top_p and end must be None for outputs that are Reals(2)")
     for options in ({"top_k": 1}, {"top_p": 0.5}, {"end": 0}):

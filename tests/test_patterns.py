@@ -762,6 +762,24 @@ def test_what_is_generated_is_fed_back(case: dict[str, str], backend: str, rng: 
 
 
 @backend_names
+@pytest.mark.parametrize("outputs", [elman.Reals(3), elman.Binary(3), elman.Categories(3)], ids=repr)
+def test_a_series_goes_on(outputs: Any, backend: str, rng: np.random.Generator):
+    """What was generated, read as the steps behind the beginning, has these predictions."""
+    model = elman.SequenceModel(
+        elman.Features(3), outputs, hidden_size=H, num_layers=2, dtype="float64", seed=2, backend=backend
+    )
+    for array in model.parameters().values():
+        array *= 3
+    start = rng.standard_normal((4, 3))
+    drawn = model.generate(start, 6, temperature=0)
+    fed = np.eye(3)[drawn] if isinstance(outputs, elman.Categories) else drawn
+    (predicted,) = model.predict([np.concatenate([start, fed[:-1]])])
+    np.testing.assert_allclose(drawn, predicted[3:], rtol=1e-9)
+    assert len(np.unique(drawn, axis=0)) > 1
+    assert model.generate(start[:1], 0).shape == drawn[:0].shape
+
+
+@backend_names
 def test_top_k_top_p_and_end(backend: str):
     """A model that does not look at its input: its distribution is that of its bias."""
     model = elman.SequenceModel(elman.Tokens(5), elman.Categories(5), hidden_size=2, backend=backend)

@@ -302,8 +302,9 @@ class SequenceModel(Model):
 
         Parameters
         ----------
-        start : int, integers (n,), or array (I,)
-            A token, or several to begin with (a prompt), or the features that a "one-to-many" model starts from.
+        start : int, integers (n,), or array (T, I) or (I,)
+            A token, or several to begin with (a prompt); the first T steps of a series of features; or the features
+            that a "one-to-many" model starts from.
         length : int
             How many outputs to draw.
         temperature : float
@@ -325,9 +326,16 @@ class SequenceModel(Model):
         Raises
         ------
         TypeError, ValueError
-            If an argument does not fit, if outputs are not the inputs' tokens, or if the model is bidirectional.
+            If an argument does not fit, if outputs are not what the next step's input can be (categories for as many
+            tokens, any kind of output for as many features), or if the model is bidirectional.
         FloatingPointError
             If the outputs are not finite.
+
+        Examples
+        --------
+        >>> model = SequenceModel(Features(2), Reals(2), hidden_size=8, seed=0)  # targets: the next steps' values
+        >>> model.generate(np.ones((10, 2)), 5).shape  # ten steps that are known, then a forecast of five
+        (5, 2)
         """
         first = self._generation_start(start)
         length = validation.non_negative_int(length, "length")
@@ -620,10 +628,13 @@ class SequenceModel(Model):
             first = np.zeros((1, 1, self.rnn.input_size), self.rnn.dtype)
             first[0, 0, : self.inputs.n] = self.inputs.array(start, "start", self.rnn.dtype, ())
             return first
-        is_fed_back = self.outputs.n == self.inputs.n and not self._traits.one_output
-        if not (self._feeds_back or (is_fed_back and isinstance(self.outputs, Categories))):
-            validation.refuse(f"generate needs outputs that are inputs, got {self.outputs} and {self.inputs}")
-        return np.atleast_1d(self.inputs.array(start, "start", self.rnn.dtype, (), ("n",)))[:, None]
+        if not self._feeds_back:
+            is_input = isinstance(self.inputs, Features) or isinstance(self.outputs, Categories)
+            if self._traits != (False, False) or not is_input or self.outputs.n != self.inputs.n:
+                validation.refuse(f"generate needs outputs that are inputs, got {self.outputs} and {self.inputs}")
+        shapes = [("T",)] if isinstance(self.inputs, Features) else [(), ("n",)]
+        steps: Real | Int = np.atleast_1d(self.inputs.array(start, "start", self.rnn.dtype, *shapes))
+        return steps[:, None]
 
     def _truncation(self, tbptt: Any) -> tuple[int, int]:
         k1, k2 = validation.pair(tbptt, "tbptt")
@@ -861,11 +872,12 @@ class SequenceModel(Model):
         h_next, o = np.empty_like(h), np.empty((1, 1, self.outputs.n), rnn.dtype)
         rnn._forward(backend, first, h, h_next, training=False)
         x_t = np.zeros_like(first[0])
+        n_given = self.inputs.n if self._feeds_back else 0  # features beside what is fed back
         for i in range(length):
             if i and x_t.ndim == 1:
                 x_t[0] = drawn[-1]
             elif i:
-                self.outputs.feed(np.asarray(drawn[-1]), x_t[0, self.inputs.n :])
+                self.outputs.feed(np.asarray(drawn[-1]), x_t[0, n_given:])
             if i:
                 rnn._advance(backend, x_t, h, h_next)
             h, h_next = h_next, h

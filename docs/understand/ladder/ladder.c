@@ -26,8 +26,7 @@ void naive(const layer *l) {
         for (size_t b = 0; b < l->B; b++)
             for (size_t j = 0; j < l->H; j++) {
                 float a = X(t, b)[j];
-                for (size_t k = 0; k < l->H; k++)
-                    a += l->w[j * l->H + k] * BEFORE(t, b)[k];
+                for (size_t k = 0; k < l->H; k++) a += l->w[j * l->H + k] * BEFORE(t, b)[k];
                 AFTER(t, b)[j] = tanhf(a);
             }
 }
@@ -84,13 +83,10 @@ void registers(const layer *l) {
             for (size_t j = 0; j < l->H; j += WIDTH * VL) {
                 const float *h = BEFORE(t, b), *w_j = w + j;
                 vec acc[WIDTH];
-                for (size_t v = 0; v < WIDTH; v++)
-                    acc[v] = load(X(t, b) + j + v * VL);
+                for (size_t v = 0; v < WIDTH; v++) acc[v] = load(X(t, b) + j + v * VL);
                 for (size_t k = 0; k < l->H; k++)
-                    for (size_t v = 0; v < WIDTH; v++)
-                        acc[v] = fma_(set1(h[k]), load(w_j + k * l->H + v * VL), acc[v]);
-                for (size_t v = 0; v < WIDTH; v++)
-                    store(AFTER(t, b) + j + v * VL, tanh_(acc[v]));
+                    for (size_t v = 0; v < WIDTH; v++) acc[v] = fma_(set1(h[k]), load(w_j + k * l->H + v * VL), acc[v]);
+                for (size_t v = 0; v < WIDTH; v++) store(AFTER(t, b) + j + v * VL, tanh_(acc[v]));
             }
     free(w);
 }
@@ -103,18 +99,15 @@ INLINE void tile(const layer *l, size_t t, size_t b, size_t j, /* step, row, col
                  const float *w, size_t stride) {
     vec acc[HEIGHT][WIDTH];
     for (size_t r = 0; r < HEIGHT; r++)
-        for (size_t v = 0; v < WIDTH; v++)
-            acc[r][v] = load(X(t, b + r) + j + v * VL);
+        for (size_t v = 0; v < WIDTH; v++) acc[r][v] = load(X(t, b + r) + j + v * VL);
     for (size_t k = 0; k < l->H; k++) {
         vec w_k[WIDTH]; /* read once, used by every row */
         for (size_t v = 0; v < WIDTH; v++) w_k[v] = load(w + k * stride + v * VL);
         for (size_t r = 0; r < HEIGHT; r++)
-            for (size_t v = 0; v < WIDTH; v++)
-                acc[r][v] = fma_(set1(BEFORE(t, b + r)[k]), w_k[v], acc[r][v]);
+            for (size_t v = 0; v < WIDTH; v++) acc[r][v] = fma_(set1(BEFORE(t, b + r)[k]), w_k[v], acc[r][v]);
     }
     for (size_t r = 0; r < HEIGHT; r++)
-        for (size_t v = 0; v < WIDTH; v++)
-            store(AFTER(t, b + r) + j + v * VL, tanh_(acc[r][v]));
+        for (size_t v = 0; v < WIDTH; v++) store(AFTER(t, b + r) + j + v * VL, tanh_(acc[r][v]));
 }
 /* end tile */
 
@@ -135,8 +128,7 @@ void panels(const layer *l) {
             for (size_t i = j; i < j + WIDTH * VL; i++) *to++ = l->w[i * l->H + k];
     for (size_t t = 0; t < l->T; t++)
         for (size_t j = 0; j < l->H; j += WIDTH * VL)
-            for (size_t b = 0; b < l->B; b += HEIGHT)
-                tile(l, t, b, j, w + j * l->H, WIDTH * VL);
+            for (size_t b = 0; b < l->B; b += HEIGHT) tile(l, t, b, j, w + j * l->H, WIDTH * VL);
     free(w);
 }
 /* end panels */
