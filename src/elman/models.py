@@ -43,9 +43,10 @@ class SequenceModel(Model):
         "one-to-many" begins with one input and goes on with its own outputs: as the next token, or, if inputs are
         features, in further columns of the input (categories one-hot) beside features of zero. It is trained with the
         targets in the place of its outputs (teacher forcing).
-    hidden_size, num_layers, nonlinearity, bidirectional, dropout, recurrent_dropout, initialization, spectral_radius,
-    dtype, seed, backend
+    hidden_size, num_layers, nonlinearity, bidirectional, dropout, recurrent_dropout
         Those of `RNN`.
+    initialization, spectral_radius, dtype, seed, backend
+        Likewise.
     learn_h_0 : bool
         Whether the states before the first step, h_0 (L·D, H), are parameters like the others, the same for all
         sequences and zeros at first; otherwise they stay zeros.

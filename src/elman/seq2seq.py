@@ -61,9 +61,10 @@ class Seq2Seq(Model):
         What goes in.
     outputs : Categories
         The tokens that come out.
-    hidden_size, num_layers, nonlinearity, dropout, recurrent_dropout, initialization, spectral_radius, dtype, seed,
-    backend
+    hidden_size, num_layers, nonlinearity, dropout, recurrent_dropout
         Those of `RNN`, for both parts.
+    initialization, spectral_radius, dtype, seed, backend
+        Likewise.
     bidirectional : bool
         Whether the encoder runs in both directions. The decoder then has twice the units, and each of its layers begins
         with the final states of both.
@@ -170,9 +171,10 @@ class Seq2Seq(Model):
             Sequences of tokens or features.
         Y : list of integers (T_i,), or one array (N, T)
             The sequences that they become, without start and end; they may be empty.
-        epochs, batch_size, optimizer, schedule, clip_norm, clip_value, validation_data, shuffle, callbacks, progress,
-        checkpoint, checkpoint_every, resume
+        epochs, batch_size, optimizer, schedule, clip_norm, clip_value
             As in `SequenceModel.fit`.
+        validation_data, shuffle, callbacks, progress, checkpoint, checkpoint_every, resume
+            Likewise.
 
         Returns
         -------

@@ -106,8 +106,7 @@ void registers(const layer *l) {
 /* start tile */
 #define HEIGHT 4 /* rows */
 
-INLINE void tile(const layer *l, size_t t, size_t b,
-                 size_t j, /* step, row, column */
+INLINE void tile(const layer *l, size_t t, size_t b, size_t j, /* step, row, column */
                  const float *w, size_t stride) {
     vec acc[HEIGHT][WIDTH];
     for (size_t r = 0; r < HEIGHT; r++)
