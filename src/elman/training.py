@@ -303,7 +303,7 @@ class Training:
                 self._batch, self._window = (i + 1, 0) if is_last else (i, window + 1)
                 self._state = None if is_last else self._state
                 self._after_step(interrupts)
-            bar.update(1 / len(groups))
+                bar.update(1 / (len(groups) * n_windows))
         self._end_epoch()
         bar.set_postfix({name: f"{values[-1]:.4f}" for name, values in self.history.items()}, refresh=False)
         bar.update(self.epoch - bar.n)
