@@ -18,7 +18,8 @@ from elman.losses import Binary, Categories, Output, Reals, penalize, total_weig
 from elman.nonlinearities import Activation
 from elman.optimizers import Adam, Optimizer
 from elman.parameters import Entry, Parameters
-from elman.rnn import RNN, _Tape
+from elman.rnn import RNN
+from elman.stack import Tape
 from elman.streaming import Stream
 from elman.training import Callback, History, Schedule
 from elman.typing import Int, Real
@@ -719,7 +720,7 @@ class SequenceModel(Model):
             return h_n[-1:]
         return h_n[-2:].swapaxes(0, 1).reshape(1, h_n.shape[1], -1)
 
-    def _states(self, backend: ModuleType, x: Real | Int, lengths: Int | None, h_0: Real) -> tuple[Real, Real, _Tape]:
+    def _states(self, backend: ModuleType, x: Real | Int, lengths: Int | None, h_0: Real) -> tuple[Real, Real, Tape]:
         """What the readout sees (T, B, D·H), or with one output (1, B, D·H); the last states; what holds their memory.
 
         Without dropout.
@@ -730,7 +731,7 @@ class SequenceModel(Model):
 
     def _differentiate(
         self, backend: ModuleType, batch: Batch, h_0: Real, gradients: Parameters, l2: float, *, is_first: bool = True
-    ) -> tuple[float, Real, _Tape]:
+    ) -> tuple[float, Real, Tape]:
         """The mean loss and the states after the last step; the loss's gradients are added to `gradients`.
 
         Where there are fewer targets than inputs, they are those of the last steps. Where sequences do not begin here,
@@ -886,7 +887,7 @@ class SequenceModel(Model):
             yield o[0, 0]
 
 
-def _state_after(n: int, h_0: Real, h_n: Real, tape: _Tape) -> Real:
+def _state_after(n: int, h_0: Real, h_n: Real, tape: Tape) -> Real:
     """The states (L, B, H) after n steps of a pass; anything for sequences that have ended before."""
     if n == 0:
         return h_0

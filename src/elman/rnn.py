@@ -1,7 +1,7 @@
 """The layer: a stack of recurrent layers, in one direction or both.
 
 Data flows one way: a `_Batch` holds a call's input as the kernels' (T, B, I), whatever form it came in; `_forward` and
-`_backward` run the backend once per layer; the `_Batch` gives the results the form of the input again.
+`_backward` lease memory and run the stack (stack.py); the `_Batch` gives the results the form of the input again.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from typing import Any, ClassVar, NamedTuple, Protocol, overload
 
 import numpy as np
 
-from elman import backends, validation
+from elman import backends, stack, validation
 from elman.backends.reference import ACTIVATIONS
 from elman.nonlinearities import Activation
 from elman.parameters import Entry, Parameters, load_state, to_pytorch
+from elman.stack import Tape, Weights
 from elman.typing import Int, Real
 from elman.workspace import Lease, Pool
-
-Weights = tuple[Real, Real, Real | None]  # one layer's weight_ih (D, I, H), weight_hh (D, H, H), bias (D, H)
 
 INITIALIZATIONS = ("uniform", "orthogonal", "identity")  # of weight_hh
 _CHUNK = 64  # time steps that last_state() runs at once: packing the weights for them costs 1 % of the work
@@ -79,20 +78,6 @@ class _Batch(NamedTuple):
     def show_state(self, h: Real) -> Real:
         """A (L·D, B, H) as the caller knows it."""
         return h.reshape(h.shape[0], h.shape[2]) if self.form == "single" else h
-
-
-class _Tape(NamedTuple):
-    """What a forward pass leaves for the backward pass. Its leases end with it."""
-
-    backend: ModuleType
-    h_0: Real
-    lengths: Int | None
-    inputs: list[Real | Int]  # of each layer (T, B, ·)
-    outputs: list[Real]  # of each layer (T, B, D·H), before dropout
-    masks: list[Real]  # (T, B, D·H) each, one per layer but the last; empty without dropout
-    recurrent_mask: Real | None  # (L·D, B, H)
-    batch_major: bool
-    leases: tuple[Lease | None, ...]
 
 
 class RNN:
@@ -544,7 +529,7 @@ class RNN:
         training: bool = True,
         recurrent_mask: Real | None = None,
         batch_major: bool = False,
-    ) -> _Tape:
+    ) -> Tape:
         """Run all layers over x (T, B, I) or tokens (T, B), writing h_n (L·D, B, H) and y (T, B, D·H).
 
         Without y, the last layer's outputs lie in leased memory too: `tape.outputs[-1]`, as long as the tape lives.
@@ -563,31 +548,19 @@ class RNN:
         outputs = [lease.arrays[k % n_buffers] for k in range(n_inner)]
         outputs.append(lease.arrays[-1] if y is None else y)
         inputs: list[Real | Int] = [x, *outputs[:-1]]
-        n_directions = len(h_0) // self.num_layers
-        for k, (weight_ih, weight_hh, bias) in enumerate(self._weights):
-            if masks is not None and k:
-                inputs[k] = lease.arrays[n_inner + k - 1]
-                with np.errstate(all="ignore"):  # beyond the lengths there is anything
-                    np.multiply(outputs[k - 1], masks.arrays[k - 1], out=inputs[k])
-            own = slice(k * n_directions, (k + 1) * n_directions)
-            backend.forward(
-                inputs[k],
-                h_0[own],
-                weight_ih,
-                weight_hh,
-                bias,
-                y=outputs[k],
-                h_n=h_n[own],
-                activation=self.nonlinearity,
-                lengths=lengths,
-                mask=None if recurrent_mask is None else recurrent_mask[own],
-            )
-        drawn = masks.arrays if masks else []
-        return _Tape(backend, h_0, lengths, inputs, outputs, drawn, recurrent_mask, batch_major, (lease, masks))
+        if masks is not None:
+            inputs[1:] = lease.arrays[n_inner : 2 * n_inner]
+        drawn = masks.arrays if masks else ()
+        leases = (lease, masks)
+        tape = Tape(
+            backend, self.nonlinearity, h_0, lengths, inputs, outputs, drawn, recurrent_mask, batch_major, leases
+        )
+        stack.forward(tape, self._weights, h_n)
+        return tape
 
     def _backward(
         self,
-        tape: _Tape,
+        tape: Tape,
         d_y: Real | None,
         d_h_n: Real | None,
         d_h_0: Real,
@@ -597,36 +570,7 @@ class RNN:
         """Write d_h_0 (L·D, B, H) and, unless None, d_x (T, B, I); *add* to gradients, which begin with the layer's."""
         n_steps, n_rows = tape.inputs[0].shape[:2]
         lease = self._pool.lease(min(self.num_layers, 3), n_steps, n_rows, self._n_outputs, tape.batch_major)
-        delta, *d_inputs = lease.arrays
-        n_directions = len(d_h_0) // self.num_layers
-        n_arrays = 3 if self.bias else 2
-        for k in reversed(range(self.num_layers)):
-            weight_ih, weight_hh, _ = self._weights[k]
-            d_weight_ih, d_weight_hh, *d_biases = gradients.arrays[n_arrays * k : n_arrays * (k + 1)]
-            own = slice(k * n_directions, (k + 1) * n_directions)
-            d_input = d_inputs[k % len(d_inputs)] if k else d_x
-            tape.backend.backward(
-                tape.inputs[k],
-                tape.h_0[own],
-                weight_ih,
-                weight_hh,
-                tape.outputs[k],
-                d_y=d_y,
-                d_h_n=None if d_h_n is None else d_h_n[own],
-                delta=delta,
-                d_weight_ih=d_weight_ih,
-                d_weight_hh=d_weight_hh,
-                d_bias=d_biases[0] if d_biases else None,
-                d_h_0=d_h_0[own],
-                d_x=d_input,
-                activation=self.nonlinearity,
-                lengths=tape.lengths,
-                mask=None if tape.recurrent_mask is None else tape.recurrent_mask[own],
-            )
-            if d_input is not None and k and tape.masks:
-                with np.errstate(all="ignore"):  # beyond the lengths there is anything
-                    d_input *= tape.masks[k - 1]
-            d_y = d_input
+        stack.backward(tape, self._weights, d_y, d_h_n, d_h_0, d_x, gradients.arrays, lease.arrays)
 
     def _draw_masks(self, n_steps: int, n_rows: int) -> Lease:
         """What dropout multiplies each layer's outputs by, but the last: (T, B, D·H) of 0 or 1 / (1 - dropout)."""
@@ -646,7 +590,7 @@ class RNN:
         return np.asarray(kept / (1 - self.recurrent_dropout), dtype=self.dtype)
 
     def _pull_back(
-        self, batch: _Batch, tape: _Tape, d_y: Any, d_h_n: Any, *, input_grad: bool
+        self, batch: _Batch, tape: Tape, d_y: Any, d_h_n: Any, *, input_grad: bool
     ) -> tuple[Any, Real, dict[str, Real]]:
         """The public pullback: `_backward` on a caller's arrays, with fresh results."""
         lease = None
