@@ -168,11 +168,23 @@ def test_bad_number_of_threads_in_the_environment(value: str, monkeypatch: pytes
 
 
 def test_default_number_of_threads(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delenv("ELMAN_NUM_THREADS", raising=False)
+    for name in ("ELMAN_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
     for quota, n in [(float("inf"), 6), (100.0, 6), (2.5, 3), (0.1, 1)]:
         monkeypatch.setattr(config, "_cgroup_quota", lambda quota=quota: quota)
         assert config._default_num_threads.__wrapped__() == n
+
+
+def test_openmp_limits_the_default_number_of_threads(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("ELMAN_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    monkeypatch.setattr(config, "_cgroup_quota", lambda: 4.0)
+    for text, n in [("3", 3), ("2,8", 2), (" 1 ", 1), ("64", 4), ("", 4), ("0", 4), ("-1", 4), ("many", 4)]:
+        monkeypatch.setenv("OMP_NUM_THREADS", text)
+        assert config._default_num_threads.__wrapped__() == n
+    monkeypatch.setenv("ELMAN_NUM_THREADS", "5")
+    assert config._default_num_threads.__wrapped__() == 5
 
 
 def write(path: Path, text: str) -> None:

@@ -45,7 +45,8 @@ def get_num_threads() -> int:
     """The number of threads that compiled backends use.
 
     At first it is the environment variable ELMAN_NUM_THREADS or, without one, the number of cores that the process may
-    use: those of its CPU affinity, but no more than a container's CPU quota.
+    use: those of its CPU affinity, but no more than a container's CPU quota, nor than OMP_NUM_THREADS. By the latter
+    joblib, Dask and Ray tell their workers how many of the cores are theirs.
     """
     if _pool is not None:
         return int(_pool.get_num_threads())
@@ -65,8 +66,14 @@ def _default_num_threads() -> int:
     if wanted:
         return validation.positive_int_in_text(wanted, "ELMAN_NUM_THREADS")
     n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cgroup_quota()
-    return n_cores if quota == math.inf else max(1, min(n_cores, math.ceil(quota)))
+    most = min(_cgroup_quota(), _openmp_limit())
+    return n_cores if most == math.inf else max(1, min(n_cores, math.ceil(most)))
+
+
+def _openmp_limit() -> float:
+    """The first number of OMP_NUM_THREADS, which may be a list; what is none does not count, as in OpenMP itself."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else math.inf
 
 
 def _cgroup_quota(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
