@@ -834,15 +834,21 @@ class SequenceModel(Model):
             validation.refuse(f"pattern={self.pattern!r} has no inputs to predict from at each step: use generate")
         pattern, backend = self._traits, self.rnn._resolve()
         data = Inputs(X, self.inputs, pattern, self.rnn.dtype, "X")
-        results: list[Any] = [None] * len(data.lengths)
+        results: Any = [None] * len(data.lengths)
         for rows in data.groups(validation.positive_int(batch_size, "batch_size")):
             x, lengths = data.inputs_of(rows)
             h, _, tape = self._states(backend, x, lengths, self._initial_state(len(rows), None))
-            values = function(self._readout(backend, h))
+            values = function(self._readout(backend, h)).swapaxes(0, 1)  # (B, T, ·), or (B, 1, ·)
             del tape
-            for b, row in enumerate(rows):
-                results[row] = values[0, b] if pattern.one_output else values[: data.lengths[row], b].copy()
-        return np.array(results) if pattern.one_output or data.is_array else results
+            if pattern.one_output or data.is_array:
+                values = values[:, 0] if pattern.one_output else values
+                if isinstance(results, list):
+                    results = np.empty((len(results), *values.shape[1:]), values.dtype)
+                results[rows] = values
+            else:
+                for b, row in enumerate(rows):
+                    results[row] = values[b, : data.lengths[row]].copy()
+        return results
 
     def _evaluate(self, data: Sequences, batch_size: int) -> dict[str, float]:
         """`evaluate`, of validated data."""
