@@ -518,7 +518,7 @@ def class_weights(value: Any, n: int) -> NDArray[np.float64]:
 def any_weight(total: float, name: str, is_weighted: bool) -> None:
     """Something must count in a mean."""
     if not 0 < total < np.inf:
-        condition = " whose weight is not 0" if is_weighted else ""
+        condition = " whose weight is not zero" if is_weighted else ""
         raise ValueError(f"{name} must hold at least one target{condition}")
 
 
@@ -545,6 +545,64 @@ def token_sequence(value: Any, name: str, n: int) -> Int:
     array = _as_int64(_as_array(value, name), name)
     _check_shape(array.shape, name, (("T",),), allow_empty=True)
     return tokens(array, name, n, ("T",)) if array.size else array
+
+
+def steps(value: Any, name: str) -> tuple[Any, Int | None]:
+    """Sequences of features as all their steps below one another, (Σ T_i, features), and the T_i.
+
+    They are an array (n, T, features) or a list of (T_i, features). Anything else comes back as it is, and None.
+    """
+    if getattr(value, "ndim", 0) == 3:
+        array = _as_array(value, name)
+        _check_shape(array.shape, name, (("n", "T", "features"),))
+        return array.reshape(-1, array.shape[2]), np.full(len(array), array.shape[1])
+    if not _holds_sequences(value):
+        return value, None
+    items = [_as_array(item, f"{name}[{i}]") for i, item in enumerate(value)]
+    _check_shape(items[0].shape, f"{name}[0]", (("T", "features"),))
+    for i, item in enumerate(items):
+        _check_shape(item.shape, f"{name}[{i}]", (("T", items[0].shape[1]),))
+    return np.concatenate(items), np.array([len(item) for item in items])
+
+
+def _holds_sequences(value: Any) -> bool:
+    """Whether a list holds more than the rows of one array (n, T)."""
+    if isinstance(value, np.ndarray) and value.dtype == object and value.ndim == 1:
+        value = list(value)
+    if is_list_of_arrays(value):
+        return value[0].ndim > 1 or len({np.shape(item) for item in value}) > 1
+    return isinstance(value, (list, tuple)) and len(value) > 0 and np.ndim(value[0]) == 2
+
+
+def same_features(n: int, expected: int, name: str) -> None:
+    if n != expected:
+        raise ValueError(f"{name} must have {expected} features at each step, as in training, got {n}")
+
+
+def same_outputs(n: int, expected: int, name: str) -> None:
+    if n != expected:
+        raise ValueError(f"{name} must have {expected} outputs for each sequence, as before, got {n}")
+
+
+def label_sequences(value: Any, name: str) -> tuple[NDArray[Any], Int]:
+    """The labels of all steps one after another, and how many each sequence has."""
+    items = sequences(value, name, _as_array)
+    for i, item in enumerate(items):
+        _check_shape(item.shape, f"{name}[{i}]", (("T",),))
+    return np.concatenate(items), np.array([len(item) for item in items])
+
+
+def labels(array: NDArray[Any], name: str, classes: NDArray[Any]) -> Int:
+    """Labels (n,) as indices of sorted classes."""
+    codes = np.searchsorted(classes, array).clip(max=len(classes) - 1)
+    for i in np.flatnonzero(classes[codes] != array)[:1]:
+        raise ValueError(f"{name} must hold classes among {_labels(classes)}, got {array[i]!r}")
+    return codes
+
+
+def same_classes(classes: NDArray[Any], expected: NDArray[Any]) -> None:
+    if not np.array_equal(classes, expected):
+        raise ValueError(f"classes must be those of before, {_labels(expected)}, got {_labels(classes)}")
 
 
 def same_number(n: int, expected: int, name: str, expected_name: str) -> None:
@@ -662,6 +720,10 @@ def _is_like(shape: tuple[int, ...], pattern: Shape) -> bool:
 
 def _shape_text(shape: Shape) -> str:
     return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+
+
+def _labels(classes: NDArray[Any]) -> str:
+    return reprlib.repr(classes.tolist())
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -1,0 +1,548 @@
+"""scikit-learn's API around `elman.SequenceModel`, for its pipelines, searches and cross-validation.
+
+Needs scikit-learn, which `pip install 'elman[sklearn]'` brings along.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elman import validation
+from elman.data import Features, Rows, lengths_of
+from elman.losses import Categories, Output, Reals
+from elman.models import SequenceModel
+from elman.optimizers import AdamW
+from elman.training import EarlyStopping, History
+from elman.typing import Int, Real
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.metrics import accuracy_score
+    from sklearn.model_selection import train_test_split
+    from sklearn.utils import check_array, check_consistent_length, check_random_state, column_or_1d
+    from sklearn.utils.class_weight import compute_class_weight
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ImportError as error:
+    raise ImportError("elman.sklearn needs scikit-learn 1.6 or later: pip install 'elman[sklearn]'") from error
+
+__all__ = ["RNNClassifier", "RNNRegressor", "RNNTagger"]
+
+_REALS = (np.float64, np.float32)  # the first one is what everything else becomes
+_LARGEST_BATCH = 200  # of batch_size="auto", as in scikit-learn's MLPClassifier
+
+
+class _Targets(NamedTuple):
+    """What y says."""
+
+    rows: Rows  # as the model takes them
+    outputs: Output
+    classes: NDArray[Any] | None = None
+
+
+class _Estimator(BaseEstimator):
+    """What the three have in common: the parameters, what X may be, how they are trained."""
+
+    _pattern: ClassVar[str] = "many-to-one"
+    model_: SequenceModel
+    loss_curve_: list[float]
+    validation_scores_: list[float] | None
+
+    def __init__(
+        self,
+        hidden_size: int = 32,
+        *,
+        num_layers: int = 1,
+        nonlinearity: Any = "tanh",
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        learning_rate_init: float = 1e-3,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = 1.0,
+        batch_size: Any = "auto",
+        max_iter: int = 200,
+        tol: float = 1e-4,
+        n_iter_no_change: int = 10,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        warm_start: bool = False,
+        random_state: Any = None,
+        verbose: bool = False,
+        backend: str | None = None,
+    ) -> None:
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.nonlinearity = nonlinearity
+        self.bidirectional = bidirectional
+        self.dropout = dropout
+        self.recurrent_dropout = recurrent_dropout
+        self.learning_rate_init = learning_rate_init
+        self.weight_decay = weight_decay
+        self.clip_norm = clip_norm
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.tol = tol
+        self.n_iter_no_change = n_iter_no_change
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+        self.backend = backend
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train on sequences X with targets y.
+
+        Parameters
+        ----------
+        X : array (n, T, features), list of arrays (T_i, features), or array (n, T)
+            Sequences; of unequal lengths in a list; in a 2-D array, of one number at each step. Anything but float32
+            becomes float64.
+        y
+            The targets, as the class describes them.
+        sample_weight : numbers (n,), optional
+            What each sequence counts in the loss and its mean.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument, or a parameter of the constructor, is not what it should be; the message names it.
+        FloatingPointError
+            If the loss or its gradient is not finite.
+        """
+        is_new = not (validation.flag(self.warm_start, "warm_start") and hasattr(self, "model_"))
+        epochs = validation.positive_int(self.max_iter, "max_iter")
+        targets = self._targets(y, is_new=is_new)
+        stopping = self._stopping(targets.outputs)
+        optimizer = self._tuned(AdamW(0.0))
+        self._train(X, targets, sample_weight, is_new, optimizer, epochs, stopping)
+        if self.n_iter_ == epochs and stopping._waited < stopping.patience:
+            message = f"max_iter={epochs} epochs are over and the training has not converged yet"
+            warnings.warn(message, ConvergenceWarning, stacklevel=2)
+        return self
+
+    def _fit_part(self, X: Any, y: Any, sample_weight: Any, **options: Any) -> Self:
+        """`partial_fit`: one epoch, with the optimizer of before."""
+        if validation.flag(self.early_stopping, "early_stopping"):
+            validation.refuse("early_stopping must be False for partial_fit, which sees only a part of the data")
+        is_new = not hasattr(self, "model_")
+        targets = self._targets(y, is_new=is_new, **options)
+        optimizer = self._tuned(AdamW(0.0) if is_new else self._optimizer)
+        return self._train(X, targets, sample_weight, is_new, optimizer, epochs=1)
+
+    def _targets(self, y: Any, *, is_new: bool) -> _Targets:
+        """y, validated. Without `is_new` the outputs are to be those of before."""
+        raise NotImplementedError
+
+    def _train(
+        self,
+        X: Any,
+        targets: _Targets,
+        sample_weight: Any,
+        is_new: bool,
+        optimizer: AdamW,
+        epochs: int,
+        *stopping: EarlyStopping,
+    ) -> Self:
+        check_consistent_length(X, targets.rows)
+        weights = sample_weight
+        if weights is not None:
+            weights = validation.weights(weights, "sample_weight", np.dtype(np.float64), (len(targets.rows),))
+        X = self._sequences(X, reset=is_new)
+        if self._pattern == "many-to-many":
+            validation.same_lengths(lengths_of(targets.rows), lengths_of(X), "y", "X")
+        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        data, held_out = self._split([X, targets.rows] if weights is None else [X, targets.rows, weights], seed)
+        model = self._new_model(X, targets.outputs, seed) if is_new else self.model_
+        history = model.fit(
+            *data[:2],
+            weights=data[2] if data[2:] else None,
+            validation_data=held_out,
+            epochs=epochs,
+            batch_size=min(_LARGEST_BATCH, len(data[0])) if self.batch_size == "auto" else self.batch_size,
+            optimizer=optimizer,
+            clip_norm=self.clip_norm,
+            callbacks=stopping,
+            progress=bool(self.verbose),
+        )
+        self.model_, self._optimizer = model, optimizer
+        self._record(history, is_new=is_new)
+        if targets.classes is not None:
+            self.classes_ = targets.classes
+        return self
+
+    def _tuned(self, optimizer: AdamW) -> AdamW:
+        optimizer.lr = validation.non_negative(self.learning_rate_init, "learning_rate_init")
+        optimizer.weight_decay = validation.non_negative(self.weight_decay, "weight_decay")
+        return optimizer
+
+    def _stopping(self, outputs: Output) -> EarlyStopping:
+        is_early = validation.flag(self.early_stopping, "early_stopping")
+        return EarlyStopping(
+            f"val_{outputs.metric}" if is_early else "loss",
+            patience=validation.positive_int(self.n_iter_no_change, "n_iter_no_change"),
+            min_delta=validation.non_negative(self.tol, "tol"),
+            restore_best=is_early,
+        )
+
+    def _split(self, data: list[Any], seed: int) -> tuple[list[Any], tuple[Any, ...] | None]:
+        """X, y and weights for training, and what is held out for early stopping."""
+        if not self.early_stopping:
+            return data, None
+        fraction = validation.below_one(self.validation_fraction, "validation_fraction")
+        stratify = data[1] if isinstance(self, ClassifierMixin) else None
+        parts = train_test_split(*data, test_size=fraction, stratify=stratify, random_state=seed)
+        return parts[::2], tuple(parts[1::2])
+
+    def _new_model(self, X: Rows, outputs: Output, seed: int) -> SequenceModel:
+        return SequenceModel(
+            Features(X[0].shape[1]),
+            outputs,
+            pattern=self._pattern,
+            hidden_size=self.hidden_size,
+            num_layers=self.num_layers,
+            nonlinearity=self.nonlinearity,
+            bidirectional=self.bidirectional,
+            dropout=self.dropout,
+            recurrent_dropout=self.recurrent_dropout,
+            dtype=X[0].dtype,
+            seed=seed,
+            backend=self.backend,
+        )
+
+    def _record(self, history: History, *, is_new: bool) -> None:
+        """The attributes that say how the training went; those of a warm start go on."""
+        scores = [values for name, values in history.items() if name in ("val_accuracy", "val_r2")]
+        self.n_iter_ = len(history["loss"])
+        self.loss_curve_ = [*([] if is_new else self.loss_curve_), *history["loss"]]
+        self.best_loss_ = None if scores else min(self.loss_curve_)
+        before = None if is_new else self.validation_scores_
+        self.validation_scores_ = [*(before or []), *scores[0]] if scores else None
+        self.best_validation_score_ = max(self.validation_scores_) if self.validation_scores_ else None
+
+    def _sequences(self, X: Any, *, reset: bool = False) -> Rows:
+        """X, validated: an array (n, T, features) where all are equally long, without a copy if possible, or a list.
+
+        scikit-learn sees the steps of all sequences below one another; without `reset` they must be like those of fit.
+        """
+        if not reset:
+            check_is_fitted(self, "model_")
+        steps, lengths = validation.steps(X, "X")
+        steps = validate_data(self, steps, reset=reset, dtype=_REALS)
+        if lengths is None:  # an array (n, T)
+            steps, lengths = steps.reshape(-1, 1), np.full(len(steps), steps.shape[1])
+        if not reset:
+            validation.same_features(steps.shape[1], self.model_.inputs.n, "X")
+        return _cut(steps, lengths)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.target_tags.required = True
+        return tags
+
+
+class RNNRegressor(RegressorMixin, _Estimator):
+    """Numbers for each sequence, from a recurrent network's last state: many-to-one, with the squared error.
+
+    y are numbers (n,) or (n, outputs). They should be of about unit size, as for any network: see
+    `sklearn.compose.TransformedTargetRegressor`.
+
+    Parameters
+    ----------
+    hidden_size, num_layers, nonlinearity, bidirectional, dropout, recurrent_dropout, learning_rate_init, weight_decay,
+    clip_norm, batch_size, max_iter, tol, n_iter_no_change, early_stopping, validation_fraction, warm_start,
+    random_state, verbose, backend
+        Those of `RNNClassifier`.
+
+    Attributes
+    ----------
+    model_, loss_curve_, best_loss_, n_iter_, validation_scores_, best_validation_score_, n_features_in_
+        Those of `RNNClassifier`; scores are R².
+
+    Examples
+    --------
+    The sum of the first and the last of eight numbers:
+
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).normal(size=(200, 8))
+    >>> regressor = RNNRegressor(max_iter=1000, random_state=0).fit(X[:150], X[:150, 0] + X[:150, -1])
+    >>> regressor.score(X[150:], X[150:, 0] + X[150:, -1]) > 0.95
+    True
+    """
+
+    def _targets(self, y: Any, *, is_new: bool) -> _Targets:
+        y = _checked(y, _REALS)
+        n = y.shape[1] if y.ndim == 2 else 1
+        if n == 1:
+            y = column_or_1d(y, warn=True)
+        if not is_new:
+            validation.same_outputs(n, self.model_.outputs.n, "y")
+        return _Targets(y, Reals(n))
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train for one epoch on a part of the data, from where the last call, or `fit`, came to.
+
+        Arguments and errors are those of `fit`.
+        """
+        return self._fit_part(X, y, sample_weight)
+
+    def predict(self, X: Any) -> Real:
+        """Numbers (n,), or (n, outputs) if there was more than one output in training."""
+        rows = self._sequences(X)
+        numbers: Real = self.model_.predict(rows)
+        return numbers[:, 0] if numbers.shape[1] == 1 else numbers
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+
+class _Labelling(_Estimator):
+    """What has classes."""
+
+    def __init__(
+        self,
+        hidden_size: int = 32,
+        *,
+        num_layers: int = 1,
+        nonlinearity: Any = "tanh",
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        learning_rate_init: float = 1e-3,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = 1.0,
+        batch_size: Any = "auto",
+        max_iter: int = 200,
+        tol: float = 1e-4,
+        n_iter_no_change: int = 10,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        class_weight: Any = None,
+        warm_start: bool = False,
+        random_state: Any = None,
+        verbose: bool = False,
+        backend: str | None = None,
+    ) -> None:
+        super().__init__(
+            hidden_size,
+            num_layers=num_layers,
+            nonlinearity=nonlinearity,
+            bidirectional=bidirectional,
+            dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
+            learning_rate_init=learning_rate_init,
+            weight_decay=weight_decay,
+            clip_norm=clip_norm,
+            batch_size=batch_size,
+            max_iter=max_iter,
+            tol=tol,
+            n_iter_no_change=n_iter_no_change,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            warm_start=warm_start,
+            random_state=random_state,
+            verbose=verbose,
+            backend=backend,
+        )
+        self.class_weight = class_weight
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """Train for one epoch on a part of the data, from where the last call, or `fit`, came to.
+
+        Arguments and errors are those of `fit`.
+
+        Parameters
+        ----------
+        classes : array (n_classes,)
+            All labels that there will ever be. Needed in the first call.
+        """
+        if classes is None and not hasattr(self, "model_"):
+            validation.refuse("classes must be given to the first call of partial_fit")
+        if self.class_weight == "balanced":
+            validation.refuse("class_weight='balanced' needs all of the data: give partial_fit a dict")
+        return self._fit_part(X, y, sample_weight, classes=classes)
+
+    def _encoded(self, labels: Any, *, is_new: bool, classes: Any) -> tuple[Int, Output, NDArray[Any]]:
+        """Labels (n,) as numbers of the classes, these weighted as the output of a model, and all of them."""
+        labels = column_or_1d(_checked(labels, None), warn=True)
+        check_classification_targets(labels)
+        known = np.unique(labels if classes is None else classes) if is_new else self.classes_
+        if not (is_new or classes is None):
+            validation.same_classes(np.unique(classes), known)
+        codes = validation.labels(labels, "y", known)
+        weights = self.class_weight
+        if weights is not None:
+            weights = compute_class_weight(weights, classes=known, y=labels)
+        return codes, Categories(len(known), class_weights=weights), known
+
+
+class RNNClassifier(ClassifierMixin, _Labelling):
+    """A class for each sequence, from a recurrent network's last state: many-to-one, with the cross-entropy.
+
+    y are labels (n,) of any kind: strings, integers, bool. What parameters and attributes have in common with
+    scikit-learn's `MLPClassifier` has the names that it has there.
+
+    Parameters
+    ----------
+    hidden_size, num_layers, nonlinearity, bidirectional, dropout, recurrent_dropout, backend
+        Those of `elman.RNN`; `dropout` is between layers, `recurrent_dropout` between steps.
+    learning_rate_init, weight_decay : float
+        Of `elman.AdamW`.
+    clip_norm : float or None
+        The gradient is scaled down to this Euclidean norm.
+    batch_size : int or "auto"
+        Sequences in an update; "auto" are all, but at most 200.
+    max_iter : int
+        Epochs. If training has not converged by then, there is a `ConvergenceWarning`.
+    tol, n_iter_no_change : float, int
+        Training has converged, and ends, when it has not been better by more than `tol` for `n_iter_no_change` epochs:
+        the loss, or with `early_stopping` the validation score.
+    early_stopping : bool
+        Whether to hold a part of the data out, score the model on it after each epoch, and keep the best.
+    validation_fraction : float
+        That part. It is stratified by class.
+    class_weight : dict from labels to numbers, "balanced" or None
+        What a label counts in the loss and its mean; fixed, as the sizes are, for all of a warm start.
+    warm_start : bool
+        Whether `fit` goes on from where the last one came to.
+    random_state : int, numpy.random.RandomState or None
+        The same int gives the same bits.
+    verbose : bool
+        Whether to show a progress bar.
+
+    Attributes
+    ----------
+    model_ : SequenceModel
+        With which one can go on: save it, stream, look at gradients.
+    classes_ : array (n_classes,)
+        The labels, sorted: the columns of `predict_proba`.
+    loss_curve_ : list of float
+        The mean loss of each epoch.
+    best_loss_ : float or None
+        The least of them; None with `early_stopping`.
+    n_iter_ : int
+        Epochs in the last call of `fit` or `partial_fit`.
+    validation_scores_, best_validation_score_ : list of float, float
+        With `early_stopping`, the accuracies on the part held out. None otherwise.
+    n_features_in_ : int
+        Features of a step; of 2-D X, T.
+    feature_names_in_ : array of str
+        If X was a data frame.
+
+    Examples
+    --------
+    Does a series rise or fall?
+
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).normal(size=(200, 8)).cumsum(axis=1)
+    >>> y = np.where(X[:, -1] > X[:, 0], "rises", "falls")
+    >>> classifier = RNNClassifier(learning_rate_init=0.01, tol=1e-3, random_state=0).fit(X[:150], y[:150])
+    >>> classifier.score(X[150:], y[150:]) > 0.9
+    True
+    >>> classifier.classes_.tolist()
+    ['falls', 'rises']
+    >>> classifier.predict_proba(X[150:]).shape
+    (50, 2)
+    """
+
+    def _targets(self, y: Any, *, is_new: bool, classes: Any = None) -> _Targets:
+        return _Targets(*self._encoded(y, is_new=is_new, classes=classes))
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The likeliest label of each sequence, (n,)."""
+        rows = self._sequences(X)
+        return np.asarray(self.classes_[self.model_.predict(rows)])
+
+    def predict_proba(self, X: Any) -> Real:
+        """The probability of each class, (n, n_classes), in the order of `classes_`."""
+        rows = self._sequences(X)
+        return np.asarray(self.model_.predict_proba(rows))
+
+    def predict_log_proba(self, X: Any) -> Real:
+        """The logarithm of `predict_proba`."""
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.log(self.predict_proba(X)))
+
+
+class RNNTagger(_Labelling):
+    """A class for each step: many-to-many, with the cross-entropy.
+
+    y is a list of sequences of labels (T_i,), or an array (n, T), as long as those of X. A label is of any kind.
+
+    Parameters
+    ----------
+    hidden_size, num_layers, nonlinearity, bidirectional, dropout, recurrent_dropout, learning_rate_init, weight_decay,
+    clip_norm, batch_size, max_iter, tol, n_iter_no_change, early_stopping, validation_fraction, class_weight,
+    warm_start, random_state, verbose, backend
+        Those of `RNNClassifier`.
+
+    Attributes
+    ----------
+    model_, classes_, loss_curve_, best_loss_, n_iter_, validation_scores_, best_validation_score_, n_features_in_
+        Those of `RNNClassifier`.
+
+    Examples
+    --------
+    Has there been a number below 0 so far?
+
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> X = [rng.normal(1, 1, size=(n, 1)) for n in rng.integers(3, 12, 200)]
+    >>> y = [np.where(np.minimum.accumulate(x[:, 0]) < 0, "yes", "no") for x in X]
+    >>> tagger = RNNTagger(learning_rate_init=0.01, max_iter=500, tol=1e-3, random_state=0).fit(X[:150], y[:150])
+    >>> tagger.score(X[150:], y[150:]) > 0.95
+    True
+    >>> tagger.predict([[[1.0], [-2.0], [1.0]]]).tolist()
+    [['no', 'yes', 'yes']]
+    """
+
+    _pattern = "many-to-many"
+
+    def _targets(self, y: Any, *, is_new: bool, classes: Any = None) -> _Targets:
+        labels, lengths = validation.label_sequences(y, "y")
+        codes, outputs, known = self._encoded(labels, is_new=is_new, classes=classes)
+        return _Targets(_cut(codes, lengths), outputs, known)
+
+    def predict(self, X: Any) -> Any:
+        """The likeliest label of each step: a list of (T_i,), or an array (n, T) where all are equally long."""
+        rows = self._sequences(X)
+        codes = self.model_.predict(rows)
+        return self.classes_[codes] if isinstance(codes, np.ndarray) else [self.classes_[each] for each in codes]
+
+    def predict_proba(self, X: Any) -> Any:
+        """The probability of each class at each step: a list of (T_i, n_classes), or an array (n, T, n_classes)."""
+        rows = self._sequences(X)
+        return self.model_.predict_proba(rows)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The part of all steps that get their label; `sample_weight` (n,) is what those of a sequence count."""
+        labels, lengths = validation.label_sequences(y, "y")
+        check_consistent_length(X, lengths, sample_weight)
+        weights = None if sample_weight is None else np.repeat(sample_weight, lengths)
+        return float(accuracy_score(labels, np.concatenate(list(self.predict(X))), sample_weight=weights))
+
+
+def _checked(y: Any, dtype: Any) -> NDArray[Any]:
+    if y is None:
+        validation.refuse("fit requires y to be passed, but the target y is None")
+    return np.asarray(check_array(y, ensure_2d=False, dtype=dtype, input_name="y"))
+
+
+def _cut(steps: Any, lengths: Int) -> Rows:
+    """Steps (Σ T_i, ·) that lie below one another as sequences: an array (n, T, ·) where all are equally long."""
+    if lengths.min() == lengths.max():
+        return np.asarray(steps.reshape(len(lengths), -1, *steps.shape[1:]))
+    return np.split(steps, lengths.cumsum()[:-1])
