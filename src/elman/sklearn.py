@@ -138,7 +138,7 @@ class _Estimator(BaseEstimator):
         is_new = not hasattr(self, "model_")
         targets = self._targets(y, is_new=is_new, **options)
         optimizer = self._tuned(AdamW(0.0) if is_new else self._optimizer)
-        return self._train(X, targets, sample_weight, is_new, optimizer, epochs=1)
+        return self._train(X, targets, sample_weight, is_new, optimizer, 1, None)
 
     def _targets(self, y: Any, *, is_new: bool) -> _Targets:
         """y, validated. Without `is_new` the outputs are to be those of before."""
@@ -152,7 +152,7 @@ class _Estimator(BaseEstimator):
         is_new: bool,
         optimizer: AdamW,
         epochs: int,
-        *stopping: EarlyStopping,
+        stopping: EarlyStopping | None,
     ) -> Self:
         check_consistent_length(X, targets.rows)
         weights = sample_weight
@@ -172,11 +172,11 @@ class _Estimator(BaseEstimator):
             batch_size=min(_LARGEST_BATCH, len(data[0])) if self.batch_size == "auto" else self.batch_size,
             optimizer=optimizer,
             clip_norm=self.clip_norm,
-            callbacks=stopping,
+            callbacks=[] if stopping is None else [stopping],
             progress=bool(self.verbose),
         )
         self.model_, self._optimizer = model, optimizer
-        self._record(history, is_new=is_new)
+        self._record(history, stopping, is_new=is_new)
         if targets.classes is not None:
             self.classes_ = targets.classes
         return self
@@ -220,15 +220,17 @@ class _Estimator(BaseEstimator):
             backend=self.backend,
         )
 
-    def _record(self, history: History, *, is_new: bool) -> None:
-        """The attributes that say how the training went; those of a warm start go on."""
-        scores = [values for name, values in history.items() if name in ("val_accuracy", "val_r2")]
+    def _record(self, history: History, stopping: EarlyStopping | None, *, is_new: bool) -> None:
+        """The attributes that say how the training went; lists go on in a warm start."""
         self.n_iter_ = len(history["loss"])
         self.loss_curve_ = [*([] if is_new else self.loss_curve_), *history["loss"]]
-        self.best_loss_ = None if scores else min(self.loss_curve_)
-        before = None if is_new else self.validation_scores_
-        self.validation_scores_ = [*(before or []), *scores[0]] if scores else None
-        self.best_validation_score_ = max(self.validation_scores_) if self.validation_scores_ else None
+        before = [] if is_new else self.validation_scores_ or []
+        self.best_loss_ = self.validation_scores_ = self.best_validation_score_ = None
+        if stopping is None or not stopping.restore_best:
+            self.best_loss_ = min(self.loss_curve_)
+            return
+        self.validation_scores_ = [*before, *history[stopping.monitor]]
+        self.best_validation_score_ = stopping._best
 
     def _sequences(self, X: Any, *, reset: bool = False) -> Rows:
         """X, validated: an array (n, T, features) where all are equally long, without a copy if possible, or a list.
@@ -435,8 +437,10 @@ class RNNClassifier(ClassifierMixin, _Labelling):
         The least of them; None with `early_stopping`.
     n_iter_ : int
         Epochs in the last call of `fit` or `partial_fit`.
-    validation_scores_, best_validation_score_ : list of float, float
-        With `early_stopping`, the accuracies on the part held out. None otherwise.
+    validation_scores_ : list of float or None
+        With `early_stopping`, the accuracy of each epoch on the part held out.
+    best_validation_score_ : float or None
+        With `early_stopping`, that of the parameters that were kept: none is better by more than `tol`.
     n_features_in_ : int
         Features of a step; of 2-D X, T.
     feature_names_in_ : array of str

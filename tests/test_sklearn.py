@@ -1,0 +1,560 @@
+"""`elman.sklearn`, against scikit-learn's own checks and against `SequenceModel` itself."""
+
+import copy
+import io
+import os
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import elman
+
+pytest.importorskip("sklearn")
+
+import joblib
+from sklearn.base import clone
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.exceptions import ConvergenceWarning, DataConversionWarning, NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.utils import check_random_state
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from elman.sklearn import RNNClassifier, RNNRegressor, RNNTagger
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+ESTIMATORS = [RNNClassifier, RNNRegressor, RNNTagger]
+
+
+@parametrize_with_checks([RNNClassifier(), RNNRegressor()])
+def test_checks_of_scikit_learn(estimator, check):
+    check(estimator)
+
+
+# Data: series (n, T, 2), and what is learned from them
+
+
+def series(rng, n=40, n_steps=6, dtype="float64"):
+    return rng.normal(size=(n, n_steps, 2)).astype(dtype)
+
+
+def unequal(rng, n=40, dtype="float64"):
+    return [rng.normal(size=(n_steps, 2)).astype(dtype) for n_steps in rng.integers(1, 9, n)]
+
+
+def targets(estimator, X):
+    """What fits the estimator, of sequences (T_i, 2)."""
+    if isinstance(estimator, RNNTagger) or estimator is RNNTagger:
+        return [np.where(x[:, 0] > 0, "up", "down") for x in X]
+    sums = np.array([x.sum() for x in X])
+    return sums if isinstance(estimator, RNNRegressor) or estimator is RNNRegressor else np.where(sums > 0, "b", "a")
+
+
+def flat(predictions):
+    return np.concatenate([np.atleast_1d(each) for each in predictions])
+
+
+def parameters(estimator):
+    return estimator.model_._parameters.flat
+
+
+# What it computes
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("make", [series, unequal])
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_is_the_same_as_a_sequence_model(kind, make, dtype, rng):
+    X = make(rng, dtype=dtype)
+    y = targets(kind, X)
+    options = {"num_layers": 2, "bidirectional": True, "dropout": 0.2, "recurrent_dropout": 0.1}
+    estimator = kind(7, learning_rate_init=0.01, weight_decay=0.1, max_iter=5, batch_size=16, random_state=3, **options)
+    estimator.fit(X, y)
+
+    Y, outputs = y, elman.Reals(1)
+    if kind is not RNNRegressor:
+        Y = [np.searchsorted(estimator.classes_, each) for each in y]
+        outputs = elman.Categories(2)
+    pattern = "many-to-many" if kind is RNNTagger else "many-to-one"
+    seed = check_random_state(3).randint(2**31 - 1)
+    model = elman.SequenceModel(
+        elman.Features(2), outputs, pattern=pattern, hidden_size=7, dtype=dtype, seed=seed, **options
+    )
+    optimizer = elman.AdamW(0.01, weight_decay=0.1)
+    history = model.fit(X, Y, epochs=5, batch_size=16, optimizer=optimizer, clip_norm=1.0, progress=False)
+    assert estimator.loss_curve_ == history["loss"]
+    assert estimator.best_loss_ == min(history["loss"])
+    assert parameters(estimator).dtype == dtype
+    np.testing.assert_array_equal(parameters(estimator), model._parameters.flat)
+    expected = model.predict(X)
+    if kind is RNNRegressor:
+        np.testing.assert_array_equal(estimator.predict(X), expected[:, 0])
+        return
+    np.testing.assert_array_equal(flat(estimator.predict(X)), estimator.classes_[flat(expected)])
+    for found, probabilities in zip(estimator.predict_proba(X), model.predict_proba(X), strict=True):
+        np.testing.assert_array_equal(found, probabilities)
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_forms_of_the_same_data(kind, rng):
+    X = rng.normal(size=(20, 5, 1))
+    y = targets(kind, X)
+    fitted = kind(4, max_iter=3, random_state=0).fit(X, y)
+    nested = np.empty(20, dtype=object)
+    nested[:] = list(X)
+    for form in (list(X), X.tolist(), tuple(X), nested, np.asfortranarray(X), X[..., 0], X[..., 0].tolist()):
+        again = kind(4, max_iter=3, random_state=0).fit(form, y)
+        np.testing.assert_array_equal(parameters(again), parameters(fitted))
+        np.testing.assert_array_equal(flat(again.predict(form)), flat(fitted.predict(X)))
+    assert fitted.n_features_in_ == 1
+    assert again.n_features_in_ == 5
+    integers = kind(4, max_iter=1).fit(np.arange(40).reshape(20, 2, 1) % 3, targets(kind, X[:, :2]))
+    assert parameters(integers).dtype == "float64"
+
+
+def test_no_copies(rng):
+    classifier = RNNClassifier(4, max_iter=1)
+    for X in (series(rng), series(rng, dtype="float32"), rng.normal(size=(9, 5))):
+        assert np.shares_memory(classifier._sequences(X, reset=True), X)
+
+
+def test_learns_series_and_tags(rng):
+    X = unequal(rng, 300)
+    for kind in ESTIMATORS:
+        y = targets(kind, X)
+        estimator = kind(16, learning_rate_init=0.01, random_state=0).fit(X[:200], y[:200])
+        assert estimator.score(X[200:], y[200:]) > 0.85
+
+
+@pytest.mark.parametrize(
+    "labels", [["x", "longer"], [-5, 3], [False, True], [0.0, 2.0], np.array(["p", "q"], dtype=object)]
+)
+def test_labels_of_any_kind(labels, rng):
+    X, labels = series(rng), np.asarray(labels)
+    y = labels[(X.sum(axis=(1, 2)) > 0).astype(int)]
+    classifier = RNNClassifier(8, learning_rate_init=0.02, random_state=0).fit(X, y)
+    np.testing.assert_array_equal(classifier.classes_, np.unique(labels))
+    assert classifier.classes_.dtype == classifier.predict(X).dtype == y.dtype
+    assert classifier.score(X, y) > 0.9
+    np.testing.assert_array_equal(
+        classifier.classes_[classifier.predict_proba(X).argmax(axis=1)], classifier.predict(X)
+    )
+    tags = labels[(X[..., 0] > 0).astype(int)]
+    tagger = RNNTagger(8, learning_rate_init=0.02, random_state=0).fit(X, tags)
+    np.testing.assert_array_equal(tagger.classes_, np.unique(labels))
+    assert tagger.predict(X).shape == tags.shape
+    assert tagger.score(X, tags) == (tagger.predict(X) == tags).mean() > 0.9
+    weights = np.arange(len(X))
+    expected = np.average((tagger.predict(X) == tags).mean(axis=1), weights=weights)
+    assert tagger.score(X, tags, sample_weight=weights) == pytest.approx(expected)
+
+
+def test_several_outputs(rng):
+    X = series(rng)
+    y = np.stack([X.sum(axis=(1, 2)), X[:, -1, 0]], axis=1)
+    regressor = RNNRegressor(16, learning_rate_init=0.01, random_state=0).fit(X, y)
+    assert regressor.predict(X).shape == y.shape
+    assert regressor.score(X, y) > 0.9
+    with pytest.warns(DataConversionWarning, match="column-vector y"):
+        assert regressor.fit(X, y[:, :1]).predict(X).shape == (40,)
+    large = TransformedTargetRegressor(
+        RNNRegressor(learning_rate_init=0.01, random_state=0), transformer=StandardScaler()
+    )
+    assert large.fit(X, 1000 + 100 * y[:, 0]).score(X, 1000 + 100 * y[:, 0]) > 0.9
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_weights(kind, rng):
+    """0 is as if a sequence were not there, 2 as if it were there twice."""
+    X = unequal(rng, 12)
+    y, weights = targets(kind, X), np.array([0, 1, 2] * 4)
+    weighted = kind(4, max_iter=20, random_state=0).fit(X, y, sample_weight=weights)
+    rows = np.repeat(np.arange(12), weights)
+    repeated = kind(4, max_iter=20, random_state=0).fit([X[i] for i in rows], [y[i] for i in rows])
+    np.testing.assert_allclose(parameters(weighted), parameters(repeated), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(weighted.loss_curve_, repeated.loss_curve_, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [RNNClassifier, RNNTagger])
+def test_class_weights(kind, rng):
+    X = series(rng)
+    y = (
+        [np.full(6, "rare" if i < 4 else "often") for i in range(40)]
+        if kind is RNNTagger
+        else ["rare"] * 4 + ["often"] * 36
+    )
+    balanced = kind(4, max_iter=5, class_weight="balanced", random_state=0).fit(X, y)
+    given = kind(4, max_iter=5, class_weight={"rare": 5, "often": 40 / 72}, random_state=0).fit(X, y)
+    plain = kind(4, max_iter=5, random_state=0).fit(X, y)
+    np.testing.assert_array_equal(parameters(balanced), parameters(given))
+    assert (parameters(balanced) != parameters(plain)).any()
+    with pytest.raises(ValueError, match="class_weight='balanced' needs all of the data"):
+        clone(balanced).partial_fit(X, y, classes=["rare", "often"])
+
+
+# How training goes
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_random_state(kind, rng):
+    X = unequal(rng)
+    y = targets(kind, X)
+    fit = lambda state: parameters(kind(4, max_iter=2, batch_size=8, dropout=0.1, random_state=state).fit(X, y))  # noqa: E731
+    np.testing.assert_array_equal(fit(1), fit(1))
+    np.testing.assert_array_equal(fit(1), fit(np.random.RandomState(1)))
+    assert (fit(1) != fit(2)).any()
+    assert (fit(None) != fit(None)).any()
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_partial_fit(kind, rng):
+    """An epoch in each call, with one optimizer: those of `fit`, where a batch is the whole."""
+    X = series(rng)
+    y = targets(kind, X)
+    whole = kind(4, max_iter=3, random_state=0).fit(X, y)
+    part = kind(4, random_state=0)
+    classes = {} if kind is RNNRegressor else {"classes": ["up", "down"] if kind is RNNTagger else ["b", "a"]}
+    for i in range(3):
+        assert part.partial_fit(X, y, **(classes if i < 2 else {})) is part
+        assert part.n_iter_ == 1
+    np.testing.assert_array_equal(parameters(part), parameters(whole))
+    assert part.loss_curve_ == whole.loss_curve_
+    part.set_params(learning_rate_init=0.0).partial_fit(X, y, sample_weight=np.ones(40))
+    np.testing.assert_array_equal(parameters(part), parameters(whole))
+    with pytest.raises(ValueError, match="early_stopping must be False for partial_fit"):
+        part.set_params(early_stopping=True).partial_fit(X, y)
+
+
+def test_classes_of_partial_fit(rng):
+    X = series(rng, 3)
+    classifier = RNNClassifier(4)
+    with pytest.raises(ValueError, match="classes must be given to the first call"):
+        classifier.partial_fit(X, ["a", "b", "a"])
+    classifier.partial_fit(X, ["a", "b", "a"], classes=["c", "b", "a"])
+    assert classifier.predict_proba(X).shape == (3, 3)
+    for y in (["a", "b", "bb"], [1, 2, 3]):
+        with pytest.raises(ValueError, match=r"y must hold classes among \['a', 'b', 'c'\], got"):
+            classifier.partial_fit(X, y)
+    with pytest.raises(ValueError, match=r"classes must be those of before, \['a', 'b', 'c'\], got \['a', 'b'\]"):
+        classifier.partial_fit(X, ["a", "b", "a"], classes=["a", "b"])
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_warm_start(kind, rng):
+    X = series(rng)
+    y = targets(kind, X)
+    estimator = kind(4, max_iter=3, warm_start=True, random_state=0).fit(X, y)
+    model, first = estimator.model_, estimator.loss_curve_
+    estimator.fit(X, y)
+    assert estimator.model_ is model
+    assert estimator.loss_curve_[:3] == first
+    assert len(estimator.loss_curve_) == 6
+    assert estimator.loss_curve_[3] < estimator.loss_curve_[0]
+    assert estimator.n_iter_ == 3
+    with pytest.raises(ValueError, match="is expecting 2 features"):
+        estimator.fit(X[..., :1], y)
+    estimator.set_params(warm_start=False).fit(X, y)
+    assert estimator.loss_curve_ == first
+    assert estimator.model_ is not model
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_early_stopping_restores_the_best(kind, weighted, rng):
+    X = unequal(rng, 100)
+    y, weights = targets(kind, X), rng.integers(1, 4, 100)
+    estimator = kind(8, learning_rate_init=0.03, early_stopping=True, validation_fraction=0.25, random_state=0)
+    estimator.fit(X, y, sample_weight=weights if weighted else None)
+    assert len(estimator.validation_scores_) == len(estimator.loss_curve_) == estimator.n_iter_ < 200
+    assert estimator.best_loss_ is None
+    seed = check_random_state(0).randint(2**31 - 1)
+    stratify = y if kind is RNNClassifier else None
+    _, X_out, _, y_out, _, w_out = train_test_split(X, y, weights, test_size=0.25, stratify=stratify, random_state=seed)
+    score = estimator.score(X_out, y_out, sample_weight=w_out if weighted else None)
+    assert score == pytest.approx(estimator.best_validation_score_)
+    assert score >= max(estimator.validation_scores_) - estimator.tol - 1e-6
+    assert kind(4, max_iter=1).fit(X, y).validation_scores_ is None
+
+
+@pytest.mark.filterwarnings("error")
+def test_says_where_it_has_not_converged(rng):
+    X = series(rng)
+    y = targets(RNNClassifier, X)
+    with pytest.warns(ConvergenceWarning, match="max_iter=2 epochs are over") as caught:
+        RNNClassifier(4, max_iter=2).fit(X, y)
+    assert caught[0].filename == __file__
+    stopped = RNNClassifier(4, max_iter=50, tol=100.0, n_iter_no_change=3).fit(X, y)
+    assert stopped.n_iter_ == 4
+    assert RNNClassifier(4, max_iter=4, tol=100.0, n_iter_no_change=3).fit(X, y).n_iter_ == 4
+    RNNClassifier(4).partial_fit(X, y, classes=["a", "b"])
+
+
+def test_verbose_shows_progress(rng, capsys):
+    X = series(rng)
+    RNNClassifier(4, max_iter=1).fit(X, targets(RNNClassifier, X))
+    assert capsys.readouterr().err == ""
+    RNNClassifier(4, max_iter=1, verbose=True).fit(X, targets(RNNClassifier, X))
+    assert "epochs" in capsys.readouterr().err
+
+
+# What does not fit
+
+
+BAD_X = [
+    (np.zeros(5), "Expected 2D array, got 1D array"),
+    (np.zeros((5, 4, 0)), "X must not have an empty axis"),
+    (np.zeros((0, 4, 2)), "X must not have an empty axis"),
+    (np.zeros((0, 4)), r"Found array with 0 sample\(s\)"),
+    ([], "Expected 2D array, got 1D array"),
+    (np.zeros((5, 2, 2, 2)), "dim 4"),
+    (np.full((5, 4, 2), np.nan), "Input X contains NaN"),
+    ([np.full((4, 2), np.inf)] * 5, "Input X contains infinity"),
+    (np.zeros((5, 4, 2), complex), "Complex data not supported"),
+    ([np.zeros((4, 2)), np.zeros((4, 3))], r"X\[1\] must have shape \(T, 2\), got \(4, 3\)"),
+    ([np.zeros((4, 2)), np.zeros(4)], r"X\[1\] must have shape \(T, 2\), got \(4,\)"),
+    ([np.zeros((4, 2)), np.zeros((0, 2))], r"X\[1\] must not have an empty axis"),
+    ([np.zeros(4), np.zeros(3)], r"X\[0\] must have shape \(T, features\), got \(4,\)"),
+    ([np.zeros((4, 2, 1))] * 5, r"X\[0\] must have shape \(T, features\), got \(4, 2, 1\)"),
+]
+
+
+@pytest.mark.parametrize(("X", "message"), BAD_X, ids=range(len(BAD_X)))
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_bad_sequences(kind, X, message, rng):
+    good = series(rng, 5)
+    fitted = kind(4, max_iter=1).fit(good, targets(kind, good))
+    with pytest.raises(ValueError, match=message):
+        fitted.predict(X)
+    y = targets(kind, good)[: len(X)] if len(X) else targets(kind, good)[:1]
+    with pytest.raises(ValueError, match=f"{message}|inconsistent numbers of samples"):
+        kind(4, max_iter=1).fit(X, y)
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_predicts_what_it_was_trained_on(kind, rng):
+    X = series(rng)
+    wide, narrow = kind(4, max_iter=1).fit(X, targets(kind, X)), kind(4, max_iter=1).fit(X[..., 0], targets(kind, X))
+    for fitted, bad, message in [
+        (wide, X[..., :1], "X has 1 features, but .* is expecting 2"),
+        (wide, list(X[..., :1]), "X has 1 features, but .* is expecting 2"),
+        (wide, X[:, :2, 0], "X must have 2 features at each step, as in training, got 1"),
+        (narrow, X[:, :5, 0], "X has 5 features, but .* is expecting 6"),
+        (narrow, rng.normal(size=(3, 4, 6)), "X must have 1 features at each step, as in training, got 6"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            fitted.predict(bad)
+    assert len(wide.predict(X[:, :2])) == len(wide.predict([X[0], X[1, :1]])) + 38 == 40
+    with pytest.raises(NotFittedError):
+        kind().predict(X)
+    with pytest.raises(NotFittedError):
+        kind().score(X, targets(kind, X))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("hidden_size", 0),
+        ("num_layers", "2"),
+        ("nonlinearity", "sine"),
+        ("bidirectional", 1),
+        ("dropout", 2.0),
+        ("recurrent_dropout", 1.0),
+        ("learning_rate_init", -1),
+        ("weight_decay", "much"),
+        ("clip_norm", 0),
+        ("batch_size", "all"),
+        ("max_iter", 0),
+        ("tol", -1),
+        ("n_iter_no_change", 2.5),
+        ("early_stopping", "yes"),
+        ("warm_start", None),
+        ("backend", "abacus"),
+    ],
+)
+def test_bad_parameters(name, value, rng):
+    X = series(rng)
+    for kind in ESTIMATORS:
+        estimator = kind(**{name: value})
+        with pytest.raises((TypeError, ValueError), match=name):
+            estimator.fit(X, targets(kind, X))
+        assert not hasattr(estimator, "model_")
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ([["a"] * 4] * 3, "inconsistent numbers of samples"),
+        ([["a"] * 4, ["a"] * 3], r"y\[1\] must have as many steps as X\[1\], 4, got 3"),
+        ([["a"] * 4, "aaaa"], r"y\[1\] must have shape \(T,\), got \(\)"),
+        ([["a"] * 4, [["a"]] * 4], r"y\[1\] must have shape \(T,\), got \(4, 1\)"),
+        ([[0.5] * 4, [1.5] * 4], "Unknown label type"),
+        ([[0.0] * 4, [np.nan] * 4], "Input y contains NaN"),
+    ],
+)
+def test_bad_tags(y, message, rng):
+    with pytest.raises(ValueError, match=message):
+        RNNTagger(4).fit(series(rng, 2, 4), y)
+
+
+def test_bad_targets_and_weights(rng):
+    X = series(rng, 4)
+    for kind, y, message in [
+        (RNNClassifier, [0.5, 1.5, 2.5, 3.5], "Unknown label type"),
+        (RNNClassifier, [[1, 0], [0, 1]] * 2, "y should be a 1d array"),
+        (RNNRegressor, [1.0, np.inf, 0, 0], "Input y contains infinity"),
+        (RNNRegressor, np.zeros((4, 2, 1)), "dim 3"),
+        (RNNRegressor, ["a"] * 4, "could not convert|Unable to convert"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            kind(4).fit(X, y)
+    for weights, message in [
+        ([1, 2, 3, -1], "sample_weight must be finite and at least 0"),
+        ([1, 2, 3], r"sample_weight must have shape \(4,\)"),
+        ([0, 0, 0, 0], "whose weight is not zero"),
+    ]:
+        for kind in ESTIMATORS:
+            with pytest.raises(ValueError, match=message):
+                kind(4).fit(X, targets(kind, X), sample_weight=weights)
+    regressor = RNNRegressor(4, max_iter=1, warm_start=True).fit(X, np.zeros((4, 2)))
+    with pytest.raises(ValueError, match="y must have 2 outputs for each sequence, as before, got 1"):
+        regressor.fit(X, np.zeros(4))
+
+
+# scikit-learn's tools
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_copies(kind, rng):
+    X = unequal(rng)
+    y = targets(kind, X)
+    estimator = kind(5, max_iter=2, random_state=0).fit(X, y)
+    buffer = io.BytesIO()
+    joblib.dump(estimator, buffer)
+    buffer.seek(0)
+    for again in (pickle.loads(pickle.dumps(estimator)), copy.deepcopy(estimator), joblib.load(buffer)):
+        np.testing.assert_array_equal(flat(again.predict(X)), flat(estimator.predict(X)))
+        again.set_params(warm_start=True).fit(X, y)
+        assert len(again.loss_curve_) == 4
+    fresh = clone(estimator)
+    assert not hasattr(fresh, "model_")
+    assert fresh.get_params() == estimator.get_params()
+    assert repr(fresh) == f"{kind.__name__}(hidden_size=5, max_iter=2, random_state=0)"
+    with pytest.raises(ValueError, match="Invalid parameter 'width'"):
+        fresh.set_params(width=3)
+
+
+def test_going_on_with_the_model(rng, tmp_path):
+    X = unequal(rng)
+    tagger = RNNTagger(8, max_iter=3).fit(X, targets(RNNTagger, X))
+    tagger.model_.save(tmp_path / "tagger.safetensors")
+    loaded = elman.load(tmp_path / "tagger.safetensors")
+    stream = loaded.stream()
+    for x, expected in zip(X, tagger.predict(X), strict=True):
+        np.testing.assert_array_equal(tagger.classes_[loaded.predict([x.astype("float64")])[0]], expected)
+    codes = [int(code) for x_t in X[0] for code in stream.predict(x_t[None])]
+    assert tagger.classes_[codes].tolist() == tagger.predict(X)[0].tolist()
+
+
+def searched(X, y, *, steps, grid, **options):
+    with joblib.parallel_config(**options):
+        search = GridSearchCV(make_pipeline(*steps), grid, cv=3, n_jobs=None if options else 1).fit(X, y)
+    return search.cv_results_["mean_test_score"].tolist(), search.best_params_
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_searches_in_parallel(backend, rng):
+    flat_X = rng.normal(size=(60, 12))
+    y = np.where(flat_X.sum(axis=1) > 0, "b", "a")
+    three_d = FunctionTransformer(np.reshape, kw_args={"shape": (-1, 6, 2)})
+    steps = (StandardScaler(), three_d, RNNClassifier(max_iter=4, random_state=0))
+    grid = {"rnnclassifier__hidden_size": [4, 9], "rnnclassifier__bidirectional": [False, True]}
+    alone = searched(flat_X, y, steps=steps, grid=grid)
+    assert searched(flat_X, y, steps=steps, grid=grid, backend=backend, n_jobs=2) == alone
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_searches_with_lists_of_unequal_sequences(kind, rng):
+    X = unequal(rng)
+    y = targets(kind, X)
+    estimator = kind(max_iter=3, random_state=0)
+    scores = cross_val_score(estimator, X, y, cv=3, n_jobs=1)
+    with joblib.parallel_config(backend="threading"):
+        np.testing.assert_array_equal(cross_val_score(estimator, X, y, cv=3, n_jobs=2), scores)
+    search = GridSearchCV(estimator, {"hidden_size": [3, 5]}, cv=2).fit(X, y, sample_weight=np.ones(40))
+    assert flat(search.predict(X)).shape == flat(y).shape
+
+
+def test_workers_share_the_cores(monkeypatch):
+    """Two processes on n cores have n // 2 threads each, as all that knows OMP_NUM_THREADS."""
+    monkeypatch.delenv("ELMAN_NUM_THREADS", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with joblib.parallel_config(backend="loky", n_jobs=2):
+        found = joblib.Parallel()(joblib.delayed(elman.get_num_threads)() for _ in range(4))
+    assert set(found) == {max(1, joblib.cpu_count() // 2)}
+
+
+def test_data_frames(rng):
+    pandas = pytest.importorskip("pandas")
+    X = pandas.DataFrame(rng.normal(size=(30, 4)), columns=["t0", "t1", "t2", "t3"])
+    y = pandas.Series(np.where(X.sum(axis=1) > 0, "b", "a"), index=range(100, 130))
+    weights = pandas.Series(np.ones(30))
+    fitted = RNNClassifier(4, max_iter=2, random_state=0).fit(X, y, sample_weight=weights)
+    assert fitted.feature_names_in_.tolist() == X.columns.tolist()
+    plain = RNNClassifier(4, max_iter=2, random_state=0).fit(X.to_numpy(), y.to_numpy())
+    np.testing.assert_array_equal(fitted.predict_proba(X), plain.predict_proba(X.to_numpy()))
+    assert not hasattr(plain, "feature_names_in_")
+    with pytest.raises(ValueError, match="feature names should match"):
+        fitted.predict(X.rename(columns={"t0": "other"}))
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        fitted.predict(X.to_numpy())
+    frames = [frame for _, frame in X.groupby(np.arange(30) // 4)]
+    tagger = RNNTagger(4, max_iter=1).fit(frames, [y.iloc[i : i + 4] for i in range(0, 30, 4)])
+    assert sum(map(len, tagger.predict(frames))) == 30
+
+
+def test_searches_on_a_cluster(rng):
+    """Two processes that Dask starts, as the documentation does it."""
+    distributed = pytest.importorskip("distributed")
+    X = unequal(rng)
+    y = targets(RNNClassifier, X)
+    search = GridSearchCV(RNNClassifier(max_iter=3, random_state=0), {"hidden_size": [3, 5]}, cv=2)
+    alone = clone(search).fit(X, y)
+
+    def process(estimator, X, y):  # noqa: ARG001
+        return float(os.getpid())
+
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        with joblib.parallel_config(backend="dask"):
+            search.fit(X, y)
+            processes = cross_val_score(search.estimator, X, y, cv=4, scoring=process)
+        workers = client.run(os.getpid).values()
+        assert set(client.run(elman.get_num_threads).values()) == {1}
+    assert len(workers) == 2
+    assert set(processes) <= set(workers)
+    np.testing.assert_array_equal(search.cv_results_["mean_test_score"], alone.cv_results_["mean_test_score"])
+    np.testing.assert_array_equal(search.predict(X), alone.predict(X))
+
+
+# Where it is missing
+
+
+def test_is_imported_on_request_only():
+    program = (
+        "import sys, elman; assert 'sklearn' not in sys.modules; import elman.sklearn; assert 'sklearn' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_scikit_learn_is_missing(monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] == "sklearn" or name == "elman.sklearn"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "sklearn", None)  # what makes an import fail
+    with pytest.raises(ImportError, match=r"pip install 'elman\[sklearn\]'"):
+        import elman.sklearn  # noqa: F401
