@@ -68,6 +68,14 @@ def test_every_public_name_is_in_the_reference():
     assert all(isinstance(getattr(elman, name), types.ModuleType) or name in documented for name in elman.__all__)
 
 
+def test_bridges_are_in_the_reference():
+    pytest.importorskip("sklearn")
+    import elman.sklearn
+
+    text = (DOCS / "reference" / "sklearn.rst").read_text(encoding="utf-8")
+    assert re.findall(r":: elman\.sklearn\.(\w+)\s", text) == elman.sklearn.__all__
+
+
 def test_every_page_can_be_reached():
     """Sphinx warns about that, too; this test needs no Sphinx."""
     linked = set()
@@ -76,8 +84,11 @@ def test_every_page_can_be_reached():
         for block in re.findall(
             r"^(?:```\{toctree\}|\.\. toctree::)\n(.*?)(?:^```|\Z)", text, re.DOTALL | re.MULTILINE
         ):
-            entries = (line.strip() for line in block.splitlines())
+            entries = [line.strip() for line in block.splitlines()]
             linked |= {(path.parent / entry).resolve() for entry in entries if entry and not entry.startswith(":")}
+            if ":glob:" in entries:
+                pages = (page for entry in entries for page in path.parent.glob(f"{entry}.md"))
+                linked |= {page.with_suffix("").resolve() for page in pages}
     assert {path.with_suffix("").resolve() for path in PAGES} - linked == {(DOCS / "index").resolve()}
 
 

@@ -1,0 +1,6 @@
+"""Examples in the docstrings of bridges to other frameworks run where these are installed."""
+
+import importlib.util
+
+BRIDGES = {"sklearn": "src/elman/sklearn.py"}
+collect_ignore = [path for framework, path in BRIDGES.items() if importlib.util.find_spec(framework) is None]
