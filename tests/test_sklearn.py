@@ -233,9 +233,10 @@ def test_classes_of_partial_fit(rng):
         classifier.partial_fit(X, ["a", "b", "a"])
     classifier.partial_fit(X, ["a", "b", "a"], classes=["c", "b", "a"])
     assert classifier.predict_proba(X).shape == (3, 3)
-    for y in (["a", "b", "bb"], [1, 2, 3]):
-        with pytest.raises(ValueError, match=r"y must hold classes among \['a', 'b', 'c'\], got"):
-            classifier.partial_fit(X, y)
+    numbers = RNNClassifier(4).partial_fit(X, [1, 2, 1], classes=[1, 2])
+    for fitted, y in [(classifier, ["a", "b", "bb"]), (classifier, [1, 2, 3]), (numbers, ["1", "2", "a"])]:
+        with pytest.raises(ValueError, match=r"y must hold classes among \[.*\], got"):
+            fitted.partial_fit(X, y)
     with pytest.raises(ValueError, match=r"classes must be those of before, \['a', 'b', 'c'\], got \['a', 'b'\]"):
         classifier.partial_fit(X, ["a", "b", "a"], classes=["a", "b"])
 
@@ -368,6 +369,9 @@ def test_predicts_what_it_was_trained_on(kind, rng):
         ("tol", -1),
         ("n_iter_no_change", 2.5),
         ("early_stopping", "yes"),
+        ("validation_fraction", 1.0),
+        ("validation_fraction", 0),
+        ("validation_fraction", 0.01),
         ("warm_start", None),
         ("backend", "abacus"),
     ],
@@ -375,7 +379,7 @@ def test_predicts_what_it_was_trained_on(kind, rng):
 def test_bad_parameters(name, value, rng):
     X = series(rng)
     for kind in ESTIMATORS:
-        estimator = kind(**{name: value})
+        estimator = kind(early_stopping=True).set_params(**{name: value})
         with pytest.raises((TypeError, ValueError), match=name):
             estimator.fit(X, targets(kind, X))
         assert not hasattr(estimator, "model_")
@@ -466,8 +470,11 @@ def searched(X, y, *, steps, grid, **options):
 def test_searches_in_parallel(backend, rng):
     flat_X = rng.normal(size=(60, 12))
     y = np.where(flat_X.sum(axis=1) > 0, "b", "a")
-    three_d = FunctionTransformer(np.reshape, kw_args={"shape": (-1, 6, 2)})
-    steps = (StandardScaler(), three_d, RNNClassifier(max_iter=4, random_state=0))
+
+    def three_d(X):
+        return X.reshape(-1, 6, 2)
+
+    steps = (StandardScaler(), FunctionTransformer(three_d), RNNClassifier(max_iter=4, random_state=0))
     grid = {"rnnclassifier__hidden_size": [4, 9], "rnnclassifier__bidirectional": [False, True]}
     alone = searched(flat_X, y, steps=steps, grid=grid)
     assert searched(flat_X, y, steps=steps, grid=grid, backend=backend, n_jobs=2) == alone

@@ -5,6 +5,7 @@ Needs scikit-learn, which `pip install 'elman[sklearn]'` brings along.
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -124,8 +125,7 @@ class _Estimator(BaseEstimator):
         epochs = validation.positive_int(self.max_iter, "max_iter")
         targets = self._targets(y, is_new=is_new)
         stopping = self._stopping(targets.outputs)
-        optimizer = self._tuned(AdamW(0.0))
-        self._train(X, targets, sample_weight, is_new, optimizer, epochs, stopping)
+        self._train(X, targets, sample_weight, self._tuned(AdamW(0.0)), is_new=is_new, epochs=epochs, stopping=stopping)
         if self.n_iter_ == epochs and stopping._waited < stopping.patience:
             message = f"max_iter={epochs} epochs are over and the training has not converged yet"
             warnings.warn(message, ConvergenceWarning, stacklevel=2)
@@ -138,7 +138,7 @@ class _Estimator(BaseEstimator):
         is_new = not hasattr(self, "model_")
         targets = self._targets(y, is_new=is_new, **options)
         optimizer = self._tuned(AdamW(0.0) if is_new else self._optimizer)
-        return self._train(X, targets, sample_weight, is_new, optimizer, 1, None)
+        return self._train(X, targets, sample_weight, optimizer, is_new=is_new, epochs=1, stopping=None)
 
     def _targets(self, y: Any, *, is_new: bool) -> _Targets:
         """y, validated. Without `is_new` the outputs are to be those of before."""
@@ -149,8 +149,9 @@ class _Estimator(BaseEstimator):
         X: Any,
         targets: _Targets,
         sample_weight: Any,
-        is_new: bool,
         optimizer: AdamW,
+        *,
+        is_new: bool,
         epochs: int,
         stopping: EarlyStopping | None,
     ) -> Self:
@@ -182,6 +183,7 @@ class _Estimator(BaseEstimator):
         return self
 
     def _tuned(self, optimizer: AdamW) -> AdamW:
+        """With the parameters of now, which `set_params` may have changed between two calls of `partial_fit`."""
         optimizer.lr = validation.non_negative(self.learning_rate_init, "learning_rate_init")
         optimizer.weight_decay = validation.non_negative(self.weight_decay, "weight_decay")
         return optimizer
@@ -199,7 +201,9 @@ class _Estimator(BaseEstimator):
         """X, y and weights for training, and what is held out for early stopping."""
         if not self.early_stopping:
             return data, None
-        fraction = validation.below_one(self.validation_fraction, "validation_fraction")
+        name = "validation_fraction"
+        fraction = validation.positive(validation.below_one(self.validation_fraction, name), name)
+        validation.enough_held_out(math.ceil(fraction * len(data[1])), name)
         stratify = data[1] if isinstance(self, ClassifierMixin) else None
         parts = train_test_split(*data, test_size=fraction, stratify=stratify, random_state=seed)
         return parts[::2], tuple(parts[1::2])

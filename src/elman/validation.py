@@ -584,6 +584,11 @@ def same_outputs(n: int, expected: int, name: str) -> None:
         raise ValueError(f"{name} must have {expected} outputs for each sequence, as before, got {n}")
 
 
+def enough_held_out(n: int, name: str) -> None:
+    if n < 2:
+        raise ValueError(f"{name} must leave at least 2 sequences to validate on, got {n}")
+
+
 def label_sequences(value: Any, name: str) -> tuple[NDArray[Any], Int]:
     """The labels of all steps one after another, and how many each sequence has."""
     items = sequences(value, name, _as_array)
