@@ -54,7 +54,7 @@ def test_an_example_is_short_and_begins_with_a_title(path):
 def test_char_rnn(run_example):
     example = run_example("char_rnn", EPOCHS=2)
     (_, _, classic), (_, _, batched) = example["classic"], example["batched"]
-    assert classic[-1] < 3.2
+    assert classic[-1] < 3.4  # the text differs between versions of Python
     assert batched[-1] < 2.8
 
 
