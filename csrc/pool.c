@@ -38,6 +38,7 @@ static atomic_uint unfinished;                           /* tasks of the job tha
 static atomic_int helpers;                               /* workers below this number help with the job */
 static atomic_int sleepers;                              /* workers waiting for `wake` */
 static atomic_int limit = 1;                             /* elman_set_num_threads */
+static _Thread_local int bound;                          /* elman_bound_threads */
 static int n_workers;                                    /* started; guarded by `busy` */
 static pthread_mutex_t busy = PTHREAD_MUTEX_INITIALIZER; /* held by the thread whose job runs */
 static pthread_mutex_t sleep_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -141,7 +142,7 @@ static void run_with_helpers(elman_task *task, void *context, size_t n, size_t t
 
 void elman_run(elman_task *task, void *context, size_t n, size_t threads) {
     uint64_t before = flush_subnormals();
-    size_t most = (size_t)atomic_load(&limit);
+    size_t most = (size_t)elman_get_num_threads();
     if (threads > most) threads = most;
     if (threads > n) threads = n;
     if (threads > 1 && n < UINT32_MAX && pthread_mutex_trylock(&busy) == 0) {
@@ -156,7 +157,7 @@ void elman_run(elman_task *task, void *context, size_t n, size_t threads) {
 
 /* Nobody leaves a task before all have come to its first meeting: so each of n threads claims one. */
 int elman_run_team(elman_task *task, void *context, size_t n) {
-    if (n < 2 || n > (size_t)atomic_load(&limit) || pthread_mutex_trylock(&busy)) return 0;
+    if (n < 2 || n > (size_t)elman_get_num_threads() || pthread_mutex_trylock(&busy)) return 0;
     start_workers(n - 1);
     const int is_complete = (size_t)n_workers >= n - 1;
     if (is_complete) {
@@ -177,7 +178,11 @@ void elman_meet(size_t *come, size_t expected) {
 }
 
 void elman_set_num_threads(int n) { atomic_store(&limit, n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : n); }
-int elman_get_num_threads(void) { return atomic_load(&limit); }
+void elman_bound_threads(int n) { bound = n; }
+int elman_get_num_threads(void) {
+    int most = atomic_load(&limit);
+    return bound > 0 && bound < most ? bound : most;
+}
 
 /* Scratch: a short list of free blocks, each with its size in front. */
 #define KEPT 16

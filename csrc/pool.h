@@ -19,6 +19,9 @@ void elman_meet(size_t *come, size_t expected);
 
 /* The limit on threads, at least 1. More than the machine's cores is legal. */
 void elman_set_num_threads(int n);
+/* A lower one for what the calling thread runs; 0: none. */
+void elman_bound_threads(int n);
+/* What both leave the calling thread. */
 int elman_get_num_threads(void);
 
 /* Scratch of at least `size` bytes, 64-byte aligned, contents undefined; NULL if there is no memory. Returned blocks

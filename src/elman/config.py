@@ -53,6 +53,12 @@ def get_num_threads() -> int:
     return _n_threads or _default_num_threads()
 
 
+def bound_threads(n: int) -> None:
+    """Let what this thread calls use at most n threads; 0 for no bound but that of `set_num_threads`."""
+    if _pool is not None:
+        _pool.bound_threads(n)
+
+
 def attach_pool(module: ModuleType) -> None:
     """Hand the number of threads over to the compiled module, which keeps it from now on."""
     global _pool

@@ -30,6 +30,7 @@ try:
 except ImportError:  # a Python without the part in C: tasks run one after another
     native = None
 else:
+    from elman.backends.native import bound_threads as bound_threads
     from elman.backends.native import get_num_threads as get_num_threads
     from elman.backends.native import set_num_threads as set_num_threads
 

@@ -68,6 +68,7 @@ cdef extern from "pool.h" nogil:
     int elman_run_team(void (*task)(void *, size_t) noexcept nogil, void *context, size_t n)
     void elman_meet(size_t *come, size_t expected)
     void elman_set_num_threads(int n)
+    void elman_bound_threads(int n)
     int elman_get_num_threads()
     void *elman_lease(size_t size)
     void elman_return(void *block)
@@ -111,6 +112,10 @@ use_instruction_set(os.environ.get("ELMAN_ISA") or elman_best().decode(), "ELMAN
 
 def set_num_threads(n: int) -> None:
     elman_set_num_threads(n)
+
+
+def bound_threads(n: int) -> None:
+    elman_bound_threads(n)
 
 
 def get_num_threads() -> int:
