@@ -1,0 +1,91 @@
+"""Layers of a model replaced in place."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from elman import validation
+from elman.torch.modules import RNN, runs_here
+
+_RECURRENT = (torch.nn.RNNBase, torch.nn.RNNCellBase)
+
+
+class Report(NamedTuple):
+    """What `accelerate` did, by the names that `model.named_modules()` gives; that of the model itself is empty."""
+
+    replaced: tuple[str, ...]
+    left: dict[str, str]  # and why
+
+    def __repr__(self) -> str:
+        lines = [f"{_shown(name)}: replaced" for name in self.replaced]
+        lines += [f"{_shown(name)}: left, {reason}" for name, reason in self.left.items()]
+        return "\n".join(lines) or "no recurrent layers"
+
+
+def accelerate(model: torch.nn.Module) -> Report:
+    """Let every `torch.nn.RNN` of a model compute with elman's kernels, from now on.
+
+    Modules become instances of `RNN` where they are: they keep their parameters, hooks and state, and everything in the
+    program that refers to them, as an optimizer does to parameters, goes on to do so. A second time changes nothing.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Or a single `torch.nn.RNN`.
+
+    Returns
+    -------
+    Report
+        Names of the layers that were replaced, and those of the recurrent layers that were left, with the reason:
+        other kinds, subclasses (parametrized layers are some), and what is not on the CPU in float32 or float64.
+
+    Raises
+    ------
+    TypeError
+        If model is not a module.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = torch.nn.ModuleDict({"encoder": torch.nn.RNN(3, 5), "decoder": torch.nn.GRU(3, 5)})
+    >>> accelerate(model)
+    encoder: replaced
+    decoder: left, elman has no GRU
+    >>> model["encoder"]
+    RNN(3, 5)
+    """
+    validation.instance(model, "model", torch.nn.Module)
+    replaced, left = [], {}
+    for name, module in model.named_modules():
+        if isinstance(module, _RECURRENT) and not isinstance(module, RNN):
+            reason = _reason_to_leave(module)
+            if reason is None:
+                module.__class__ = RNN
+                replaced.append(name)
+            else:
+                left[name] = reason
+    return Report(tuple(replaced), left)
+
+
+def _reason_to_leave(module: torch.nn.Module) -> str | None:
+    kind = type(module)
+    if kind is torch.nn.RNNCell:
+        return "a single step gains nothing"
+    if torch.nn.utils.parametrize.is_parametrized(module):
+        return "it is parametrized: that has to come after accelerate()"
+    if isinstance(module, torch.nn.RNN) and kind is not torch.nn.RNN:
+        return f"a subclass of torch.nn.RNN, {kind.__qualname__}, may have a forward of its own"
+    if kind is not torch.nn.RNN:
+        return f"elman has no {kind.__name__}"
+    parameters = list(module.parameters())
+    if not all(map(runs_here, parameters)):
+        return (
+            f"elman computes on the CPU in float32 or float64, not in {parameters[0].dtype} on {parameters[0].device}"
+        )
+    return None
+
+
+def _shown(name: str) -> str:
+    return name or "the model"
