@@ -83,6 +83,8 @@ typedef struct {
     int (*readout)(const elman_readout *);
     int (*readout_loss)(const elman_readout *, double *loss);
     int (*clip_norm)(size_t n, void *gradient, double max_norm, double *norm);
+    /* target (n, m) from source (m, n) */
+    void (*transpose)(size_t m, size_t n, const void *source, void *target);
     void (*sgd)(size_t n, void *parameters, const void *gradient, void *velocity, double lr, double momentum);
     void (*adagrad)(size_t n, void *parameters, const void *gradient, void *square_sum, double lr, double eps);
     void (*adam)(size_t n, void *parameters, const void *gradient, void *mean, void *square, double lr, double beta1,

@@ -4,6 +4,10 @@
 #include "readout.h"
 #include "recurrence.h"
 
+static void transpose_matrix(size_t m, size_t n, const void *source, void *target) {
+    transpose(target, m, source, n, n, m);
+}
+
 const elman_kernels ELMAN_TABLE = {
     .forward = forward,
     .backward = backward,
@@ -11,6 +15,7 @@ const elman_kernels ELMAN_TABLE = {
     .readout = readout,
     .readout_loss = readout_loss,
     .clip_norm = clip_norm,
+    .transpose = transpose_matrix,
     .sgd = sgd,
     .adagrad = adagrad,
     .adam = adam,

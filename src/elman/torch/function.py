@@ -16,8 +16,6 @@ from torch import Tensor
 from elman.torch.operator import refuse_to_differentiate
 from elman.torch.passes import Options, backward, forward, kernel_weights
 
-_KEPT = 1 << 16  # elements: as many weights of a call as are kept, transposed, for its backward pass
-
 
 def rnn(
     input: Tensor,
@@ -74,7 +72,7 @@ class _Function(torch.autograd.Function):
         ctx.save_for_backward(input, hx, batch_sizes, *outputs, *masks, *weights)
         ctx.set_materialize_grads(False)
         ctx.options = options
-        ctx.layers = layers if sum(map(Tensor.numel, weights)) <= _KEPT else None
+        ctx.layers = layers if layers.is_small else None
         return outputs[-1], h_n
 
     @staticmethod

@@ -17,10 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from elman import backends, config, stack
+from elman.backends import native
 from elman.stack import Tape, Weights
 from elman.typing import Int, Real
+from elman.workspace import Lease, Pool
 
-_LARGE = 1 << 14  # elements from which on PyTorch transposes faster than NumPy
+_SMALL = 1 << 16  # reals of a layer that are allocated in each call, and kept from the forward to the backward pass
+_POOLS = {
+    dtype: Pool(dtype) for dtype in map(np.dtype, (np.float32, np.float64))
+}  # fresh memory would cost as much as small passes do
 
 Gradients = tuple[Tensor | None, Tensor, list[Tensor | None]]  # by the input, hx and the weights
 
@@ -38,11 +43,57 @@ class Options(NamedTuple):
     def n_directions(self) -> int:
         return 2 if self.bidirectional else 1
 
+    @property
+    def n_tensors(self) -> int:
+        """Of each layer and direction."""
+        return 4 if self.has_biases else 2
+
+
+class Layers(NamedTuple):
+    """Weights, or gradients by them, in the kernels' order."""
+
+    weights: list[Weights]
+    leases: list[Lease]  # of their memory, if there is much of it
+
+    @property
+    def is_small(self) -> bool:
+        return not self.leases
+
+    @classmethod
+    def empty(cls, inputs: Sequence[int], n_units: int, n_directions: int, dtype: np.dtype[Any], bias: bool) -> Layers:
+        """Memory for layers of so many inputs each, in one piece for each layer: arbitrary content."""
+        layers, leases = [], []
+        for n_inputs in inputs:
+            ends = n_directions * n_inputs, n_directions * (n_inputs + n_units), n_directions * (n_inputs + n_units + 1)
+            if ends[2] * n_units <= _SMALL:
+                rows = np.empty((ends[2], n_units), dtype)
+            else:
+                leases.append(_POOLS[dtype].lease(1, ends[2], 1, n_units))
+                rows = leases[-1].arrays[0].reshape(-1, n_units)
+            weight_ih = rows[: ends[0]].reshape(n_directions, n_inputs, n_units)
+            weight_hh = rows[ends[0] : ends[1]].reshape(n_directions, n_units, n_units)
+            layers.append((weight_ih, weight_hh, rows[ends[1] :] if bias else None))
+        return cls(layers, leases)
+
+    @classmethod
+    def zeros_like(cls, other: Layers) -> Layers:
+        """For gradients, which kernels add up."""
+        n_directions, n_units, _ = other.weights[0][1].shape
+        inputs = [weight_ih.shape[1] for weight_ih, _, _ in other.weights]
+        weight_hh, bias = other.weights[0][1:]
+        layers = cls.empty(inputs, n_units, n_directions, weight_hh.dtype, bias is not None)
+        for array in layers.arrays():
+            array.fill(0)
+        return layers
+
+    def arrays(self) -> list[Real]:
+        return [array for weights in self.weights for array in weights if array is not None]
+
 
 def forward(
     input: Tensor,
     hx: Tensor | None,
-    weights: Sequence[Weights],
+    layers: Layers,
     batch_sizes: Tensor | None,
     masks: Sequence[Tensor],
     options: Options,
@@ -52,14 +103,14 @@ def forward(
     """The outputs of each layer (of the last one only, unless they are to be kept) and the last states."""
     form = _Form(batch_sizes, options.batch_first)
     x = form.rows(input)
-    n_layers, (n_directions, n_units, _) = options.num_layers, weights[0][1].shape
+    n_layers, (n_directions, n_units, _) = options.num_layers, layers.weights[0][1].shape
     n_buffers = n_layers if keep else min(n_layers, 2)  # which take turns
     buffers = [form.empty(x, n_directions * n_units) for _ in range(n_buffers)]
     outputs = [buffers[k % n_buffers] for k in range(n_layers)]
     h_0 = _states(hx, (n_layers * n_directions, x.shape[1], n_units), x.dtype)
     h_n = np.empty_like(h_0)
     tape = _tape(form, x, h_0, outputs, masks, options, is_inplace=not keep)
-    _run(stack.forward, tape, weights, h_n)
+    _run(stack.forward, tape, layers.weights, h_n)
     return [form.tensor(array) for array in (outputs if keep else outputs[-1:])], torch.from_numpy(h_n)
 
 
@@ -68,7 +119,7 @@ def backward(
     d_h_n: Tensor | None,
     input: Tensor,
     hx: Tensor | None,
-    weights: Sequence[Weights],
+    layers: Layers,
     batch_sizes: Tensor | None,
     masks: Sequence[Tensor],
     outputs: Sequence[Tensor],
@@ -78,25 +129,25 @@ def backward(
 ) -> Gradients:
     """Gradients from those of the outputs and the last states; by the input and weights only those that are needed."""
     form = _Form(batch_sizes, options.batch_first)
-    x, (n_directions, n_units, _) = form.rows(input), weights[0][1].shape
+    x, (n_directions, n_units, _) = form.rows(input), layers.weights[0][1].shape
     h_0 = _states(hx, (options.num_layers * n_directions, x.shape[1], n_units), x.dtype)
     tape = _tape(form, x, h_0, [form.rows(y) for y in outputs], masks, options, is_inplace=False)
     for k in range(1, len(masks) + 1):
         stack.drop(tape, k)
-    gradients = [np.zeros(array.shape, array.dtype) for layer in weights for array in layer if array is not None]
+    gradients = Layers.zeros_like(layers)
     d_h_0 = np.empty_like(h_0)
     d_x = form.empty(x, x.shape[2]) if has_d_input else None
-    scratch = [form.empty(x, tape.outputs[0].shape[2]) for _ in range(min(options.num_layers, 3))]
+    lease = form.lease(min(options.num_layers, 3), like=tape.outputs[0])
     _run(
         stack.backward,
         tape,
-        weights,
+        layers.weights,
         None if d_y is None else form.rows(d_y),
         None if d_h_n is None else _states(d_h_n, h_0.shape, x.dtype),
         d_h_0,
         d_x,
-        gradients,
-        scratch,
+        gradients.arrays(),
+        lease.arrays,
     )
     d_input = None if d_x is None else form.tensor(d_x)
     return d_input, torch.from_numpy(d_h_0), _torch_gradients(gradients, options, has_d_weights)
@@ -122,10 +173,14 @@ def _tape(
     is_inplace: bool,
 ) -> Tape:
     """With dropout, layers have inputs of their own to be written, unless that may happen in place."""
-    activation = "relu" if options.relu else "tanh"
-    inputs = [x, *(outputs[:-1] if is_inplace or not masks else map(np.empty_like, outputs[:-1]))]
-    rows = [form.rows(mask) for mask in masks]
-    return Tape(backends.resolve(), activation, h_0, form.lengths, inputs, outputs, rows, None, form.batch_major, ())
+    inputs, leases = [x, *outputs[:-1]], []
+    if masks and not is_inplace:
+        leases.append(form.lease(len(masks), like=outputs[0]))
+        inputs[1:] = leases[0].arrays
+    activation, rows = "relu" if options.relu else "tanh", [form.rows(mask) for mask in masks]
+    return Tape(
+        backends.resolve(), activation, h_0, form.lengths, inputs, outputs, rows, None, form.batch_major, tuple(leases)
+    )
 
 
 # From tensors to arrays, and back
@@ -164,6 +219,10 @@ class _Form:
             return np.empty((n_rows, n_steps, n_columns), like.dtype).swapaxes(0, 1)
         return np.empty((n_steps, n_rows, n_columns), like.dtype)
 
+    def lease(self, count: int, *, like: Real) -> Lease:
+        """Arrays in the form of another one, with arbitrary content."""
+        return _POOLS[like.dtype].lease(count, *like.shape, self.batch_major)
+
     def tensor(self, rows: Real) -> Tensor:
         """The inverse of `rows`."""
         if self._is_active is not None:
@@ -176,43 +235,37 @@ def _states(hx: Tensor | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> 
     return np.zeros(shape, dtype) if hx is None else np.ascontiguousarray(hx.detach().numpy())
 
 
-def kernel_weights(tensors: Sequence[Tensor], options: Options) -> list[Weights]:
-    """For each layer weight_ih (D, I, H), weight_hh (D, H, H) and the sum of the biases (D, H)."""
+def kernel_weights(tensors: Sequence[Tensor], options: Options) -> Layers:
+    """The weights of each layer as kernels take them; the bias is the sum of both."""
     arrays = [tensor.detach().numpy() for tensor in tensors]
-    n_tensors, n_directions = (4 if options.has_biases else 2), options.n_directions
-    layers: list[Weights] = []
-    for first in range(0, len(arrays), n_tensors * n_directions):
-        weights_ih, weights_hh, *biases = (
-            arrays[first + i : first + n_tensors * n_directions : n_tensors] for i in range(n_tensors)
-        )
-        bias = np.add(*biases) if biases else None
-        layers.append((_transposed(weights_ih), _transposed(weights_hh), bias))
+    inputs = [array.shape[1] for array in arrays[:: options.n_directions * options.n_tensors]]
+    layers = Layers.empty(inputs, len(arrays[0]), options.n_directions, arrays[0].dtype, options.has_biases)
+    for k, (weight_ih, weight_hh, bias) in enumerate(layers.weights):
+        for d in range(options.n_directions):
+            first = (k * options.n_directions + d) * options.n_tensors
+            _transpose(arrays[first], weight_ih[d])
+            _transpose(arrays[first + 1], weight_hh[d])
+            if bias is not None:
+                np.add(arrays[first + 2], arrays[first + 3], out=bias[d])
     return layers
 
 
-def _transposed(matrices: Sequence[Real]) -> Real:
-    """Matrices (m, n) as one C-contiguous (D, n, m)."""
-    m, n = matrices[0].shape
-    result = np.empty((len(matrices), n, m), matrices[0].dtype)
-    for target, source in zip(result, matrices, strict=True):
-        if source.size < _LARGE:
-            target[...] = source.T
-        else:
-            torch.from_numpy(target).copy_(torch.from_numpy(source).t())
-    return result
-
-
-def _torch_gradients(gradients: Sequence[Real], options: Options, is_needed: Sequence[bool]) -> list[Tensor | None]:
+def _torch_gradients(gradients: Layers, options: Options, is_needed: Sequence[bool]) -> list[Tensor | None]:
     """Gradients by the kernels' weights as such by the tensors; each has memory of its own, that of two biases too."""
-    n_arrays = 3 if options.has_biases else 2
     results: list[Tensor | None] = []
-    for first in range(0, len(gradients), n_arrays):
+    for d_weight_ih, d_weight_hh, d_bias in gradients.weights:
         for d in range(options.n_directions):
-            for array in (*gradients[first : first + n_arrays], *gradients[first + 2 : first + n_arrays]):
-                if not is_needed[len(results)]:
-                    results.append(None)
-                elif array.ndim == 3:
-                    results.append(torch.from_numpy(_transposed(array[d : d + 1])[0]))
-                else:
-                    results.append(torch.from_numpy(array[d].copy()))
+            for array in (d_weight_ih, d_weight_hh):
+                target = np.empty(array.shape[:0:-1], array.dtype)
+                if is_needed[len(results)]:
+                    _transpose(array[d], target)
+                results.append(torch.from_numpy(target) if is_needed[len(results)] else None)
+            for _ in range(options.n_tensors - 2):
+                assert d_bias is not None
+                results.append(torch.from_numpy(d_bias[d].copy()) if is_needed[len(results)] else None)
     return results
+
+
+def _transpose(source: Real, target: Real) -> None:
+    """Write a C-contiguous (m, n) to (n, m). PyTorch's threads, should they take a part in it, would be in the way."""
+    native.transpose(source if source.flags.c_contiguous else np.ascontiguousarray(source), target)
