@@ -102,6 +102,13 @@ def test_translate(run_example):
     assert exact[4] >= exact[1] - 0.01
 
 
+def test_pytorch(run_example):
+    pytest.importorskip("torch")
+    example = run_example("pytorch", STEPS=30)
+    assert example["difference"] < 1e-4
+    assert example["losses"][-1] < 0.9 * example["losses"][0]
+
+
 def test_memory(run_example):
     example = run_example("memory", EPOCHS=6)
     tanh, relu = (model.evaluate(*example["held_out"])["loss"] for model in example["models"].values())

@@ -30,12 +30,27 @@ def torch_program(case: Case, n_threads: int) -> Program:
     """`torch.nn.RNN`; for a training step with one-hot input, `Linear` and PyTorch's own loss, clipping, optimizer."""
     import torch
 
+    return _torch_program(case, n_threads, torch.nn.RNN)
+
+
+def elman_torch_program(case: Case, n_threads: int) -> Program:
+    """The same program with `elman.torch.RNN`: what autograd and the form of PyTorch's weights cost."""
+    import elman
+    import elman.torch
+
+    elman.set_num_threads(n_threads)
+    return _torch_program(case, n_threads, elman.torch.RNN)
+
+
+def _torch_program(case: Case, n_threads: int, layer: Any) -> Program:
+    import torch
+
     torch.set_num_threads(n_threads)
     work = case.work
     dtype = getattr(torch, work.dtype)
     if work.nonlinearity not in ("tanh", "relu"):
         raise Unsupported(f"torch.nn.RNN has no {work.nonlinearity}")
-    rnn = torch.nn.RNN(
+    rnn = layer(
         work.shape.n_inputs,
         work.shape.n_units,
         work.num_layers,
@@ -297,6 +312,7 @@ PEERS = {
     peer.name: peer
     for peer in (
         Contestant("torch", ("torch",), torch_program),
+        Contestant("elman.torch", ("torch",), elman_torch_program),
         Contestant("jax", ("jax",), jax_program),
         Contestant("keras", ("keras", "tensorflow"), keras_program),
         Contestant("onnxruntime", ("onnx", "onnxruntime"), onnx_program),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _SETS = ("quick", "table", "seq", "hidden", "deepbench")  # of elman.benchmark.workloads, which only a run needs
 _WHAT = ("forward", "both", "both-dx", "train", "train-sgd")
-_PEERS = ("torch", "jax", "keras", "onnxruntime", "numpy-script")
+_PEERS = ("torch", "elman.torch", "jax", "keras", "onnxruntime", "numpy-script")
 
 
 def _shapes(context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> tuple[Shape, ...]:
