@@ -53,8 +53,15 @@ INLINE void copy_row(real *to, const real *from, size_t columns, size_t width) {
 static void transpose(real *to, size_t width, const real *source, size_t stride, size_t depth, size_t columns) {
     const size_t line = 64 / sizeof(real);
     for (size_t begin = 0; begin < depth; begin += line) {
-        const size_t end = smaller(begin + line, depth);
-        for (size_t j = 0; j < columns; j++)
+        const size_t end = smaller(begin + line, depth), quads = begin + (end - begin) / 4 * 4;
+        size_t j = 0;
+        for (; j + 4 <= columns; j += 4) {
+            for (size_t i = begin; i < quads; i += 4)
+                transpose_quads(to + i * width + j, width, source + j * stride + i, stride);
+            for (size_t k = j; k < j + 4; k++)
+                for (size_t i = quads; i < end; i++) to[i * width + k] = source[k * stride + i];
+        }
+        for (; j < columns; j++)
             for (size_t i = begin; i < end; i++) to[i * width + j] = source[j * stride + i];
     }
     for (size_t i = 0; columns < width && i < depth; i++)

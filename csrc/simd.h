@@ -53,6 +53,26 @@ typedef int_r ivec __attribute__((vector_size(VECTOR_BYTES)));
 #define KEEP(v) __asm__("" : "+w"(v))
 #endif
 
+typedef real quad __attribute__((vector_size(4 * sizeof(real))));
+typedef int_r iquad __attribute__((vector_size(4 * sizeof(real))));
+
+#if defined(__clang__)
+#define SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, (iquad){i, j, k, l})
+#endif
+
+/* to[i * to_stride + j] = from[j * stride + i] for i, j < 4. */
+INLINE void transpose_quads(real *to, size_t to_stride, const real *from, size_t stride) {
+    quad r[4];
+    for (size_t j = 0; j < 4; j++) memcpy(&r[j], from + j * stride, sizeof(quad));
+    const quad a = SHUFFLE(r[0], r[1], 0, 4, 1, 5), b = SHUFFLE(r[0], r[1], 2, 6, 3, 7);
+    const quad c = SHUFFLE(r[2], r[3], 0, 4, 1, 5), d = SHUFFLE(r[2], r[3], 2, 6, 3, 7);
+    r[0] = SHUFFLE(a, c, 0, 1, 4, 5), r[1] = SHUFFLE(a, c, 2, 3, 6, 7);
+    r[2] = SHUFFLE(b, d, 0, 1, 4, 5), r[3] = SHUFFLE(b, d, 2, 3, 6, 7);
+    for (size_t i = 0; i < 4; i++) memcpy(to + i * to_stride, &r[i], sizeof(quad));
+}
+
 INLINE vec load(const real *p) {
     vec v;
     memcpy(&v, p, sizeof v);
