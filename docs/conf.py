@@ -4,6 +4,7 @@ Examples are shown but not run; `-t plots` runs them, which takes some minutes,
 and shows their plots.
 """
 
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -65,6 +66,9 @@ plot_rcparams = {
 plot_apply_rcparams = True
 
 # The reference
+autodoc_mock_imports = [
+    name for name in ("torch",) if not importlib.util.find_spec(name)
+]
 autodoc_typehints = "none"  # docstrings say more: shapes
 autodoc_member_order = "bysource"
 napoleon_google_docstring = False
@@ -81,6 +85,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "examples",
     "filename_pattern": r"\.py$",
+    "ignore_pattern": "/pytorch" if autodoc_mock_imports else "a^",
     "download_all_examples": False,
     "show_signature": False,
     "min_reported_time": 10_000,

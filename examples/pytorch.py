@@ -20,7 +20,6 @@ from torch import nn
 import elman.torch
 
 STEPS = 200
-
 text = "\n".join(topics.values())[:200_000]
 alphabet = sorted(set(text))
 tokens = torch.tensor([alphabet.index(character) for character in text])
