@@ -146,7 +146,7 @@ class _Gradient(torch.autograd.Function):
         d_input, d_hx, d_weights = backward(
             d_y, d_h_n, input, hx, layers, batch_sizes, masks, outputs, options, True, all_needed
         )
-        return d_input, d_hx, *d_weights  # type: ignore[return-value] # nothing is None where all is needed
+        return d_input, d_hx, *d_weights
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from elman import validation
-from elman.torch.function import Options, rnn
+from elman.torch.function import rnn
+from elman.torch.passes import Options
 
 
 class RNN(torch.nn.RNNBase):
@@ -73,7 +74,7 @@ class RNN(torch.nn.RNNBase):
         _check_weights(weights)
         x, batch_sizes = (input.data, input.batch_sizes) if isinstance(input, PackedSequence) else (input, None)
         if not self._takes(x, hx, batch_sizes, weights):
-            return torch.nn.RNN.forward(self, input, hx)  # type: ignore[arg-type]  # raises, or computes nothing
+            return torch.nn.RNN.forward(self, input, hx)  # type: ignore[no-any-return]  # raises, or has nothing to compute
         if isinstance(input, PackedSequence):
             return self._run_packed(input, hx, weights)
         if x.dtype != weights[0].dtype:  # autocast
@@ -109,11 +110,12 @@ class RNN(torch.nn.RNNBase):
         if hx is None:
             return True
         n_states = self.num_layers * (2 if self.bidirectional else 1)
+        shape: tuple[int, ...] = (n_states, self.hidden_size)
         if batch_sizes is not None:
-            n_rows = (int(batch_sizes[0]),)
-        else:
-            n_rows = () if n_axes == 2 else (x.shape[0 if self.batch_first else 1],)
-        return hx.shape == (n_states, *n_rows, self.hidden_size) and hx.dtype == weights[0].dtype and hx.is_cpu
+            shape = (n_states, int(batch_sizes[0]), self.hidden_size)
+        elif n_axes == 3:
+            shape = (n_states, x.shape[0 if self.batch_first else 1], self.hidden_size)
+        return bool(hx.shape == shape and hx.dtype == weights[0].dtype and hx.is_cpu)
 
     def _options(self) -> Options:
         return Options(self.num_layers, self.mode == "RNN_RELU", self.bias, self.bidirectional, self.batch_first)

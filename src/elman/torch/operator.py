@@ -49,9 +49,7 @@ def _rnn_backward(
     *options: Any,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     layers, all_needed = kernel_weights(weights, Options(*options)), [True] * len(weights)
-    return backward(  # type: ignore[return-value] # nothing is None where all is needed
-        d_y, d_h_n, input, hx, layers, batch_sizes, masks, outputs, Options(*options), True, all_needed
-    )
+    return backward(d_y, d_h_n, input, hx, layers, batch_sizes, masks, outputs, Options(*options), True, all_needed)
 
 
 @_rnn.register_fake

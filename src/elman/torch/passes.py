@@ -27,8 +27,6 @@ _POOLS = {
     dtype: Pool(dtype) for dtype in map(np.dtype, (np.float32, np.float64))
 }  # fresh memory would cost as much as small passes do
 
-Gradients = tuple[Tensor | None, Tensor, list[Tensor | None]]  # by the input, hx and the weights
-
 
 class Options(NamedTuple):
     """What a call depends on besides tensors."""
@@ -126,8 +124,8 @@ def backward(
     options: Options,
     has_d_input: bool,
     has_d_weights: Sequence[bool],
-) -> Gradients:
-    """Gradients from those of the outputs and the last states; by the input and weights only those that are needed."""
+) -> tuple[Tensor | None, Tensor, list[Tensor | None]]:
+    """Gradients by the input and the weights, where they are needed, and by hx."""
     form = _Form(batch_sizes, options.batch_first)
     x, (n_directions, n_units, _) = form.rows(input), layers.weights[0][1].shape
     h_0 = _states(hx, (options.num_layers * n_directions, x.shape[1], n_units), x.dtype)
@@ -173,7 +171,8 @@ def _tape(
     is_inplace: bool,
 ) -> Tape:
     """With dropout, layers have inputs of their own to be written, unless that may happen in place."""
-    inputs, leases = [x, *outputs[:-1]], []
+    inputs: list[Real | Int] = [x, *outputs[:-1]]
+    leases: list[Lease] = []
     if masks and not is_inplace:
         leases.append(form.lease(len(masks), like=outputs[0]))
         inputs[1:] = leases[0].arrays
@@ -221,7 +220,8 @@ class _Form:
 
     def lease(self, count: int, *, like: Real) -> Lease:
         """Arrays in the form of another one, with arbitrary content."""
-        return _POOLS[like.dtype].lease(count, *like.shape, self.batch_major)
+        n_steps, n_rows, n_columns = like.shape
+        return _POOLS[like.dtype].lease(count, n_steps, n_rows, n_columns, self.batch_major)
 
     def tensor(self, rows: Real) -> Tensor:
         """The inverse of `rows`."""
