@@ -70,7 +70,8 @@ class RNN(torch.nn.RNNBase):
         output : tensor (T, B, D·H) in the form of the input
         h_n : tensor in the shape of hx
         """
-        weights = [getattr(self, name) for name in self._flat_weights_names]
+        own = self._parameters  # without what is parametrized; faster than attributes
+        weights = [own[name] if name in own else getattr(self, name) for name in self._flat_weights_names]
         _check_weights(weights)
         x, batch_sizes = (input.data, input.batch_sizes) if isinstance(input, PackedSequence) else (input, None)
         if not self._takes(x, hx, batch_sizes, weights):

@@ -23,9 +23,7 @@ from elman.typing import Int, Real
 from elman.workspace import Lease, Pool
 
 _SMALL = 1 << 16  # reals of a layer that are allocated in each call, and kept from the forward to the backward pass
-_POOLS = {
-    dtype: Pool(dtype) for dtype in map(np.dtype, (np.float32, np.float64))
-}  # fresh memory would cost as much as small passes do
+_POOLS = {np.dtype(kind): Pool(np.dtype(kind)) for kind in (np.float32, np.float64)}  # fresh memory costs page faults
 
 
 class Options(NamedTuple):
@@ -51,6 +49,7 @@ class Layers(NamedTuple):
     """Weights, or gradients by them, in the kernels' order."""
 
     weights: list[Weights]
+    rows: list[Real]  # all of a layer's, one below the other
     leases: list[Lease]  # of their memory, if there is much of it
 
     @property
@@ -60,7 +59,9 @@ class Layers(NamedTuple):
     @classmethod
     def empty(cls, inputs: Sequence[int], n_units: int, n_directions: int, dtype: np.dtype[Any], bias: bool) -> Layers:
         """Memory for layers of so many inputs each, in one piece for each layer: arbitrary content."""
-        layers, leases = [], []
+        layers: list[Weights] = []
+        pieces: list[Real] = []
+        leases: list[Lease] = []
         for n_inputs in inputs:
             ends = n_directions * n_inputs, n_directions * (n_inputs + n_units), n_directions * (n_inputs + n_units + 1)
             if ends[2] * n_units <= _SMALL:
@@ -71,17 +72,17 @@ class Layers(NamedTuple):
             weight_ih = rows[: ends[0]].reshape(n_directions, n_inputs, n_units)
             weight_hh = rows[ends[0] : ends[1]].reshape(n_directions, n_units, n_units)
             layers.append((weight_ih, weight_hh, rows[ends[1] :] if bias else None))
-        return cls(layers, leases)
+            pieces.append(rows)
+        return cls(layers, pieces, leases)
 
     @classmethod
     def zeros_like(cls, other: Layers) -> Layers:
         """For gradients, which kernels add up."""
-        n_directions, n_units, _ = other.weights[0][1].shape
+        _, weight_hh, bias = other.weights[0]
         inputs = [weight_ih.shape[1] for weight_ih, _, _ in other.weights]
-        weight_hh, bias = other.weights[0][1:]
-        layers = cls.empty(inputs, n_units, n_directions, weight_hh.dtype, bias is not None)
-        for array in layers.arrays():
-            array.fill(0)
+        layers = cls.empty(inputs, weight_hh.shape[1], len(weight_hh), weight_hh.dtype, bias is not None)
+        for rows in layers.rows:
+            rows.fill(0)
         return layers
 
     def arrays(self) -> list[Real]:
@@ -202,7 +203,7 @@ class _Form:
 
     def rows(self, tensor: Tensor) -> Real:
         """The tensor as (T, B, ·) with unit stride on the last axis: a view, unless packed or of another stride."""
-        array: Real = tensor.detach().numpy()
+        array: Real = tensor.numpy(force=True)
         if self._is_active is not None:
             padded = np.empty((*self._is_active.shape, array.shape[-1]), array.dtype)
             padded[self._is_active] = array
@@ -232,12 +233,12 @@ class _Form:
 
 def _states(hx: Tensor | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Real:
     """C-contiguous (L·D, B, H), zeros for None."""
-    return np.zeros(shape, dtype) if hx is None else np.ascontiguousarray(hx.detach().numpy())
+    return np.zeros(shape, dtype) if hx is None else np.ascontiguousarray(hx.numpy(force=True))
 
 
 def kernel_weights(tensors: Sequence[Tensor], options: Options) -> Layers:
     """The weights of each layer as kernels take them; the bias is the sum of both."""
-    arrays = [tensor.detach().numpy() for tensor in tensors]
+    arrays = [tensor.numpy(force=True) for tensor in tensors]
     inputs = [array.shape[1] for array in arrays[:: options.n_directions * options.n_tensors]]
     layers = Layers.empty(inputs, len(arrays[0]), options.n_directions, arrays[0].dtype, options.has_biases)
     for k, (weight_ih, weight_hh, bias) in enumerate(layers.weights):
