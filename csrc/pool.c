@@ -25,8 +25,8 @@
 #endif
 
 #define MAX_THREADS 256
-#define SPIN_NANOSECONDS 20000
-#define POLLS 1000 /* of a meeting, before it yields: about a microsecond */
+#define SPIN_NANOSECONDS 20000 /* longer is in the way of what else wants the cores: docs/drop-in/torch.md */
+#define POLLS 1000             /* of a meeting, before it yields: about a microsecond */
 
 static struct {
     elman_task *task;

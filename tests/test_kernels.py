@@ -560,3 +560,13 @@ def test_elementary_functions_in_float64(backend, rng, activation):
 def test_nan_in_nan_out(backend, dtype, activation):
     values = np.full(64, np.nan, dtype)
     assert np.isnan(_activate(backend, activation, values)).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (4, 4), (5, 3), (17, 16), (37, 70), (128, 33)])
+def test_transpose(shape, dtype, rng):
+    native = pytest.importorskip("elman.backends.native")
+    source, target = rng.standard_normal(shape).astype(dtype), np.full(shape[::-1], np.nan, dtype)
+    native.transpose(source, target)
+    assert np.array_equal(target, source.T)
+    with pytest.raises(ValueError, match="target: expected the shape of source, reversed"):
+        native.transpose(source, np.empty((shape[1] + 1, shape[0]), dtype))

@@ -181,17 +181,6 @@ def test_large_weights_are_transposed_alike():
     check(*pair(260, 300), torch.randn(2, 2, 260))  # so large that they are not kept for the backward pass
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (4, 4), (5, 3), (17, 16), (37, 70), (128, 33)])
-def test_the_kernels_transpose(shape, dtype, rng):
-    from elman.backends import native
-
-    source, target = rng.standard_normal(shape).astype(dtype), np.full(shape[::-1], np.nan, dtype)
-    native.transpose(source, target)
-    assert np.array_equal(target, source.T)
-    with pytest.raises(ValueError, match="target: expected the shape of source, reversed"):
-        native.transpose(source, np.empty((shape[1] + 1, shape[0]), dtype))
-
-
 def test_contiguous_input_is_not_copied():
     from elman.torch.passes import _Form
 
