@@ -492,6 +492,9 @@ def test_compile_sees_one_operator():
     assert [operators(graph) for graph in graphs] == [["elman.rnn"]] * 2
     aot = torch.compile(model, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(everything(aot, x), everything(model, x))
+    packed = pack_sequence([torch.randn(n, 3) for n in (5, 2)])
+    compiled = torch.compile(model.rnn, backend="eager", fullgraph=True)
+    torch.testing.assert_close(everything(compiled, packed), everything(model.rnn, packed))
 
 
 @pytest.mark.filterwarnings("ignore")
