@@ -31,10 +31,11 @@ def rnn(
     dropout. hx None is zeros.
     """
     tensors = (input, hx, *weights)
-    if torch._C._are_functorch_transforms_active():
+    is_compiling = torch.compiler.is_compiling()  # while it is, the other questions cannot be asked
+    if not is_compiling and torch._C._are_functorch_transforms_active():
         y, h_n, *_ = _Transformed.apply(input, hx, batch_sizes, options, len(masks), *masks, *weights)
         return y, h_n
-    if _is_traced(tensors):
+    if is_compiling or _is_traced(tensors):
         y, h_n, _ = torch.ops.elman.rnn(input, hx, weights, batch_sizes, masks, *options)
         return y, h_n
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
@@ -47,8 +48,7 @@ def rnn(
 def _is_traced(tensors: Sequence[Tensor | None]) -> bool:
     """Whether somebody besides autograd wants to know what is computed, or tensors are not just numbers in memory."""
     return bool(
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack()
+        torch._C._len_torch_dispatch_stack()
         or torch._C._get_tracing_state() is not None
         or any(type(t) is not torch.nn.Parameter and type(t) is not Tensor and t is not None for t in tensors)
     )
