@@ -592,6 +592,8 @@ for model in models:
         optimizer.step()
 for ours, theirs in zip(models[1].parameters(), models[0].parameters(), strict=True):
     torch.testing.assert_close(ours, theirs)
+print("the same", flush=True)
+dist.barrier()
 dist.destroy_process_group()
 """
 
@@ -602,14 +604,13 @@ def test_distributed_data_parallel(tmp_path):
     script.write_text(DISTRIBUTED, encoding="utf-8")
     command = [sys.executable, "-W", "error::UserWarning:torch.autograd", str(script)]
     variables = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     ranks = [
-        subprocess.Popen(
-            [*command, str(rank), str(tmp_path / "store")], env=variables, stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
+        subprocess.Popen([*command, str(rank), str(tmp_path / "store")], env=variables, **pipes) for rank in range(2)
     ]
-    outcomes = [rank.communicate(timeout=300)[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], outcomes
+    outcomes = [rank.communicate(timeout=300) for rank in ranks]
+    # Exit statuses do not count: once in some hundred times PyTorch's own threads abort when the interpreter ends.
+    assert [printed for printed, _ in outcomes] == ["the same\n"] * 2, outcomes
 
 
 def test_no_more_threads_than_pytorch_s(threads, monkeypatch):
