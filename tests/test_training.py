@@ -38,6 +38,25 @@ def fit(model: elman.SequenceModel, **options: Any) -> elman.History:
 # History and callbacks
 
 
+def test_the_progress_bar_moves_with_each_update(monkeypatch: pytest.MonkeyPatch):
+    import tqdm
+
+    seen = []
+
+    class Bar(tqdm.tqdm):
+        def update(self, n: float = 1) -> bool | None:
+            shown = super().update(n)
+            seen.append(self.n)
+            return shown
+
+    monkeypatch.setattr("tqdm.tqdm", Bar)
+    x = np.arange(24).reshape(2, 12) % V
+    for tbptt, parts in ((None, 2), ((3, 3), 8)):  # of an epoch of two batches
+        seen.clear()
+        make_model().fit(x, np.roll(x, -1, axis=1), epochs=2, batch_size=1, tbptt=tbptt)
+        np.testing.assert_allclose(sorted(set(np.round(seen, 9))), np.arange(1, 2 * parts + 1) / parts)
+
+
 def test_history_is_a_dict_of_lists_with_a_plot(tmp_path: Path):
     history = fit(make_model(), validation_data=HELD_OUT)
     assert list(history) == ["loss", "val_loss", "val_accuracy"]

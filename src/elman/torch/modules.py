@@ -139,8 +139,7 @@ class RNN(torch.nn.RNNBase):
         return masks
 
 
-# A step through the kernels takes two to five times as long as one of PyTorch's own cell, which has its few products
-# in C++ (docs/drop-in/torch.md). For a step, nothing is to be gained.
+# A step through the kernels takes twice as long as one of PyTorch's own cell (docs/drop-in/torch.md).
 RNNCell = torch.nn.RNNCell
 
 
