@@ -73,8 +73,8 @@ typedef struct {
     double cycles; /* of a step's products with weight_hh, by the cost model */
 } elman_plan;
 
-/* One table for each instruction set and dtype. n: number of values. Where an int is returned: 0, or -1 if there is no
- * memory for scratch; nothing was written then. */
+/* One table for each instruction set and dtype. n: number of values. Where an int is returned: 0, or why not (pool.h):
+ * ELMAN_NO_MEMORY, nothing was written; or, but for clip_norm, ELMAN_INTERRUPTED, outputs hold anything. */
 typedef struct {
     int (*forward)(const elman_layer *);
     int (*backward)(const elman_layer *);

@@ -88,10 +88,13 @@ typedef struct epilogue {
     ptrdiff_t next_y, next_d_y, next_out; /* reals from these to those of the next product, which are asked for now */
 } epilogue;
 
+#define PANELS 16 /* of a product, between looks at whether to stop: with a depth of 10,000 some milliseconds */
+
 /* out[r] = init[r] + a[r] b for n <= MAX_ROWS rows, then the epilogue, if any. */
 static void gemm(const matrix *b, size_t n, const real *const *a, const real *const *init, real *const *out,
                  const epilogue *e) {
     for (size_t p = b->from; p < b->to; p++) {
+        if (p % PANELS == PANELS - 1 && elman_stopped()) return;
         panel c = panel_of(b, p);
         operands o = {.depth = b->depth, .b_stride = b->columns, .column = c.column, .columns = c.columns};
         o.b = b->data + (b->mode == PACKED ? c.column * b->depth : c.column);

@@ -120,7 +120,7 @@ static void scale_block(void *context, size_t i) {
 static int clip_norm(size_t n, void *gradient, double max_norm, double *norm) {
     const size_t blocks = ceil_div(n, BLOCK);
     scaling s = {.n = n, .values = gradient, .squares = elman_lease(blocks * sizeof(double))};
-    if (!s.squares) return -1;
+    if (!s.squares) return ELMAN_NO_MEMORY;
     run_blocks(square_block, &s, n);
     double total = 0;
     for (size_t i = 0; i < blocks; i++) total += s.squares[i];

@@ -24,14 +24,16 @@
 #define relax() ((void)0)
 #endif
 
-#define MAX_THREADS 256
-#define SPIN_NANOSECONDS 20000 /* longer is in the way of what else wants the cores: docs/drop-in/torch.md */
-#define POLLS 1000             /* of a meeting, before it yields: about a microsecond */
+#define MAX_THREADS 1024
+#define SPIN_NANOSECONDS 20000      /* longer is in the way of what else wants the cores: docs/drop-in/torch.md */
+#define POLLS 1000                  /* of a meeting, before it yields: about a microsecond */
+#define ASKING_NANOSECONDS 50000000 /* between questions to `poll`, which may wait some milliseconds for its answer */
 
 static struct {
     elman_task *task;
     void *context;
     uint32_t n;
+    elman_call *call;
 } job;
 static atomic_uint_fast64_t claims;                      /* generation << 32 | tasks nobody has claimed yet */
 static atomic_uint unfinished;                           /* tasks of the job that are not done */
@@ -43,6 +45,10 @@ static int n_workers;                                    /* started; guarded by 
 static pthread_mutex_t busy = PTHREAD_MUTEX_INITIALIZER; /* held by the thread whose job runs */
 static pthread_mutex_t sleep_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
+static _Thread_local elman_call *current;   /* which the task at work belongs to */
+static _Thread_local elman_call *own;       /* which this thread has begun */
+static _Thread_local int64_t next_question; /* when this thread asks `poll` again; -1: never */
+static int (*_Atomic poll)(void);
 
 /* Flush subnormals, in results and operands; returns what to restore. */
 static uint64_t flush_subnormals(void) {
@@ -60,6 +66,17 @@ static uint64_t flush_subnormals(void) {
 #endif
 }
 
+/* The opposite, for what is no task: the processor as it is elsewhere. */
+static uint64_t keep_subnormals(void) {
+    uint64_t before = flush_subnormals();
+#if defined(__x86_64__) || defined(__i386__)
+    _mm_setcsr((unsigned)before & ~0x8040u);
+#elif defined(__aarch64__)
+    __asm__ volatile("msr fpcr, %0" : : "r"(before & ~(UINT64_C(1) << 24)));
+#endif
+    return before;
+}
+
 static void restore_subnormals(uint64_t before) {
 #if defined(__x86_64__) || defined(__i386__)
     _mm_setcsr((unsigned)before);
@@ -74,6 +91,45 @@ static int64_t nanoseconds(void) {
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+static int reason_of(elman_call *call) { return __atomic_load_n(&call->reason, __ATOMIC_RELAXED); }
+
+void elman_begin(elman_call *call) {
+    call->outer = own, call->reason = 0;
+    current = own = call;
+}
+
+int elman_end(elman_call *call) {
+    current = own = call->outer;
+    return reason_of(call);
+}
+
+void elman_stop(int reason) {
+    int none = 0; /* the first reason stays */
+    if (current) __atomic_compare_exchange_n(&current->reason, &none, reason, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+}
+
+/* Ask `poll`, if it is time to. What answers may make calls of its own. */
+static void ask(void) {
+    int (*question)(void) = atomic_load(&poll);
+    if (next_question < 0 || !question) return;
+    int64_t now = nanoseconds();
+    if (now < next_question) return;
+    next_question = now + ASKING_NANOSECONDS;
+    uint64_t mode = keep_subnormals();
+    int answer = question();
+    restore_subnormals(mode);
+    if (answer > 0) elman_stop(ELMAN_INTERRUPTED);
+    if (answer < 0) next_question = -1;
+}
+
+int elman_stopped(void) {
+    if (!current) return 0;
+    if (current == own && !reason_of(current)) ask();
+    return reason_of(current);
+}
+
+void elman_set_poll(int (*question)(void)) { atomic_store(&poll, question); }
+
 /* Is there something to do for this worker? `helpers` is set before a job's claims. */
 static int wanted(intptr_t worker) { return (uint32_t)atomic_load(&claims) != 0 && worker < atomic_load(&helpers); }
 
@@ -81,7 +137,8 @@ static void work(void) {
     uint_fast64_t seen = atomic_load(&claims);
     while ((uint32_t)seen != 0) {
         if (!atomic_compare_exchange_weak(&claims, &seen, seen - 1)) continue;
-        job.task(job.context, job.n - (uint32_t)seen);
+        current = job.call;
+        if (!elman_stopped()) job.task(job.context, job.n - (uint32_t)seen);
         atomic_fetch_sub(&unfinished, 1);
         seen = atomic_load(&claims);
     }
@@ -118,11 +175,11 @@ static void start_workers(size_t n) {
 }
 
 static void run_alone(elman_task *task, void *context, size_t n) {
-    for (size_t i = 0; i < n; i++) task(context, i);
+    for (size_t i = 0; i < n && !(i && elman_stopped()); i++) task(context, i);
 }
 
 static void run_with_helpers(elman_task *task, void *context, size_t n, size_t threads) {
-    job.task = task, job.context = context, job.n = (uint32_t)n;
+    job.task = task, job.context = context, job.n = (uint32_t)n, job.call = current;
     atomic_store(&helpers, (int)threads - 1);
     atomic_store(&unfinished, (unsigned)n);
     uint_fast64_t generation = (atomic_load(&claims) >> 32) + 1;
@@ -133,7 +190,7 @@ static void run_with_helpers(elman_task *task, void *context, size_t n, size_t t
         pthread_mutex_unlock(&sleep_lock);
     }
     work();
-    for (int64_t deadline = nanoseconds() + SPIN_NANOSECONDS; atomic_load(&unfinished);)
+    for (int64_t deadline = nanoseconds() + SPIN_NANOSECONDS; atomic_load(&unfinished); elman_stopped())
         if (nanoseconds() < deadline)
             relax();
         else
@@ -141,6 +198,7 @@ static void run_with_helpers(elman_task *task, void *context, size_t n, size_t t
 }
 
 void elman_run(elman_task *task, void *context, size_t n, size_t threads) {
+    if (current && reason_of(current)) return;
     uint64_t before = flush_subnormals();
     size_t most = (size_t)elman_get_num_threads();
     if (threads > most) threads = most;
@@ -171,10 +229,12 @@ int elman_run_team(elman_task *task, void *context, size_t n) {
 
 /* A meeting takes a fraction of a microsecond if all have a core. Where they have not, give this one to who is missing,
  * and soon: on a busy machine each step would wait that long. */
-void elman_meet(size_t *come, size_t expected) {
-    if (__atomic_add_fetch(come, 1, __ATOMIC_ACQ_REL) == expected) return;
-    for (int polls = 0; __atomic_load_n(come, __ATOMIC_ACQUIRE) < expected; polls++)
-        if (polls >= POLLS) sched_yield();
+int elman_meet(size_t *come, size_t expected) {
+    int reason = 0;
+    if (__atomic_add_fetch(come, 1, __ATOMIC_ACQ_REL) == expected) return 0;
+    for (int polls = 0; !reason && __atomic_load_n(come, __ATOMIC_ACQUIRE) < expected; polls++)
+        if (polls >= POLLS) sched_yield(), reason = elman_stopped();
+    return reason;
 }
 
 void elman_set_num_threads(int n) { atomic_store(&limit, n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : n); }
@@ -229,6 +289,7 @@ void elman_return(void *block) {
 /* A forked child has none of the workers and may have inherited any lock in any state. */
 static void reset_after_fork(void) {
     n_workers = 0;
+    next_question = 0; /* this thread is the child's main one, whatever it was before */
     atomic_store(&claims, 0);
     atomic_store(&sleepers, 0);
     pthread_mutex_init(&busy, NULL);

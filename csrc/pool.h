@@ -14,8 +14,30 @@ void elman_run(elman_task *task, void *context, size_t n, size_t threads);
 int elman_run_team(elman_task *task, void *context, size_t n);
 
 /* Within a team: come to a meeting, and go on when `expected` have come to `come`, which is to begin with 0, and to
- * have a cache line of its own. For a further meeting, expect as many more. */
-void elman_meet(size_t *come, size_t expected);
+ * have a cache line of its own. For a further meeting, expect as many more. Returns elman_stopped(), for which nobody
+ * waits any longer. */
+int elman_meet(size_t *come, size_t expected);
+
+/* What a call of a kernel returns instead of 0 where it could not do what it was asked for. */
+enum { ELMAN_NO_MEMORY = -1, ELMAN_INTERRUPTED = -2, ELMAN_RAISED = -3 };
+
+/* A call that can be stopped: the jobs that a thread runs between elman_begin and elman_end. Once it is stopped, no
+ * further task of it begins, and its outputs hold anything. elman_end returns 0, or the reason. */
+typedef struct elman_call {
+    struct elman_call *outer; /* which a signal handler's own call is within */
+    int reason;
+} elman_call;
+void elman_begin(elman_call *call);
+int elman_end(elman_call *call);
+
+/* For tasks: stop the call that they belong to; and, once per block of steps, whether it is stopped (0, or the reason):
+ * if so, leave. Of jobs outside of a call: nothing, and 0. */
+void elman_stop(int reason);
+int elman_stopped(void);
+
+/* What the calling thread, from within elman_stopped, asks now and then: 0 to go on, 1 to stop its call, which is then
+ * INTERRUPTED, -1 to go on and never ask on this thread again. */
+void elman_set_poll(int (*poll)(void));
 
 /* The limit on threads, at least 1. More than the machine's cores is legal. */
 void elman_set_num_threads(int n);

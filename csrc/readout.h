@@ -143,7 +143,7 @@ static int run_readout(const elman_readout *r, double *loss) {
     p.transposed = matrix_for(r->O, r->K, rows, 1, gradient ? PACKED : DIRECT);
     const size_t reals = scratch_size(&p.weight) + scratch_size(&p.transposed) + ceil_div(widest, VL) * VL;
     real *const scratch = elman_lease(reals * sizeof(real) + tasks * sizeof(double));
-    if (!scratch) return -1;
+    if (!scratch) return ELMAN_NO_MEMORY;
     real *const zeros = place(&p.transposed, NULL, place(&p.weight, r->weight, scratch));
     p.zeros = memset(zeros, 0, widest * sizeof(real));
     p.losses = loss ? (double *)(scratch + reals) : NULL;

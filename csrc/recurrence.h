@@ -58,10 +58,8 @@ static shard shard_of(const pass *p, size_t i) {
     return s;
 }
 
-/* Wait until all parts of a shard have come here. */
-INLINE void meet(const pass *p, shard *s) {
-    if (p->parts > 1) elman_meet(s->come, s->met += p->parts);
-}
+/* Wait until all parts of a shard have come here; whether the call is stopped and the shard is to be left. */
+INLINE int meet(const pass *p, shard *s) { return p->parts > 1 && elman_meet(s->come, s->met += p->parts); }
 
 /* Of p->come, in reals. */
 static size_t come_size(const pass *p) { return p->parts > 1 ? p->layer->D * p->shards * 64 / sizeof(real) : 0; }
@@ -121,7 +119,7 @@ static void forward_block(const pass *p, shard *s, size_t begin, size_t end) {
         for (size_t i = 0, j = s->own.column; i < n; i++) add_row(y[i] + j, x[i] + j, bias + j, s->own.columns);
     else
         gemm(&s->ih, n, x, init, y, NULL);
-    meet(p, s);
+    if (meet(p, s)) return;
     const epilogue activate = {.apply = APPLY[l->activation]};
     for (size_t i = 0, from = 0; i < end - begin; from = ends[i++]) {
         if (l->mask)
@@ -133,7 +131,7 @@ static void forward_block(const pass *p, shard *s, size_t begin, size_t end) {
         if (p->parts > 1)
             for (size_t k = from; k < ends[i]; k++) prefetch_row(h[k], l->H);
         gemm(&s->hh, ends[i] - from, h + from, (const real *const *)y + from, y + from, &activate);
-        meet(p, s);
+        if (meet(p, s)) return;
     }
 }
 
@@ -142,7 +140,10 @@ static void forward_shard(void *context, size_t i) {
     const elman_layer *l = p->layer;
     shard s = shard_of(p, i);
     const size_t steps = MAX_ROWS / s.count;
-    for (size_t begin = 0; begin < l->T; begin += steps) forward_block(p, &s, begin, smaller(begin + steps, l->T));
+    for (size_t begin = 0; begin < l->T; begin += steps) {
+        if (begin && elman_stopped()) return;
+        forward_block(p, &s, begin, smaller(begin + steps, l->T));
+    }
     for (size_t k = 0; l->h_n && s.part == 0 && k < s.count; k++) {
         size_t b = s.first + k * s.stride, length = length_of(&p->extent, b);
         const elman_rows y = columns_from(l->y, s.d * l->H);
@@ -185,7 +186,6 @@ static void backward_step(const pass *p, shard *s, size_t t) {
     if (p->parts > 1)
         for (size_t k = 0; k < n; k++) prefetch_row(next[k], l->H);
     gemm(&s->hh, n, next, init, delta, &e);
-    meet(p, s);
 }
 
 /* What reaches the initial states: mask * (weight_hh delta[first step]), or for a row of no steps d_h_n. */
@@ -218,8 +218,12 @@ static void backward_shard(void *context, size_t i) {
     const pass *p = context;
     const elman_layer *l = p->layer;
     shard s = shard_of(p, i);
-    for (size_t step = p->extent.to; step-- > p->extent.from;)
+    const size_t steps = MAX_ROWS / s.count; /* as many as forward in a block: so often it looks whether to stop */
+    for (size_t step = p->extent.to; step-- > p->extent.from;) {
+        if (step % steps == 0 && elman_stopped()) return;
         backward_step(p, &s, time_of(&p->extent, step, backwards(l, s.d)));
+        if (meet(p, &s)) return;
+    }
     if (p->extent.from == 0) initial_gradient(p, &s);
 }
 
@@ -293,7 +297,7 @@ static int forward(const elman_layer *l) {
     const size_t masked = l->mask ? p.parts * l->D * l->B * l->H : 0;
     const size_t size = l->D * (scratch_size(&hh) + scratch_size(&ih)) + l->H + masked + come_size(&p);
     real *const scratch = elman_lease(size * sizeof(real)), *free = scratch + come_size(&p);
-    if (!scratch) return -1;
+    if (!scratch) return ELMAN_NO_MEMORY;
     p.come = (size_t *)scratch;
     for (size_t d = 0; d < l->D; d++) {
         p.hh[d] = hh, p.ih[d] = ih;
@@ -327,7 +331,7 @@ static int backward(const elman_layer *l) {
     p.ih[0] = matrix_for(l->D * l->H, l->I, rows, 1, wants_d_x ? PACKED : DIRECT);
     const size_t size = l->D * scratch_size(&hh) + scratch_size(&p.ih[0]) + widest + come_size(&p);
     real *const scratch = elman_lease(size * sizeof(real));
-    if (!scratch) return -1;
+    if (!scratch) return ELMAN_NO_MEMORY;
     p.come = (size_t *)scratch;
     real *free = place(&p.ih[0], NULL, scratch + come_size(&p));
     for (size_t d = 0; d < l->D; d++) p.hh[d] = hh, free = place(&p.hh[d], NULL, free);
@@ -335,7 +339,7 @@ static int backward(const elman_layer *l) {
     elman_run(pack_hh, &p, l->D * hh.panels, threads);
     if (wants_d_x) elman_run(pack_ih, &p, p.ih[0].panels, threads);
     const size_t block = block_steps(l);
-    for (size_t to = l->T; to > 0; to = p.extent.from) {
+    for (size_t to = l->T; to > 0 && !elman_stopped(); to = p.extent.from) {
         p.extent.to = to, p.extent.from = to - smaller(block, to);
         run_shards(&p, backward_shard, threads);
         elman_run(sum_task, &p, p.sum_tasks, threads);

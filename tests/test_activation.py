@@ -121,3 +121,47 @@ def test_pickle():
     rnn = elman.reference.RNN(3, 5, nonlinearity=elman.activation(f, df), seed=0)
     x = np.ones((2, 1, 3))
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(rnn))(x)[0], rnn(x)[0])
+
+
+def f_above(a: float) -> float:
+    if a > 3:
+        raise ValueError("too large")
+    return a
+
+
+def df_above(y: float) -> float:
+    if y > 2.5:
+        raise ValueError("too large")
+    return 1.0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("n_rows", [1, 200])
+def test_a_function_that_raises(backend: str, n_rows: int, rng: np.random.Generator):
+    """The call raises, names the activation, and nothing is updated: in f, in df, in a step, in training."""
+    broken = elman.nonlinearities.Activation(f_above, df_above, "broken")  # activation() would refuse it
+    rnn = elman.RNN(2, 40, 2, broken, seed=0, backend=backend)
+    x = rng.uniform(-1, 1, (9, n_rows, 2))
+    expected = rnn(x)[0]
+    message = r"nonlinearity activation\(broken\): its f"
+    x_broken = x.copy()
+    x_broken[5, -1] = 50
+    for call in (lambda: rnn(x_broken), lambda: rnn.vjp(x_broken), lambda: rnn.step(x_broken[5])):
+        with pytest.raises(RuntimeError, match=message):
+            call()
+    np.testing.assert_array_equal(rnn(x)[0], expected)
+    model = elman.SequenceModel(
+        elman.Features(2), elman.Reals(1), hidden_size=40, nonlinearity=broken, seed=0, backend=backend
+    )
+    optimizer, before, state = elman.Adam(0.1), model.state_dict(), np.zeros((1, n_rows, 40), np.float32)
+    model.parameters()["bias_l0"][0] = 2.75  # f does it, df does not
+    before = model.state_dict()
+    for wrong in (x, x_broken):
+        with pytest.raises(RuntimeError, match=message):
+            model.train_step(wrong, wrong[..., :1], optimizer=optimizer, state=state)
+        assert all(np.array_equal(array, before[name]) for name, array in model.parameters().items())
+        assert not state.any()
+        assert optimizer.steps == 0
+    with pytest.raises(RuntimeError, match=message):
+        model.fit(x.swapaxes(0, 1), x.swapaxes(0, 1)[..., :1], progress=False)
+    assert all(np.array_equal(array, before[name]) for name, array in model.parameters().items())

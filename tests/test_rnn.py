@@ -15,6 +15,8 @@ import elman
 from elman import backends, reference
 from elman.parameters import Entry, Parameters
 
+from .compare import assert_same_bits
+
 LENGTHS = np.array([6, 0, 9, 1])
 T, B, I, H = 9, 4, 3, 5  # noqa: E741 - the names of DESIGN.md
 
@@ -491,3 +493,18 @@ def test_recurrent_dropout_drops_the_same_units_at_all_steps(bidirectional: bool
         for t, state in enumerate(states):
             np.testing.assert_array_equal(state, np.where(dropped, 0, 4.0 ** (t + 1)))
     assert not np.array_equal(rnn.vjp(x, h_0)[0], y), "drawn anew each time"
+
+
+@pytest.mark.parametrize("backend", elman.available_backends())
+@pytest.mark.parametrize("form", ["given", "batch_first"])
+def test_a_pullback_keeps_no_array_of_the_caller_s_but_x(backend: str, form: str, rng: np.random.Generator):
+    rnn = elman.RNN(3, 5, bidirectional=True, batch_first=form == "batch_first", seed=0, backend=backend)
+    x, h_0, lengths = rng.standard_normal((4, 4, 3)), rng.standard_normal((2, 4, 5)), np.array([4, 0, 2, 3])
+    y, _, pullback = rnn.vjp(x, h_0, lengths)
+    expected = pullback(y)
+    for value in (10**8, 4, -1):  # beyond the arrays, or plausible
+        lengths[:], h_0[...] = value, np.nan
+        d_x, d_h_0, gradients = pullback(y)
+        np.testing.assert_array_equal(d_x, expected[0])
+        np.testing.assert_array_equal(d_h_0, expected[1])
+        assert_same_bits(gradients, expected[2])

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import json
 import math
 import os
 import re
@@ -13,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 import elman
 from elman import schedules
@@ -287,6 +290,78 @@ def test_what_does_not_fit_a_checkpoint_is_refused(tmp_path: Path):
         fit(make_model(), checkpoint=path, resume=True)
 
 
+def tamper(path: Path, name: str, array: Any) -> None:
+    """One of the arrays of a checkpoint replaced, added, or with None taken out."""
+    with safe_open(path, framework="np") as file:
+        header, arrays = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    if array is None:
+        del arrays[name]
+    else:
+        arrays[name] = array
+    save_file(arrays, path, header)
+
+
+def tamper_record(path: Path, name: str, value: Any) -> None:
+    with safe_open(path, framework="np") as file:
+        header, arrays = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    header["training"] = json.dumps(json.loads(header["training"]) | {name: value})
+    save_file(arrays, path, header)
+
+
+class RaiseAt(elman.Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step(self, training: Training) -> None:
+        if training.steps == self.step:
+            raise ValueError("stop here")
+
+
+WRONG_ARRAYS = [
+    ("training:state", np.zeros((2, 1, 8), "f4")),  # for a batch of 4: used to be read, and written, out of bounds
+    ("training:state", np.zeros((2, 5, 8), "f4")),
+    ("training:state", np.zeros((1, 4, 8), "f4")),
+    ("training:state", np.zeros((2, 4, 7), "f4")),
+    ("training:state", np.zeros((2, 4, 8), "f8")),
+    ("training:state", np.full((2, 4, 8), np.nan, "f4")),
+    ("training:state", None),
+    ("training:optimizer.0", np.zeros(3, "f4")),
+    ("training:optimizer.1", None),
+    ("training:optimizer.2", np.zeros(3, "f4")),
+    ("training:callback.0.parameters", np.zeros(1, "f4")),
+]
+WRONG_RECORDS = [
+    ("window", 4), ("window", -1), ("window", 10**30), ("window", None), ("batch", 5), ("batch", -1), ("epoch", 2),
+    ("epoch", 1.0), ("steps", -1), ("optimizer_steps", -3), ("optimizer_steps", 0), ("lr", -1), ("lr", "x"),
+    ("sums", [1]), ("sums", ["a", 1]), ("sums", [1, -1]), ("is_stopped", 0), ("generators", []), ("generators", [1, 2]),
+    ("history", {"loss": []}), ("history", [1]), ("callbacks", []), ("callbacks", [{"best": "x", "waited": 0}]),
+    ("callbacks", [{"best": 0.0, "waited": -1}]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", [*WRONG_ARRAYS, *WRONG_RECORDS], ids=lambda change: change[0])
+def test_a_checkpoint_is_checked_before_anything_is_changed(tmp_path: Path, change: Any):
+    path = tmp_path / "run.safetensors"
+    options: dict[str, Any] = {"tbptt": (2, 2), "checkpoint": path, "validation_data": HELD_OUT, "epochs": 3}
+    with pytest.raises(ValueError, match="stop here"):
+        fit(make_model(), **options, callbacks=[elman.EarlyStopping(patience=9), RaiseAt(26)], checkpoint_every=1)
+    with safe_open(path, framework="np") as file:
+        record = json.loads(file.metadata()["training"])
+    assert record["epoch"] == 1
+    assert record["window"] > 0, "this is about the states that a window begins with"
+    (tamper if change[0].startswith("training:") else tamper_record)(path, *change)
+    model, optimizer = make_model(seed=5), elman.Adam(0.01)
+    before, generators = model.state_dict(), [g.bit_generator.state for g in model._generators()]
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        fit(
+            model, **options, optimizer=optimizer, callbacks=[elman.EarlyStopping(patience=9), RaiseAt(-1)], resume=True
+        )
+    assert_same_bits(model.parameters(), before)
+    assert [g.bit_generator.state for g in model._generators()] == generators
+    assert optimizer.steps == 0
+    assert optimizer.lr == 0.01
+
+
 PROGRAM = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -361,8 +436,7 @@ def test_the_handler_of_ctrl_c_is_put_back(tmp_path: Path):
         options = {"epochs": 1, "callbacks": [lambda _: seen.append(signal.getsignal(signal.SIGINT))]}
         fit(make_model(), checkpoint=tmp_path / "run", **options)
         fit(make_model(), **options)
-        assert seen[0] is not signal.default_int_handler
-        assert seen[1] is signal.default_int_handler, "without a checkpoint nothing is deferred"
+        assert signal.default_int_handler not in seen, "no update is torn, with a checkpoint or without"
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, previous)

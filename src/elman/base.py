@@ -179,10 +179,10 @@ class Model:
 
     # Updates
 
-    def _update(self, backend: ModuleType, loss: float, gradients: Parameters, update: Update) -> None:
-        """One step along the gradients, or an error, and nothing changed."""
-        optimizer = update.optimizer
-        norm = float(backend.clip_norm(gradients.flat, max_norm=update.max_norm))
+    def _update(self, loss: float, update: Update) -> None:
+        """One step along the gradients in the buffer, or an error, and nothing changed."""
+        backend, gradients, optimizer = self._layers()[-1]._resolve(), self._gradient_buffer.flat, update.optimizer
+        norm = float(backend.clip_norm(gradients, max_norm=update.max_norm))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise FloatingPointError(
                 f"step {optimizer.steps + 1}: the loss is {loss:.6g} and the norm of its gradient {norm:.6g}; "
@@ -190,6 +190,6 @@ class Model:
             )
         if update.max_value is not None:
             # more would overflow in a float32
-            max_value = min(update.max_value, float(np.finfo(gradients.flat.dtype).max))
-            np.clip(gradients.flat, -max_value, max_value, out=gradients.flat)
-        optimizer._apply(backend, {"flat": self._parameters.flat}, {"flat": gradients.flat})
+            max_value = min(update.max_value, float(np.finfo(gradients.dtype).max))
+            np.clip(gradients, -max_value, max_value, out=gradients)
+        optimizer._apply(backend, {"flat": self._parameters.flat}, {"flat": gradients})

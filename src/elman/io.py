@@ -102,7 +102,15 @@ def refusing(path: Path) -> Iterator[None]:
         yield
     except KeyError as error:
         raise ValueError(f"{path} is not an elman model: it has no {error}") from error
-    except (SafetensorError, TypeError, ValueError, RecursionError) as error:
+    except (
+        SafetensorError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        LookupError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise ValueError(f"{path} is not an elman model: {error}") from error
 
 

@@ -209,7 +209,7 @@ class SequenceModel(Model):
         gradients.flat.fill(0)
         backend = self.rnn._resolve()
         loss, h_n = self._gradients(backend, batch, h_0, gradients, most, l2)
-        self._update(backend, loss, gradients, update)
+        self._update(loss, update)
         if state is not None:
             state[...] = h_n
         return loss
@@ -718,7 +718,7 @@ class SequenceModel(Model):
         """The last layer's final states, of all directions: (1, B, D·H) of (L·D, B, H)."""
         if not self.rnn.bidirectional:
             return h_n[-1:]
-        return h_n[-2:].swapaxes(0, 1).reshape(1, h_n.shape[1], -1)
+        return np.ascontiguousarray(h_n[-2:].swapaxes(0, 1)).reshape(1, h_n.shape[1], -1)
 
     def _states(self, backend: ModuleType, x: Real | Int, lengths: Int | None, h_0: Real) -> tuple[Real, Real, Tape]:
         """What the readout sees (T, B, D·H), or with one output (1, B, D·H); the last states; what holds their memory.
@@ -798,14 +798,18 @@ class SequenceModel(Model):
         """How many updates a batch leads to."""
         return 1 if update.tbptt is None else -(-len(batch.x) // update.tbptt[0])
 
-    def _train(self, batch: Batch, update: Update, window: int, state: Real | None) -> tuple[float, float, Real | None]:
-        """One update: the mean loss, the weight of its targets, and the state that the next window begins with."""
+    def _gradients_of(
+        self, batch: Batch, update: Update, window: int, state: Real | None
+    ) -> tuple[float, float, Real | None]:
+        """One update's mean loss, the weight of its targets, and the state that the next window begins with.
+
+        The gradients are in the buffer of the model, which is otherwise as it was.
+        """
         gradients, backend = self._gradient_buffer, self.rnn._resolve()
         gradients.flat.fill(0)
         if update.tbptt is None:
             h_0 = self._initial_state(batch.x.shape[1], None)
             loss, _ = self._gradients(backend, batch, h_0, gradients, update.memory, update.activation_l2)
-            self._update(backend, loss, gradients, update)
             return loss, batch.total, None
         k1, k2 = update.tbptt
         start, next_start = (max(0, (i + 1) * k1 - k2) for i in (window, window + 1))
@@ -814,7 +818,6 @@ class SequenceModel(Model):
         if batch.total > 0:
             l2 = update.activation_l2
             loss, h_n, tape = self._differentiate(backend, batch, h_0, gradients, l2, is_first=start == 0)
-            self._update(backend, loss, gradients, update)
         else:
             loss, h_n = 0.0, np.empty_like(h_0)
             tape = self.rnn._forward(backend, batch.x, h_0, h_n, lengths=batch.lengths)

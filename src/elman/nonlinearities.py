@@ -30,11 +30,19 @@ class Activation:
 
     def apply(self, a: Real) -> Real:
         """f of each element, computed in float64."""
-        return _mapped(self.f, a)
+        return self._mapped("f", a)
 
     def derivative(self, y: Real) -> Real:
         """f' at y = f(a), element by element."""
-        return _mapped(self.df, y)
+        return self._mapped("df", y)
+
+    def _mapped(self, name: str, values: Real) -> Real:
+        try:
+            results = map(getattr(self, name), values.astype(np.float64).ravel().tolist())
+            flat = np.fromiter(results, np.float64, values.size)
+        except Exception as error:
+            raise RuntimeError(f"nonlinearity {self}: its {name} raised {error!r}") from error
+        return flat.reshape(values.shape).astype(values.dtype)
 
 
 def activation(f: Callable[[float], float], df: Callable[[float], float], *, name: str | None = None) -> Activation:
@@ -72,8 +80,3 @@ def activation(f: Callable[[float], float], df: Callable[[float], float], *, nam
     own = Activation(f, df, getattr(f, "__name__", "f") if name is None else name)
     validation.derivative_pair(f, df)
     return own
-
-
-def _mapped(function: Callable[[float], float], values: Real) -> Real:
-    flat = np.fromiter(map(function, values.astype(np.float64).ravel().tolist()), np.float64, values.size)
-    return flat.reshape(values.shape).astype(values.dtype)

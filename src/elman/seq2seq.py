@@ -315,17 +315,15 @@ class Seq2Seq(Model):
     def _n_windows(self, batch: _Batch, update: Update) -> int:  # noqa: ARG002
         return 1
 
-    def _train(
+    def _gradients_of(
         self,
         batch: _Batch,
-        update: Update,
+        update: Update,  # noqa: ARG002
         window: int,  # noqa: ARG002
         state: Real | None,  # noqa: ARG002
     ) -> tuple[float, float, None]:
-        gradients, backend = self._gradient_buffer, self.decoder._resolve()
-        gradients.flat.fill(0)
-        loss = self._differentiate(backend, batch, gradients)
-        self._update(backend, loss, gradients, update)
+        self._gradient_buffer.flat.fill(0)
+        loss = self._differentiate(self.decoder._resolve(), batch, self._gradient_buffer)
         return loss, batch.total, None
 
     def _differentiate(self, backend: ModuleType, batch: _Batch, gradients: Parameters) -> float:
@@ -355,7 +353,7 @@ class Seq2Seq(Model):
         """The decoder's first states (L, B, D·H): for each layer the encoder's last ones (L·D, B, H), side by side."""
         n_rows = h_x.shape[1]
         by_layer = h_x.reshape(self.encoder.num_layers, -1, n_rows, self.encoder.hidden_size)
-        return by_layer.swapaxes(1, 2).reshape(self.encoder.num_layers, n_rows, -1)
+        return np.ascontiguousarray(by_layer.swapaxes(1, 2)).reshape(self.encoder.num_layers, n_rows, -1)
 
     def _handed_back(self, d_h_0: Real) -> Real:
         """Its derivative, transposed."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from elman import io, validation
+from elman import checkpoint, io, validation
 from elman.models import SequenceModel
 from elman.optimizers import Adam
 from elman.typing import Int, Real
@@ -357,14 +357,22 @@ class Training:
         record, arrays = progress
         validation.same_settings(config, self.model._config(), str(path))
         validation.same_settings(record["settings"], self._settings, str(path))
-        self.model.load_state_dict(parameters)
-        for generator, state in zip(self.model._generators(), record["generators"], strict=True):
-            generator.bit_generator.state = state
-        self._optimizer.steps, self._seconds = record["optimizer_steps"], record["seconds"]
-        self._optimizer._memories = {"flat": [arrays["optimizer.0"], arrays["optimizer.1"]]}
-        self._state = arrays["state"]
-        measured = [None if math.isnan(value) else value for value in arrays["validation_losses"].tolist()]
-        rows = zip(arrays["losses"].tolist(), measured, arrays["speeds"].tolist(), strict=True)
+        model = self.model
+        with io.refusing(path):
+            seconds = validation.non_negative(record["seconds"], "its seconds")
+            n_steps = validation.positive_int(record["optimizer_steps"], "its optimizer_steps")
+            generators = checkpoint.read_generators(record, model)
+            memories = checkpoint.read_memories(record, arrays, self._optimizer, model)
+            state = checkpoint.read_array(arrays, "state", model.rnn.dtype, self._state.shape)
+            reals = [checkpoint.read_array(arrays, name, np.dtype(float), (n_steps,)) for name in ("losses", "speeds")]
+            measured = arrays["validation_losses"]
+            validation.real_array(measured, "its training:validation_losses", np.dtype(float), (n_steps,))
+        model.load_state_dict(parameters)
+        checkpoint.take_over(generators, model)
+        self._optimizer.steps, self._seconds, self._state = n_steps, seconds, state
+        self._optimizer._memories = {"flat": memories}
+        losses, speeds = (array.tolist() for array in reals)
+        rows = zip(losses, [None if math.isnan(value) else value for value in measured.tolist()], speeds, strict=True)
         self.records = [Progress(step, *row) for step, row in enumerate(rows, start=1)]
 
 

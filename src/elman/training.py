@@ -6,19 +6,18 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import numpy as np
 
-from elman import io, validation
+from elman import checkpoint, io, validation
 from elman.base import Model, Update
+from elman.interrupts import Interrupts
 from elman.typing import Int, Real
 
 Schedule = Callable[[float, float], float]  # of the epochs done and of all, to a factor of the learning rate
@@ -86,6 +85,9 @@ class Callback:
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
 
+    def _check_state(self, state: dict[str, Any], model: Model) -> None:
+        """Refuse what a checkpoint says, as long as nothing has been changed."""
+
 
 class EarlyStopping(Callback):
     """Stop when a measure has not become better for some epochs.
@@ -147,6 +149,12 @@ class EarlyStopping(Callback):
     def load_state(self, state: dict[str, Any]) -> None:
         self._best, self._waited, self._parameters = state["best"], state["waited"], state["parameters"]
 
+    def _check_state(self, state: dict[str, Any], model: Model) -> None:
+        validation.instance(state["best"], "its best", float)
+        validation.non_negative_int(state["waited"], "its waited")
+        if state["parameters"].size:
+            checkpoint.read_array(state, "parameters", model._parameters.flat.dtype, model._parameters.flat.shape)
+
 
 class _FunctionCallback(Callback):
     def __init__(self, function: Function) -> None:
@@ -169,7 +177,7 @@ class Trainable(Protocol):
 
     def _ready(self, data: Any, rows: Int) -> Any: ...
     def _n_windows(self, batch: Any, update: Update) -> int: ...
-    def _train(
+    def _gradients_of(
         self, batch: Any, update: Update, window: int, state: Real | None
     ) -> tuple[float, float, Real | None]: ...
     def _evaluate(self, data: Any, batch_size: int) -> dict[str, float]: ...
@@ -263,6 +271,7 @@ class Training:
         self._callbacks, self._checkpoint, self._checkpoint_every = callbacks, checkpoint, checkpoint_every
         self._lr = self.optimizer.lr  # what the schedule multiplies
         self._is_stopped = False
+        self._interrupts = Interrupts(are_noted=checkpoint is not None)
         # Where it stands in the epoch: the next batch, the next window of it and the state that this begins with
         self._batch, self._window = 0, 0
         self._state: Real | None = None
@@ -279,18 +288,15 @@ class Training:
         for callback in self._callbacks:
             callback.on_start(self)
         try:
-            with (
-                _progress_bar(self, show=progress) as bar,
-                noted_interrupts(self._checkpoint is not None) as interrupts,
-            ):
+            with _progress_bar(self, show=progress) as bar, self._interrupts.handled():
                 while self.epoch < self.epochs and not self._is_stopped:
-                    self._run_epoch(bar, interrupts)
+                    self._run_epoch(bar)
         finally:
             self.optimizer.lr = self._lr
         for callback in self._callbacks:
             callback.on_end(self)
 
-    def _run_epoch(self, bar: Any, interrupts: list[int]) -> None:
+    def _run_epoch(self, bar: Any) -> None:
         rng = self.model._shuffle_rng
         self._order = rng.bit_generator.state
         groups = self._data.groups(self._batch_size, rng if self._shuffle else None)
@@ -302,52 +308,76 @@ class Training:
                 is_last = window + 1 == n_windows
                 self._batch, self._window = (i + 1, 0) if is_last else (i, window + 1)
                 self._state = None if is_last else self._state
-                self._after_step(interrupts)
+                self._after_step()
                 bar.update(1 / (len(groups) * n_windows))
         self._end_epoch()
         bar.set_postfix({name: f"{values[-1]:.4f}" for name, values in self.history.items()}, refresh=False)
         bar.update(self.epoch - bar.n)
         if self._checkpoint is not None:
             self._save()
-        self._check(interrupts)
+        self._stop_if_interrupted()
 
     def _step(self, batch: Any, window: int, done: float) -> None:
         if self._schedule is not None:
             self.optimizer.lr = self._lr * self._schedule(self.epoch + done, self.epochs)
         state = self._state if window else None
-        loss, weight, self._state = self._trainable._train(batch, self._update, window, state)
-        self.loss = loss
-        self.steps += 1
-        self._sums = self._sums[0] + weight * loss, self._sums[1] + weight
+        with self._nothing_changes():
+            loss, weight, after = self._trainable._gradients_of(batch, self._update, window, state)
+        with self._interrupts.noted():  # an update is whole, or is none
+            if weight > 0:
+                self.model._update(loss, self._update)
+            self.loss, self._state = loss, after
+            self.steps += 1
+            self._sums = self._sums[0] + weight * loss, self._sums[1] + weight
 
-    def _after_step(self, interrupts: list[int]) -> None:
+    def _after_step(self) -> None:
         for callback in self._callbacks:
             callback.on_step(self)
         if self._checkpoint_every is not None and self.steps % self._checkpoint_every == 0:
             self._save()
-        self._check(interrupts)
+        self._stop_if_interrupted()
 
     def _end_epoch(self) -> None:
-        self.history["loss"].append(self._sums[0] / self._sums[1])
+        measured = {}
         if self._held_out is not None:
-            for name, value in self._trainable._evaluate(self._held_out, self._batch_size).items():
-                self.history[f"val_{name}"].append(value)
+            with self._nothing_changes():
+                measured = self._trainable._evaluate(self._held_out, self._batch_size)
+        self.history["loss"].append(self._sums[0] / self._sums[1])
+        for name, value in measured.items():
+            self.history[f"val_{name}"].append(value)
         self.epoch += 1
         self._batch, self._sums = 0, (0.0, 0.0)
         self._order = self.model._shuffle_rng.bit_generator.state
         for callback in self._callbacks:
             callback.on_epoch(self)
 
-    def _check(self, interrupts: list[int]) -> None:
-        """Stop where Ctrl-C was pressed."""
-        if interrupts and self._checkpoint is not None:
+    @contextlib.contextmanager
+    def _nothing_changes(self) -> Iterator[None]:
+        """While long calls run that change nothing but what is drawn, Ctrl-C ends them at once."""
+        _, *generators = self.model._generators()
+        before = [generator.bit_generator.state for generator in generators]
+        try:
+            with self._interrupts.raised():
+                yield
+        except KeyboardInterrupt:
+            for generator, state in zip(generators, before, strict=True):
+                generator.bit_generator.state = state
+            self._save_what_is_done()
+            raise
+
+    def _stop_if_interrupted(self) -> None:
+        if self._interrupts.came:
+            self._save_what_is_done()
+            raise KeyboardInterrupt
+
+    def _save_what_is_done(self) -> None:
+        if self._checkpoint is not None:
             self._save()
             print(
                 f"\nStopped after {self.steps} steps. {self._checkpoint} holds all; "
                 "fit with resume=True goes on from there.",
                 file=sys.stderr,
             )
-            raise KeyboardInterrupt
 
     # Checkpoints
 
@@ -401,30 +431,62 @@ class Training:
         path, model = self._checkpoint, self.model
         assert path is not None
         with io.refusing(path):
-            _, state, config, _ = io.load(path, [model._file_kind])
+            _, parameters, config, _ = io.load(path, [model._file_kind])
             progress = io.load_progress(path)
         if progress is None:
             validation.refuse(f"{path} is no checkpoint of a training, but a model alone")
         record, arrays = progress
         validation.same_settings(config, json.loads(json.dumps(model._config())), str(path))
         validation.same_settings(record["settings"], self._settings(), str(path))
-        model.load_state_dict(state)
-        for generator, generator_state in zip(model._generators(), record["generators"], strict=True):
-            generator.bit_generator.state = generator_state
+        with io.refusing(path):
+            generators = checkpoint.read_generators(record, model)
+            memories = checkpoint.read_memories(record, arrays, self.optimizer, model)
+            callbacks = self._read_callbacks(record, arrays)
+            lr = validation.non_negative(record["lr"], "its lr")
+            epoch, steps = (validation.non_negative_int(record[name], f"its {name}") for name in ("epoch", "steps"))
+            history = checkpoint.read_history(record, list(self.history), epoch)
+            first, second = validation.pair(record["sums"], "its sums")
+            is_stopped = validation.flag(record["is_stopped"], "its is_stopped")
+            sums = validation.finite_number(first, "its sums"), validation.non_negative(second, "its sums")
+            batch, window, state = self._read_place(record, arrays, generators[0])
+        model.load_state_dict(parameters)
+        checkpoint.take_over(generators, model)
+        for callback, callback_state in zip(self._callbacks, callbacks, strict=True):
+            callback.load_state(callback_state)
+        self.optimizer._memories = {"flat": memories} if memories else {}
+        self.optimizer.steps = record["optimizer_steps"]
+        self.optimizer.lr = self._lr = lr
+        self.history.update(history)
+        self.epoch, self.steps, self._sums, self._is_stopped = epoch, steps, sums, is_stopped
+        self._batch, self._window, self._state = batch, window, state
+
+    def _read_callbacks(self, record: dict[str, Any], arrays: checkpoint.Arrays) -> list[dict[str, Any]]:
+        """Their states, put together again."""
+        validation.same_number(len(record["callbacks"]), len(self._callbacks), "its callbacks", "there are callbacks")
+        states = []
         for i, callback in enumerate(self._callbacks):
             start = f"callback.{i}."
             own = {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
-            callback.load_state({**record["callbacks"][i], **own})
-        memories = [arrays[name] for name in sorted(arrays) if name.startswith("optimizer.")]
-        self.optimizer._memories = {"flat": memories} if memories else {}
-        self.optimizer.steps = record["optimizer_steps"]
-        self.optimizer.lr = self._lr = record["lr"]
-        self.history.update(record["history"])
-        self.epoch, self.steps, self._batch, self._window = (
-            record[name] for name in ("epoch", "steps", "batch", "window")
-        )
-        self._sums, self._is_stopped = tuple(record["sums"]), record["is_stopped"]
-        self._state = arrays.get("state")
+            states.append({**record["callbacks"][i], **own})
+            callback._check_state(states[-1], self.model)
+        return states
+
+    def _read_place(
+        self, record: dict[str, Any], arrays: checkpoint.Arrays, rng: np.random.Generator
+    ) -> tuple[int, int, Real | None]:
+        """Where in the epoch whose order is drawn from `rng` it stands: the batch, its window, the state before it."""
+        groups = self._data.groups(self._batch_size, copy.deepcopy(rng) if self._shuffle else None)
+        batch = validation.below(record["batch"], "its batch", len(groups) + 1)
+        if batch == len(groups):
+            return batch, validation.below(record["window"], "its window", 1), None
+        ready = self._trainable._ready(self._data, groups[batch])
+        n_windows = self._trainable._n_windows(ready, self._update)
+        window = validation.below(record["window"], "its window", n_windows)
+        if not window:
+            return batch, 0, None
+        layer = self.model._layers()[-1]
+        shape = (layer.num_layers, len(groups[batch]), layer.hidden_size)  # windows are of one direction
+        return batch, window, checkpoint.read_array(arrays, "state", layer.dtype, shape)
 
 
 def _progress_bar(training: Training, *, show: bool) -> Any:
@@ -432,24 +494,3 @@ def _progress_bar(training: Training, *, show: bool) -> Any:
 
     layout = "{percentage:3.0f}%|{bar}| {n:.1f}/{total} epochs, {remaining} left{postfix}"
     return tqdm(total=training.epochs, initial=training.epoch, bar_format=layout, disable=not show)
-
-
-@contextlib.contextmanager
-def noted_interrupts(wanted: bool) -> Iterator[list[int]]:
-    """Ctrl-C adds to the list instead of raising, so that a step is never torn; a second one raises as ever."""
-    noted: list[int] = []
-    is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not (wanted and is_usual and threading.current_thread() is threading.main_thread()):
-        yield noted
-        return
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if noted:
-            signal.default_int_handler(number, frame)
-        noted.append(number)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield noted
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)

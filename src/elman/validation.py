@@ -151,9 +151,17 @@ def pickled(value: Any, name: str) -> bytes:
 
 def same_settings(found: Mapping[str, Any], expected: Mapping[str, Any], path: str) -> None:
     """A run can only go on as what it was."""
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{path} is of another training: its settings are {_shown(found)}")
     for key, value in expected.items():
         if found.get(key) != value:
             raise ValueError(f"{path} is of another training: its {key} is {found.get(key)!r}, not {value!r}")
+
+
+def same_names(found: Iterable[str], expected: Iterable[str], name: str) -> None:
+    found, expected = sorted(found), sorted(expected)
+    if found != expected:
+        raise ValueError(f"{name} must have the names {expected}, got {found}")
 
 
 def memory(value: Any, name: str) -> int | float | None:
@@ -203,6 +211,10 @@ def non_negative_int(value: Any, name: str) -> int:
 
 def non_negative(value: Any, name: str) -> float:
     return _number(value, name, "a finite number of at least 0", lambda x: 0 <= x < np.inf)
+
+
+def finite_number(value: Any, name: str) -> float:
+    return _number(value, name, "a finite number", lambda x: -np.inf < x < np.inf)
 
 
 def positive(value: Any, name: str) -> float:
@@ -395,13 +407,13 @@ def tokens(value: Any, name: str, n_tokens: int, *shapes: Shape, row_lengths: An
 
 
 def lengths(value: Any, n_rows: int, n_steps: int) -> Int:
-    """C-contiguous int64 (B,) with values from 0 to T."""
+    """C-contiguous int64 (B,) with values from 0 to T: a copy, which nobody changes behind a pullback's back."""
     given = _as_array(value, "lengths")
     array = _as_int64(given, "lengths")
     _check_shape(array.shape, "lengths", ((n_rows,),))
     for b in np.flatnonzero((array < 0) | (array > n_steps))[:1]:
         raise ValueError(f"lengths must be from 0 to T = {n_steps}, got {given[b]} at [{b}]")
-    return np.ascontiguousarray(array)
+    return array.copy()
 
 
 def n_steps(value: Any, name: str) -> int:

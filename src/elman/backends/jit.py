@@ -12,6 +12,7 @@ import gc
 import inspect
 import os
 import platform
+from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -22,7 +23,9 @@ from numpy.typing import NDArray
 
 from elman.backends.kernels import activations, entries, pool, user_function
 from elman.backends.kernels import readout as _readout
+from elman.backends.kernels.memory import NO_MEMORY, RAISED
 from elman.backends.simd import Lanes
+from elman.backends.wall import DTYPE, refuse
 from elman.nonlinearities import Activation
 
 try:
@@ -41,7 +44,7 @@ Int = NDArray[np.int64]
 
 takes_activations = True  # a user's own (elman.activation)
 
-_NONE = id(None)
+_NONE, _NDARRAY = id(None), id(np.ndarray)
 _LOSSES = {
     "cross_entropy": _readout.CROSS_ENTROPY,
     "binary_cross_entropy": _readout.BINARY_CROSS_ENTROPY,
@@ -118,13 +121,27 @@ def _kernels_for(array: Any) -> _Kernels:
     key = instruction_set(), array.dtype.char
     kernels = _kernels.get(key)
     if kernels is None:
+        if key[1] not in "fd":
+            refuse("arrays", DTYPE, array)
         kernels = _kernels[key] = _Kernels(key[0], array.dtype.name)
     return kernels
 
 
-def _check(status: int) -> None:
-    if status:
+_ANYWHERE = {20: "lengths", 21: "mask", 22: "weights"}  # arguments that stand at different places in the contract
+
+
+def _check(status: int, function: Callable[..., Any], given: dict[str, Any]) -> None:
+    """Raise what stands behind the status of an entry, for a function of the contract that was called with `given`."""
+    if status > 0:
+        number, fault = divmod(status, 8)
+        name = _ANYWHERE.get(number) or list(inspect.signature(function).parameters)[number]
+        refuse(name, fault, given[name])
+    if native:
+        native.check(status, given.get("activation"))
+    elif status == NO_MEMORY:
         raise MemoryError("no memory for the kernels' scratch")
+    elif status == RAISED:
+        raise RuntimeError(f"nonlinearity {given['activation']}: its f or df raised an exception")
 
 
 def forward(
@@ -144,7 +161,9 @@ def forward(
     k = _kernels_for(h_0)
     epilogues = k.epilogues.get(activation) or k.add_epilogues(activation)
     arrays = id(x), id(h_0), id(weight_ih), id(weight_hh), id(bias), id(y), id(h_n), id(lengths), id(mask)
-    _check(k.forward(None, k.tiles, epilogues, _NONE, *arrays, reverse))
+    status = k.forward(None, k.tiles, epilogues, _NONE, _NDARRAY, *arrays, reverse)
+    if status:
+        _check(status, forward, locals())
 
 
 def backward(
@@ -173,7 +192,9 @@ def backward(
         *(id(x), id(h_0), id(weight_ih), id(weight_hh), id(y), id(d_y), id(d_h_n)),
         *(id(delta), id(d_weight_ih), id(d_weight_hh), id(d_bias), id(d_h_0), id(d_x), id(lengths), id(mask)),
     )
-    _check(k.backward(None, k.tiles, k.column_tiles, epilogues, _NONE, *arrays, reverse))
+    status = k.backward(None, k.tiles, k.column_tiles, epilogues, _NONE, _NDARRAY, *arrays, reverse)
+    if status:
+        _check(status, backward, locals())
 
 
 def step(
@@ -189,13 +210,17 @@ def step(
     k = _kernels_for(h)
     epilogues = k.epilogues.get(activation) or k.add_epilogues(activation)
     arrays = id(x), id(h), id(weight_ih), id(weight_hh), id(bias), id(h_next), _NONE, _NONE, _NONE
-    _check(k.forward(None, k.tiles, epilogues, _NONE, *arrays, 0))
+    status = k.forward(None, k.tiles, epilogues, _NONE, _NDARRAY, *arrays, 0)
+    if status:
+        _check(status, step, locals())
 
 
 def readout(h: Real, weight: Real, bias: Real | None, o: Real) -> None:
     k = _kernels_for(h)
     arrays = id(h), id(weight), id(bias), _NONE, id(o), _NONE, _NONE, _NONE, _NONE, _NONE
-    _check(k.readout(None, k.tiles, 0, _NONE, *arrays, 0, 0.0, 0))
+    status = k.readout(None, k.tiles, 0, _NONE, _NDARRAY, *arrays, 0, 0.0, 0)
+    if status:
+        _check(status, readout_loss, locals())
 
 
 def readout_loss(
@@ -220,22 +245,34 @@ def readout_loss(
     )
     total = ctypes.c_double()
     column_tiles = 0 if d_h is None else k.column_tiles
-    _check(k.readout(None, k.tiles, column_tiles, _NONE, *arrays, _LOSSES[loss], scale, ctypes.addressof(total)))
+    kind, place = _LOSSES[loss], ctypes.addressof(total)
+    status = k.readout(None, k.tiles, column_tiles, _NONE, _NDARRAY, *arrays, kind, scale, place)
+    if status:
+        _check(status, readout_loss, locals())
     return total.value
 
 
 def clip_norm(gradient: Real, *, max_norm: float) -> float:
-    norm = float(_kernels_for(gradient).clip_norm(None, _NONE, id(gradient), max_norm))
-    _check(norm < 0)
-    return norm
+    norm = ctypes.c_double()
+    k = _kernels_for(gradient)
+    status = k.clip_norm(None, _NONE, _NDARRAY, id(gradient), max_norm, ctypes.addressof(norm))
+    if status:
+        _check(status, clip_norm, locals())
+    return norm.value
 
 
 def sgd(parameters: Real, gradient: Real, velocity: Real | None, *, lr: float, momentum: float) -> None:
-    _kernels_for(parameters).sgd(None, _NONE, id(parameters), id(gradient), id(velocity), lr, momentum)
+    arrays = id(parameters), id(gradient), id(velocity)
+    status = _kernels_for(parameters).sgd(None, _NONE, _NDARRAY, *arrays, lr, momentum)
+    if status:
+        _check(status, sgd, locals())
 
 
 def adagrad(parameters: Real, gradient: Real, square_sum: Real, *, lr: float, eps: float) -> None:
-    _kernels_for(parameters).adagrad(None, _NONE, id(parameters), id(gradient), id(square_sum), lr, eps)
+    arrays = id(parameters), id(gradient), id(square_sum)
+    status = _kernels_for(parameters).adagrad(None, _NONE, _NDARRAY, *arrays, lr, eps)
+    if status:
+        _check(status, adagrad, locals())
 
 
 def adam(
@@ -253,4 +290,7 @@ def adam(
 ) -> None:
     arrays = id(parameters), id(gradient), id(mean), id(square)
     rate, correction, decay = lr / (1 - beta1**step), 1 - beta2**step, 1 - lr * weight_decay
-    _kernels_for(parameters).adam(None, _NONE, *arrays, rate, beta1, beta2, eps, decay, correction)
+    numbers = rate, beta1, beta2, eps, decay, correction
+    status = _kernels_for(parameters).adam(None, _NONE, _NDARRAY, *arrays, *numbers)
+    if status:
+        _check(status, adam, locals())

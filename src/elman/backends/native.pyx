@@ -2,13 +2,16 @@
 """The compiled backend "cython": arrays in, C kernels (csrc/) out with the GIL released; no mathematics here.
 
 The functions are those of `elman.backends.reference`, which documents them. Arrays come through the buffer protocol;
-what is checked here is only what memory safety needs: dtype, writability and contiguity.
+none reaches a kernel that `Buffers` has not held against the layer (wall.py).
 """
 
 import os
+from threading import get_ident, main_thread
 
-from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE
-from cpython.buffer cimport Py_buffer, PyBuffer_Release, PyObject_GetBuffer
+from elman.backends.wall import refuse
+
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
+from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t
 
 cdef extern from "elman.h" nogil:
@@ -67,7 +70,15 @@ cdef extern from "elman.h" nogil:
 cdef extern from "pool.h" nogil:
     void elman_run(void (*task)(void *, size_t) noexcept nogil, void *context, size_t n, size_t threads)
     int elman_run_team(void (*task)(void *, size_t) noexcept nogil, void *context, size_t n)
-    void elman_meet(size_t *come, size_t expected)
+    int elman_meet(size_t *come, size_t expected)
+    ctypedef struct elman_call:
+        int reason
+    void elman_begin(elman_call *call)
+    int elman_end(elman_call *call)
+    void elman_stop(int reason)
+    int elman_stopped()
+    void elman_set_poll(int (*poll)() noexcept nogil)
+    int ELMAN_NO_MEMORY, ELMAN_INTERRUPTED, ELMAN_RAISED
     void elman_set_num_threads(int n)
     void elman_bound_threads(int n)
     int elman_get_num_threads()
@@ -129,6 +140,10 @@ def pool_addresses() -> dict:
         "elman_run": <size_t>&elman_run,
         "elman_run_team": <size_t>&elman_run_team,
         "elman_meet": <size_t>&elman_meet,
+        "elman_begin": <size_t>&elman_begin,
+        "elman_end": <size_t>&elman_end,
+        "elman_stop": <size_t>&elman_stop,
+        "elman_stopped": <size_t>&elman_stopped,
         "elman_get_num_threads": <size_t>&elman_get_num_threads,
         "elman_lease": <size_t>&elman_lease,
         "elman_return": <size_t>&elman_return,
@@ -143,14 +158,30 @@ def plan(
 
     `parts`: threads that share the columns of H, 0 for as many as is best. None where threads are too few for that.
     """
+    if min(n_steps, n_rows, n_inputs, n_hidden) < 1 or directions not in (1, 2) or parts < 0:
+        raise ValueError("plan: expected positive sizes, and 1 or 2 directions")
     cdef elman_layer layer = elman_layer(T=n_steps, B=n_rows, I=n_inputs, H=n_hidden, D=directions, has_tokens=has_tokens)
     cdef elman_plan out
     cdef const elman_kernels *kernels = kernels_double if dtype == "float64" else kernels_float
     return None if kernels.plan(&layer, is_backward, parts, &out) else out
 
 
+cdef enum:  # what is expected of an array besides its extents
+    BLOCK = 0  # reals, C-contiguous
+    ROWS = 1  # reals, of any strides but one on the last axis
+    LOOSE = 2  # of any strides
+    INTEGERS = 4
+    WRITTEN = 8
+
+cdef enum:  # of elman.backends.wall
+    NO_ARRAY = 1, DTYPE, SHAPE, STRIDES, ALIGNMENT, READ_ONLY, VALUES
+
+cdef enum:
+    ANY = -1  # an extent that is the array's to say
+
+
 cdef class Buffers:
-    """The arrays of one call, held until it ends."""
+    """The arrays of one call, held until it ends: each is held against the layer before it becomes a pointer."""
 
     cdef Py_buffer views[20]
     cdef int n
@@ -161,95 +192,170 @@ cdef class Buffers:
         for i in range(self.n):
             PyBuffer_Release(&self.views[i])
 
-    cdef Py_buffer *take(self, array, int flags) except NULL:
+    cdef Py_buffer *hold(self, array, name) except NULL:
         cdef Py_buffer *view = &self.views[self.n]
-        PyObject_GetBuffer(array, view, flags | PyBUF_FORMAT)
+        try:
+            PyObject_GetBuffer(array, view, PyBUF_STRIDES | PyBUF_FORMAT)
+        except Exception:
+            refuse(name, NO_ARRAY, array)
         self.n += 1
         return view
 
-    cdef int check_real(self, Py_buffer *view) except -1:
-        cdef char dtype = view.format[0]
-        if self.dtype == 0 and (dtype == b"f" or dtype == b"d"):
-            self.dtype = dtype
-        if dtype != self.dtype:
-            raise TypeError("arrays: expected one dtype, float32 or float64, for all")
+    cdef int check(self, Py_buffer *view, array, name, int kind, int ndim, Py_ssize_t n0, Py_ssize_t n1=1, Py_ssize_t n2=1) except -1:
+        """The wall (elman.backends.wall): dtype, extents, strides, alignment, and that outputs can be written to."""
+        cdef Py_ssize_t *expected = [n0, n1, n2]
+        cdef int fault = self.fault(view, kind, ndim, expected)
+        if fault:
+            refuse(name, fault, array)
         return 0
 
-    cdef void *real(self, array, int flags=0) except? NULL:
-        """A contiguous array of reals, or NULL for None."""
+    cdef int fault(self, Py_buffer *view, int kind, int ndim, const Py_ssize_t *expected) noexcept:
+        cdef char dtype = view.format[0]
+        cdef Py_ssize_t size = view.itemsize, unit = size
+        cdef int i
+        if kind & INTEGERS:
+            if (dtype != b"l" and dtype != b"q") or size != sizeof(int64_t):
+                return DTYPE
+        else:
+            if self.dtype == 0 and (dtype == b"f" or dtype == b"d"):
+                self.dtype = dtype
+            if dtype != self.dtype:
+                return DTYPE
+        if view.format[1] != 0:
+            return DTYPE
+        if view.ndim != ndim:
+            return SHAPE
+        for i in range(ndim):
+            if view.shape[i] < 1 or (expected[i] != ANY and view.shape[i] != expected[i]):
+                return SHAPE
+        if <size_t>view.buf % <size_t>size:
+            return ALIGNMENT
+        for i in range(ndim - 1, -1, -1):
+            if view.shape[i] > 1:  # else its stride leads nowhere
+                if view.strides[i] != unit and not (kind & LOOSE or (kind & ROWS and i < ndim - 1)):
+                    return STRIDES
+                if view.strides[i] % size:
+                    return ALIGNMENT
+            unit *= view.shape[i]
+        return READ_ONLY if kind & WRITTEN and view.readonly else 0
+
+    cdef void *block(self, array, name, int kind, int ndim, Py_ssize_t n0, Py_ssize_t n1=1, Py_ssize_t n2=1) except? NULL:
+        """A contiguous array, or NULL for None."""
         if array is None:
             return NULL
-        cdef Py_buffer *view = self.take(array, PyBUF_C_CONTIGUOUS | flags)
-        self.check_real(view)
+        cdef Py_buffer *view = self.hold(array, name)
+        self.check(view, array, name, kind, ndim, n0, n1, n2)
         return view.buf
 
-    cdef void *out(self, array) except? NULL:
-        return self.real(array, PyBUF_WRITABLE)
+    cdef void *needed(self, array, name, int kind, int ndim, Py_ssize_t n0, Py_ssize_t n1=1, Py_ssize_t n2=1) except NULL:
+        """A contiguous array, never None."""
+        cdef void *data = self.block(array, name, kind, ndim, n0, n1, n2)
+        if data == NULL:
+            refuse(name, NO_ARRAY, array)
+        return data
 
-    cdef const int64_t *integers(self, array) except? NULL:
-        if array is None:
-            return NULL
-        cdef Py_buffer *view = self.take(array, PyBUF_C_CONTIGUOUS)
-        if view.itemsize != sizeof(int64_t):
-            raise TypeError("lengths: expected int64")
-        return <const int64_t *>view.buf
-
-    cdef elman_rows rows(self, array, int flags=0, bint tokens=False) except *:
-        """(T, B, ·) reals with unit stride on the last axis, (T, B) int64 tokens, or no rows for None."""
+    cdef elman_rows rows(self, array, name, int kind, int ndim, Py_ssize_t T, Py_ssize_t B, Py_ssize_t n=1) except *:
+        """Over time: (T, B, n), or (T, B); no rows for None."""
         cdef elman_rows rows
+        cdef Py_buffer *view
         rows.data, rows.t_stride, rows.b_stride = NULL, 0, 0
-        if array is None:
-            return rows
-        cdef Py_buffer *view = self.take(array, PyBUF_STRIDES | flags)
-        if tokens:
-            if view.itemsize != sizeof(int64_t) or view.ndim != 2:
-                raise TypeError("tokens: expected (T, B) int64")
-        else:
-            self.check_real(view)
-            if view.ndim != 3 or (view.strides[2] != view.itemsize and view.shape[2] > 1):
-                raise ValueError("rows: expected (T, B, n) with unit stride on the last axis")
-        rows.data = view.buf
-        rows.t_stride, rows.b_stride = view.strides[0] // view.itemsize, view.strides[1] // view.itemsize
+        if array is not None:
+            view = self.hold(array, name)
+            self.check(view, array, name, kind, ndim, T, B, n)
+            rows = rows_of(view)
         return rows
 
-    cdef elman_rows numbers(self, array) except *:
-        """(T, B) reals with any strides, or no rows for None."""
-        cdef elman_rows rows
-        rows.data, rows.t_stride, rows.b_stride = NULL, 0, 0
-        if array is None:
-            return rows
-        cdef Py_buffer *view = self.take(array, PyBUF_STRIDES)
-        self.check_real(view)
-        if view.ndim != 2:
-            raise ValueError("weights: expected (T, B)")
-        rows.data = view.buf
-        rows.t_stride, rows.b_stride = view.strides[0] // view.itemsize, view.strides[1] // view.itemsize
+    cdef elman_rows needed_rows(self, array, name, int kind, Py_ssize_t T, Py_ssize_t B, Py_ssize_t n) except *:
+        cdef elman_rows rows = self.rows(array, name, kind, 3, T, B, n)
+        if rows.data == NULL:
+            refuse(name, NO_ARRAY, array)
         return rows
+
+    cdef const int64_t *lengths(self, array, Py_ssize_t T, Py_ssize_t B) except? NULL:
+        cdef const int64_t *lengths = <const int64_t *>self.block(array, "lengths", INTEGERS, 1, B)
+        cdef Py_ssize_t b
+        if lengths != NULL:
+            for b in range(B):
+                if not 0 <= lengths[b] <= T:
+                    refuse("lengths", VALUES, array)
+        return lengths
 
     cdef const elman_kernels *kernels(self) noexcept:
         return kernels_double if self.dtype == b"d" else kernels_float
 
 
+cdef elman_rows rows_of(Py_buffer *view) noexcept:
+    cdef elman_rows rows
+    rows.data = view.buf
+    rows.t_stride, rows.b_stride = view.strides[0] // view.itemsize, view.strides[1] // view.itemsize
+    return rows
+
+
+cdef bint are_within(const elman_rows *rows, size_t T, size_t B, const int64_t *lengths, int64_t least, int64_t n) noexcept:
+    """Whether integers (T, B) are from `least` to n - 1 within the lengths."""
+    cdef size_t t, b
+    cdef const int64_t *at
+    for t in range(T):
+        at = <const int64_t *>rows.data + <Py_ssize_t>t * rows.t_stride
+        for b in range(B):
+            if (lengths == NULL or <int64_t>t < lengths[b]) and not least <= at[0] < n:
+                return False
+            at += rows.b_stride
+    return True
+
+
 cdef int set_layer(elman_layer *layer, Buffers a, x, h_0, weight_ih, weight_hh, bias, activation, lengths, mask, reverse) except -1:
-    layer.has_tokens = x.ndim == 2
-    layer.x = a.rows(x, 0, layer.has_tokens)
-    layer.T, layer.B = a.views[0].shape[0], a.views[0].shape[1]
-    layer.h_0 = a.real(h_0)
-    layer.weight_ih = a.real(weight_ih)
-    layer.D, layer.I, layer.H = weight_ih.shape
-    layer.weight_hh = a.real(weight_hh)
-    layer.bias = a.real(bias)
+    cdef Py_buffer *view = a.hold(weight_ih, "weight_ih")
+    a.check(view, weight_ih, "weight_ih", BLOCK, 3, ANY, ANY, ANY)
+    layer.D, layer.I, layer.H = view.shape[0], view.shape[1], view.shape[2]
+    if layer.D > 2 or (reverse and layer.D > 1):
+        refuse("weight_ih", SHAPE, weight_ih)
+    layer.weight_ih = view.buf
+    view = a.hold(x, "x")
+    layer.has_tokens = view.ndim == 2
+    a.check(view, x, "x", INTEGERS | LOOSE if layer.has_tokens else ROWS, 2 if layer.has_tokens else 3, ANY, ANY, layer.I)
+    layer.T, layer.B, layer.x = view.shape[0], view.shape[1], rows_of(view)
+    layer.h_0 = a.needed(h_0, "h_0", BLOCK, 3, layer.D, layer.B, layer.H)
+    layer.weight_hh = a.needed(weight_hh, "weight_hh", BLOCK, 3, layer.D, layer.H, layer.H)
+    layer.bias = a.block(bias, "bias", BLOCK, 2, layer.D, layer.H)
+    layer.mask = a.block(mask, "mask", BLOCK, 3, layer.D, layer.B, layer.H)
+    layer.lengths = a.lengths(lengths, layer.T, layer.B)
+    if layer.has_tokens and not are_within(&layer.x, layer.T, layer.B, layer.lengths, 0, layer.I):
+        refuse("x", VALUES, x)
     layer.activation = ACTIVATIONS[activation]
-    layer.lengths = a.integers(lengths)
-    layer.mask = a.real(mask)
     layer.reverse = reverse
     return 0
 
 
-cdef int check(int status) except -1:
-    if status:
-        raise MemoryError("no memory for the kernels' scratch")
+cdef object interruption = None  # what a signal's handler raised
+
+
+cdef int interrupted() noexcept with gil:
+    """What the pool asks on the thread that called (pool.h): signals are answered here, as between two lines of Python."""
+    global interruption
+    try:
+        if get_ident() != main_thread().ident:
+            return -1  # Python answers signals on its main thread alone
+        PyErr_CheckSignals()
+    except BaseException as error:
+        interruption = error
+        return 1
     return 0
+
+
+elman_set_poll(&interrupted)
+
+
+def check(status: int, activation=None) -> None:
+    """Raise what stands behind the status that a kernel returned (pool.h), if it is not 0."""
+    global interruption
+    if status == ELMAN_NO_MEMORY:
+        raise MemoryError("no memory for the kernels' scratch")
+    if status == ELMAN_RAISED:
+        raise RuntimeError(f"nonlinearity {activation}: its f or df raised an exception")
+    if status == ELMAN_INTERRUPTED:
+        error, interruption = interruption, None
+        raise error
 
 
 def forward(
@@ -270,8 +376,8 @@ def forward(
     cdef elman_layer layer
     cdef int status
     set_layer(&layer, a, x, h_0, weight_ih, weight_hh, bias, activation, lengths, mask, reverse)
-    layer.y = a.rows(y, PyBUF_WRITABLE)
-    layer.h_n = a.out(h_n)
+    layer.y = a.needed_rows(y, "y", ROWS | WRITTEN, layer.T, layer.B, layer.D * layer.H)
+    layer.h_n = a.needed(h_n, "h_n", BLOCK | WRITTEN, 3, layer.D, layer.B, layer.H)
     cdef const elman_kernels *k = a.kernels()
     with nogil:
         status = k.forward(&layer)
@@ -302,11 +408,18 @@ def backward(
     cdef elman_layer layer
     cdef int status
     set_layer(&layer, a, x, h_0, weight_ih, weight_hh, None, activation, lengths, mask, reverse)
-    layer.y, layer.h_n = a.rows(y), NULL
-    layer.d_y, layer.d_h_n = a.rows(d_y), a.real(d_h_n)
-    layer.delta = a.rows(delta, PyBUF_WRITABLE)
-    layer.d_weight_ih, layer.d_weight_hh, layer.d_bias = a.out(d_weight_ih), a.out(d_weight_hh), a.out(d_bias)
-    layer.d_h_0, layer.d_x = a.out(d_h_0), a.rows(d_x, PyBUF_WRITABLE)
+    cdef size_t T = layer.T, B = layer.B, I = layer.I, H = layer.H, D = layer.D
+    layer.y, layer.h_n = a.needed_rows(y, "y", ROWS, T, B, D * H), NULL
+    layer.d_y = a.rows(d_y, "d_y", ROWS, 3, T, B, D * H)
+    layer.d_h_n = a.block(d_h_n, "d_h_n", BLOCK, 3, D, B, H)
+    layer.delta = a.needed_rows(delta, "delta", ROWS | WRITTEN, T, B, D * H)
+    layer.d_weight_ih = a.needed(d_weight_ih, "d_weight_ih", BLOCK | WRITTEN, 3, D, I, H)
+    layer.d_weight_hh = a.needed(d_weight_hh, "d_weight_hh", BLOCK | WRITTEN, 3, D, H, H)
+    layer.d_bias = a.block(d_bias, "d_bias", BLOCK | WRITTEN, 2, D, H)
+    layer.d_h_0 = a.needed(d_h_0, "d_h_0", BLOCK | WRITTEN, 3, D, B, H)
+    layer.d_x = a.rows(d_x, "d_x", ROWS | WRITTEN, 3, T, B, I)
+    if layer.has_tokens and d_x is not None:
+        refuse("d_x", DTYPE, d_x)
     cdef const elman_kernels *k = a.kernels()
     with nogil:
         status = k.backward(&layer)
@@ -317,33 +430,40 @@ def step(x, h, weight_ih, weight_hh, bias, h_next, *, activation):
     # a sequence of one time step
     cdef Buffers a = Buffers()
     cdef elman_layer layer
-    cdef Py_buffer *view
+    cdef Py_buffer *view = a.hold(weight_ih, "weight_ih")
     cdef int status
-    layer.has_tokens = x.ndim == 1
-    view = a.take(x, PyBUF_C_CONTIGUOUS)
-    if not layer.has_tokens:
-        a.check_real(view)
-    elif view.itemsize != sizeof(int64_t):
-        raise TypeError("tokens: expected int64")
-    layer.T, layer.B, layer.D = 1, view.shape[0], 1
-    layer.I, layer.H = weight_ih.shape
+    a.check(view, weight_ih, "weight_ih", BLOCK, 2, ANY, ANY)
+    layer.T, layer.D, layer.I, layer.H, layer.weight_ih = 1, 1, view.shape[0], view.shape[1], view.buf
+    view = a.hold(x, "x")
+    layer.has_tokens = view.ndim == 1
+    a.check(view, x, "x", INTEGERS if layer.has_tokens else BLOCK, 1 if layer.has_tokens else 2, ANY, layer.I)
+    layer.B = view.shape[0]
     layer.x.data, layer.x.t_stride, layer.x.b_stride = view.buf, 0, 1 if layer.has_tokens else layer.I
-    layer.h_0, layer.weight_ih, layer.weight_hh, layer.bias = a.real(h), a.real(weight_ih), a.real(weight_hh), a.real(bias)
-    layer.y.data, layer.y.t_stride, layer.y.b_stride = a.out(h_next), 0, layer.H
+    if layer.has_tokens and not are_within(&layer.x, 1, layer.B, NULL, 0, layer.I):
+        refuse("x", VALUES, x)
+    layer.h_0 = a.needed(h, "h", BLOCK, 2, layer.B, layer.H)
+    layer.weight_hh = a.needed(weight_hh, "weight_hh", BLOCK, 2, layer.H, layer.H)
+    layer.bias = a.block(bias, "bias", BLOCK, 1, layer.H)
+    layer.y.data = a.needed(h_next, "h_next", BLOCK | WRITTEN, 2, layer.B, layer.H)
+    layer.y.t_stride, layer.y.b_stride = 0, layer.H
     layer.activation = ACTIVATIONS[activation]
     layer.reverse, layer.lengths, layer.mask, layer.h_n = 0, NULL, NULL, NULL
     cdef const elman_kernels *k = a.kernels()
     with nogil:
         status = k.forward(&layer)
-    check(status)
+    if status:
+        check(status)
 
 
 cdef int set_readout(elman_readout *r, Buffers a, h, weight, bias, o) except -1:
-    r.h = a.rows(h)
-    r.T, r.B = a.views[0].shape[0], a.views[0].shape[1]
-    r.weight, r.bias = a.real(weight), a.real(bias)
-    r.K, r.O = weight.shape
-    r.o = a.rows(o, PyBUF_WRITABLE)
+    cdef Py_buffer *view = a.hold(weight, "weight")
+    a.check(view, weight, "weight", BLOCK, 2, ANY, ANY)
+    r.K, r.O, r.weight = view.shape[0], view.shape[1], view.buf
+    view = a.hold(h, "h")
+    a.check(view, h, "h", ROWS, 3, ANY, ANY, r.K)
+    r.T, r.B, r.h = view.shape[0], view.shape[1], rows_of(view)
+    r.bias = a.block(bias, "bias", BLOCK, 1, r.O)
+    r.o = a.needed_rows(o, "o", ROWS | WRITTEN, r.T, r.B, r.O)
     r.lengths, r.d_h.data = NULL, NULL
     return 0
 
@@ -357,6 +477,24 @@ def readout(h, weight, bias, o):
     with nogil:
         status = k.readout(&r)
     check(status)
+
+
+cdef bint have_targets(const elman_readout *r, char dtype) noexcept:
+    """Whether the categories of all steps with a weight are below O; negative ones are none."""
+    cdef size_t t, b
+    cdef Py_ssize_t w
+    for t in range(r.T):
+        for b in range(r.B):
+            if r.lengths != NULL and <int64_t>t >= r.lengths[b]:
+                continue
+            if (<const int64_t *>r.target.data)[<Py_ssize_t>t * r.target.t_stride + <Py_ssize_t>b * r.target.b_stride] < <int64_t>r.O:
+                continue
+            w = <Py_ssize_t>t * r.weights.t_stride + <Py_ssize_t>b * r.weights.b_stride
+            if r.weights.data == NULL or (
+                (<const double *>r.weights.data)[w] if dtype == b"d" else (<const float *>r.weights.data)[w]
+            ) != 0:
+                return False
+    return True
 
 
 def readout_loss(
@@ -379,10 +517,19 @@ def readout_loss(
     cdef double total = 0
     cdef int status
     set_readout(&r, a, h, weight, bias, o)
-    r.loss, r.scale, r.lengths = LOSSES[loss], scale, a.integers(lengths)
-    r.target = a.rows(target, 0, target.ndim == 2)
-    r.weights = a.numbers(weights)
-    r.d_h, r.d_weight, r.d_bias = a.rows(d_h, PyBUF_WRITABLE), a.out(d_weight), a.out(d_bias)
+    r.loss, r.scale, r.lengths = LOSSES[loss], scale, a.lengths(lengths, r.T, r.B)
+    r.weights = a.rows(weights, "weights", LOOSE, 2, r.T, r.B)
+    if loss == "cross_entropy":
+        r.target = a.rows(target, "target", INTEGERS | LOOSE, 2, r.T, r.B)
+        if target is None or not have_targets(&r, a.dtype):
+            refuse("target", VALUES, target)
+    else:
+        r.target = a.needed_rows(target, "target", ROWS, r.T, r.B, r.O)
+    r.d_h = a.rows(d_h, "d_h", ROWS | WRITTEN, 3, r.T, r.B, r.K)
+    r.d_weight = a.block(d_weight, "d_weight", BLOCK | WRITTEN, 2, r.K, r.O)
+    r.d_bias = a.block(d_bias, "d_bias", BLOCK | WRITTEN, 1, r.O)
+    if (d_h is None) != (d_weight is None):
+        refuse("d_weight", NO_ARRAY, d_weight)
     cdef const elman_kernels *k = a.kernels()
     with nogil:
         status = k.readout_loss(&r, &total)
@@ -393,11 +540,11 @@ def readout_loss(
 def transpose(source, target) -> None:
     """Write source (m, n) to target (n, m): faster than NumPy. Both are C-contiguous and do not overlap."""
     cdef Buffers a = Buffers()
-    cdef const void *s = a.real(source)
-    cdef void *t = a.out(target)
-    cdef size_t m = a.views[0].shape[0], n = a.views[0].shape[1]
-    if a.views[0].ndim != 2 or a.views[1].ndim != 2 or a.views[1].shape[0] != n or a.views[1].shape[1] != m:
-        raise ValueError("target: expected the shape of source, reversed")
+    cdef Py_buffer *view = a.hold(source, "source")
+    a.check(view, source, "source", BLOCK, 2, ANY, ANY)
+    cdef size_t m = view.shape[0], n = view.shape[1]
+    cdef const void *s = view.buf
+    cdef void *t = a.needed(target, "target", BLOCK | WRITTEN, 2, n, m)
     cdef const elman_kernels *k = a.kernels()
     with nogil:
         k.transpose(m, n, s, t)
@@ -405,7 +552,7 @@ def transpose(source, target) -> None:
 
 def clip_norm(gradient, *, max_norm):
     cdef Buffers a = Buffers()
-    cdef void *g = a.out(gradient)
+    cdef void *g = a.needed(gradient, "gradient", BLOCK | WRITTEN, 1, ANY)
     cdef size_t n = a.views[0].shape[0]
     cdef double most = max_norm, norm = 0
     cdef int status
@@ -418,10 +565,10 @@ def clip_norm(gradient, *, max_norm):
 
 def sgd(parameters, gradient, velocity, *, lr, momentum):
     cdef Buffers a = Buffers()
-    cdef void *p = a.out(parameters)
-    cdef void *g = a.real(gradient)
-    cdef void *v = a.out(velocity)
+    cdef void *p = a.needed(parameters, "parameters", BLOCK | WRITTEN, 1, ANY)
     cdef size_t n = a.views[0].shape[0]
+    cdef void *g = a.needed(gradient, "gradient", BLOCK, 1, n)
+    cdef void *v = a.block(velocity, "velocity", BLOCK | WRITTEN, 1, n)
     cdef double c_lr = lr, c_momentum = momentum
     cdef const elman_kernels *k = a.kernels()
     with nogil:
@@ -430,10 +577,10 @@ def sgd(parameters, gradient, velocity, *, lr, momentum):
 
 def adagrad(parameters, gradient, square_sum, *, lr, eps):
     cdef Buffers a = Buffers()
-    cdef void *p = a.out(parameters)
-    cdef void *g = a.real(gradient)
-    cdef void *s = a.out(square_sum)
+    cdef void *p = a.needed(parameters, "parameters", BLOCK | WRITTEN, 1, ANY)
     cdef size_t n = a.views[0].shape[0]
+    cdef void *g = a.needed(gradient, "gradient", BLOCK, 1, n)
+    cdef void *s = a.needed(square_sum, "square_sum", BLOCK | WRITTEN, 1, n)
     cdef double c_lr = lr, c_eps = eps
     cdef const elman_kernels *k = a.kernels()
     with nogil:
@@ -454,11 +601,11 @@ def adam(
     step,
 ):
     cdef Buffers a = Buffers()
-    cdef void *p = a.out(parameters)
-    cdef void *g = a.real(gradient)
-    cdef void *m = a.out(mean)
-    cdef void *v = a.out(square)
+    cdef void *p = a.needed(parameters, "parameters", BLOCK | WRITTEN, 1, ANY)
     cdef size_t n = a.views[0].shape[0]
+    cdef void *g = a.needed(gradient, "gradient", BLOCK, 1, n)
+    cdef void *m = a.needed(mean, "mean", BLOCK | WRITTEN, 1, n)
+    cdef void *v = a.needed(square, "square", BLOCK | WRITTEN, 1, n)
     cdef double c_lr = lr, b1 = beta1, b2 = beta2, c_eps = eps, decay = weight_decay
     cdef int64_t t = step
     cdef const elman_kernels *k = a.kernels()

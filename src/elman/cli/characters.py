@@ -13,7 +13,7 @@ import click
 import elman
 from elman import backends, text
 from elman.cli.common import Finite, options, prepare, reported, running
-from elman.training import noted_interrupts
+from elman.interrupts import Interrupts
 
 _MODEL_FILE = "elman-model.safetensors"
 _SAVE_EVERY = 60.0  # seconds
@@ -190,12 +190,12 @@ def _run(training: text.Training, target: Path, steps: int, *, quiet: bool) -> N
 
     layout = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}, {remaining} left{postfix}"
     columns = shutil.get_terminal_size().columns  # tqdm shows nothing where a terminal claims to have no size
-    held_out, saved = "", time.monotonic()
+    held_out, saved, interrupts = "", time.monotonic(), Interrupts(are_noted=True)
     with (
         tqdm(
             total=steps, initial=len(training.records), bar_format=layout, ncols=columns, nrows=24, disable=quiet
         ) as bar,
-        noted_interrupts(True) as interrupts,
+        interrupts.handled(),
     ):
         for record in training:
             if record.validation_loss is not None:
@@ -203,10 +203,10 @@ def _run(training: text.Training, target: Path, steps: int, *, quiet: bool) -> N
             speed = f"{record.tokens_per_second / 1000:,.0f}k tokens/s"
             bar.set_postfix_str(f"loss {record.loss:.3f}{held_out}, {speed}", refresh=False)
             bar.update()
-            if interrupts or record.validation_loss is not None or time.monotonic() > saved + _SAVE_EVERY:
+            if interrupts.came or record.validation_loss is not None or time.monotonic() > saved + _SAVE_EVERY:
                 training.save(target)
                 saved = time.monotonic()
-            if interrupts:
+            if interrupts.came:
                 return
 
 

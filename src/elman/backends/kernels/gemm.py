@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from elman.backends.kernels import kernel
-from elman.backends.kernels.memory import INT, INTS, Struct, after, call, clear, smaller
+from elman.backends.kernels.memory import INT, INTS, Struct, after, call, clear, smaller, stopped
 from elman.backends.kernels.plan import MAX_ROWS, ceil_div, cheapest_division, part, share_of
 from elman.backends.kernels.tile import DIRECT, MAX_HEIGHT, MAX_WIDTH, tallest
 from elman.backends.simd import (
@@ -111,10 +111,15 @@ def tile_of(tiles: Any, mode: int, width: int, height: int) -> Address:
     return tiles[(mode * MAX_WIDTH + width - 1) * MAX_HEIGHT + height - 1]
 
 
+PANELS = 16  # of a product, between looks at whether to stop
+
+
 @kernel
 def gemm(v: Any, b: Any, n: int, a: Any, init: Any, out: Any, e: Any) -> None:
     """out[r] = init[r] + a[r] b for n <= MAX_ROWS rows, then the epilogue."""
     for p in range(b.first, b.last):
+        if p % PANELS == PANELS - 1 and stopped():
+            return
         c = panel_of(v, b.columns, b.panels, p)
         tiles = ceil_div(n, tallest(v, c.width))
         if b.mode == DIRECT:

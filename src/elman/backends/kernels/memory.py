@@ -27,6 +27,8 @@ from numba.extending import (
 from elman.backends.simd import INT64, emit_call, emit_pointer
 
 INT, FLOAT = types.int64, types.float64
+NO_MEMORY, INTERRUPTED, RAISED = -1, -2, -3  # what a call returns instead of 0 (csrc/pool.h)
+CALL_BYTES = 16  # elman_call of csrc/pool.h
 
 
 class Struct:
@@ -292,7 +294,10 @@ def call(typingctx: Any, function: Any, arguments: Any) -> Any:  # noqa: ARG001
 
 
 def emit_c_function(context: Any, builder: Any, function: Any, before: list[Any], kinds: list[Any]) -> Any:
-    """A C function of the arguments `kinds`: calls a jitted one, `before` being types that it takes before them."""
+    """A C function of the arguments `kinds`: calls a jitted one, `before` being types that it takes before them.
+
+    Where that raises, as a user's own may, the call that it is a part of is stopped.
+    """
     signature = (*before, *kinds)
     function.dispatcher.compile(signature)
     compiled = function.dispatcher.overloads[signature]
@@ -304,7 +309,9 @@ def emit_c_function(context: Any, builder: Any, function: Any, before: list[Any]
         wrapper.linkage = "internal"
         inside = ir.IRBuilder(wrapper.append_basic_block())
         values = [context.get_dummy_value() for _ in before] + list(wrapper.args)
-        context.call_internal_no_propagate(inside, compiled.fndesc, compiled.signature, values)
+        status, _ = context.call_internal_no_propagate(inside, compiled.fndesc, compiled.signature, values)
+        with cgutils.if_unlikely(inside, status.is_error):
+            emit_call(inside, "elman_stop", ir.VoidType(), [ir.IntType(32)(RAISED)])
         inside.ret_void()
     return wrapper
 
@@ -337,6 +344,9 @@ def run_team(typingctx: Any, v: Any, task: Any, argument: Any, n: Any) -> Any:  
 
 # The pool's other functions, found by name when kernels are linked (kernels/pool.py)
 thread_limit = types.ExternalFunction("elman_get_num_threads", types.int32())
-meet = types.ExternalFunction("elman_meet", types.void(types.int64, types.int64))
+meet = types.ExternalFunction("elman_meet", types.int32(types.int64, types.int64))
+stopped = types.ExternalFunction("elman_stopped", types.int32())
+begin_call = types.ExternalFunction("elman_begin", types.void(types.int64))
+end_call = types.ExternalFunction("elman_end", types.int32(types.int64))
 lease = types.ExternalFunction("elman_lease", types.int64(types.int64))
 give_back = types.ExternalFunction("elman_return", types.void(types.int64))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ctypes
 
 import llvmlite.binding as llvm
+import numpy as np
 from numba import cfunc, types
 
-from elman.backends.kernels.memory import call
+from elman.backends.kernels.memory import call, ints
 
 
 def publish(addresses: dict[str, int] | None) -> None:
@@ -33,17 +34,40 @@ def _stand_ins() -> dict[str, int]:
     def run_team(task, argument, n):  # type: ignore[no-untyped-def]  # noqa: ARG001
         return 0
 
-    @cfunc(types.void(types.int64, types.int64))
-    def meet(come, expected):  # type: ignore[no-untyped-def]
-        pass
+    @cfunc(types.int32(types.int64, types.int64))
+    def meet(come, expected):  # type: ignore[no-untyped-def]  # noqa: ARG001
+        return 0
 
-    _kept.extend((run, one, run_team, meet))
+    reason = np.zeros(1, np.int64)  # why a call was stopped: one for all threads
+    place = reason.ctypes.data
+
+    @cfunc(types.void(types.int64))
+    def begin(call):  # type: ignore[no-untyped-def]  # noqa: ARG001
+        ints(place)[0] = 0
+
+    @cfunc(types.int32(types.int64))
+    def end(call):  # type: ignore[no-untyped-def]  # noqa: ARG001
+        return ints(place)[0]
+
+    @cfunc(types.void(types.int32))
+    def stop(why):  # type: ignore[no-untyped-def]
+        ints(place)[0] = why
+
+    @cfunc(types.int32())
+    def stopped():  # type: ignore[no-untyped-def]
+        return ints(place)[0]
+
+    _kept.extend((run, one, run_team, meet, reason, begin, end, stop, stopped))
     c = ctypes.CDLL(None) if hasattr(ctypes, "pythonapi") else ctypes.CDLL("msvcrt")
     malloc, free = (ctypes.cast(getattr(c, name), ctypes.c_void_p).value or 0 for name in ("malloc", "free"))
     return {
         "elman_run": run.address,
         "elman_run_team": run_team.address,
         "elman_meet": meet.address,
+        "elman_begin": begin.address,
+        "elman_end": end.address,
+        "elman_stop": stop.address,
+        "elman_stopped": stopped.address,
         "elman_get_num_threads": one.address,
         "elman_lease": malloc,
         "elman_return": free,

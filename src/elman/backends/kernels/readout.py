@@ -21,6 +21,7 @@ from elman.backends.kernels.memory import (
     FLOAT,
     INT,
     INTS,
+    NO_MEMORY,
     Struct,
     clear,
     give_back,
@@ -234,7 +235,7 @@ def add_gradient(v: Any, r: Any, threads: int) -> None:
 
 @kernel
 def readout_pass(v: Any, r: Any, loss: Address) -> int:
-    """Its loss goes to an address, or with 0 there is none. Returns 0, or -1 if there is no memory for scratch."""
+    """Its loss goes to an address, or with 0 there is none. Returns 0, or NO_MEMORY for scratch."""
     rows, size = r.T * r.B, size_of_real(v)
     tasks, gradient = ceil_div(rows, MAX_ROWS), loss != 0 and r.d_h.data != 0
     threads = threads_for(2.0 * rows * r.K * r.O * (3 if gradient else 1))
@@ -244,7 +245,7 @@ def readout_pass(v: Any, r: Any, loss: Address) -> int:
     widest = ceil_div(larger(r.K, r.O), reals(v)) * reals(v) * size
     scratch = lease(scratch_size(v, r.weight) + scratch_size(v, r.transposed) + widest + 8 * tasks)
     if not scratch:
-        return -1
+        return NO_MEMORY
     r.zeros = place(v, r.transposed, 0, place(v, r.weight, r.weight_data, scratch))
     clear(r.zeros, widest)
     r.losses = r.zeros + widest if loss else 0

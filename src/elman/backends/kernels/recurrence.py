@@ -22,6 +22,7 @@ from elman.backends.kernels.gemm import (
 from elman.backends.kernels.memory import (
     INT,
     INTS,
+    NO_MEMORY,
     Struct,
     after,
     call,
@@ -38,6 +39,7 @@ from elman.backends.kernels.memory import (
     run_team,
     smaller,
     stack,
+    stopped,
 )
 from elman.backends.kernels.plan import MAX_ROWS, best_sharing, ceil_div, mode_for, part, threads_for
 from elman.backends.kernels.rows import (
@@ -162,11 +164,12 @@ def set_shard(v: Any, s: Any, p: Any, task: int) -> None:
 
 
 @kernel
-def meet_parts(p: Any, s: Any) -> None:
-    """Wait until all parts of a shard have come here."""
-    if p.parts > 1:
-        s.met += p.parts
-        meet(s.come, s.met)
+def meet_parts(p: Any, s: Any) -> bool:
+    """Wait until all parts of a shard have come here; whether the call is stopped and the shard is to be left."""
+    if p.parts == 1:
+        return False
+    s.met += p.parts
+    return meet(s.come, s.met) != 0
 
 
 @kernel
@@ -242,7 +245,8 @@ def forward_block(v: Any, p: Any, s: Any, begin: int, end: int) -> None:
             add_row(v, y[i] + j, x[i] + j, bias + j, s.columns)
     else:
         gemm(v, s.ih, n, x, init, y, local(EPILOGUE))
-    meet_parts(p, s)
+    if meet_parts(p, s):
+        return
     activate, begin_of_step = local(EPILOGUE), 0
     activate.apply = layer.epilogues[0]
     for i in range(end - begin):
@@ -256,7 +260,8 @@ def forward_block(v: Any, p: Any, s: Any, begin: int, end: int) -> None:
                 prefetch_row(v, h[k], layer.H)
         y_step = after(y, begin_of_step)
         gemm(v, s.hh, ends[i] - begin_of_step, after(h, begin_of_step), y_step, y_step, activate)
-        meet_parts(p, s)
+        if meet_parts(p, s):
+            return
         begin_of_step = ends[i]
 
 
@@ -266,6 +271,8 @@ def forward_shard(v: Any, p: Any, i: int) -> None:
     set_shard(v, s, p, i)
     steps = MAX_ROWS // s.count
     for begin in range(0, layer.T, steps):
+        if begin and stopped():
+            return
         forward_block(v, p, s, begin, smaller(begin + steps, layer.T))
     if not layer.h_n or s.part > 0:
         return
@@ -323,7 +330,6 @@ def backward_step(v: Any, p: Any, s: Any, t: int) -> None:
         for i in range(n):
             prefetch_row(v, following[i], layer.H)
     gemm(v, s.hh, n, following, init, delta, e)
-    meet_parts(p, s)
 
 
 @kernel
@@ -355,8 +361,13 @@ def initial_gradient(v: Any, p: Any, s: Any) -> None:
 def backward_shard(v: Any, p: Any, i: int) -> None:
     layer, s = p.layer, local(SHARD)
     set_shard(v, s, p, i)
+    steps = MAX_ROWS // s.count  # as many as forward in a block: so often it looks whether to stop
     for step in range(p.extent.last - 1, p.extent.first - 1, -1):
+        if step % steps == 0 and stopped():
+            return
         backward_step(v, p, s, time_of(p.extent, step, backwards(layer, s.d)))
+        if meet_parts(p, s):
+            return
     if p.extent.first == 0:
         initial_gradient(v, p, s)
 
@@ -453,7 +464,7 @@ def run_shards(v: Any, task: Any, p: Any, threads: int) -> None:
 
 @kernel
 def forward_pass(v: Any, p: Any) -> int:
-    """Of a layer that lies in p: 0, or -1 if there is no memory for scratch."""
+    """Of a layer that lies in p: 0, or NO_MEMORY for scratch."""
     layer, size, tiles = p.layer, size_of_real(v), p.layer.tiles
     rows = layer.T * layer.B
     threads = threads_for(2.0 * rows * layer.D * layer.H * (layer.H + (1 if layer.has_tokens else layer.I)))
@@ -467,7 +478,7 @@ def forward_pass(v: Any, p: Any) -> int:
     matrices = layer.D * (scratch_size(v, p.hh) + scratch_size(v, p.ih))
     scratch = lease(come_size(p) + matrices + (layer.H + masked) * size)
     if not scratch:
-        return -1
+        return NO_MEMORY
     p.come, free = scratch, scratch + come_size(p)
     for d in range(layer.D):
         free = place(v, after(p.hh, d), layer.weight_hh + d * layer.H * layer.H * size, free)
@@ -504,7 +515,7 @@ def backward_pass(v: Any, p: Any) -> int:
         set_matrix(v, after(p.hh, d), tiles, layer.H, layer.H, ceil_div(layer.B, p.shards), p.parts, PACKED)
     scratch = lease(come_size(p) + layer.D * scratch_size(v, p.hh) + scratch_size(v, p.ih) + widest * size)
     if not scratch:
-        return -1
+        return NO_MEMORY
     p.come = scratch
     free = place(v, p.ih, 0, scratch + come_size(p))
     for d in range(layer.D):
@@ -515,7 +526,7 @@ def backward_pass(v: Any, p: Any) -> int:
     if wants_d_x:
         run(v, pack_ih, p, p.ih.panels, threads)
     block, last = block_steps(v, layer), layer.T
-    while last > 0:
+    while last > 0 and not stopped():
         first = last - smaller(block, last)
         set_stretch(p, first, last)
         run_shards(v, backward_shard, p, threads)

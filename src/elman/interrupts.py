@@ -1,0 +1,58 @@
+"""Ctrl-C in a training: noted for where nothing is torn, or raised at once where there is nothing to be torn."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+
+class Interrupts:
+    """What Ctrl-C does while `handled`, in the main thread and unless somebody else handles it.
+
+    Attributes
+    ----------
+    came : bool
+        Whether it was pressed and noted. The next one raises, whatever it tears.
+    """
+
+    def __init__(self, *, are_noted: bool) -> None:
+        self.came = False
+        self._are_noted = are_noted
+
+    @contextlib.contextmanager
+    def handled(self) -> Iterator[None]:
+        is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if not (is_usual and threading.current_thread() is threading.main_thread()):
+            yield
+            return
+        signal.signal(signal.SIGINT, self._handle)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Within, it is only noted; whoever looks at `came` afterwards raises."""
+        before, self._are_noted = self._are_noted, True
+        try:
+            yield
+        finally:
+            self._are_noted = before
+
+    @contextlib.contextmanager
+    def raised(self) -> Iterator[None]:
+        """Within, it raises KeyboardInterrupt, which what runs in the kernels notices, too."""
+        before, self._are_noted = self._are_noted, False
+        try:
+            yield
+        finally:
+            self._are_noted = before
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.came or not self._are_noted:
+            signal.default_int_handler(number, frame)
+        self.came = True
