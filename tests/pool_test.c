@@ -54,6 +54,69 @@ static int run_team(void) {
     return 1;
 }
 
+/* Calls that are stopped: by a task, and by what the calling thread asks. */
+static int asked, answer;
+
+static int say(void) {
+    asked++;
+    return answer;
+}
+
+typedef struct {
+    size_t come[8];
+    int ran, stops; /* tasks that ran; the one that stops the call, if any */
+} stopping;
+
+static void ring(void *context, size_t i) {
+    stopping *s = context;
+    __atomic_fetch_add(&s->ran, 1, __ATOMIC_RELAXED);
+    if ((int)i == s->stops) elman_stop(ELMAN_RAISED);
+    for (struct timespec pause = {0, 1000000}; s->stops < 0 && !elman_stopped();) nanosleep(&pause, NULL);
+}
+
+static void wait_for_nobody(void *context, size_t i) {
+    stopping *s = context;
+    elman_meet(s->come, MEMBERS);
+    if (i == 0)
+        elman_stop(ELMAN_RAISED);
+    else
+        CHECK(elman_meet(s->come, 2 * MEMBERS + 1) == ELMAN_RAISED); /* one more than there are */
+}
+
+static void stop_calls(void) {
+    elman_call call;
+    for (size_t threads = 1; threads <= MEMBERS; threads++) {
+        stopping s = {.stops = 3};
+        elman_begin(&call);
+        elman_run(ring, &s, TASKS, threads);
+        CHECK(threads > 1 || s.ran == 4); /* others may have run on meanwhile */
+        const int before = s.ran;
+        elman_run(ring, &s, TASKS, threads); /* nothing more of this call */
+        CHECK(s.ran == before && elman_stopped() == ELMAN_RAISED);
+        CHECK(elman_end(&call) == ELMAN_RAISED && elman_stopped() == 0);
+        elman_run(ring, &s, TASKS, threads); /* of no call: nothing to be stopped */
+        CHECK(s.ran == before + TASKS);
+    }
+    stopping team = {.stops = -1};
+    elman_begin(&call);
+    const int has_run = elman_run_team(wait_for_nobody, &team, MEMBERS); /* unless another thread has the pool */
+    CHECK(elman_end(&call) == (has_run ? ELMAN_RAISED : 0));
+}
+
+static void answer_questions(void) {
+    elman_call call;
+    for (answer = 1; answer >= -1; answer -= 2) {
+        stopping s = {.stops = answer > 0 ? -1 : 0};
+        asked = 0;
+        elman_begin(&call);
+        if (answer < 0)
+            for (int i = 0; i < 200; i++) usleep(1000), elman_stopped(); /* asked once, and told to leave it */
+        elman_run(ring, &s, MEMBERS, MEMBERS);
+        CHECK(elman_end(&call) == (answer > 0 ? ELMAN_INTERRUPTED : ELMAN_RAISED));
+        CHECK(asked == 1);
+    }
+}
+
 static void use_scratch(void) {
     for (size_t size = 64; size < 1 << 20; size *= 4) {
         unsigned char *a = elman_lease(size), *b = elman_lease(size + 1);
@@ -65,7 +128,7 @@ static void use_scratch(void) {
 }
 
 static void *everything(void *unused) {
-    for (int i = 0; i < 5; i++) run_jobs(), run_team(), use_scratch();
+    for (int i = 0; i < 5; i++) run_jobs(), run_team(), use_scratch(), stop_calls();
     return unused;
 }
 
@@ -92,6 +155,8 @@ int main(void) {
     for (int i = 0; i < 4; i++) CHECK(pthread_create(&callers[i], NULL, everything, NULL) == 0);
     for (int i = 0; i < 4; i++) CHECK(pthread_join(callers[i], NULL) == 0);
     CHECK(run_team()); /* the callers' jobs have given the pool back */
+    elman_set_poll(say);
+    answer_questions();
     fork_and_run();
     usleep(10000); /* workers spin for some microseconds, then sleep */
     double before = cpu_seconds();

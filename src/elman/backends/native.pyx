@@ -10,9 +10,12 @@ from threading import get_ident, main_thread
 
 from elman.backends.wall import refuse
 
-from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
-from cpython.exc cimport PyErr_CheckSignals
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, Py_buffer, PyBuffer_Release
+from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear
 from libc.stdint cimport int64_t
+
+cdef extern from "Python.h":
+    int get_buffer "PyObject_GetBuffer"(object array, Py_buffer *view, int flags)  # without Cython's try for each
 
 cdef extern from "elman.h" nogil:
     ctypedef struct elman_rows:
@@ -194,9 +197,8 @@ cdef class Buffers:
 
     cdef Py_buffer *hold(self, array, name) except NULL:
         cdef Py_buffer *view = &self.views[self.n]
-        try:
-            PyObject_GetBuffer(array, view, PyBUF_STRIDES | PyBUF_FORMAT)
-        except Exception:
+        if get_buffer(array, view, PyBUF_STRIDES | PyBUF_FORMAT):
+            PyErr_Clear()
             refuse(name, NO_ARRAY, array)
         self.n += 1
         return view
