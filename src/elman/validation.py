@@ -658,8 +658,8 @@ def updatable(value: Any, name: str, dtype: np.dtype[Any], shape: tuple[int, ...
     _check_shape(value.shape, name, (shape,))
     if not value.flags.writeable:
         raise ValueError(f"{name} is updated in place and must be writeable, got a read-only array")
-    flags = value.flags
-    return value if flags.c_contiguous and flags.aligned else np.array(value, order="C")
+    flags = value.flags  # asarray: of a subclass, a memory map say, the plain array
+    return np.asarray(value) if flags.c_contiguous and flags.aligned else np.array(value, order="C")
 
 
 def update(parameters: Any, gradients: Any) -> tuple[dict[str, Real], dict[str, Real]]:
