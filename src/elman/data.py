@@ -21,7 +21,7 @@ class Input:
     n: int
 
     def __init__(self, n: int) -> None:
-        self.n = validation.positive_int(n, "n")
+        self.n = validation.size(n, "n")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.n})"

@@ -6,7 +6,6 @@ The loss of a model is the mean over all steps that have a target, weighted if t
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -91,7 +90,7 @@ class Categories(Output):
     is_mean = False
 
     def __init__(self, n: int, *, class_weights: Any = None) -> None:
-        self.n = validation.positive_int(n, "n")
+        self.n = validation.size(n, "n")
         if class_weights is not None:
             self.class_weights = validation.class_weights(class_weights, self.n)
 
@@ -166,7 +165,7 @@ class Binary(Output):
     metric = "accuracy"
 
     def __init__(self, n: int = 1, *, class_weights: Any = None) -> None:
-        self.n = validation.positive_int(n, "n")
+        self.n = validation.size(n, "n")
         if class_weights is not None:
             if self.n > 1:
                 validation.refuse(f"class_weights must be None for n = {self.n} labels, as a step has one weight")
@@ -218,7 +217,7 @@ class Reals(Output):
     metric = "r2"
 
     def __init__(self, n: int = 1) -> None:
-        self.n = validation.positive_int(n, "n")
+        self.n = validation.size(n, "n")
 
     def targets(self, y: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, lengths: Int | None = None) -> Real:
         return validation.numbers(y, name, dtype, self.n, shapes, lengths, kinds="iuf")
@@ -266,7 +265,7 @@ def total_weight(outputs: Output, y: Real | Int, weights: Real | None, lengths: 
     counts: Any = y >= 0 if weights is None else outputs.has_target(y)
     if lengths is not None:
         counts &= validation.active(n_steps, lengths)
-    return float(np.count_nonzero(counts)) if weights is None else math.fsum(weights[counts].tolist())
+    return float(np.count_nonzero(counts)) if weights is None else validation.finite_sum(weights[counts].tolist())
 
 
 def _largest(o: Real) -> Any:

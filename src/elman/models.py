@@ -128,6 +128,7 @@ class SequenceModel(Model):
         )
         if self._feeds_back:
             self._check_feedback()
+        validation.addressable(8 * outputs.n * self.rnn._n_outputs, n=outputs.n, hidden_size=self.rnn.hidden_size)
         readout = self._readout_entries(outputs.n, self.rnn._n_outputs)
         self.learn_h_0 = validation.flag(learn_h_0, "learn_h_0")
         n_states = self.rnn.num_layers * (2 if self.rnn.bidirectional else 1)
@@ -340,7 +341,7 @@ class SequenceModel(Model):
         (5, 2)
         """
         first = self._generation_start(start)
-        length = validation.non_negative_int(length, "length")
+        length = validation.size_of_at_least(length, "length", 0)
         temperature = validation.non_negative(temperature, "temperature")
         if not isinstance(self.outputs, Categories) and not top_k is top_p is end is None:
             validation.refuse(f"top_k, top_p and end must be None for outputs that are {self.outputs}")
@@ -527,7 +528,11 @@ class SequenceModel(Model):
             validation.refuse(f"stream is not possible with bidirectional=True: {_NO_STATE}")
         if self._traits.one_input:
             validation.refuse(f"stream needs inputs at each step, got pattern={self.pattern!r}")
-        return Stream(self, None if batch_size is None else validation.positive_int(batch_size, "batch_size"))
+        if batch_size is not None:
+            batch_size, rnn = validation.size(batch_size, "batch_size"), self.rnn
+            of_row = 8 * rnn.num_layers * rnn.hidden_size
+            validation.addressable(of_row * batch_size, batch_size=batch_size, hidden_size=rnn.hidden_size)
+        return Stream(self, batch_size)
 
     def _config(self) -> dict[str, Any]:
         rnn = self.rnn

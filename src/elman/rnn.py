@@ -158,9 +158,9 @@ class RNN:
         seed: int | np.random.Generator | None = None,
         backend: str | None = None,
     ) -> None:
-        self.input_size = validation.positive_int(input_size, "input_size")
-        self.hidden_size = validation.positive_int(hidden_size, "hidden_size")
-        self.num_layers = validation.positive_int(num_layers, "num_layers")
+        self.input_size = validation.size(input_size, "input_size")
+        self.hidden_size = validation.size(hidden_size, "hidden_size")
+        self.num_layers = validation.number_of_layers(num_layers, "num_layers")
         self.nonlinearity = nonlinearity
         if not isinstance(nonlinearity, Activation):
             self.nonlinearity = validation.choice(nonlinearity, "nonlinearity", ACTIVATIONS)
@@ -176,6 +176,7 @@ class RNN:
         self.dtype = validation.real_dtype(dtype)
         self.backend = None if backend is None else validation.choice(backend, "backend", backends.NAMES)
         rng = validation.generator(seed)
+        self._check_size()
         self._bind(Parameters(self._entries(), self.dtype))
         self._draw_parameters(rng)
         self._dropout_rng = np.random.default_rng(rng.integers(1 << 63))
@@ -406,6 +407,13 @@ class RNN:
         self._bind(self._parameters)
 
     # From here on nothing is validated: what a model calls, too
+
+    def _check_size(self) -> None:
+        """Before there is an array for each layer."""
+        n_inputs = max(self.input_size, self._n_outputs if self.num_layers > 1 else 0)
+        n = self.num_layers * self._n_outputs * (n_inputs + self.hidden_size + 1)
+        sizes = {name: getattr(self, name) for name in ("input_size", "hidden_size", "num_layers")}
+        validation.addressable(8 * n, **sizes)
 
     def _draw_parameters(self, rng: np.random.Generator) -> None:
         bound = 1 / math.sqrt(self.hidden_size)

@@ -26,6 +26,7 @@ class Constant:
         self.warmup = validation.non_negative(warmup, "warmup")
 
     def __call__(self, done: float, epochs: float) -> float:
+        done, epochs = validation.non_negative(done, "done"), validation.non_negative(epochs, "epochs")
         if done < self.warmup:
             return done / self.warmup
         return self._after_warmup(done - self.warmup, epochs - self.warmup)
@@ -46,10 +47,8 @@ class Cosine(Constant):
         self.final = validation.non_negative(final, "final")
 
     def _after_warmup(self, done: float, epochs: float) -> float:
-        return (
-            self.final
-            + (1 - self.final) * (1 + math.cos(math.pi * (min(1.0, done / epochs) if epochs > 0 else 1.0))) / 2
-        )
+        part = min(1.0, done / epochs) if epochs > 0 else 1.0
+        return self.final + (1 - self.final) * ((1 + math.cos(math.pi * part)) / 2)
 
 
 class Step(Constant):
@@ -65,4 +64,7 @@ class Step(Constant):
         self.factor = validation.non_negative(factor, "factor")
 
     def _after_warmup(self, done: float, epochs: float) -> float:  # noqa: ARG002
-        return float(self.factor ** (done // self.every))
+        try:
+            return float(self.factor ** (done // self.every))
+        except OverflowError:  # of a factor above 1; an lr that it is multiplied by is then refused
+            return math.inf

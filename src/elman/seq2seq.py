@@ -230,7 +230,7 @@ class Seq2Seq(Model):
         data = Inputs(X, self.inputs, PATTERNS["many-to-many"], self.decoder.dtype, "X")
         limits = 2 * data.lengths + 10
         if max_length is not None:
-            limits[:] = validation.non_negative_int(max_length, "max_length")
+            limits[:] = validation.size_of_at_least(max_length, "max_length", 0)
         return self._decode(data, beam, limits, batch_size)
 
     def evaluate(self, X: Any, Y: Any, *, batch_size: int = 128) -> dict[str, float]:

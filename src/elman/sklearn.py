@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -162,7 +163,7 @@ class _Estimator(BaseEstimator):
         X = self._sequences(X, reset=is_new)
         if self._pattern == "many-to-many":
             validation.same_lengths(lengths_of(targets.rows), lengths_of(X), "y", "X")
-        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        seed = self._seed()
         data, held_out = self._split([X, targets.rows] if weights is None else [X, targets.rows, weights], seed)
         model = self._new_model(X, targets.outputs, seed) if is_new else self.model_
         history = model.fit(
@@ -181,6 +182,12 @@ class _Estimator(BaseEstimator):
         if targets.classes is not None:
             self.classes_ = targets.classes
         return self
+
+    def _seed(self) -> int:
+        try:
+            return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        except (TypeError, ValueError) as error:  # NumPy's does not name it
+            validation.refuse(f"random_state must be what scikit-learn takes: {error}")
 
     def _tuned(self, optimizer: AdamW) -> AdamW:
         """With the parameters of now, which `set_params` may have changed between two calls of `partial_fit`."""
@@ -390,6 +397,8 @@ class _Labelling(_Estimator):
             validation.same_classes(np.unique(classes), known)
         codes = validation.labels(labels, "y", known)
         weights = self.class_weight
+        if isinstance(weights, Mapping):
+            weights = {key: validation.positive(value, f"class_weight[{key!r}]") for key, value in weights.items()}
         if weights is not None:
             weights = compute_class_weight(weights, classes=known, y=labels)
         return codes, Categories(len(known), class_weights=weights), known

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import math
 import os
 import pickle
 import re
@@ -29,6 +30,11 @@ T = TypeVar("T")
 
 _FLOAT64 = np.dtype(np.float64)
 _INT64 = np.dtype(np.int64)
+_INT64_MAX = 2**63 - 1  # of every int: what a float holds without overflow, and what int64 holds
+_SIZE_MAX = 2**31 - 1  # of an axis
+MOST_LAYERS = 2**16 - 1  # each of them is some Python objects
+_BYTES_MAX = 2**63 - 1  # of an array, for NumPy
+MOST_THREADS = 1024  # of the pool in C
 
 
 def refuse(message: str) -> NoReturn:
@@ -51,27 +57,60 @@ def flag(value: Any, name: str) -> bool:
     return bool(value)
 
 
-def positive_int(value: Any, name: str) -> int:
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a positive int, got {_shown(value)}")
-    if value < 1:
-        raise ValueError(f"{name} must be a positive int, got {value}")
+def positive_int(value: Any, name: str, most: int = _INT64_MAX) -> int:
+    return _int(value, name, "a positive int", 1, most)
+
+
+def size(value: Any, name: str) -> int:
+    """The length of an axis."""
+    return positive_int(value, name, _SIZE_MAX)
+
+
+def number_of_layers(value: Any, name: str) -> int:
+    return positive_int(value, name, MOST_LAYERS)
+
+
+def number_of_threads(value: Any, name: str) -> int:
+    expected = f"an int from 1 to {MOST_THREADS}"
+    if not _is_int(value):
+        raise TypeError(f"{name} must be {expected}, got {_shown(value)}")
+    if not 1 <= value <= MOST_THREADS:
+        raise ValueError(f"{name} must be {expected}, got {_shown(value)}")
     return int(value)
 
 
-def positive_int_in_text(text: str, name: str) -> int:
-    try:
-        return positive_int(int(text), name)
-    except ValueError:
-        raise ValueError(f"{name} must be a positive int, got {_shown(text)}") from None
+def number_of_threads_in_text(text: str, name: str) -> int:
+    number = int_in_text(text)
+    if number is None or not 1 <= number <= MOST_THREADS:
+        raise ValueError(f"{name} must be an int from 1 to {MOST_THREADS}, got {_shown(text)}")
+    return number
+
+
+def size_in_text(text: str, name: str) -> int:
+    number = int_in_text(text)
+    if number is None or not 1 <= number <= _SIZE_MAX:
+        raise ValueError(f"{name} must be a positive int below 2**31, got {_shown(text)}")
+    return number
+
+
+def int_in_text(text: str) -> int | None:
+    """The int that decimal digits stand for, spaces around them; None for anything else, also for 20 digits or more.
+
+    `int` takes digits of any script and underscores, too, and raises where there are very many of them.
+    """
+    match = re.fullmatch(r"\s*0*([0-9]{1,19})\s*", text)
+    return int(match[1]) if match else None
+
+
+def addressable(n_bytes: int, **sizes: int) -> None:
+    """Sizes whose product is more than memory can have addresses for; whether there is so much, NumPy says."""
+    if n_bytes > _BYTES_MAX:
+        shown = ", ".join(f"{name}={value}" for name, value in sizes.items())
+        raise ValueError(f"{shown} must be smaller together: they stand for an array of {n_bytes} bytes")
 
 
 def probability(value: Any, name: str) -> float:
-    if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a number from 0 to 1, got {_shown(value)}")
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} must be a number from 0 to 1, got {value}")
-    return float(value)
+    return _number(value, name, "a number from 0 to 1", lambda x: 0 <= x <= 1)
 
 
 def below_one(value: Any, name: str) -> float:
@@ -165,7 +204,7 @@ def memory(value: Any, name: str) -> int | float | None:
         with contextlib.suppress(ValueError):
             if match:
                 return float(match[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[match[2]]
-    elif isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+    elif _is_int(value):
         return positive_int(value, name)
     else:
         raise TypeError(f"{name} must be None, a number of steps or a string like '200MB', got {_shown(value)}")
@@ -189,12 +228,12 @@ def row_indices(value: Any, name: str, n_rows: int) -> Any:
     return array
 
 
-def at_least(value: Any, name: str, least: int) -> int:
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an int of at least {least}, got {_shown(value)}")
-    if value < least:
-        raise ValueError(f"{name} must be an int of at least {least}, got {value}")
-    return int(value)
+def at_least(value: Any, name: str, least: int, most: int = _INT64_MAX) -> int:
+    return _int(value, name, f"an int of at least {least}", least, most)
+
+
+def size_of_at_least(value: Any, name: str, least: int) -> int:
+    return at_least(value, name, least, _SIZE_MAX)
 
 
 def non_negative_int(value: Any, name: str) -> int:
@@ -218,10 +257,10 @@ def positive_probability(value: Any, name: str) -> float:
 
 
 def below(value: Any, name: str, n: int) -> int:
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+    if not _is_int(value):
         raise TypeError(f"{name} must be an int from 0 to {n - 1}, got {_shown(value)}")
     if not 0 <= value < n:
-        raise ValueError(f"{name} must be an int from 0 to {n - 1}, got {value}")
+        raise ValueError(f"{name} must be an int from 0 to {n - 1}, got {_shown(value)}")
     return int(value)
 
 
@@ -333,10 +372,10 @@ def generator(seed: Any, name: str = "seed") -> np.random.Generator:
     """None (fresh entropy), a non-negative int, or a Generator, which is used as it is."""
     if isinstance(seed, np.random.Generator):
         return seed
-    if seed is not None and (not isinstance(seed, (int, np.integer)) or isinstance(seed, bool)):
+    if seed is not None and not _is_int(seed):
         raise TypeError(f"{name} must be None, an int or a numpy.random.Generator, got {_shown(seed)}")
     if seed is not None and seed < 0:
-        raise ValueError(f"{name} must not be negative, got {seed}")
+        raise ValueError(f"{name} must not be negative, got {_shown(seed)}")
     return np.random.default_rng(seed)
 
 
@@ -513,6 +552,14 @@ def class_weights(value: Any, n: int) -> NDArray[np.float64]:
     if not array.all():
         raise ValueError(f"class_weights must be above 0, got {array.tolist()}")
     return array
+
+
+def finite_sum(weights: list[float]) -> float:
+    """Of weights times class weights, exact."""
+    try:
+        return math.fsum(weights)
+    except OverflowError:
+        raise ValueError("weights, times class_weights, must have a finite sum") from None
 
 
 def any_weight(total: float, name: str, is_weighted: bool) -> None:
@@ -696,12 +743,32 @@ def _as_int64(array: NDArray[Any], name: str) -> Int:
     return np.array(array, dtype=_INT64)  # a uint64 beyond int64 wraps to a negative number, which is out of any range
 
 
-def _number(value: Any, name: str, expected: str, fits: Callable[[Any], bool]) -> float:
-    if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
+def _is_int(value: Any) -> bool:
+    # NumPy's intervals of time are integers to NumPy
+    return isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.timedelta64))
+
+
+def _int(value: Any, name: str, expected: str, least: int, most: int) -> int:
+    """An int from `least` on; `most`, one less than a power of two, is only spoken of to who goes beyond it."""
+    if not _is_int(value):
         raise TypeError(f"{name} must be {expected}, got {_shown(value)}")
-    if not fits(value):
-        raise ValueError(f"{name} must be {expected}, got {value}")
-    return float(value)
+    if value > most:
+        raise ValueError(f"{name} must be {expected} below 2**{most.bit_length()}, got {_shown(value)}")
+    if value < least:
+        raise ValueError(f"{name} must be {expected}, got {_shown(value)}")
+    return int(value)
+
+
+def _number(value: Any, name: str, expected: str, fits: Callable[[float], bool]) -> float:
+    if not (_is_int(value) or isinstance(value, (float, np.floating))):
+        raise TypeError(f"{name} must be {expected}, got {_shown(value)}")
+    try:
+        number = float(value)
+    except OverflowError:  # an int of more than 1024 bits
+        number = math.nan
+    if not fits(number):
+        raise ValueError(f"{name} must be {expected}, got {_shown(value)}")
+    return number
 
 
 def _check_shape(shape: tuple[int, ...], name: str, expected: Sequence[Shape], *, allow_empty: bool = False) -> None:
@@ -738,4 +805,8 @@ def _listed(names: Iterable[str]) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"an array of {value.dtype} and shape {value.shape}"
+    if isinstance(value, (np.integer, np.floating)):
+        return str(value)  # not np.float32(…)
+    if isinstance(value, int) and value.bit_length() > 256:  # Python does not even print one of 4300 digits
+        return f"an int of {value.bit_length()} bits"
     return reprlib.repr(value)
