@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from elman import validation
 from elman.typing import Int, Real
-from elman.validation import Shape
+from elman.validation import Read, Shape
 
 
 class Output:
@@ -35,8 +35,11 @@ class Output:
     def __hash__(self) -> int:
         return hash(repr(self))
 
-    def targets(self, y: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, lengths: Int | None = None) -> Any:
-        """Validated targets: of one of these shapes, with another axis of n unless the targets are categories."""
+    def targets(self, y: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, read: Read | None = None) -> Any:
+        """Validated targets: of one of these shapes, with another axis of n unless the targets are categories.
+
+        What is not to be `read` may be anything, and becomes something harmless.
+        """
         raise NotImplementedError
 
     def has_target(self, y: Real | Int) -> NDArray[np.bool_]:
@@ -94,8 +97,8 @@ class Categories(Output):
         if class_weights is not None:
             self.class_weights = validation.class_weights(class_weights, self.n)
 
-    def targets(self, y: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, lengths: Int | None = None) -> Int:  # noqa: ARG002
-        return validation.categories(y, name, self.n, shapes, lengths)
+    def targets(self, y: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, read: Read | None = None) -> Int:  # noqa: ARG002
+        return validation.categories(y, name, self.n, shapes, read)
 
     def has_target(self, y: Real | Int) -> NDArray[np.bool_]:
         return np.asarray(y >= 0)
@@ -171,8 +174,8 @@ class Binary(Output):
                 validation.refuse(f"class_weights must be None for n = {self.n} labels, as a step has one weight")
             self.class_weights = validation.class_weights(class_weights, 2)
 
-    def targets(self, y: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, lengths: Int | None = None) -> Real:
-        return validation.numbers(y, name, dtype, self.n, shapes, lengths, kinds="biuf", most=1)
+    def targets(self, y: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, read: Read | None = None) -> Real:
+        return validation.numbers(y, name, dtype, self.n, shapes, read, kinds="biuf", most=1)
 
     def class_weight(self, y: Real | Int) -> Real:
         assert self.class_weights is not None
@@ -219,8 +222,8 @@ class Reals(Output):
     def __init__(self, n: int = 1) -> None:
         self.n = validation.size(n, "n")
 
-    def targets(self, y: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, lengths: Int | None = None) -> Real:
-        return validation.numbers(y, name, dtype, self.n, shapes, lengths, kinds="iuf")
+    def targets(self, y: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, read: Read | None = None) -> Real:
+        return validation.numbers(y, name, dtype, self.n, shapes, read, kinds="iuf")
 
     def predict(self, o: Real) -> Real:
         return o.copy()

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from elman import io, recomputation, training, validation
 from elman.base import Model, Update
@@ -180,7 +181,8 @@ class SequenceModel(Model):
         lengths : integers (B,), optional
             As in `RNN`: row b has so many steps. Where it has one target all the same, at least 1.
         weights : numbers (B,) or (T, B), optional
-            What each row, or each step, counts in the loss and its mean. With 0, a target does not matter.
+            What each row, or each step, counts in the loss and its mean. With 0, a target does not matter and may be
+            anything, NaN too, unless "one-to-many" feeds it back before one that counts.
         activation_l2 : float
             λ of a penalty on large states, λ · mean h², that is added to the loss (Merity et al., 2017): the mean over
             the last layer's units and all steps, within the lengths, whether or not they have a target.
@@ -589,17 +591,33 @@ class SequenceModel(Model):
             lengths = validation.lengths(lengths, n_rows, n_steps)
         if pattern.one_output:
             shapes = [(n_rows,), (1, n_rows)] if pattern.one_input else [(n_rows,)]
-            y = self.outputs.targets(y, "y", dtype, *shapes)
+            read = self._read((1, n_rows), None, weights)
+            y = self.outputs.targets(y, "y", dtype, *shapes, read=read)
             y = y.reshape((1, n_rows) if isinstance(self.outputs, Categories) else (1, n_rows, self.outputs.n))
-            if lengths is not None:
-                validation.no_empty_rows(lengths, self.outputs.has_target(y)[0])
+            if lengths is not None and not lengths.all():
+                has_target = self.outputs.has_target(y)
+                validation.no_empty_rows(lengths, (has_target if read is None else has_target & read.counts())[0])
         else:
-            y = self.outputs.targets(y, "y", dtype, (n_steps, n_rows), lengths=lengths)
+            read = self._read((n_steps, n_rows), lengths, weights)
+            y = self.outputs.targets(y, "y", dtype, (n_steps, n_rows), read=read)
         if self._feeds_back:
             if isinstance(self.outputs, Categories):
-                validation.no_gaps(y, "y", lengths)
+                validation.no_gaps(y, "y", read)
             x = self._taught(x, y)
         return self._weighed(x, y, lengths, weights)
+
+    def _read(self, shape: tuple[int, int], lengths: Int | None, weights: Any) -> validation.Read | None:
+        """Which targets (T, B) are looked at, None for all."""
+        if lengths is None and weights is None:
+            return None
+
+        def counts() -> NDArray[np.bool_]:
+            within = np.ones(shape, dtype=bool) if lengths is None else validation.active(shape[0], lengths)
+            if weights is None:
+                return within
+            return within & (validation.weights(weights, "weights", self.rnn.dtype, shape[1:], shape) > 0)
+
+        return validation.Read(counts, self._feeds_back)
 
     def _weighed(self, x: Real | Int, y: Real | Int, lengths: Int | None, weights: Any) -> Batch:
         if weights is not None:
@@ -869,6 +887,8 @@ class SequenceModel(Model):
             if lengths is not None:
                 counts = counts & validation.active(len(batch.y), lengths)
             weights = data.user_weights(rows, batch.y)
+            if weights is not None:
+                counts = counts & (weights > 0)  # the others' targets are anything, and may overflow
             predicted = self.outputs.predict(self._readout(backend, h))
             del tape
             kept.append(

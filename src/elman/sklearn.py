@@ -109,7 +109,7 @@ class _Estimator(BaseEstimator):
         y
             The targets, as the class describes them.
         sample_weight : numbers (n,), optional
-            What each sequence counts in the loss and its mean.
+            What each sequence counts in the loss and its mean. With 0, a number to be predicted may be NaN.
 
         Returns
         -------
@@ -124,7 +124,7 @@ class _Estimator(BaseEstimator):
         """
         is_new = not (validation.flag(self.warm_start, "warm_start") and hasattr(self, "model_"))
         epochs = validation.positive_int(self.max_iter, "max_iter")
-        targets = self._targets(y, is_new=is_new)
+        targets = self._targets(self._read(y, sample_weight), is_new=is_new)
         stopping = self._stopping(targets.outputs)
         self._train(X, targets, sample_weight, self._tuned(AdamW(0.0)), is_new=is_new, epochs=epochs, stopping=stopping)
         if self.n_iter_ == epochs and stopping._waited < stopping.patience:
@@ -137,9 +137,13 @@ class _Estimator(BaseEstimator):
         if validation.flag(self.early_stopping, "early_stopping"):
             validation.refuse("early_stopping must be False for partial_fit, which sees only a part of the data")
         is_new = not hasattr(self, "model_")
-        targets = self._targets(y, is_new=is_new, **options)
+        targets = self._targets(self._read(y, sample_weight), is_new=is_new, **options)
         optimizer = self._tuned(AdamW(0.0) if is_new else self._optimizer)
         return self._train(X, targets, sample_weight, optimizer, is_new=is_new, epochs=1, stopping=None)
+
+    def _read(self, y: Any, sample_weight: Any) -> Any:  # noqa: ARG002
+        """y with something harmless where its weight of 0 lets it be anything."""
+        return y
 
     def _targets(self, y: Any, *, is_new: bool) -> _Targets:
         """y, validated. Without `is_new` the outputs are to be those of before."""
@@ -293,6 +297,17 @@ class RNNRegressor(RegressorMixin, _Estimator):
     >>> regressor.score(X[150:], X[150:, 0] + X[150:, -1]) > 0.95
     True
     """
+
+    def _read(self, y: Any, sample_weight: Any) -> Any:
+        if sample_weight is None or y is None:
+            return y
+        array = check_array(y, ensure_2d=False, dtype=_REALS, ensure_all_finite=False, input_name="y")
+        if np.isfinite(array).all():
+            return y
+        weights = validation.weights(sample_weight, "sample_weight", np.dtype(np.float64), (len(array),))
+        array = array.copy()
+        array[weights == 0] = 0
+        return array
 
     def _targets(self, y: Any, *, is_new: bool) -> _Targets:
         y = _checked(y, _REALS)

@@ -14,10 +14,10 @@ import os
 import pickle
 import re
 import reprlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -468,21 +468,43 @@ def state(value: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Real]:
     return {key: real_array(value[key], key, _FLOAT64, shape).copy() for key, shape in shapes.items()}
 
 
-def categories(value: Any, name: str, n: int, shapes: Sequence[Shape], row_lengths: Int | None = None) -> Int:
-    """An int64 array of one of the shapes, from -1 (no target) to n - 1 within the lengths of its rows."""
+class Read(NamedTuple):
+    """Which targets are looked at: those that count and, where they are fed back, all before them."""
+
+    counts: Callable[[], NDArray[np.bool_]]  # within the lengths, of weight above 0; asked only about wrong targets
+    is_fed_back: bool = False
+    time_axis: int = 0
+
+    @property
+    def note(self) -> str:
+        return " where it is fed back before a target that counts" if self.is_fed_back else ""
+
+    def mask(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        """For targets of this shape, which may have another axis behind that of `counts`."""
+        counts = self.counts()
+        mask = _or_later(counts, self.time_axis) if self.is_fed_back else counts
+        return mask.reshape(shape if mask.size == math.prod(shape) else (*shape[:-1], 1))
+
+
+def _or_later(marks: NDArray[np.bool_], axis: int = 0) -> NDArray[np.bool_]:
+    """Which steps are marked or have one that is after them."""
+    return np.flip(np.logical_or.accumulate(np.flip(marks, axis), axis=axis), axis)
+
+
+def categories(value: Any, name: str, n: int, shapes: Sequence[Shape], read: Read | None = None) -> Int:
+    """An int64 array of one of the shapes, from -1 (no target) to n - 1; where it is not looked at, -1 for others."""
     given = value if type(value) is np.ndarray else _as_array(value, name)
     array = _as_int64(given, name)
     _check_shape(array.shape, name, shapes)
     if (array + 1).view(np.uint64).max() <= n:  # as in `tokens`
         return array
     wrong = (array < -1) | (array >= n)
-    if row_lengths is not None:
-        wrong &= active(len(array), row_lengths)
-    for where in np.argwhere(wrong)[:1].tolist():
+    for where in _looked_at(wrong, read):
         raise ValueError(
-            f"{name} must hold -1 (no target) or categories from 0 to {n - 1}, got {given[tuple(where)]} at {where}"
+            f"{name} must hold -1 (no target) or categories from 0 to {n - 1}{_note(read)}, "
+            f"got {given[where]} at {list(where)}"
         )
-    return array
+    return np.where(wrong, -1, array)
 
 
 def numbers(
@@ -491,14 +513,14 @@ def numbers(
     dtype: np.dtype[Any],
     n: int,
     shapes: Sequence[Shape],
-    row_lengths: Int | None = None,
+    read: Read | None = None,
     *,
     kinds: str,
     most: float = np.inf,
 ) -> Real:
     """Targets (..., n) of `dtype`, `...` being one of the shapes, or (...) for n = 1; finite, or from 0 to `most`.
 
-    `kinds` are those of the dtypes that are taken.
+    `kinds` are those of the dtypes that are taken. Where it is not looked at, what is none of these becomes 0.
     """
     array = value if type(value) is np.ndarray else _as_array(value, name)
     if array.dtype.kind not in kinds or array.dtype.itemsize > 8 or array.dtype == np.float16:
@@ -508,29 +530,51 @@ def numbers(
     if not any(_is_like(array.shape, (*shape, n)) for shape in shapes):
         array = array[..., None]
     fits = array.dtype == dtype and array.strides[-1] == array.itemsize and array.flags.aligned
-    with np.errstate(all="ignore"):  # beyond the lengths there is anything
+    with np.errstate(all="ignore"):  # where it is not looked at there is anything
         array = array if fits else np.array(array, dtype=dtype, order="C")
-    finite(array, name, row_lengths)
-    if most < np.inf and not (array.min() >= 0 and array.max() <= most):
-        wrong = ~((array >= 0) & (array <= most))
-        if row_lengths is not None:
-            wrong &= active(len(array), row_lengths)[..., None]
-        for where in np.argwhere(wrong)[:1].tolist():
-            raise ValueError(f"{name} must hold values from 0 to {most:g}, got {array[tuple(where)]} at {where}")
+        is_bounded = most == np.inf
+        if _is_finite(array) and (is_bounded or (array.min() >= 0 and array.max() <= most)):
+            return array
+        wrong = ~np.isfinite(array)
+        for where in _looked_at(wrong, read):
+            raise ValueError(f"{name} must be finite{_note(read)}, got {array[where]} at {list(where)}")
+        if not is_bounded:
+            wrong |= ~((array >= 0) & (array <= most))
+        for where in _looked_at(wrong, read):
+            expected = f"values from 0 to {most:g}{_note(read)}"
+            raise ValueError(f"{name} must hold {expected}, got {array[where]} at {list(where)}")
+    array = array.copy()
+    array[wrong] = 0
     return array
+
+
+def _looked_at(wrong: NDArray[np.bool_], read: Read | None) -> Iterator[tuple[int, ...]]:
+    """The first place of a wrong target that is looked at, if there is one."""
+    if read is not None and wrong.any():
+        wrong = wrong & read.mask(wrong.shape)
+    yield from map(tuple, np.argwhere(wrong)[:1].tolist())
+
+
+def _note(read: Read | None) -> str:
+    return "" if read is None else read.note
 
 
 def finite(array: Real, name: str, row_lengths: Int | None = None) -> None:
     """No NaN and no infinity in an array (T, B, ·) within the lengths, or in one of any shape without lengths."""
-    with np.errstate(all="ignore"):
-        total = array.sum()  # shows them: one pass, and no array of the same size
-    if np.isfinite(total):
+    if _is_finite(array):
         return
     wrong = ~np.isfinite(array)
     if row_lengths is not None:
         wrong &= active(len(array), row_lengths)[..., None]
     for where in np.argwhere(wrong)[:1].tolist():
         raise ValueError(f"{name} must be finite, got {array[tuple(where)]} at {where}")
+
+
+def _is_finite(array: Real) -> bool:
+    """Whether all is finite, for sure: a sum that overflows is none of those."""
+    with np.errstate(all="ignore"):
+        total = array.sum()  # shows NaN and infinity: one pass, and no array of the same size
+    return bool(np.isfinite(total))
 
 
 def weights(value: Any, name: str, dtype: np.dtype[Any], *shapes: Shape) -> Real:
@@ -670,12 +714,13 @@ def same_lengths(lengths: Int, expected: Int, name: str, expected_name: str) -> 
         )
 
 
-def no_gaps(y: Real | Int, name: str, row_lengths: Int | None) -> None:
-    """Categories (T, B) that are fed back: a target must not follow a step without one."""
-    is_gap = (y[:-1] < 0) & (y[1:] >= 0)
-    if row_lengths is not None:
-        is_gap &= active(len(y), row_lengths)[1:]
-    for where in np.argwhere(is_gap)[:1].tolist():
+def no_gaps(y: Real | Int, name: str, read: Read | None) -> None:
+    """Categories (T, B) that are fed back: a target that counts must not come after a step without one."""
+    is_missing = y < 0
+    if not is_missing.any():
+        return
+    has_target = ~is_missing if read is None else ~is_missing & read.counts()
+    for where in np.argwhere(is_missing[:-1] & _or_later(has_target)[1:])[:1].tolist():
         raise ValueError(
             f"{name} must not have a target after a -1, as each is the next step's input, got -1 at {where}"
         )
