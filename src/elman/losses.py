@@ -271,10 +271,22 @@ def total_weight(outputs: Output, y: Real | Int, weights: Real | None, lengths: 
     return float(np.count_nonzero(counts)) if weights is None else validation.finite_sum(weights[counts].tolist())
 
 
+def finite_outputs(values: Any, what: str = "output", lengths: Int | None = None) -> None:
+    """Say so where there is nothing to predict from: in outputs (T, B, O), within the lengths, or in losses."""
+    with np.errstate(all="ignore"):
+        total = np.sum(values)  # as in `validation.finite`
+    if np.isfinite(total):
+        return
+    wrong = ~np.isfinite(values)
+    if lengths is not None:
+        wrong &= validation.active(len(wrong), lengths)[..., None]
+    for value in np.asarray(values)[wrong][:1]:
+        raise FloatingPointError(f"the {what} is {value}: the parameters, or states, are not finite, or far too large")
+
+
 def _largest(o: Real) -> Any:
     most = o.max()
-    if not np.isfinite(most):  # of NaN, `searchsorted` would make a category beyond the last
-        raise FloatingPointError(f"the largest output is {most}: the parameters are not finite, or far too large")
+    finite_outputs(most, "largest output")  # of NaN, `searchsorted` would make a category beyond the last
     return most
 
 

@@ -481,6 +481,11 @@ class SequenceModel(Model):
         For a target per step, an item for each sequence: (T_i,) categories, or (T_i, n) labels 0 and 1 or numbers; in
         a list, or in one array if X is an array. For one per sequence, an array (N,) of categories, or (N, n).
 
+        Raises
+        ------
+        FloatingPointError
+            If the outputs are not finite, as parameters are not, or far too large.
+
         Examples
         --------
         >>> model = SequenceModel(Tokens(3), Categories(4), pattern="many-to-one", hidden_size=16, seed=0)
@@ -502,6 +507,11 @@ class SequenceModel(Model):
         dict
             "loss", without dropout, and "accuracy", the weighted part of targets that are predicted right (labels above
             0.5 are taken for 1), or for real numbers "r2", the part of their variance that is explained.
+
+        Raises
+        ------
+        FloatingPointError
+            As in `predict`.
 
         Examples
         --------
@@ -861,7 +871,8 @@ class SequenceModel(Model):
         for rows in data.groups(validation.positive_int(batch_size, "batch_size")):
             x, lengths = data.inputs_of(rows)
             h, _, tape = self._states(backend, x, lengths, self._initial_state(len(rows), None))
-            values = function(self._readout(backend, h)).swapaxes(0, 1)  # (B, T, ·), or (B, 1, ·)
+            o = self._readout(backend, h, None if pattern.one_output else lengths)
+            values = function(o).swapaxes(0, 1)  # (B, T, ·), or (B, 1, ·)
             del tape
             if pattern.one_output or data.is_array:
                 values = values[:, 0] if pattern.one_output else values
@@ -889,7 +900,7 @@ class SequenceModel(Model):
             weights = data.user_weights(rows, batch.y)
             if weights is not None:
                 counts = counts & (weights > 0)  # the others' targets are anything, and may overflow
-            predicted = self.outputs.predict(self._readout(backend, h))
+            predicted = self.outputs.predict(self._readout(backend, h, lengths))
             del tape
             kept.append(
                 (batch.y[counts], predicted[counts], np.ones(counts.sum()) if weights is None else weights[counts])

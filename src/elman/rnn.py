@@ -376,8 +376,8 @@ class RNN:
         Raises
         ------
         TypeError, ValueError
-            If keys are missing or unexpected (all are listed), or if a value has the wrong shape or dtype (the message
-            names the key). Then nothing is changed.
+            If keys are missing or unexpected (all are listed), or if a value has the wrong shape or dtype or is not
+            finite, in the layer's dtype, too (the message names the key). Then nothing is changed.
 
         Examples
         --------

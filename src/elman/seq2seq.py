@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from elman import io, training, validation
 from elman.base import Model, Update
 from elman.data import PATTERNS, Features, Inputs, Tokens, lengths_of, side_by_side
-from elman.losses import Categories, total_weight, with_class_weights
+from elman.losses import Categories, finite_outputs, total_weight, with_class_weights
 from elman.models import INPUTS, kind_in_file, output_config
 from elman.nonlinearities import Activation
 from elman.optimizers import Adam, Optimizer
@@ -224,6 +224,11 @@ class Seq2Seq(Model):
         -------
         list of integers (T_i,)
             In the order of X, without start and end.
+
+        Raises
+        ------
+        FloatingPointError
+            If outputs are not finite, as parameters are not, or far too large.
         """
         beam = validation.positive_int(beam, "beam")
         batch_size = validation.positive_int(batch_size, "batch_size")
@@ -381,6 +386,7 @@ class Seq2Seq(Model):
             losses.append(self._readout_loss(backend, h, batch.y_out, batch.total, batch.y_lengths, batch.weights))
             totals.append(batch.total)
             del tape  # only now may h be used again
+        finite_outputs(losses, "loss")
         # No prediction of more tokens than there are can be right: one beyond them tells.
         predicted = self._decode(data, 1, data.y_lengths + 1, batch_size)
         exact = [np.array_equal(one, other) for one, other in zip(predicted, data.y, strict=True)]

@@ -50,7 +50,10 @@ class Stream:
         Raises
         ------
         TypeError, ValueError
-            If x does not fit. Then the state is left as it was.
+            If x does not fit.
+        FloatingPointError
+            If the outputs are not finite, as parameters or states are not, or far too large. In both cases the state is
+            left as it was.
         """
         return self._run(x, self._model.outputs.predict)
 

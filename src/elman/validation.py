@@ -458,14 +458,17 @@ def active(n_steps: int, lengths: Int) -> NDArray[np.bool_]:
 
 
 def state(value: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Real]:
-    """A state dict with exactly the keys of `shapes`, as fresh float64 arrays of those shapes."""
+    """A state dict with exactly the keys of `shapes`, as fresh, finite float64 arrays of those shapes."""
     if not isinstance(value, Mapping):
         raise TypeError(f"state must be a dict from names to arrays, got {_shown(value)}")
     missing = [key for key in shapes if key not in value]
     unexpected = [key for key in value if key not in shapes]
     if missing or unexpected:
         raise ValueError(f"state must have the keys {list(shapes)}; missing {missing}, unexpected {unexpected}")
-    return {key: real_array(value[key], key, _FLOAT64, shape).copy() for key, shape in shapes.items()}
+    arrays = {key: real_array(value[key], key, _FLOAT64, shape).copy() for key, shape in shapes.items()}
+    for key, array in arrays.items():
+        finite(array, key)
+    return arrays
 
 
 class Read(NamedTuple):
