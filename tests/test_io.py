@@ -153,7 +153,9 @@ def test_metadata_are_text(path: Path):
     model.save(path)
     before = path.read_bytes()
     for wrong in ({"a": 1}, {1: "a"}, ["a"], None, "text"):
-        model.metadata = wrong
+        with pytest.raises(TypeError, match=r"^metadata must be a dict from str to str, got "):
+            model.metadata = wrong
+        model.__dict__["metadata"] = wrong  # as by a change within it
         with pytest.raises(TypeError, match=r"^metadata must be a dict from str to str, got "):
             model.save(path)
     assert path.read_bytes() == before

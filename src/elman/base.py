@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from elman import io, validation
+from elman.attributes import Checked, Checks
 from elman.losses import Output, finite_outputs
 from elman.nonlinearities import Activation
 from elman.optimizers import Optimizer
@@ -35,7 +36,7 @@ class Update(NamedTuple):
         return cls(optimizer, max_norm, None if clip_value is None else validation.positive(clip_value, "clip_value"))
 
 
-class Model:
+class Model(Checked):
     """What `SequenceModel` and `Seq2Seq` have in common.
 
     The buffer of parameters ends with the readout's, weight_ho (O, K) and bias_o (O,). What lies before belongs to
@@ -43,6 +44,7 @@ class Model:
     """
 
     _default_backend: ClassVar[str | None] = None  # elman.reference sets it
+    _settable: ClassVar[Checks] = {"metadata": validation.text_mapping}
     _file_kind: ClassVar[str]  # the name of the public class, in files
     outputs: Output
     _predicted: Output  # what the readout computes

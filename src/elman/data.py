@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elman import validation
+from elman.attributes import Checked
 from elman.losses import Output, total_weight, with_class_weights
 from elman.typing import Int, Real
 from elman.validation import Read, Shape
@@ -16,9 +17,10 @@ from elman.validation import Read, Shape
 _POOL = 32  # batches whose sequences are sorted by length together: padding goes, chance stays
 
 
-class Input:
+class Input(Checked):
     """What all kinds of input have."""
 
+    _fixed = frozenset(("n",))
     n: int
 
     def __init__(self, n: int) -> None:

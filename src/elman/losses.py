@@ -12,18 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elman import validation
+from elman.attributes import Checked
 from elman.typing import Int, Real
 from elman.validation import Read, Shape
 
 
-class Output:
+class Output(Checked):
     """What all kinds of output have. Outputs o are what the readout gives, before softmax or sigmoid."""
 
     loss: ClassVar[str]  # of the kernel contract
     metric: ClassVar[str]  # what `score` measures
     is_mean: ClassVar[bool] = True  # whether the loss of a step is the mean over n outputs; kernels compute the sum
+    _fixed = frozenset(("n", "class_weights"))
     n: int
-    class_weights: NDArray[np.float64] | None = None  # one for each category, or for 0 and 1
+    class_weights: NDArray[np.float64] | None  # one for each category, or for 0 and 1
+
+    def __init__(self, n: int, class_weights: Any = None, n_classes: int | None = None) -> None:
+        self.n = validation.size(n, "n")
+        given = class_weights is not None
+        self.class_weights = validation.class_weights(class_weights, n_classes or self.n) if given else None
 
     def __repr__(self) -> str:
         given = "" if self.class_weights is None else f", class_weights={self.class_weights.tolist()}"
@@ -93,9 +100,7 @@ class Categories(Output):
     is_mean = False
 
     def __init__(self, n: int, *, class_weights: Any = None) -> None:
-        self.n = validation.size(n, "n")
-        if class_weights is not None:
-            self.class_weights = validation.class_weights(class_weights, self.n)
+        super().__init__(n, class_weights)
 
     def targets(self, y: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, read: Read | None = None) -> Int:  # noqa: ARG002
         return validation.categories(y, name, self.n, shapes, read)
@@ -168,11 +173,9 @@ class Binary(Output):
     metric = "accuracy"
 
     def __init__(self, n: int = 1, *, class_weights: Any = None) -> None:
-        self.n = validation.size(n, "n")
-        if class_weights is not None:
-            if self.n > 1:
-                validation.refuse(f"class_weights must be None for n = {self.n} labels, as a step has one weight")
-            self.class_weights = validation.class_weights(class_weights, 2)
+        if class_weights is not None and validation.size(n, "n") > 1:
+            validation.refuse(f"class_weights must be None for n = {n} labels, as a step has one weight")
+        super().__init__(n, class_weights, n_classes=2)
 
     def targets(self, y: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, read: Read | None = None) -> Real:
         return validation.numbers(y, name, dtype, self.n, shapes, read, kinds="biuf", most=1)
@@ -220,7 +223,7 @@ class Reals(Output):
     metric = "r2"
 
     def __init__(self, n: int = 1) -> None:
-        self.n = validation.size(n, "n")
+        super().__init__(n)
 
     def targets(self, y: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, read: Read | None = None) -> Real:
         return validation.numbers(y, name, dtype, self.n, shapes, read, kinds="iuf")

@@ -56,6 +56,7 @@ class SequenceModel(Model):
     Attributes
     ----------
     rnn : RNN
+        Fixed, as inputs, outputs, pattern and learn_h_0 are; what `RNN` lets be set, such as dropout, may be set here.
     metadata : dict from str to str
         Free text that is saved along, such as a vocabulary.
 
@@ -86,6 +87,7 @@ class SequenceModel(Model):
     """
 
     _file_kind = "SequenceModel"
+    _fixed = frozenset(("inputs", "outputs", "pattern", "learn_h_0", "rnn"))
 
     def __init__(
         self,

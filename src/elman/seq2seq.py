@@ -72,6 +72,7 @@ class Seq2Seq(Model):
     Attributes
     ----------
     encoder, decoder : RNN
+        Fixed, as inputs and outputs are; what `RNN` lets be set, such as dropout, may be set in both.
     metadata : dict from str to str
         Free text that is saved along, such as a vocabulary.
 
@@ -94,6 +95,7 @@ class Seq2Seq(Model):
     """
 
     _file_kind = "Seq2Seq"
+    _fixed = frozenset(("inputs", "outputs", "encoder", "decoder"))
     _metric = "exact"
 
     def __init__(
@@ -264,6 +266,10 @@ class Seq2Seq(Model):
 
     def _config(self) -> dict[str, Any]:
         layer = self.encoder
+        for name in ("nonlinearity", "dropout", "recurrent_dropout"):
+            one, other = getattr(layer, name), getattr(self.decoder, name)
+            if one != other:
+                validation.refuse(f"{name} must be the same in encoder and decoder to be saved, got {one} and {other}")
         return {
             "inputs": {"kind": type(self.inputs).__name__, "n": self.inputs.n},
             "outputs": output_config(self.outputs),

@@ -13,11 +13,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from elman import io, validation
+from elman.attributes import Checked, Checks
 from elman.base import Model, Update
 from elman.typing import Int, Real
 
@@ -87,7 +88,7 @@ class Callback:
         """Go on from what `state` returned."""
 
 
-class EarlyStopping(Callback):
+class EarlyStopping(Callback, Checked):
     """Stop when a measure has not become better for some epochs.
 
     Parameters
@@ -107,13 +108,20 @@ class EarlyStopping(Callback):
     3
     """
 
+    _settable: ClassVar[Checks] = {
+        "monitor": validation.text,
+        "patience": validation.positive_int,
+        "min_delta": validation.non_negative,
+        "restore_best": validation.flag,
+    }
+
     def __init__(
         self, monitor: str = "val_loss", *, patience: int = 5, min_delta: float = 0.0, restore_best: bool = True
     ) -> None:
-        self.monitor = validation.text(monitor, "monitor")
-        self.patience = validation.positive_int(patience, "patience")
-        self.min_delta = validation.non_negative(min_delta, "min_delta")
-        self.restore_best = validation.flag(restore_best, "restore_best")
+        self.monitor = monitor
+        self.patience = patience
+        self.min_delta = min_delta
+        self.restore_best = restore_best
         self._reset()
 
     def _reset(self) -> None:

@@ -42,6 +42,10 @@ def refuse(message: str) -> NoReturn:
     raise ValueError(message)
 
 
+def fixed(name: str, owner: str) -> NoReturn:
+    raise AttributeError(f"{name} of {owner} is fixed once it is made: make another {owner}")
+
+
 def choice(value: Any, name: str, names: Iterable[str]) -> str:
     names = tuple(names)
     if not isinstance(value, str):
@@ -296,9 +300,10 @@ def path(value: Any, name: str) -> Path:
     return Path(value)
 
 
-def text_mapping(value: Any, name: str) -> None:
+def text_mapping(value: Any, name: str) -> Any:
     if not isinstance(value, Mapping) or not all(isinstance(item, str) for pair in value.items() for item in pair):
         raise TypeError(f"{name} must be a dict from str to str, got {_shown(value)}")
+    return value
 
 
 def runs_activations(backend: ModuleType, nonlinearity: Any) -> None:
@@ -396,6 +401,13 @@ def real_array(
     if fits and flags.aligned and array.dtype == dtype:  # never equal to a byte-swapped one
         return array
     return np.array(array, dtype=dtype, order="C")
+
+
+def state_array(value: Any, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Real:
+    with np.errstate(over="ignore"):
+        array = real_array(value, name, dtype, shape)
+    finite(array, name)
+    return array
 
 
 def real_sequences(value: Any, name: str, dtype: np.dtype[Any], *shapes: Shape) -> list[Real]:
@@ -598,6 +610,7 @@ def class_weights(value: Any, n: int) -> NDArray[np.float64]:
     array = np.array(weights(value, "class_weights", _FLOAT64, (n,)), dtype=np.float64)
     if not array.all():
         raise ValueError(f"class_weights must be above 0, got {array.tolist()}")
+    array.flags.writeable = False
     return array
 
 
