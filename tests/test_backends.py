@@ -140,8 +140,11 @@ def test_number_of_threads(threads):
     for n in (1, np.int32(3), 2):
         threads(n)
         assert elman.get_num_threads() == n
-    for bad, error in [(0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError), ("2", TypeError)]:
-        with pytest.raises(error, match=r"^n must be a positive int, got"):
+    for bad, error in [
+        *((0, ValueError), (-1, ValueError), (1025, ValueError), (2**31, ValueError), (2**64, ValueError)),
+        *((1.5, TypeError), (True, TypeError), ("2", TypeError)),
+    ]:
+        with pytest.raises(error, match=r"^n must be an int from 1 to 1024, got"):
             threads(bad)
     assert elman.get_num_threads() == 2
 
@@ -160,16 +163,96 @@ print(before, elman.get_num_threads())
     assert python(program.format("elman.set_num_threads(5)"), ELMAN_NUM_THREADS="3") == "5 5"
 
 
-@pytest.mark.parametrize("value", ["0", "-2", "two", "1.5"])
-def test_bad_number_of_threads_in_the_environment(value: str, monkeypatch: pytest.MonkeyPatch):
+BAD_NUMBERS = ["0", "-2", "two", "1.5", "1025", "99999999999", "9" * 5000, " ", "1_0", "²", "٣", "\udcff"]
+
+
+@pytest.mark.parametrize("name", elman.available_backends())
+@pytest.mark.parametrize("value", BAD_NUMBERS)
+def test_bad_number_of_threads_in_the_environment(name: str, value: str, monkeypatch: pytest.MonkeyPatch):
+    """At the first use and at the second one, of each backend, as in a new process."""
+    loaded: dict[str, object] = {}
+    for module, attribute, as_new in [
+        (backends, "_loaded", loaded),
+        (config, "_pool", None),
+        (config, "_n_threads", None),
+    ]:
+        monkeypatch.setattr(module, attribute, as_new)
     monkeypatch.setenv("ELMAN_NUM_THREADS", value)
-    with pytest.raises(ValueError, match="ELMAN_NUM_THREADS must be a positive int"):
-        config._default_num_threads.__wrapped__()
+    config._default_num_threads.cache_clear()
+    calls = [elman.get_num_threads, elman.show_config]
+    if name != "numpy":
+        calls.append(lambda: elman.RNN(2, 3, backend=name)(np.ones((1, 1, 2))))
+    for call in [*calls, *calls]:
+        with pytest.raises(ValueError, match=r"^ELMAN_NUM_THREADS must be an int from 1 to 1024, got '"):
+            call()
+    assert not loaded.keys() - {"cython"}
+
+
+def test_threads_in_the_environment_with_spaces(monkeypatch: pytest.MonkeyPatch):
+    for text, n in [(" 4 ", 4), ("007", 7), ("1024", 1024)]:
+        monkeypatch.setenv("ELMAN_NUM_THREADS", text)
+        assert config._default_num_threads.__wrapped__() == n
+
+
+@pytest.mark.parametrize("value", ["mmx", " ", "²", "AVX2", "9" * 5000, "\udcff"])
+def test_bad_instruction_set_in_the_environment(value: str):
+    program = """
+import sys
+import numpy as np
+import elman
+is_without_c = "without C" in sys.argv
+if is_without_c:
+    sys.modules["elman.backends.native"] = None
+names = [name for name in elman.available_backends() if name == "numba" or name == "cython" and not is_without_c]
+for name in [*names, *names]:
+    try:
+        elman.RNN(2, 3, backend=name)(np.ones((1, 1, 2)))
+    except ValueError as error:
+        print(ascii(str(error))[1:10], end=" ")
+if not is_without_c:
+    try:
+        elman.show_config()
+    except ValueError as error:
+        print(ascii(str(error))[1:10], end=" ")
+"""
+    compiled = set(elman.available_backends()) - {"numpy"}
+    if "cython" in compiled:
+        assert python(program, ELMAN_ISA=value).split() == ["ELMAN_ISA"] * (2 * len(compiled) + 1)
+    if "numba" in compiled:
+        program = program.replace("sys.argv", "['without C']")
+        assert python(program, ELMAN_ISA=value).split() == ["ELMAN_ISA"] * 2
+
+
+@pytest.mark.parametrize("value", ["fortran", " ", "²", "NumPy", "9" * 5000, "\udcff"])
+def test_bad_backend_in_the_environment(
+    value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("ELMAN_BACKEND", value)
+    rnn = elman.RNN(2, 3)
+    for _ in range(2):
+        for call in (lambda: rnn(np.ones((1, 1, 2))), elman.show_config, backends.current):
+            with pytest.raises(ValueError, match=r"^ELMAN_BACKEND must be one of 'numpy', 'numba', 'cython', got '"):
+                call()
+    assert capsys.readouterr().out == ""
+
+
+def test_empty_variables_are_as_none(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ELMAN_BACKEND", "")
+    monkeypatch.setenv("ELMAN_NUM_THREADS", "")
+    assert backends.current() == "cython"
+    assert config._default_num_threads.__wrapped__() >= 1
+    if "cython" in elman.available_backends():
+        assert python("from elman import backends; backends.get('cython'); print('good')", ELMAN_ISA="") == "good"
 
 
 def test_default_number_of_threads(monkeypatch: pytest.MonkeyPatch):
     for name in ("ELMAN_NUM_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    for affinity, n in [(6, 6), (1024, 1024), (4096, 1024)]:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=affinity: set(range(n)), raising=False)
+        monkeypatch.setattr(config, "_cgroup_quota", lambda: float("inf"))
+        assert config._default_num_threads.__wrapped__() == n
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
     for quota, n in [(float("inf"), 6), (100.0, 6), (2.5, 3), (0.1, 1)]:
         monkeypatch.setattr(config, "_cgroup_quota", lambda quota=quota: quota)
@@ -180,7 +263,8 @@ def test_openmp_limits_the_default_number_of_threads(monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("ELMAN_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
     monkeypatch.setattr(config, "_cgroup_quota", lambda: 4.0)
-    for text, n in [("3", 3), ("2,8", 2), (" 1 ", 1), ("64", 4), ("", 4), ("0", 4), ("-1", 4), ("many", 4)]:
+    texts = [("3", 3), ("2,8", 2), (" 1 ", 1), ("64", 4), ("", 4), ("0", 4), ("-1", 4), ("many", 4)]
+    for text, n in [*texts, ("²", 4), ("٣", 4), ("1_0", 4), ("9" * 5000, 4), ("0" * 5000 + "3", 3)]:
         monkeypatch.setenv("OMP_NUM_THREADS", text)
         assert config._default_num_threads.__wrapped__() == n
     monkeypatch.setenv("ELMAN_NUM_THREADS", "5")

@@ -367,11 +367,14 @@ def test_output_that_cannot_be_written_is_found_before_training() -> None:
     ("variable", "message"),
     [
         ("ELMAN_BACKEND=fortran", "ELMAN_BACKEND must be one of"),
-        ("ELMAN_NUM_THREADS=many", "ELMAN_NUM_THREADS must be a positive int"),
+        ("ELMAN_NUM_THREADS=many", "ELMAN_NUM_THREADS must be an int from 1 to 1024"),
         ("ELMAN_ISA=mmx", "ELMAN_ISA: expected one of"),
     ],
 )
 def test_errors_in_the_environment(variable: str, message: str, tmp_path: Path) -> None:
+    told = run("info", **dict([variable.split("=")]))
+    assert (told.returncode, told.stdout) == (2, b"")
+    assert message in told.stderr.decode()
     done = run("train", cwd=tmp_path, **dict([variable.split("=")]))
     assert (done.returncode, done.stdout) == (2, b"")
     stderr = done.stderr.decode()

@@ -110,7 +110,9 @@ def test_round_trip(options: dict[str, Any], dtype: str, backend: str, path: Pat
     model = make_model(**options, dtype=dtype, backend=backend)
     for array in model.parameters().values():
         array *= 10.0 ** rng.integers(-40, 35, array.shape)  # subnormal float32, too
-    model.parameters()["weight_hh_l0"][:3, 0] = np.inf, -np.inf, np.nan
+    model.parameters()["weight_hh_l0"][:3, 0] = [
+        sign * getattr(np.finfo(dtype), name) for sign, name in ((1, "max"), (-1, "max"), (1, "smallest_subnormal"))
+    ]
     model.metadata = METADATA
     before = model.state_dict()
     model.save(path)
@@ -151,7 +153,9 @@ def test_metadata_are_text(path: Path):
     model.save(path)
     before = path.read_bytes()
     for wrong in ({"a": 1}, {1: "a"}, ["a"], None, "text"):
-        model.metadata = wrong
+        with pytest.raises(TypeError, match=r"^metadata must be a dict from str to str, got "):
+            model.metadata = wrong
+        model.__dict__["metadata"] = wrong  # as by a change within it
         with pytest.raises(TypeError, match=r"^metadata must be a dict from str to str, got "):
             model.save(path)
     assert path.read_bytes() == before
@@ -314,7 +318,12 @@ CONFIGURATIONS = [
     *[({name: n}, f"{name} must be a positive int") for name in ("hidden_size", "num_layers") for n in NO_SIZES],
     *[({name: n}, "") for name in ("hidden_size", "num_layers") for n in LARGE_SIZES],
     *[({name: {"kind": kind, "n": n}}, "n must be a positive int") for name, kind in KINDS.items() for n in NO_SIZES],
-    *[({name: {"kind": kind, "n": n}}, "stands for") for name, kind in KINDS.items() for n in (V + 1, *LARGE_SIZES)],
+    *[({name: {"kind": kind, "n": n}}, "stands for") for name, kind in KINDS.items() for n in (V + 1, 10**9)],
+    *[
+        ({name: {"kind": kind, "n": n}}, "n must be a positive int below")
+        for name, kind in KINDS.items()
+        for n in LARGE_SIZES
+    ],
     *[({name: {"kind": "Sounds", "n": V}}, f"the kind of its {name} must be one of '{KINDS[name]}'") for name in KINDS],
     *[
         ({name: {"kind": kind, "n": V, "more": 1}}, "unexpected keyword argument 'more'")

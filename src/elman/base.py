@@ -10,7 +10,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from elman import io, validation
-from elman.losses import Output
+from elman.attributes import Checked, Checks
+from elman.losses import Output, finite_outputs
 from elman.nonlinearities import Activation
 from elman.optimizers import Optimizer
 from elman.parameters import Entry, Parameters, load_state
@@ -35,7 +36,7 @@ class Update(NamedTuple):
         return cls(optimizer, max_norm, None if clip_value is None else validation.positive(clip_value, "clip_value"))
 
 
-class Model:
+class Model(Checked):
     """What `SequenceModel` and `Seq2Seq` have in common.
 
     The buffer of parameters ends with the readout's, weight_ho (O, K) and bias_o (O,). What lies before belongs to
@@ -43,6 +44,7 @@ class Model:
     """
 
     _default_backend: ClassVar[str | None] = None  # elman.reference sets it
+    _settable: ClassVar[Checks] = {"metadata": validation.text_mapping}
     _file_kind: ClassVar[str]  # the name of the public class, in files
     outputs: Output
     _predicted: Output  # what the readout computes
@@ -82,7 +84,10 @@ class Model:
         return {name: array.copy() for name, array in self.parameters().items()}
 
     def load_state_dict(self, state: Any) -> None:
-        """Copy parameters from a dict as `state_dict` returns it: all of them, or an error that names the key."""
+        """Copy parameters from a dict as `state_dict` returns it: all of them, or an error that names the key.
+
+        Values must be finite.
+        """
         load_state(self.parameters(), state)
 
     def save(self, path: str | Path) -> None:
@@ -138,10 +143,11 @@ class Model:
         weight, bias = parameters.arrays[-2:]
         return weight[0], bias[0]
 
-    def _readout(self, backend: ModuleType, h: Real) -> Real:
-        """Fresh outputs (T, B, O) of states h (T, B, K)."""
+    def _readout(self, backend: ModuleType, h: Real, lengths: Int | None = None) -> Real:
+        """Fresh outputs (T, B, O) of states h (T, B, K), all finite within the lengths."""
         o = np.empty((*h.shape[:2], self._predicted.n), h.dtype)
         backend.readout(h, *self._readout_arrays(self._parameters), o)
+        finite_outputs(o, lengths=lengths)
         return o
 
     def _readout_loss(

@@ -25,7 +25,7 @@ def set_num_threads(n: int) -> None:
     Raises
     ------
     TypeError, ValueError
-        If n is not a positive int.
+        If n is not an int from 1 to 1024.
 
     Examples
     --------
@@ -36,7 +36,7 @@ def set_num_threads(n: int) -> None:
     >>> set_num_threads(before)
     """
     global _n_threads
-    _n_threads = validation.positive_int(n, "n")
+    _n_threads = validation.number_of_threads(n, "n")
     if _pool is not None:
         _pool.set_num_threads(_n_threads)
 
@@ -45,8 +45,13 @@ def get_num_threads() -> int:
     """The number of threads that compiled backends use.
 
     At first it is the environment variable ELMAN_NUM_THREADS or, without one, the number of cores that the process may
-    use: those of its CPU affinity, but no more than a container's CPU quota, nor than OMP_NUM_THREADS. By the latter
-    joblib, Dask and Ray tell their workers how many of the cores are theirs.
+    use: those of its CPU affinity, but no more than a container's CPU quota, nor than OMP_NUM_THREADS, nor than 1024.
+    By OMP_NUM_THREADS joblib, Dask and Ray tell their workers how many of the cores are theirs.
+
+    Raises
+    ------
+    ValueError
+        If ELMAN_NUM_THREADS is not an int from 1 to 1024.
     """
     if _pool is not None:
         return int(_pool.get_num_threads())
@@ -68,18 +73,18 @@ def attach_pool(module: ModuleType) -> None:
 
 @functools.cache
 def _default_num_threads() -> int:
-    wanted = os.environ.get("ELMAN_NUM_THREADS", "").strip()
+    wanted = os.environ.get("ELMAN_NUM_THREADS")
     if wanted:
-        return validation.positive_int_in_text(wanted, "ELMAN_NUM_THREADS")
+        return validation.number_of_threads_in_text(wanted, "ELMAN_NUM_THREADS")
     n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    most = min(_cgroup_quota(), _openmp_limit())
-    return n_cores if most == math.inf else max(1, min(n_cores, math.ceil(most)))
+    most = min(_cgroup_quota(), _openmp_limit(), validation.MOST_THREADS)
+    return max(1, min(n_cores, math.ceil(most)))
 
 
 def _openmp_limit() -> float:
     """The first number of OMP_NUM_THREADS, which may be a list; what is none does not count, as in OpenMP itself."""
-    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return int(first) if first.isdecimal() and int(first) > 0 else math.inf
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    return validation.int_in_text(first) or math.inf
 
 
 def _cgroup_quota(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
@@ -104,7 +109,7 @@ def _quota_v2(group: Path) -> float:
     try:
         quota, period = (group / "cpu.max").read_text().split()
         return math.inf if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
+    except (OSError, ValueError, ArithmeticError):
         return math.inf
 
 
@@ -112,28 +117,35 @@ def _quota_v1(group: Path) -> float:
     try:
         quota = int((group / "cpu.cfs_quota_us").read_text())
         return math.inf if quota < 0 else quota / int((group / "cpu.cfs_period_us").read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, ArithmeticError):
         return math.inf
 
 
 def show_config() -> None:
-    """Print versions, backends, instruction set and threads: what a bug report should contain."""
+    """Print versions, backends, instruction set and threads: what a bug report should contain.
+
+    Raises
+    ------
+    ValueError
+        If ELMAN_BACKEND, ELMAN_ISA or ELMAN_NUM_THREADS is not what it should be; then nothing is printed.
+    """
     import importlib.metadata  # not at the top: it would be a third of the time of `import elman`
 
     import elman  # which imports this module
     from elman import backends
 
-    available = backends.available()
+    available, current = backends.available(), backends.current()
     instruction_set = backends.get("cython").instruction_set() if "cython" in available else "NumPy's own"
     try:
         numba = importlib.metadata.version("numba")  # without the second that importing it takes
     except importlib.metadata.PackageNotFoundError:
         numba = "not installed"
+    n_threads = get_num_threads()
     print(f"elman            {elman.__version__}")
     print(f"python           {sys.version.split()[0]} on {sys.platform}")
     print(f"numpy            {np.__version__}")
     print(f"numba            {numba}")
     print(f"backends         {', '.join(available)}")
-    print(f"default backend  {backends.current()}")
+    print(f"default backend  {current}")
     print(f"instruction set  {instruction_set}")
-    print(f"threads          {get_num_threads()}")
+    print(f"threads          {n_threads}")

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from elman import validation
+from elman.attributes import Checked
 from elman.losses import Output, total_weight, with_class_weights
 from elman.typing import Int, Real
-from elman.validation import Shape
+from elman.validation import Read, Shape
 
 _POOL = 32  # batches whose sequences are sorted by length together: padding goes, chance stays
 
 
-class Input:
+class Input(Checked):
     """What all kinds of input have."""
 
+    _fixed = frozenset(("n",))
     n: int
 
     def __init__(self, n: int) -> None:
-        self.n = validation.positive_int(n, "n")
+        self.n = validation.size(n, "n")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.n})"
@@ -146,8 +149,9 @@ class Sequences(Inputs):
     ) -> None:
         super().__init__(X, inputs, pattern, dtype, names[0])
         self.outputs, self.pattern = outputs, pattern
-        self.y = _target_rows(Y, outputs, pattern, dtype, names, len(self.x))
-        self.weights = None if weights is None else _weight_rows(weights, self.y, pattern, dtype, names)
+        given = None if weights is None else _Weights(weights, pattern, dtype, names, len(self.x))
+        self.y = _target_rows(Y, outputs, pattern, dtype, names, len(self.x), given)
+        self.weights = None if given is None else given.rows(lengths_of(self.y))
         if not pattern.one_output:
             y_lengths = lengths_of(self.y)
             if not pattern.one_input:
@@ -155,7 +159,7 @@ class Sequences(Inputs):
             self.lengths = self.costs = y_lengths
         if pattern.one_input and not pattern.one_output and self.y[0].ndim == 1:
             for i, y in enumerate(self.y):
-                validation.no_gaps(y[:, None], f"{names[1]}[{i}]", None)
+                validation.no_gaps(y, f"{names[1]}[{i}]", None if given is None else given.read(i, y))
         self.counts = self._counting()
         validation.any_weight(float(self.counts.any()), names[1], weights is not None)
 
@@ -204,33 +208,66 @@ def _input_rows(X: Any, inputs: Input, pattern: Pattern, dtype: np.dtype[Any], n
 
 
 def _target_rows(
-    Y: Any, outputs: Output, pattern: Pattern, dtype: np.dtype[Any], names: tuple[str, str, str], n: int
+    Y: Any,
+    outputs: Output,
+    pattern: Pattern,
+    dtype: np.dtype[Any],
+    names: tuple[str, str, str],
+    n: int,
+    weights: _Weights | None,
 ) -> Rows:
     x_name, name, _ = names
     Y = validation.listed(Y, name)
+    validation.same_number(len(Y), n, name, x_name)
     if pattern.one_output:
-        array = outputs.targets(Y, name, dtype, ("N",))
-        validation.same_number(len(array), n, name, x_name)
+        array = outputs.targets(Y, name, dtype, ("N",), read=None if weights is None else weights.read_all(None))
         return np.asarray(array)[:, None]
     if isinstance(Y, np.ndarray) and Y.dtype != object and Y.ndim > 1:
-        rows: Rows = np.asarray(outputs.targets(Y, name, dtype, ("N", "T")))
-    else:
-        rows = validation.sequences(Y, name, lambda item, name: outputs.targets(item, name, dtype, ("T",)))
-    validation.same_number(len(rows), n, name, x_name)
-    return rows
-
-
-def _weight_rows(weights: Any, y: Rows, pattern: Pattern, dtype: np.dtype[Any], names: tuple[str, str, str]) -> Rows:
-    """(N,), one for each sequence, or as many for each as it has targets."""
-    x_name, _, name = names
-    weights = validation.listed(weights, name)
-    validation.same_number(len(weights), len(y), name, x_name)
-    if np.ndim(weights[0]) == 0 or pattern.one_output:
-        return validation.weights(weights, name, dtype, (len(y),))
+        read = None if weights is None else weights.read_all(Y.shape[1])
+        return np.asarray(outputs.targets(Y, name, dtype, ("N", "T"), read=read))
     return [
-        validation.weights(item, f"{name}[{i}]", dtype, (len(targets),))
-        for i, (item, targets) in enumerate(zip(weights, y, strict=True))
+        outputs.targets(item, f"{name}[{i}]", dtype, ("T",), read=None if weights is None else weights.read(i, item))
+        for i, item in enumerate(validation.sequences(Y, name, lambda item, _: item))
     ]
+
+
+class _Weights:
+    """What targets count: (N,), one for each sequence, or as many for each as it has targets."""
+
+    def __init__(self, given: Any, pattern: Pattern, dtype: np.dtype[Any], names: tuple[str, str, str], n: int) -> None:
+        x_name, _, self.name = names
+        self.given, self.dtype, self.n = validation.listed(given, self.name), dtype, n
+        validation.same_number(len(self.given), n, self.name, x_name)
+        self.is_of_sequences = np.ndim(self.given[0]) == 0 or pattern.one_output
+        self.is_fed_back = pattern == PATTERNS["one-to-many"]
+
+    @functools.cached_property
+    def of_sequences(self) -> Real:
+        return validation.weights(self.given, self.name, self.dtype, (self.n,))
+
+    def of_steps(self, i: int, n_steps: int) -> Real:
+        return validation.weights(self.given[i], f"{self.name}[{i}]", self.dtype, (n_steps,))
+
+    def rows(self, lengths: Int) -> Rows:
+        if self.is_of_sequences:
+            return self.of_sequences
+        return [self.of_steps(i, n) for i, n in enumerate(lengths.tolist())]
+
+    def counts(self, i: int, n_steps: int) -> NDArray[np.bool_]:
+        """Which targets of a sequence have a weight above 0."""
+        if self.is_of_sequences:
+            return np.full(n_steps, self.of_sequences[i] > 0)
+        return np.asarray(self.of_steps(i, n_steps) > 0)
+
+    def read(self, i: int, targets: Any) -> Read:
+        """Which targets of a sequence are looked at."""
+        return Read(lambda: self.counts(i, len(targets)), self.is_fed_back)
+
+    def read_all(self, n_steps: int | None) -> Read:
+        """The same of all sequences, (N, T), or (N,) if there is one target for each."""
+        if n_steps is None:
+            return Read(lambda: self.of_sequences > 0)
+        return Read(lambda: np.stack([self.counts(i, n_steps) for i in range(self.n)]), self.is_fed_back, time_axis=1)
 
 
 def lengths_of(rows: Rows) -> Int:

@@ -29,8 +29,8 @@ def load(path: str | Path, *, backend: str | None = None) -> Any:
     Raises
     ------
     ValueError
-        If the file is not such a model: truncated, of another kind, or with sizes that contradict each other. Nothing
-        in a file is ever executed.
+        If the file is not such a model: truncated, of another kind, with sizes that contradict each other or with
+        parameters that are not finite. Nothing in a file is ever executed.
     OSError
         If it cannot be read.
     """

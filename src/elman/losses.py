@@ -6,25 +6,31 @@ The loss of a model is the mean over all steps that have a target, weighted if t
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from elman import validation
+from elman.attributes import Checked
 from elman.typing import Int, Real
-from elman.validation import Shape
+from elman.validation import Read, Shape
 
 
-class Output:
+class Output(Checked):
     """What all kinds of output have. Outputs o are what the readout gives, before softmax or sigmoid."""
 
     loss: ClassVar[str]  # of the kernel contract
     metric: ClassVar[str]  # what `score` measures
     is_mean: ClassVar[bool] = True  # whether the loss of a step is the mean over n outputs; kernels compute the sum
+    _fixed = frozenset(("n", "class_weights"))
     n: int
-    class_weights: NDArray[np.float64] | None = None  # one for each category, or for 0 and 1
+    class_weights: NDArray[np.float64] | None  # one for each category, or for 0 and 1
+
+    def __init__(self, n: int, class_weights: Any = None, n_classes: int | None = None) -> None:
+        self.n = validation.size(n, "n")
+        given = class_weights is not None
+        self.class_weights = validation.class_weights(class_weights, n_classes or self.n) if given else None
 
     def __repr__(self) -> str:
         given = "" if self.class_weights is None else f", class_weights={self.class_weights.tolist()}"
@@ -36,8 +42,11 @@ class Output:
     def __hash__(self) -> int:
         return hash(repr(self))
 
-    def targets(self, y: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, lengths: Int | None = None) -> Any:
-        """Validated targets: of one of these shapes, with another axis of n unless the targets are categories."""
+    def targets(self, y: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, read: Read | None = None) -> Any:
+        """Validated targets: of one of these shapes, with another axis of n unless the targets are categories.
+
+        What is not to be `read` may be anything, and becomes something harmless.
+        """
         raise NotImplementedError
 
     def has_target(self, y: Real | Int) -> NDArray[np.bool_]:
@@ -91,12 +100,10 @@ class Categories(Output):
     is_mean = False
 
     def __init__(self, n: int, *, class_weights: Any = None) -> None:
-        self.n = validation.positive_int(n, "n")
-        if class_weights is not None:
-            self.class_weights = validation.class_weights(class_weights, self.n)
+        super().__init__(n, class_weights)
 
-    def targets(self, y: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, lengths: Int | None = None) -> Int:  # noqa: ARG002
-        return validation.categories(y, name, self.n, shapes, lengths)
+    def targets(self, y: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, read: Read | None = None) -> Int:  # noqa: ARG002
+        return validation.categories(y, name, self.n, shapes, read)
 
     def has_target(self, y: Real | Int) -> NDArray[np.bool_]:
         return np.asarray(y >= 0)
@@ -166,14 +173,12 @@ class Binary(Output):
     metric = "accuracy"
 
     def __init__(self, n: int = 1, *, class_weights: Any = None) -> None:
-        self.n = validation.positive_int(n, "n")
-        if class_weights is not None:
-            if self.n > 1:
-                validation.refuse(f"class_weights must be None for n = {self.n} labels, as a step has one weight")
-            self.class_weights = validation.class_weights(class_weights, 2)
+        if class_weights is not None and validation.size(n, "n") > 1:
+            validation.refuse(f"class_weights must be None for n = {n} labels, as a step has one weight")
+        super().__init__(n, class_weights, n_classes=2)
 
-    def targets(self, y: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, lengths: Int | None = None) -> Real:
-        return validation.numbers(y, name, dtype, self.n, shapes, lengths, kinds="biuf", most=1)
+    def targets(self, y: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, read: Read | None = None) -> Real:
+        return validation.numbers(y, name, dtype, self.n, shapes, read, kinds="biuf", most=1)
 
     def class_weight(self, y: Real | Int) -> Real:
         assert self.class_weights is not None
@@ -218,10 +223,10 @@ class Reals(Output):
     metric = "r2"
 
     def __init__(self, n: int = 1) -> None:
-        self.n = validation.positive_int(n, "n")
+        super().__init__(n)
 
-    def targets(self, y: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, lengths: Int | None = None) -> Real:
-        return validation.numbers(y, name, dtype, self.n, shapes, lengths, kinds="iuf")
+    def targets(self, y: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, read: Read | None = None) -> Real:
+        return validation.numbers(y, name, dtype, self.n, shapes, read, kinds="iuf")
 
     def predict(self, o: Real) -> Real:
         return o.copy()
@@ -266,13 +271,25 @@ def total_weight(outputs: Output, y: Real | Int, weights: Real | None, lengths: 
     counts: Any = y >= 0 if weights is None else outputs.has_target(y)
     if lengths is not None:
         counts &= validation.active(n_steps, lengths)
-    return float(np.count_nonzero(counts)) if weights is None else math.fsum(weights[counts].tolist())
+    return float(np.count_nonzero(counts)) if weights is None else validation.finite_sum(weights[counts].tolist())
+
+
+def finite_outputs(values: Any, what: str = "output", lengths: Int | None = None) -> None:
+    """Say so where there is nothing to predict from: in outputs (T, B, O), within the lengths, or in losses."""
+    with np.errstate(all="ignore"):
+        total = np.sum(values)  # as in `validation.finite`
+    if np.isfinite(total):
+        return
+    wrong = ~np.isfinite(values)
+    if lengths is not None:
+        wrong &= validation.active(len(wrong), lengths)[..., None]
+    for value in np.asarray(values)[wrong][:1]:
+        raise FloatingPointError(f"the {what} is {value}: the parameters, or states, are not finite, or far too large")
 
 
 def _largest(o: Real) -> Any:
     most = o.max()
-    if not np.isfinite(most):  # of NaN, `searchsorted` would make a category beyond the last
-        raise FloatingPointError(f"the largest output is {most}: the parameters are not finite, or far too large")
+    finite_outputs(most, "largest output")  # of NaN, `searchsorted` would make a category beyond the last
     return most
 
 

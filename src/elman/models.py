@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from elman import io, recomputation, training, validation
 from elman.base import Model, Update
@@ -55,6 +56,7 @@ class SequenceModel(Model):
     Attributes
     ----------
     rnn : RNN
+        Fixed, as inputs, outputs, pattern and learn_h_0 are; what `RNN` lets be set, such as dropout, may be set here.
     metadata : dict from str to str
         Free text that is saved along, such as a vocabulary.
 
@@ -85,6 +87,7 @@ class SequenceModel(Model):
     """
 
     _file_kind = "SequenceModel"
+    _fixed = frozenset(("inputs", "outputs", "pattern", "learn_h_0", "rnn"))
 
     def __init__(
         self,
@@ -128,6 +131,7 @@ class SequenceModel(Model):
         )
         if self._feeds_back:
             self._check_feedback()
+        validation.addressable(8 * outputs.n * self.rnn._n_outputs, n=outputs.n, hidden_size=self.rnn.hidden_size)
         readout = self._readout_entries(outputs.n, self.rnn._n_outputs)
         self.learn_h_0 = validation.flag(learn_h_0, "learn_h_0")
         n_states = self.rnn.num_layers * (2 if self.rnn.bidirectional else 1)
@@ -179,7 +183,8 @@ class SequenceModel(Model):
         lengths : integers (B,), optional
             As in `RNN`: row b has so many steps. Where it has one target all the same, at least 1.
         weights : numbers (B,) or (T, B), optional
-            What each row, or each step, counts in the loss and its mean. With 0, a target does not matter.
+            What each row, or each step, counts in the loss and its mean. With 0, a target does not matter and may be
+            anything, NaN too, unless "one-to-many" feeds it back before one that counts.
         activation_l2 : float
             λ of a penalty on large states, λ · mean h², that is added to the loss (Merity et al., 2017): the mean over
             the last layer's units and all steps, within the lengths, whether or not they have a target.
@@ -340,7 +345,7 @@ class SequenceModel(Model):
         (5, 2)
         """
         first = self._generation_start(start)
-        length = validation.non_negative_int(length, "length")
+        length = validation.size_of_at_least(length, "length", 0)
         temperature = validation.non_negative(temperature, "temperature")
         if not isinstance(self.outputs, Categories) and not top_k is top_p is end is None:
             validation.refuse(f"top_k, top_p and end must be None for outputs that are {self.outputs}")
@@ -478,6 +483,11 @@ class SequenceModel(Model):
         For a target per step, an item for each sequence: (T_i,) categories, or (T_i, n) labels 0 and 1 or numbers; in
         a list, or in one array if X is an array. For one per sequence, an array (N,) of categories, or (N, n).
 
+        Raises
+        ------
+        FloatingPointError
+            If the outputs are not finite, as parameters are not, or far too large.
+
         Examples
         --------
         >>> model = SequenceModel(Tokens(3), Categories(4), pattern="many-to-one", hidden_size=16, seed=0)
@@ -499,6 +509,11 @@ class SequenceModel(Model):
         dict
             "loss", without dropout, and "accuracy", the weighted part of targets that are predicted right (labels above
             0.5 are taken for 1), or for real numbers "r2", the part of their variance that is explained.
+
+        Raises
+        ------
+        FloatingPointError
+            As in `predict`.
 
         Examples
         --------
@@ -527,7 +542,11 @@ class SequenceModel(Model):
             validation.refuse(f"stream is not possible with bidirectional=True: {_NO_STATE}")
         if self._traits.one_input:
             validation.refuse(f"stream needs inputs at each step, got pattern={self.pattern!r}")
-        return Stream(self, None if batch_size is None else validation.positive_int(batch_size, "batch_size"))
+        if batch_size is not None:
+            batch_size, rnn = validation.size(batch_size, "batch_size"), self.rnn
+            of_row = 8 * rnn.num_layers * rnn.hidden_size
+            validation.addressable(of_row * batch_size, batch_size=batch_size, hidden_size=rnn.hidden_size)
+        return Stream(self, batch_size)
 
     def _config(self) -> dict[str, Any]:
         rnn = self.rnn
@@ -584,17 +603,33 @@ class SequenceModel(Model):
             lengths = validation.lengths(lengths, n_rows, n_steps)
         if pattern.one_output:
             shapes = [(n_rows,), (1, n_rows)] if pattern.one_input else [(n_rows,)]
-            y = self.outputs.targets(y, "y", dtype, *shapes)
+            read = self._read((1, n_rows), None, weights)
+            y = self.outputs.targets(y, "y", dtype, *shapes, read=read)
             y = y.reshape((1, n_rows) if isinstance(self.outputs, Categories) else (1, n_rows, self.outputs.n))
-            if lengths is not None:
-                validation.no_empty_rows(lengths, self.outputs.has_target(y)[0])
+            if lengths is not None and not lengths.all():
+                has_target = self.outputs.has_target(y)
+                validation.no_empty_rows(lengths, (has_target if read is None else has_target & read.counts())[0])
         else:
-            y = self.outputs.targets(y, "y", dtype, (n_steps, n_rows), lengths=lengths)
+            read = self._read((n_steps, n_rows), lengths, weights)
+            y = self.outputs.targets(y, "y", dtype, (n_steps, n_rows), read=read)
         if self._feeds_back:
             if isinstance(self.outputs, Categories):
-                validation.no_gaps(y, "y", lengths)
+                validation.no_gaps(y, "y", read)
             x = self._taught(x, y)
         return self._weighed(x, y, lengths, weights)
+
+    def _read(self, shape: tuple[int, int], lengths: Int | None, weights: Any) -> validation.Read | None:
+        """Which targets (T, B) are looked at, None for all."""
+        if lengths is None and weights is None:
+            return None
+
+        def counts() -> NDArray[np.bool_]:
+            within = np.ones(shape, dtype=bool) if lengths is None else validation.active(shape[0], lengths)
+            if weights is None:
+                return within
+            return within & (validation.weights(weights, "weights", self.rnn.dtype, shape[1:], shape) > 0)
+
+        return validation.Read(counts, self._feeds_back)
 
     def _weighed(self, x: Real | Int, y: Real | Int, lengths: Int | None, weights: Any) -> Batch:
         if weights is not None:
@@ -841,7 +876,8 @@ class SequenceModel(Model):
         for rows in data.groups(validation.positive_int(batch_size, "batch_size")):
             x, lengths = data.inputs_of(rows)
             h, _, tape = self._states(backend, x, lengths, self._initial_state(len(rows), None))
-            values = function(self._readout(backend, h)).swapaxes(0, 1)  # (B, T, ·), or (B, 1, ·)
+            o = self._readout(backend, h, None if pattern.one_output else lengths)
+            values = function(o).swapaxes(0, 1)  # (B, T, ·), or (B, 1, ·)
             del tape
             if pattern.one_output or data.is_array:
                 values = values[:, 0] if pattern.one_output else values
@@ -867,7 +903,9 @@ class SequenceModel(Model):
             if lengths is not None:
                 counts = counts & validation.active(len(batch.y), lengths)
             weights = data.user_weights(rows, batch.y)
-            predicted = self.outputs.predict(self._readout(backend, h))
+            if weights is not None:
+                counts = counts & (weights > 0)  # the others' targets are anything, and may overflow
+            predicted = self.outputs.predict(self._readout(backend, h, lengths))
             del tape
             kept.append(
                 (batch.y[counts], predicted[counts], np.ones(counts.sum()) if weights is None else weights[counts])

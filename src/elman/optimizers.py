@@ -9,16 +9,19 @@ from typing import ClassVar
 import numpy as np
 
 from elman import backends, validation
+from elman.attributes import Checked, Checks
 from elman.typing import Real
 
 
-class Optimizer:
-    """What all optimizers have: the learning rate `lr`, which may be changed at any time, and `update`.
+class Optimizer(Checked):
+    """What all optimizers have: the learning rate `lr`, which may be changed at any time, `steps`, the number of
+    updates so far, and `update`.
 
     An optimizer remembers things about the parameters that it updates, so each model needs one of its own.
     """
 
     _n_memories: ClassVar[int]  # arrays in the parameters' shape
+    _settable: ClassVar[Checks] = {"steps": validation.non_negative_int}
 
     def __init__(self, lr: float) -> None:
         self.lr = lr
@@ -116,10 +119,11 @@ class Adagrad(Optimizer):
     """
 
     _n_memories = 1
+    _settable = Optimizer._settable | {"eps": validation.non_negative}
 
     def __init__(self, lr: float, eps: float = 1e-10) -> None:
         super().__init__(lr)
-        self.eps = validation.non_negative(eps, "eps")
+        self.eps = eps
 
     def _rule(self, backend: ModuleType, parameters: Real, gradient: Real, *memories: Real) -> None:
         backend.adagrad(parameters, gradient, *memories, lr=self.lr, eps=self.eps)
@@ -144,11 +148,16 @@ class Adam(Optimizer):
     """
 
     _n_memories = 2
+    _settable = Optimizer._settable | {
+        "betas": validation.decay_rates,
+        "eps": validation.non_negative,
+        "weight_decay": validation.non_negative,
+    }
 
     def __init__(self, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
         super().__init__(lr)
-        self.betas = validation.decay_rates(betas, "betas")
-        self.eps = validation.non_negative(eps, "eps")
+        self.betas = betas
+        self.eps = eps
         self.weight_decay = 0.0
 
     def _rule(self, backend: ModuleType, parameters: Real, gradient: Real, *memories: Real) -> None:
@@ -182,4 +191,4 @@ class AdamW(Adam):
         weight_decay: float = 0.01,
     ) -> None:
         super().__init__(lr, betas, eps)
-        self.weight_decay = validation.non_negative(weight_decay, "weight_decay")
+        self.weight_decay = weight_decay

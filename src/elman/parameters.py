@@ -84,8 +84,11 @@ def load_state(parameters: Mapping[str, Real], state: Any) -> None:
     values = validation.state(state, shapes)
     new = []  # converted before anything is changed, as that may fail as well
     for name, array in parameters.items():
-        parts = [values[part] for part in (name, *_pytorch_biases(name)) if part in values]
-        new.append((parts[0] if len(parts) == 1 else parts[0] + parts[1]).astype(array.dtype))  # -0.0 stays
+        names = [part for part in (name, *_pytorch_biases(name)) if part in values]
+        parts = [values[part] for part in names]
+        with np.errstate(over="ignore"):
+            new.append((parts[0] if len(parts) == 1 else parts[0] + parts[1]).astype(array.dtype))  # -0.0 stays
+        validation.finite(new[-1], f"{' + '.join(names)} as {array.dtype}")
     for array, value in zip(parameters.values(), new, strict=True):
         array[...] = value
 

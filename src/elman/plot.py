@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from elman import validation
 from elman.text import Progress
 
 
@@ -38,6 +39,8 @@ def loss_curve(path: str | Path, records: Sequence[Progress], *, bigram: float |
     >>> (folder / "loss.png").read_bytes()[1:4]
     b'PNG'
     """
+    if bigram is not None:
+        bigram = validation.non_negative(bigram, "bigram")
     figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")  # without pyplot: no window system, no global state
     axes = figure.add_subplot()
     steps = [record.step for record in records]

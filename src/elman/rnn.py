@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, overload
 import numpy as np
 
 from elman import backends, stack, validation
+from elman.attributes import Checked, Checks, one_of, optional
 from elman.backends.reference import ACTIVATIONS
 from elman.nonlinearities import Activation
 from elman.parameters import Entry, Parameters, load_state, to_pytorch
@@ -24,6 +25,10 @@ from elman.workspace import Lease, Pool
 
 INITIALIZATIONS = ("uniform", "orthogonal", "identity")  # of weight_hh
 _CHUNK = 64  # time steps that last_state() runs at once: packing the weights for them costs 1 % of the work
+
+
+def _nonlinearity(value: Any, name: str) -> str | Activation:
+    return value if isinstance(value, Activation) else validation.choice(value, name, ACTIVATIONS)
 
 
 class Pullback(Protocol):
@@ -80,7 +85,7 @@ class _Batch(NamedTuple):
         return h.reshape(h.shape[0], h.shape[2]) if self.form == "single" else h
 
 
-class RNN:
+class RNN(Checked):
     """The Elman network: h[t] = f(weight_ih x[t] + weight_hh h[t-1] + bias), in layers and in one or two directions.
 
     Shapes and meaning are those of `torch.nn.RNN`, with one bias instead of two.
@@ -125,7 +130,9 @@ class RNN:
 
     Notes
     -----
-    A layer can be called from several threads at once, pickled and copied with `copy.deepcopy`.
+    A layer can be called from several threads at once, pickled and copied with `copy.deepcopy`. The attributes dropout,
+    recurrent_dropout, nonlinearity, batch_first and backend may be set, to what the constructor takes; the others that
+    have names of arguments are fixed.
 
     Examples
     --------
@@ -139,6 +146,25 @@ class RNN:
     """
 
     _default_backend: ClassVar[str | None] = None  # elman.reference sets it
+    _fixed = frozenset(
+        (
+            "input_size",
+            "hidden_size",
+            "num_layers",
+            "bias",
+            "bidirectional",
+            "dtype",
+            "initialization",
+            "spectral_radius",
+        )
+    )
+    _settable: ClassVar[Checks] = {
+        "nonlinearity": _nonlinearity,
+        "batch_first": validation.flag,
+        "dropout": validation.probability,
+        "recurrent_dropout": validation.below_one,
+        "backend": optional(one_of(backends.NAMES)),
+    }
 
     def __init__(
         self,
@@ -158,24 +184,21 @@ class RNN:
         seed: int | np.random.Generator | None = None,
         backend: str | None = None,
     ) -> None:
-        self.input_size = validation.positive_int(input_size, "input_size")
-        self.hidden_size = validation.positive_int(hidden_size, "hidden_size")
-        self.num_layers = validation.positive_int(num_layers, "num_layers")
-        self.nonlinearity = nonlinearity
-        if not isinstance(nonlinearity, Activation):
-            self.nonlinearity = validation.choice(nonlinearity, "nonlinearity", ACTIVATIONS)
+        self.input_size = validation.size(input_size, "input_size")
+        self.hidden_size = validation.size(hidden_size, "hidden_size")
+        self.num_layers = validation.number_of_layers(num_layers, "num_layers")
+        self.nonlinearity = nonlinearity  # what can be set again is checked wherever it is set
         self.bias = validation.flag(bias, "bias")
-        self.batch_first = validation.flag(batch_first, "batch_first")
-        self.dropout = validation.probability(dropout, "dropout")
+        self.batch_first = batch_first
+        self.dropout = dropout
         self.bidirectional = validation.flag(bidirectional, "bidirectional")
-        self.recurrent_dropout = validation.below_one(recurrent_dropout, "recurrent_dropout")
+        self.recurrent_dropout = recurrent_dropout
         self.initialization = validation.choice(initialization, "initialization", INITIALIZATIONS)
-        self.spectral_radius = None
-        if spectral_radius is not None:
-            self.spectral_radius = validation.finite_positive(spectral_radius, "spectral_radius")
+        self.spectral_radius = optional(validation.finite_positive)(spectral_radius, "spectral_radius")
         self.dtype = validation.real_dtype(dtype)
-        self.backend = None if backend is None else validation.choice(backend, "backend", backends.NAMES)
+        self.backend = backend
         rng = validation.generator(seed)
+        self._check_size()
         self._bind(Parameters(self._entries(), self.dtype))
         self._draw_parameters(rng)
         self._dropout_rng = np.random.default_rng(rng.integers(1 << 63))
@@ -375,8 +398,8 @@ class RNN:
         Raises
         ------
         TypeError, ValueError
-            If keys are missing or unexpected (all are listed), or if a value has the wrong shape or dtype (the message
-            names the key). Then nothing is changed.
+            If keys are missing or unexpected (all are listed), or if a value has the wrong shape or dtype or is not
+            finite, in the layer's dtype, too (the message names the key). Then nothing is changed.
 
         Examples
         --------
@@ -402,10 +425,17 @@ class RNN:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.dtype = validation.real_dtype(self.dtype)  # a pickled dtype comes back as another object
+        self.__dict__["dtype"] = validation.real_dtype(self.dtype)  # a pickled dtype comes back as another object
         self._bind(self._parameters)
 
     # From here on nothing is validated: what a model calls, too
+
+    def _check_size(self) -> None:
+        """Before there is an array for each layer."""
+        n_inputs = max(self.input_size, self._n_outputs if self.num_layers > 1 else 0)
+        n = self.num_layers * self._n_outputs * (n_inputs + self.hidden_size + 1)
+        sizes = {name: getattr(self, name) for name in ("input_size", "hidden_size", "num_layers")}
+        validation.addressable(8 * n, **sizes)
 
     def _draw_parameters(self, rng: np.random.Generator) -> None:
         bound = 1 / math.sqrt(self.hidden_size)

@@ -11,21 +11,26 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 from elman import validation
+from elman.attributes import Checked, Checks
 
 
-class Constant:
+class Constant(Checked):
     """Always the same, after rising from 0 in the first `warmup` epochs.
 
     >>> Constant(warmup=2)(1, 10)
     0.5
     """
 
+    _settable: ClassVar[Checks] = {"warmup": validation.non_negative}
+
     def __init__(self, *, warmup: float = 0.0) -> None:
-        self.warmup = validation.non_negative(warmup, "warmup")
+        self.warmup = warmup
 
     def __call__(self, done: float, epochs: float) -> float:
+        done, epochs = validation.non_negative(done, "done"), validation.non_negative(epochs, "epochs")
         if done < self.warmup:
             return done / self.warmup
         return self._after_warmup(done - self.warmup, epochs - self.warmup)
@@ -41,15 +46,15 @@ class Cosine(Constant):
     0.1
     """
 
+    _settable = Constant._settable | {"final": validation.non_negative}
+
     def __init__(self, *, warmup: float = 0.0, final: float = 0.0) -> None:
         super().__init__(warmup=warmup)
-        self.final = validation.non_negative(final, "final")
+        self.final = final
 
     def _after_warmup(self, done: float, epochs: float) -> float:
-        return (
-            self.final
-            + (1 - self.final) * (1 + math.cos(math.pi * (min(1.0, done / epochs) if epochs > 0 else 1.0))) / 2
-        )
+        part = min(1.0, done / epochs) if epochs > 0 else 1.0
+        return self.final + (1 - self.final) * ((1 + math.cos(math.pi * part)) / 2)
 
 
 class Step(Constant):
@@ -59,10 +64,15 @@ class Step(Constant):
     [1.0, 0.1]
     """
 
+    _settable = Constant._settable | {"every": validation.positive, "factor": validation.non_negative}
+
     def __init__(self, every: float, *, factor: float = 0.1, warmup: float = 0.0) -> None:
         super().__init__(warmup=warmup)
-        self.every = validation.positive(every, "every")
-        self.factor = validation.non_negative(factor, "factor")
+        self.every = every
+        self.factor = factor
 
     def _after_warmup(self, done: float, epochs: float) -> float:  # noqa: ARG002
-        return float(self.factor ** (done // self.every))
+        try:
+            return float(self.factor ** (done // self.every))
+        except OverflowError:  # of a factor above 1; an lr that it is multiplied by is then refused
+            return math.inf

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from elman import io, training, validation
 from elman.base import Model, Update
 from elman.data import PATTERNS, Features, Inputs, Tokens, lengths_of, side_by_side
-from elman.losses import Categories, total_weight, with_class_weights
+from elman.losses import Categories, finite_outputs, total_weight, with_class_weights
 from elman.models import INPUTS, kind_in_file, output_config
 from elman.nonlinearities import Activation
 from elman.optimizers import Adam, Optimizer
@@ -72,6 +72,7 @@ class Seq2Seq(Model):
     Attributes
     ----------
     encoder, decoder : RNN
+        Fixed, as inputs and outputs are; what `RNN` lets be set, such as dropout, may be set in both.
     metadata : dict from str to str
         Free text that is saved along, such as a vocabulary.
 
@@ -94,6 +95,7 @@ class Seq2Seq(Model):
     """
 
     _file_kind = "Seq2Seq"
+    _fixed = frozenset(("inputs", "outputs", "encoder", "decoder"))
     _metric = "exact"
 
     def __init__(
@@ -224,13 +226,18 @@ class Seq2Seq(Model):
         -------
         list of integers (T_i,)
             In the order of X, without start and end.
+
+        Raises
+        ------
+        FloatingPointError
+            If outputs are not finite, as parameters are not, or far too large.
         """
         beam = validation.positive_int(beam, "beam")
         batch_size = validation.positive_int(batch_size, "batch_size")
         data = Inputs(X, self.inputs, PATTERNS["many-to-many"], self.decoder.dtype, "X")
         limits = 2 * data.lengths + 10
         if max_length is not None:
-            limits[:] = validation.non_negative_int(max_length, "max_length")
+            limits[:] = validation.size_of_at_least(max_length, "max_length", 0)
         return self._decode(data, beam, limits, batch_size)
 
     def evaluate(self, X: Any, Y: Any, *, batch_size: int = 128) -> dict[str, float]:
@@ -259,6 +266,10 @@ class Seq2Seq(Model):
 
     def _config(self) -> dict[str, Any]:
         layer = self.encoder
+        for name in ("nonlinearity", "dropout", "recurrent_dropout"):
+            one, other = getattr(layer, name), getattr(self.decoder, name)
+            if one != other:
+                validation.refuse(f"{name} must be the same in encoder and decoder to be saved, got {one} and {other}")
         return {
             "inputs": {"kind": type(self.inputs).__name__, "n": self.inputs.n},
             "outputs": output_config(self.outputs),
@@ -379,6 +390,7 @@ class Seq2Seq(Model):
             losses.append(self._readout_loss(backend, h, batch.y_out, batch.total, batch.y_lengths, batch.weights))
             totals.append(batch.total)
             del tape  # only now may h be used again
+        finite_outputs(losses, "loss")
         # No prediction of more tokens than there are can be right: one beyond them tells.
         predicted = self._decode(data, 1, data.y_lengths + 1, batch_size)
         exact = [np.array_equal(one, other) for one, other in zip(predicted, data.y, strict=True)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -108,7 +109,7 @@ class _Estimator(BaseEstimator):
         y
             The targets, as the class describes them.
         sample_weight : numbers (n,), optional
-            What each sequence counts in the loss and its mean.
+            What each sequence counts in the loss and its mean. With 0, a number to be predicted may be NaN.
 
         Returns
         -------
@@ -123,7 +124,7 @@ class _Estimator(BaseEstimator):
         """
         is_new = not (validation.flag(self.warm_start, "warm_start") and hasattr(self, "model_"))
         epochs = validation.positive_int(self.max_iter, "max_iter")
-        targets = self._targets(y, is_new=is_new)
+        targets = self._targets(self._read(y, sample_weight), is_new=is_new)
         stopping = self._stopping(targets.outputs)
         self._train(X, targets, sample_weight, self._tuned(AdamW(0.0)), is_new=is_new, epochs=epochs, stopping=stopping)
         if self.n_iter_ == epochs and stopping._waited < stopping.patience:
@@ -136,9 +137,13 @@ class _Estimator(BaseEstimator):
         if validation.flag(self.early_stopping, "early_stopping"):
             validation.refuse("early_stopping must be False for partial_fit, which sees only a part of the data")
         is_new = not hasattr(self, "model_")
-        targets = self._targets(y, is_new=is_new, **options)
+        targets = self._targets(self._read(y, sample_weight), is_new=is_new, **options)
         optimizer = self._tuned(AdamW(0.0) if is_new else self._optimizer)
         return self._train(X, targets, sample_weight, optimizer, is_new=is_new, epochs=1, stopping=None)
+
+    def _read(self, y: Any, sample_weight: Any) -> Any:  # noqa: ARG002
+        """y with something harmless where its weight of 0 lets it be anything."""
+        return y
 
     def _targets(self, y: Any, *, is_new: bool) -> _Targets:
         """y, validated. Without `is_new` the outputs are to be those of before."""
@@ -162,7 +167,7 @@ class _Estimator(BaseEstimator):
         X = self._sequences(X, reset=is_new)
         if self._pattern == "many-to-many":
             validation.same_lengths(lengths_of(targets.rows), lengths_of(X), "y", "X")
-        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        seed = self._seed()
         data, held_out = self._split([X, targets.rows] if weights is None else [X, targets.rows, weights], seed)
         model = self._new_model(X, targets.outputs, seed) if is_new else self.model_
         history = model.fit(
@@ -181,6 +186,12 @@ class _Estimator(BaseEstimator):
         if targets.classes is not None:
             self.classes_ = targets.classes
         return self
+
+    def _seed(self) -> int:
+        try:
+            return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        except (TypeError, ValueError) as error:  # NumPy's does not name it
+            validation.refuse(f"random_state must be what scikit-learn takes: {error}")
 
     def _tuned(self, optimizer: AdamW) -> AdamW:
         """With the parameters of now, which `set_params` may have changed between two calls of `partial_fit`."""
@@ -287,6 +298,17 @@ class RNNRegressor(RegressorMixin, _Estimator):
     True
     """
 
+    def _read(self, y: Any, sample_weight: Any) -> Any:
+        if sample_weight is None or y is None:
+            return y
+        array = check_array(y, ensure_2d=False, dtype=_REALS, ensure_all_finite=False, input_name="y")
+        if np.isfinite(array).all():
+            return y
+        weights = validation.weights(sample_weight, "sample_weight", np.dtype(np.float64), (len(array),))
+        array = array.copy()
+        array[weights == 0] = 0
+        return array
+
     def _targets(self, y: Any, *, is_new: bool) -> _Targets:
         y = _checked(y, _REALS)
         n = y.shape[1] if y.ndim == 2 else 1
@@ -390,6 +412,8 @@ class _Labelling(_Estimator):
             validation.same_classes(np.unique(classes), known)
         codes = validation.labels(labels, "y", known)
         weights = self.class_weight
+        if isinstance(weights, Mapping):
+            weights = {key: validation.positive(value, f"class_weight[{key!r}]") for key, value in weights.items()}
         if weights is not None:
             weights = compute_class_weight(weights, classes=known, y=labels)
         return codes, Categories(len(known), class_weights=weights), known

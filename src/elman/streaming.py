@@ -17,7 +17,8 @@ class Stream:
     Attributes
     ----------
     state : array (L, B, H)
-        The states after all that has come in: live, and zeros at first, or the model's h_0.
+        The states after all that has come in: live, and zeros at first, or the model's h_0. An array that it is set to
+        is copied into it.
 
     Examples
     --------
@@ -33,7 +34,15 @@ class Stream:
     def __init__(self, model: SequenceModel, batch_size: int | None) -> None:
         self._model = model
         self._batch_size = batch_size
-        self.state = model._initial_state(batch_size or 1, None)
+        self._state = model._initial_state(batch_size or 1, None)
+
+    @property
+    def state(self) -> Real:
+        return self._state
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        self._state[...] = validation.state_array(value, "state", self._model.rnn.dtype, self._state.shape)
 
     def predict(self, x: Any) -> Any:
         """The likeliest labels, or the numbers, for the next steps.
@@ -50,7 +59,10 @@ class Stream:
         Raises
         ------
         TypeError, ValueError
-            If x does not fit. Then the state is left as it was.
+            If x does not fit.
+        FloatingPointError
+            If the outputs are not finite, as parameters or states are not, or far too large. In both cases the state is
+            left as it was.
         """
         return self._run(x, self._model.outputs.predict)
 

@@ -11,11 +11,12 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from elman import checkpoint, io, validation
+from elman.attributes import Checked, Checks
 from elman.base import Model, Update
 from elman.interrupts import Interrupts
 from elman.typing import Int, Real
@@ -89,7 +90,7 @@ class Callback:
         """Refuse what a checkpoint says, as long as nothing has been changed."""
 
 
-class EarlyStopping(Callback):
+class EarlyStopping(Callback, Checked):
     """Stop when a measure has not become better for some epochs.
 
     Parameters
@@ -109,13 +110,20 @@ class EarlyStopping(Callback):
     3
     """
 
+    _settable: ClassVar[Checks] = {
+        "monitor": validation.text,
+        "patience": validation.positive_int,
+        "min_delta": validation.non_negative,
+        "restore_best": validation.flag,
+    }
+
     def __init__(
         self, monitor: str = "val_loss", *, patience: int = 5, min_delta: float = 0.0, restore_best: bool = True
     ) -> None:
-        self.monitor = validation.text(monitor, "monitor")
-        self.patience = validation.positive_int(patience, "patience")
-        self.min_delta = validation.non_negative(min_delta, "min_delta")
-        self.restore_best = validation.flag(restore_best, "restore_best")
+        self.monitor = monitor
+        self.patience = patience
+        self.min_delta = min_delta
+        self.restore_best = restore_best
         self._reset()
 
     def _reset(self) -> None:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import math
 import os
 import pickle
 import re
 import reprlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +30,20 @@ T = TypeVar("T")
 
 _FLOAT64 = np.dtype(np.float64)
 _INT64 = np.dtype(np.int64)
+_INT64_MAX = 2**63 - 1  # of every int: what a float holds without overflow, and what int64 holds
+_SIZE_MAX = 2**31 - 1  # of an axis
+MOST_LAYERS = 2**16 - 1  # each of them is some Python objects
+_BYTES_MAX = 2**63 - 1  # of an array, for NumPy
+MOST_THREADS = 1024  # of the pool in C
 
 
 def refuse(message: str) -> NoReturn:
     """For what no single value is to blame for: a call that makes no sense as a whole."""
     raise ValueError(message)
+
+
+def fixed(name: str, owner: str) -> NoReturn:
+    raise AttributeError(f"{name} of {owner} is fixed once it is made: make another {owner}")
 
 
 def choice(value: Any, name: str, names: Iterable[str]) -> str:
@@ -51,27 +61,60 @@ def flag(value: Any, name: str) -> bool:
     return bool(value)
 
 
-def positive_int(value: Any, name: str) -> int:
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a positive int, got {_shown(value)}")
-    if value < 1:
-        raise ValueError(f"{name} must be a positive int, got {value}")
+def positive_int(value: Any, name: str, most: int = _INT64_MAX) -> int:
+    return _int(value, name, "a positive int", 1, most)
+
+
+def size(value: Any, name: str) -> int:
+    """The length of an axis."""
+    return positive_int(value, name, _SIZE_MAX)
+
+
+def number_of_layers(value: Any, name: str) -> int:
+    return positive_int(value, name, MOST_LAYERS)
+
+
+def number_of_threads(value: Any, name: str) -> int:
+    expected = f"an int from 1 to {MOST_THREADS}"
+    if not _is_int(value):
+        raise TypeError(f"{name} must be {expected}, got {_shown(value)}")
+    if not 1 <= value <= MOST_THREADS:
+        raise ValueError(f"{name} must be {expected}, got {_shown(value)}")
     return int(value)
 
 
-def positive_int_in_text(text: str, name: str) -> int:
-    try:
-        return positive_int(int(text), name)
-    except ValueError:
-        raise ValueError(f"{name} must be a positive int, got {_shown(text)}") from None
+def number_of_threads_in_text(text: str, name: str) -> int:
+    number = int_in_text(text)
+    if number is None or not 1 <= number <= MOST_THREADS:
+        raise ValueError(f"{name} must be an int from 1 to {MOST_THREADS}, got {_shown(text)}")
+    return number
+
+
+def size_in_text(text: str, name: str) -> int:
+    number = int_in_text(text)
+    if number is None or not 1 <= number <= _SIZE_MAX:
+        raise ValueError(f"{name} must be a positive int below 2**31, got {_shown(text)}")
+    return number
+
+
+def int_in_text(text: str) -> int | None:
+    """The int that decimal digits stand for, spaces around them; None for anything else, also for 20 digits or more.
+
+    `int` takes digits of any script and underscores, too, and raises where there are very many of them.
+    """
+    match = re.fullmatch(r"\s*0*([0-9]{1,19})\s*", text)
+    return int(match[1]) if match else None
+
+
+def addressable(n_bytes: int, **sizes: int) -> None:
+    """Sizes whose product is more than memory can have addresses for; whether there is so much, NumPy says."""
+    if n_bytes > _BYTES_MAX:
+        shown = ", ".join(f"{name}={value}" for name, value in sizes.items())
+        raise ValueError(f"{shown} must be smaller together: they stand for an array of {n_bytes} bytes")
 
 
 def probability(value: Any, name: str) -> float:
-    if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a number from 0 to 1, got {_shown(value)}")
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} must be a number from 0 to 1, got {value}")
-    return float(value)
+    return _number(value, name, "a number from 0 to 1", lambda x: 0 <= x <= 1)
 
 
 def below_one(value: Any, name: str) -> float:
@@ -173,7 +216,7 @@ def memory(value: Any, name: str) -> int | float | None:
         with contextlib.suppress(ValueError):
             if match:
                 return float(match[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[match[2]]
-    elif isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+    elif _is_int(value):
         return positive_int(value, name)
     else:
         raise TypeError(f"{name} must be None, a number of steps or a string like '200MB', got {_shown(value)}")
@@ -197,12 +240,12 @@ def row_indices(value: Any, name: str, n_rows: int) -> Any:
     return array
 
 
-def at_least(value: Any, name: str, least: int) -> int:
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an int of at least {least}, got {_shown(value)}")
-    if value < least:
-        raise ValueError(f"{name} must be an int of at least {least}, got {value}")
-    return int(value)
+def at_least(value: Any, name: str, least: int, most: int = _INT64_MAX) -> int:
+    return _int(value, name, f"an int of at least {least}", least, most)
+
+
+def size_of_at_least(value: Any, name: str, least: int) -> int:
+    return at_least(value, name, least, _SIZE_MAX)
 
 
 def non_negative_int(value: Any, name: str) -> int:
@@ -230,10 +273,10 @@ def positive_probability(value: Any, name: str) -> float:
 
 
 def below(value: Any, name: str, n: int) -> int:
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+    if not _is_int(value):
         raise TypeError(f"{name} must be an int from 0 to {n - 1}, got {_shown(value)}")
     if not 0 <= value < n:
-        raise ValueError(f"{name} must be an int from 0 to {n - 1}, got {value}")
+        raise ValueError(f"{name} must be an int from 0 to {n - 1}, got {_shown(value)}")
     return int(value)
 
 
@@ -269,9 +312,10 @@ def path(value: Any, name: str) -> Path:
     return Path(value)
 
 
-def text_mapping(value: Any, name: str) -> None:
+def text_mapping(value: Any, name: str) -> Any:
     if not isinstance(value, Mapping) or not all(isinstance(item, str) for pair in value.items() for item in pair):
         raise TypeError(f"{name} must be a dict from str to str, got {_shown(value)}")
+    return value
 
 
 def runs_activations(backend: ModuleType, nonlinearity: Any) -> None:
@@ -345,10 +389,10 @@ def generator(seed: Any, name: str = "seed") -> np.random.Generator:
     """None (fresh entropy), a non-negative int, or a Generator, which is used as it is."""
     if isinstance(seed, np.random.Generator):
         return seed
-    if seed is not None and (not isinstance(seed, (int, np.integer)) or isinstance(seed, bool)):
+    if seed is not None and not _is_int(seed):
         raise TypeError(f"{name} must be None, an int or a numpy.random.Generator, got {_shown(seed)}")
     if seed is not None and seed < 0:
-        raise ValueError(f"{name} must not be negative, got {seed}")
+        raise ValueError(f"{name} must not be negative, got {_shown(seed)}")
     return np.random.default_rng(seed)
 
 
@@ -369,6 +413,13 @@ def real_array(
     if fits and flags.aligned and array.dtype == dtype:  # never equal to a byte-swapped one
         return array
     return np.array(array, dtype=dtype, order="C")
+
+
+def state_array(value: Any, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Real:
+    with np.errstate(over="ignore"):
+        array = real_array(value, name, dtype, shape)
+    finite(array, name)
+    return array
 
 
 def real_sequences(value: Any, name: str, dtype: np.dtype[Any], *shapes: Shape) -> list[Real]:
@@ -431,31 +482,56 @@ def active(n_steps: int, lengths: Int) -> NDArray[np.bool_]:
 
 
 def state(value: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Real]:
-    """A state dict with exactly the keys of `shapes`, as fresh float64 arrays of those shapes."""
+    """A state dict with exactly the keys of `shapes`, as fresh, finite float64 arrays of those shapes."""
     if not isinstance(value, Mapping):
         raise TypeError(f"state must be a dict from names to arrays, got {_shown(value)}")
     missing = [key for key in shapes if key not in value]
     unexpected = [key for key in value if key not in shapes]
     if missing or unexpected:
         raise ValueError(f"state must have the keys {list(shapes)}; missing {missing}, unexpected {unexpected}")
-    return {key: real_array(value[key], key, _FLOAT64, shape).copy() for key, shape in shapes.items()}
+    arrays = {key: real_array(value[key], key, _FLOAT64, shape).copy() for key, shape in shapes.items()}
+    for key, array in arrays.items():
+        finite(array, key)
+    return arrays
 
 
-def categories(value: Any, name: str, n: int, shapes: Sequence[Shape], row_lengths: Int | None = None) -> Int:
-    """An int64 array of one of the shapes, from -1 (no target) to n - 1 within the lengths of its rows."""
+class Read(NamedTuple):
+    """Which targets are looked at: those that count and, where they are fed back, all before them."""
+
+    counts: Callable[[], NDArray[np.bool_]]  # within the lengths, of weight above 0; asked only about wrong targets
+    is_fed_back: bool = False
+    time_axis: int = 0
+
+    @property
+    def note(self) -> str:
+        return " where it is fed back before a target that counts" if self.is_fed_back else ""
+
+    def mask(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        """For targets of this shape, which may have another axis behind that of `counts`."""
+        counts = self.counts()
+        mask = _or_later(counts, self.time_axis) if self.is_fed_back else counts
+        return mask.reshape(shape if mask.size == math.prod(shape) else (*shape[:-1], 1))
+
+
+def _or_later(marks: NDArray[np.bool_], axis: int = 0) -> NDArray[np.bool_]:
+    """Which steps are marked or have one that is after them."""
+    return np.flip(np.logical_or.accumulate(np.flip(marks, axis), axis=axis), axis)
+
+
+def categories(value: Any, name: str, n: int, shapes: Sequence[Shape], read: Read | None = None) -> Int:
+    """An int64 array of one of the shapes, from -1 (no target) to n - 1; where it is not looked at, -1 for others."""
     given = value if type(value) is np.ndarray else _as_array(value, name)
     array = _as_int64(given, name)
     _check_shape(array.shape, name, shapes)
     if (array + 1).view(np.uint64).max() <= n:  # as in `tokens`
         return array
     wrong = (array < -1) | (array >= n)
-    if row_lengths is not None:
-        wrong &= active(len(array), row_lengths)
-    for where in np.argwhere(wrong)[:1].tolist():
+    for where in _looked_at(wrong, read):
         raise ValueError(
-            f"{name} must hold -1 (no target) or categories from 0 to {n - 1}, got {given[tuple(where)]} at {where}"
+            f"{name} must hold -1 (no target) or categories from 0 to {n - 1}{_note(read)}, "
+            f"got {given[where]} at {list(where)}"
         )
-    return array
+    return np.where(wrong, -1, array)
 
 
 def numbers(
@@ -464,14 +540,14 @@ def numbers(
     dtype: np.dtype[Any],
     n: int,
     shapes: Sequence[Shape],
-    row_lengths: Int | None = None,
+    read: Read | None = None,
     *,
     kinds: str,
     most: float = np.inf,
 ) -> Real:
     """Targets (..., n) of `dtype`, `...` being one of the shapes, or (...) for n = 1; finite, or from 0 to `most`.
 
-    `kinds` are those of the dtypes that are taken.
+    `kinds` are those of the dtypes that are taken. Where it is not looked at, what is none of these becomes 0.
     """
     array = value if type(value) is np.ndarray else _as_array(value, name)
     if array.dtype.kind not in kinds or array.dtype.itemsize > 8 or array.dtype == np.float16:
@@ -481,29 +557,51 @@ def numbers(
     if not any(_is_like(array.shape, (*shape, n)) for shape in shapes):
         array = array[..., None]
     fits = array.dtype == dtype and array.strides[-1] == array.itemsize and array.flags.aligned
-    with np.errstate(all="ignore"):  # beyond the lengths there is anything
+    with np.errstate(all="ignore"):  # where it is not looked at there is anything
         array = array if fits else np.array(array, dtype=dtype, order="C")
-    finite(array, name, row_lengths)
-    if most < np.inf and not (array.min() >= 0 and array.max() <= most):
-        wrong = ~((array >= 0) & (array <= most))
-        if row_lengths is not None:
-            wrong &= active(len(array), row_lengths)[..., None]
-        for where in np.argwhere(wrong)[:1].tolist():
-            raise ValueError(f"{name} must hold values from 0 to {most:g}, got {array[tuple(where)]} at {where}")
+        is_bounded = most == np.inf
+        if _is_finite(array) and (is_bounded or (array.min() >= 0 and array.max() <= most)):
+            return array
+        wrong = ~np.isfinite(array)
+        for where in _looked_at(wrong, read):
+            raise ValueError(f"{name} must be finite{_note(read)}, got {array[where]} at {list(where)}")
+        if not is_bounded:
+            wrong |= ~((array >= 0) & (array <= most))
+        for where in _looked_at(wrong, read):
+            expected = f"values from 0 to {most:g}{_note(read)}"
+            raise ValueError(f"{name} must hold {expected}, got {array[where]} at {list(where)}")
+    array = array.copy()
+    array[wrong] = 0
     return array
+
+
+def _looked_at(wrong: NDArray[np.bool_], read: Read | None) -> Iterator[tuple[int, ...]]:
+    """The first place of a wrong target that is looked at, if there is one."""
+    if read is not None and wrong.any():
+        wrong = wrong & read.mask(wrong.shape)
+    yield from map(tuple, np.argwhere(wrong)[:1].tolist())
+
+
+def _note(read: Read | None) -> str:
+    return "" if read is None else read.note
 
 
 def finite(array: Real, name: str, row_lengths: Int | None = None) -> None:
     """No NaN and no infinity in an array (T, B, ·) within the lengths, or in one of any shape without lengths."""
-    with np.errstate(all="ignore"):
-        total = array.sum()  # shows them: one pass, and no array of the same size
-    if np.isfinite(total):
+    if _is_finite(array):
         return
     wrong = ~np.isfinite(array)
     if row_lengths is not None:
         wrong &= active(len(array), row_lengths)[..., None]
     for where in np.argwhere(wrong)[:1].tolist():
         raise ValueError(f"{name} must be finite, got {array[tuple(where)]} at {where}")
+
+
+def _is_finite(array: Real) -> bool:
+    """Whether all is finite, for sure: a sum that overflows is none of those."""
+    with np.errstate(all="ignore"):
+        total = array.sum()  # shows NaN and infinity: one pass, and no array of the same size
+    return bool(np.isfinite(total))
 
 
 def weights(value: Any, name: str, dtype: np.dtype[Any], *shapes: Shape) -> Real:
@@ -524,7 +622,16 @@ def class_weights(value: Any, n: int) -> NDArray[np.float64]:
     array = np.array(weights(value, "class_weights", _FLOAT64, (n,)), dtype=np.float64)
     if not array.all():
         raise ValueError(f"class_weights must be above 0, got {array.tolist()}")
+    array.flags.writeable = False
     return array
+
+
+def finite_sum(weights: list[float]) -> float:
+    """Of weights times class weights, exact."""
+    try:
+        return math.fsum(weights)
+    except OverflowError:
+        raise ValueError("weights, times class_weights, must have a finite sum") from None
 
 
 def any_weight(total: float, name: str, is_weighted: bool) -> None:
@@ -635,12 +742,13 @@ def same_lengths(lengths: Int, expected: Int, name: str, expected_name: str) -> 
         )
 
 
-def no_gaps(y: Real | Int, name: str, row_lengths: Int | None) -> None:
-    """Categories (T, B) that are fed back: a target must not follow a step without one."""
-    is_gap = (y[:-1] < 0) & (y[1:] >= 0)
-    if row_lengths is not None:
-        is_gap &= active(len(y), row_lengths)[1:]
-    for where in np.argwhere(is_gap)[:1].tolist():
+def no_gaps(y: Real | Int, name: str, read: Read | None) -> None:
+    """Categories (T, B) that are fed back: a target that counts must not come after a step without one."""
+    is_missing = y < 0
+    if not is_missing.any():
+        return
+    has_target = ~is_missing if read is None else ~is_missing & read.counts()
+    for where in np.argwhere(is_missing[:-1] & _or_later(has_target)[1:])[:1].tolist():
         raise ValueError(
             f"{name} must not have a target after a -1, as each is the next step's input, got -1 at {where}"
         )
@@ -708,12 +816,32 @@ def _as_int64(array: NDArray[Any], name: str) -> Int:
     return np.array(array, dtype=_INT64)  # a uint64 beyond int64 wraps to a negative number, which is out of any range
 
 
-def _number(value: Any, name: str, expected: str, fits: Callable[[Any], bool]) -> float:
-    if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
+def _is_int(value: Any) -> bool:
+    # NumPy's intervals of time are integers to NumPy
+    return isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.timedelta64))
+
+
+def _int(value: Any, name: str, expected: str, least: int, most: int) -> int:
+    """An int from `least` on; `most`, one less than a power of two, is only spoken of to who goes beyond it."""
+    if not _is_int(value):
         raise TypeError(f"{name} must be {expected}, got {_shown(value)}")
-    if not fits(value):
-        raise ValueError(f"{name} must be {expected}, got {value}")
-    return float(value)
+    if value > most:
+        raise ValueError(f"{name} must be {expected} below 2**{most.bit_length()}, got {_shown(value)}")
+    if value < least:
+        raise ValueError(f"{name} must be {expected}, got {_shown(value)}")
+    return int(value)
+
+
+def _number(value: Any, name: str, expected: str, fits: Callable[[float], bool]) -> float:
+    if not (_is_int(value) or isinstance(value, (float, np.floating))):
+        raise TypeError(f"{name} must be {expected}, got {_shown(value)}")
+    try:
+        number = float(value)
+    except OverflowError:  # an int of more than 1024 bits
+        number = math.nan
+    if not fits(number):
+        raise ValueError(f"{name} must be {expected}, got {_shown(value)}")
+    return number
 
 
 def _check_shape(shape: tuple[int, ...], name: str, expected: Sequence[Shape], *, allow_empty: bool = False) -> None:
@@ -750,4 +878,8 @@ def _listed(names: Iterable[str]) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"an array of {value.dtype} and shape {value.shape}"
+    if isinstance(value, (np.integer, np.floating)):
+        return str(value)  # not np.float32(…)
+    if isinstance(value, int) and value.bit_length() > 256:  # Python does not even print one of 4300 digits
+        return f"an int of {value.bit_length()} bits"
     return reprlib.repr(value)

@@ -107,7 +107,10 @@ def resolve(explicit: str | None = None) -> ModuleType:
 
 def current() -> str:
     """The name of the backend that is used where none is given."""
-    return _chosen or os.environ.get("ELMAN_BACKEND") or DEFAULT
+    if _chosen:
+        return _chosen
+    wanted = os.environ.get("ELMAN_BACKEND")
+    return validation.choice(wanted, "ELMAN_BACKEND", NAMES) if wanted else DEFAULT
 
 
 def _choose(name: str | None) -> None:

@@ -21,6 +21,7 @@ from numba import types
 from numba.extending import NativeValue, unbox
 from numpy.typing import NDArray
 
+from elman import validation
 from elman.backends.kernels import activations, entries, pool, user_function
 from elman.backends.kernels import readout as _readout
 from elman.backends.kernels.memory import NO_MEMORY, RAISED
@@ -69,7 +70,9 @@ def _host_set() -> str:
     features = llvm.get_host_cpu_features()
     has_avx2 = features.get("avx2") and features.get("fma")
     has_avx512 = has_avx2 and all(features.get(name) for name in ("avx512f", "avx512vl", "avx512dq", "avx512bw"))
-    return os.environ.get("ELMAN_ISA") or ("avx512" if has_avx512 else "avx2" if has_avx2 else "baseline")
+    sets = [name for name, is_here in (("avx512", has_avx512), ("avx2", has_avx2), ("baseline", True)) if is_here]
+    wanted = os.environ.get("ELMAN_ISA")
+    return validation.choice(wanted, "ELMAN_ISA", sets) if wanted else sets[0]
 
 
 class _Kernels:

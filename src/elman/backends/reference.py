@@ -221,9 +221,12 @@ def readout_loss(
     active = slice(None) if lengths is None else np.arange(len(h))[:, None] < lengths
     rows, targets = h[active].reshape(-1, h.shape[-1]), target[active]
     outputs = rows @ weight + (0 if bias is None else bias)
-    losses, d_o = LOSSES[loss](outputs, targets.reshape(-1, *target.shape[2:]))
-    if weights is not None:
-        w = weights[active].reshape(-1, 1)
+    targets = targets.reshape(-1, *target.shape[2:])
+    w = None if weights is None else weights[active].reshape(-1, 1)
+    if w is not None:  # a target that is not looked at may be anything
+        targets = np.where(w.reshape(-1, *[1] * (targets.ndim - 1)) == 0, 0, targets)
+    losses, d_o = LOSSES[loss](outputs, targets)
+    if w is not None:
         losses, d_o = np.where(w == 0, 0, losses[:, None]) * w, np.where(w == 0, 0, d_o) * w
     if d_h is not None and d_weight is not None:
         d_o = (d_o * scale).astype(o.dtype, copy=False)

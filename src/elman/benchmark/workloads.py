@@ -53,7 +53,7 @@ class Shape(NamedTuple):
         ValueError: shape must be four positive ints T,B,I,H, got '25,1'
         """
         try:
-            return cls(*(validation.positive_int_in_text(part, "shape") for part in text.split(",")))
+            return cls(*(validation.size_in_text(part, "shape") for part in text.split(",")))
         except (TypeError, ValueError):
             raise ValueError(f"shape must be four positive ints T,B,I,H, got {text!r}") from None
 

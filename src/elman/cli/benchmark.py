@@ -14,7 +14,7 @@ import click
 import elman
 from elman import backends
 from elman.backends.reference import ACTIVATIONS
-from elman.cli.common import Finite, options, reported
+from elman.cli.common import LAYERS, THREADS, Finite, Int, options, reported
 
 if TYPE_CHECKING:
     from elman.benchmark.contestants import Contestant
@@ -46,7 +46,7 @@ _workload_options = options(
     ),
     click.option("--what", type=click.Choice(_WHAT), help="What to compute, if not what the set says."),
     click.option("--nonlinearity", type=click.Choice(tuple(ACTIVATIONS)), help="Instead of the set's."),
-    click.option("--layers", type=click.IntRange(min=1), help="Instead of one."),
+    click.option("--layers", type=LAYERS, help="Instead of one."),
     click.option("--bidirectional", is_flag=True, show_default=False, help="Both directions."),
     click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Instead of float32."),
 )
@@ -58,9 +58,7 @@ _backend_option = click.option(
     multiple=True,
     help="Can be given again.  [default: the compiled ones that are installed]",
 )
-_threads_option = click.option(
-    "--threads", type=click.IntRange(min=1), show_default="one for each core", help="For all, the same."
-)
+_threads_option = click.option("--threads", type=THREADS, show_default="one for each core", help="For all, the same.")
 _quiet_option = click.option("--quiet", is_flag=True, help="No progress bar.")
 
 
@@ -215,7 +213,7 @@ def _measure(
 
 
 @click.command()
-@click.option("--stride", type=click.IntRange(min=1), default=1021, help="Look at every so-many-th float32; 1: at all.")
+@click.option("--stride", type=Int(min=1), default=1021, help="Look at every so-many-th float32; 1: at all.")
 @click.option("--set", "set_name", type=click.Choice(_SETS), default="quick", help="Shapes of whole passes.")
 @_backend_option
 @_threads_option

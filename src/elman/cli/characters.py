@@ -12,13 +12,13 @@ import click
 
 import elman
 from elman import backends, text
-from elman.cli.common import Finite, options, prepare, reported, running
+from elman.cli.common import LAYERS, Finite, Int, options, prepare, reported, running
 from elman.interrupts import Interrupts
 
 _MODEL_FILE = "elman-model.safetensors"
 _SAVE_EVERY = 60.0  # seconds
 _writing = options(
-    click.option("--length", type=click.IntRange(min=0), default=500, help="Characters to write."),
+    click.option("--length", type=Int(min=0), default=500, help="Characters to write."),
     click.option(
         "--temperature",
         type=Finite(min=0),
@@ -27,19 +27,19 @@ _writing = options(
     ),
 )
 _sizes = options(
-    click.option("--hidden-size", type=click.IntRange(min=1), default=256, help="Units of a layer."),
-    click.option("--layers", type=click.IntRange(min=1), default=2, help="Layers."),
+    click.option("--hidden-size", type=Int(min=1), default=256, help="Units of a layer."),
+    click.option("--layers", type=LAYERS, default=2, help="Layers."),
     click.option(
         "--dropout",
         type=Finite(min=0, max=1, max_open=True),
         default=0.0,
         help="Part of a layer's outputs that the next one does not get in training.",
     ),
-    click.option("--steps", type=click.IntRange(min=1), default=5500, help="Updates."),
-    click.option("--batch-size", type=click.IntRange(min=1), default=32, help="Streams of text."),
+    click.option("--steps", type=Int(min=1), default=5500, help="Updates."),
+    click.option("--batch-size", type=Int(min=1), default=32, help="Streams of text."),
     click.option(
         "--sequence-length",
-        type=click.IntRange(min=1),
+        type=Int(min=1),
         default=32,
         help="Characters of a stream in each step.",
     ),
@@ -118,8 +118,8 @@ def train(
             return 130
         model.save(target)
         _report(model, corpus, training.records, target)
-    click.echo(f"\nA sample (temperature {temperature:g}):\n")
-    click.echo(_written(model, corpus.vocabulary, "", length, temperature, seed))
+        click.echo(f"\nA sample (temperature {temperature:g}):\n")
+        click.echo(_written(model, corpus.vocabulary, "", length, temperature, seed))
     return 0
 
 

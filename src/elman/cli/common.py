@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import elman
-from elman import backends
+from elman import backends, validation
 
 
 class Group(click.Group):
@@ -38,6 +38,20 @@ class Finite(click.FloatRange):
         return float(number)
 
 
+class Int(click.IntRange):
+    """A range of ints below 2**31, which need not stand in the help."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        number = int(super().convert(value, param, ctx))
+        if number >= 2**31:
+            self.fail(f"{value} is not below 2**31.", param, ctx)
+        return number
+
+
+THREADS = click.IntRange(1, validation.MOST_THREADS)
+LAYERS = click.IntRange(1, validation.MOST_LAYERS)
+
+
 def options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Several options as one decorator."""
 
@@ -53,7 +67,7 @@ running = options(
     click.option(
         "--backend", type=click.Choice(backends.NAMES), show_default="see `elman info`", help="What computes."
     ),
-    click.option("--threads", type=click.IntRange(min=1), show_default="one for each core", help="How many threads."),
+    click.option("--threads", type=THREADS, show_default="one for each core", help="How many threads."),
 )
 
 

@@ -1,0 +1,40 @@
+"""Public attributes that are checked when they are set.
+
+Values lie in the instance as ever, so pickles, copies, `vars` and the time that reading takes are those of any object.
+A time step reads a dozen of them, and CPython is quickest where no descriptor has their names and nobody has asked for
+the instance's `__dict__`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+from elman import validation
+
+Check = Callable[[Any, str], Any]  # of a value and its name, to the value as it is kept
+Checks = dict[str, Check]
+
+
+class Checked:
+    """What refuses to be set to anything that its constructor would refuse."""
+
+    _settable: ClassVar[Checks] = {}
+    _fixed: ClassVar[frozenset[str]] = frozenset()  # once they have been set
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        check = self._settable.get(name)
+        if check is not None:
+            value = check(value, name)
+        elif name in self._fixed and hasattr(self, name):
+            validation.fixed(name, type(self).__name__)
+        super().__setattr__(name, value)
+
+
+def optional(check: Check) -> Check:
+    """None, or what the check takes."""
+    return lambda value, name: None if value is None else check(value, name)
+
+
+def one_of(names: Iterable[str]) -> Check:
+    return lambda value, name: validation.choice(value, name, names)
