@@ -367,7 +367,7 @@ class Training:
             reals = [checkpoint.read_array(arrays, name, np.dtype(float), (n_steps,)) for name in ("losses", "speeds")]
             measured = arrays["validation_losses"]
             validation.real_array(measured, "its training:validation_losses", np.dtype(float), (n_steps,))
-        model.load_state_dict(parameters)
+            model.load_state_dict(parameters)  # all of them or an error: from here on there is none
         checkpoint.take_over(generators, model)
         self._optimizer.steps, self._seconds, self._state = n_steps, seconds, state
         self._optimizer._memories = {"flat": memories}

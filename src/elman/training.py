@@ -457,7 +457,7 @@ class Training:
             is_stopped = validation.flag(record["is_stopped"], "its is_stopped")
             sums = validation.finite_number(first, "its sums"), validation.non_negative(second, "its sums")
             batch, window, state = self._read_place(record, arrays, generators[0])
-        model.load_state_dict(parameters)
+            model.load_state_dict(parameters)  # all of them or an error: from here on there is none
         checkpoint.take_over(generators, model)
         for callback, callback_state in zip(self._callbacks, callbacks, strict=True):
             callback.load_state(callback_state)

@@ -605,13 +605,13 @@ def _is_finite(array: Real) -> bool:
 
 
 def weights(value: Any, name: str, dtype: np.dtype[Any], *shapes: Shape) -> Real:
-    """Finite numbers of at least 0, of `dtype`."""
+    """Finite numbers of at least 0, as a fresh array of `dtype`."""
     array = value if type(value) is np.ndarray else _as_array(value, name)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name} must hold numbers, got {array.dtype} of shape {array.shape}")
     _check_shape(array.shape, name, shapes)
     with np.errstate(over="ignore"):
-        array = np.asarray(array, dtype=dtype)
+        array = np.array(array, dtype=dtype, order="C")
     if not (array.min() >= 0 and np.isfinite(array.max())):
         for where in np.argwhere(~((array >= 0) & (array < np.inf)))[:1].tolist():
             raise ValueError(f"{name} must be finite and at least 0, got {array[tuple(where)]} at {where}")
@@ -619,7 +619,7 @@ def weights(value: Any, name: str, dtype: np.dtype[Any], *shapes: Shape) -> Real
 
 
 def class_weights(value: Any, n: int) -> NDArray[np.float64]:
-    array = np.array(weights(value, "class_weights", _FLOAT64, (n,)), dtype=np.float64)
+    array = weights(value, "class_weights", _FLOAT64, (n,)).astype(np.float64, copy=False)
     if not array.all():
         raise ValueError(f"class_weights must be above 0, got {array.tolist()}")
     array.flags.writeable = False
