@@ -41,6 +41,15 @@ def fit(model: elman.SequenceModel, **options: Any) -> elman.History:
 # History and callbacks
 
 
+def test_what_a_schedule_returns_is_checked():
+    model = make_model()
+    before = model.state_dict()
+    for value in ("x", None, -1.0, np.nan):
+        with pytest.raises((TypeError, ValueError), match="what schedule returns must be a finite number"):
+            fit(model, schedule=lambda *_, value=value: value)
+    assert_same_bits(model.parameters(), before)
+
+
 def test_the_progress_bar_moves_with_each_update(monkeypatch: pytest.MonkeyPatch):
     import tqdm
 
@@ -288,6 +297,13 @@ def test_what_does_not_fit_a_checkpoint_is_refused(tmp_path: Path):
     path.write_bytes(content[:-100])
     with pytest.raises(ValueError, match="is not an elman model"):
         fit(make_model(), checkpoint=path, resume=True)
+
+
+def test_another_momentum_is_another_training(tmp_path: Path):
+    path = tmp_path / "run.safetensors"
+    fit(make_model(), checkpoint=path, optimizer=elman.SGD(0.1, momentum=0.9))
+    with pytest.raises(ValueError, match=r"its optimizer is .*'momentum': 0\.9"):
+        fit(make_model(), checkpoint=path, optimizer=elman.SGD(0.1, momentum=0.5), resume=True, epochs=4)
 
 
 def tamper(path: Path, name: str, array: Any) -> None:

@@ -7,20 +7,22 @@ from collections.abc import Callable
 import numpy as np
 
 from elman import validation
+from elman.attributes import Checked
 from elman.typing import Real
 
 
-class Activation:
+class Activation(Checked):
     """What `activation` returns, for `nonlinearity=`. Two are equal only if they are the same object.
 
     Attributes
     ----------
     f, df : function
-        The pair.
+        The pair, which is compiled once: fixed.
     name : str
+        Likewise.
     """
 
-    __slots__ = ("df", "f", "name")
+    _fixed = frozenset(("f", "df", "name"))
 
     def __init__(self, f: Callable[[float], float], df: Callable[[float], float], name: str) -> None:
         self.f, self.df, self.name = f, df, name

@@ -327,7 +327,8 @@ class Training:
 
     def _step(self, batch: Any, window: int, done: float) -> None:
         if self._schedule is not None:
-            self.optimizer.lr = self._lr * self._schedule(self.epoch + done, self.epochs)
+            factor = validation.non_negative(self._schedule(self.epoch + done, self.epochs), "what schedule returns")
+            self.optimizer.lr = self._lr * factor
         state = self._state if window else None
         with self._nothing_changes():
             loss, weight, after = self._trainable._gradients_of(batch, self._update, window, state)
@@ -391,7 +392,8 @@ class Training:
 
     def _settings(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""
-        optimizer = {name: value for name, value in vars(self.optimizer).items() if name[0] != "_" and name != "steps"}
+        given = {name.lstrip("_"): value for name, value in vars(self.optimizer).items()}
+        optimizer = {name: value for name, value in given.items() if name not in ("lr", "steps", "memories")}
         settings = {
             "optimizer": {"kind": type(self.optimizer).__name__, **optimizer},
             "batch_size": self._batch_size,
