@@ -62,12 +62,12 @@ def compare(case: Any, reference: Any, first_difference: Any) -> None:
         if came.outcome != wanted.outcome:
             if not (wanted.is_huge and "FloatingPointError" in (came.outcome, wanted.outcome)):
                 what = f"{came.outcome}, but {wanted.outcome} on numpy"
-                case.finding(came.kind, what, f"{came.why}\n{wanted.why}")
+                case.finding(came.kind, what, f"{came.shown()}\n{wanted.shown()}")
             return
         limits = wanted.bound, wanted.is_wild, case.dtype == "f8"
         difference = "" if wanted.is_huge else first_difference(came.values, wanted.values, *limits)
         if difference:
-            case.finding(came.kind, "other numbers than numpy's", f"{difference}{came.why}")
+            case.finding(came.kind, "other numbers than numpy's", f"{difference}{came.shown()}")
             return
 
 
@@ -228,7 +228,7 @@ def main() -> int:
     parser.add_argument("seconds", type=float)
     parser.add_argument("--calls", type=int, help="stop after so many calls")
     parser.add_argument("--only", type=int, metavar="CASE", help="repeat a case, and show its calls")
-    parser.add_argument("--backends", type=lambda text: text.split(","), default=["numpy", "numba", "cython"])
+    parser.add_argument("--backends", type=lambda text: text.split(","), default=["numpy", "cython", "numba"])
     parser.add_argument("--first", type=int, metavar="CASE", default=0, help="start with a case")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
