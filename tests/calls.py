@@ -201,8 +201,8 @@ def layer(c: Case) -> None:
 
 def layer_options(c: Case, n_units: int) -> dict[str, Any]:
     nonlinearity = c.pick("tanh", "tanh", "relu", "sigmoid", "identity")
-    if nonlinearity == "relu" and c.dtype == "f4":  # a rounding next to 0 is a gradient more or less
-        c.looseness = 300
+    if nonlinearity == "relu":  # for which a rounding next to 0 is a gradient more or less
+        c.looseness, c.least = 300 if c.dtype == "f4" else 1, ()
     return {
         "nonlinearity": nonlinearity,
         "bidirectional": c.chance(0.35),
@@ -472,6 +472,7 @@ def changed_data(c: Case) -> None:
             c.change(array, 100, 2**40, -1)
 
     c.is_judged, c.is_wild, c.is_huge = False, True, True
+    c.watch(dict)
     c.call("fit (data overwritten)", model.fit, X, Y, epochs=3, progress=False, callbacks=[overwrite], spoil=0)
 
 

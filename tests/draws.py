@@ -54,6 +54,7 @@ class Draw:
         self.is_wild = self.is_huge = False  # whether NaN, infinity or huge numbers went in; whether these last ones
         self.slack = 0.0  # how far numbers may be apart in the end, besides roundings
         self.looseness = 1.0  # what bounds of roundings are multiplied by
+        self.least = (1e-40, 1e-310)  # which kernels flush to zero
         self.kept: list[tuple[Any, Any, Any]] = []  # memory that calls must not change, what it holds, but for a view
         self.n_files = 0
         self.dtype = self.pick("f4", "f8")
@@ -84,7 +85,7 @@ class Draw:
         values = self.rng.standard_normal(shape).astype(self.dtype)
         some = self.rng.random(shape) < 0.3
         if self.chance(0.1):
-            values[some] = self.pick(0.0, -0.0, 1e-40, 1e-310)
+            values[some] = self.pick(0.0, -0.0, *self.least)
         elif self.chance(0.03) and some.any():
             self.put(values, some, math.nan, math.inf, -math.inf, np.finfo(self.dtype).max, 1e30)
         return values
@@ -196,15 +197,14 @@ class Draw:
         """Something in its place that is wrong, or at least strange."""
         if self.chance(0.1):
             self.is_wild = self.is_huge = True
-            return self.pick(*STRANGE)
+            return self.pick(*(() if name == "seed" else STRANGE), "strange")
         match value:
             case np.ndarray():
                 return self._spoil_array(value)
             case bool():
                 return self.pick(0, 1, "yes", None, np.bool_(not value))
             case int() | float():
-                numbers = SMALL if name in BOUNDED else NUMBERS
-                return self.pick(*(n for n in numbers if name not in ENDLESS or not isinstance(n, int) or n < 2))
+                return self._spoil_number(name)
             case str():
                 return self.pick("", "tan", value.upper(), 3, b"x", "1e9GB", "0B", "9" * 400 + "MB")
             case dict() if value:
@@ -216,6 +216,14 @@ class Draw:
                 items = [*value[:i], *([] if self.chance(0.3) else [self.spoil(value[i], name)]), *value[i + 1 :]]
                 return type(value)(items) if type(value) in (list, tuple) else items
         return self.pick(*STRANGE)
+
+    def _spoil_number(self, name: str) -> Any:
+        numbers = SMALL if name in BOUNDED else NUMBERS
+        number = self.pick(*(n for n in numbers if name not in ENDLESS or not isinstance(n, int) or n < 2))
+        if name == "seed" and number is None:
+            return 2**64  # None is another one each time
+        self.is_wild = self.is_huge = True  # a learning rate, say
+        return number
 
     def _spoil_array(self, value: np.ndarray) -> Any:
         axis = int(self.rng.integers(value.ndim)) if value.ndim else None
