@@ -8,6 +8,7 @@ functions, and so the order that they make. What it reports is therefore a race 
 """
 
 import contextlib
+import itertools
 import os
 import signal
 import threading
@@ -118,32 +119,54 @@ def forked(function: Callable[[], None]) -> None:
     assert status == 0, f"the forked child ended with {status}"
 
 
-def interrupted(function: Callable[[], Any], after: float) -> bool:
-    """Whether Ctrl-C so many seconds after the start of the function stops it, or comes right behind it."""
+def interrupted(function: Callable[[], Any], after: float) -> str:
+    """When Ctrl-C so many seconds after the start of the function raised: "within" it, "behind" it, or "never"."""
     timer = threading.Timer(after, lambda: os.kill(os.getpid(), signal.SIGINT))
+    came = "within"
     try:
         timer.start()
         function()
+        came = "behind"
         timer.join()
         time.sleep(0.01)
     except KeyboardInterrupt:
-        return True
+        return came
     finally:
-        timer.cancel()
         timer.join()
-    return False
+    return "never"  # a finalizer has swallowed it
 
 
 def interrupts(rnn: elman.RNN, x: np.ndarray, expected: list[np.ndarray]) -> None:
-    """In calls of the main thread, while another thread computes, whose call goes on. Afterwards all is as before."""
-    for n_threads in (1, 2, 3):
+    """In calls of the main thread, alone or beside another thread whose call goes on. Afterwards all is as before."""
+    long, outcomes = np.tile(x, (8, 1, 1)), []
+    for n_threads, others, after in itertools.product((1, 3), (0, 1), (0.0, 0.05, 0.1)):
         elman.set_num_threads(n_threads)
-        for after in (0.0, 0.01, 0.03):
-            other = threading.Thread(target=lambda: both_passes(rnn, x[:10]))
-            other.start()
-            assert interrupted(lambda: both_passes(rnn, x), after)
-            other.join()
-            assert_same(both_passes(rnn, x), expected)
+        threads = [threading.Thread(target=lambda: assert_same(both_passes(rnn, x), expected)) for _ in range(others)]
+        for thread in threads:
+            thread.start()
+        outcomes.append(interrupted(lambda: both_passes(rnn, long), after))
+        for thread in threads:
+            thread.join()
+        assert_same(both_passes(rnn, x), expected)
+    print("  ", ", ".join(f"{outcomes.count(each)} {each}" for each in ("within", "behind", "never")))
+    assert outcomes.count("never") < 3, outcomes
+
+
+def handled(rnn: elman.RNN, x: np.ndarray, expected: list[np.ndarray]) -> None:
+    """A signal whose handler makes a call of its own, in the middle of one that goes on afterwards."""
+    long, calls = np.tile(x, (8, 1, 1)), 0
+
+    def handle(*_: Any) -> None:
+        nonlocal calls
+        calls += 1
+        assert_same(both_passes(rnn, x), expected)
+
+    whole = both_passes(rnn, long)
+    before = signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    assert_same(both_passes(rnn, long), whole)
+    signal.signal(signal.SIGALRM, before)
+    assert calls == 1, calls
 
 
 def main() -> None:
@@ -173,6 +196,8 @@ def main() -> None:
     with section("interrupts"):
         interrupts(*wide, alone)
         interrupts(*team, alone_in_team)
+        handled(*wide, alone)
+        handled(*team, alone_in_team)
 
 
 if __name__ == "__main__":
