@@ -1,22 +1,55 @@
 #!/usr/bin/env bash
-# The pool under ThreadSanitizer; then the kernels, built with AddressSanitizer and UndefinedBehaviorSanitizer, and their
-# tests run on them, in the active environment (which has what `pip install '.[test]'` installs). Needs GCC with its
-# sanitizers.
+# In the active environment (which has what `pip install '.[test]'` installs), with the sanitizers of GCC:
+# - the pool under ThreadSanitizer;
+# - the kernels, built with AddressSanitizer and UndefinedBehaviorSanitizer: their tests, and a minute of the fuzzer in
+#   all, on each instruction set;
+# - the extension under ThreadSanitizer: threads, teams, forks, interrupts.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=$(mktemp -d)
 trap 'rm -rf "$target"' EXIT
-echo "== pool"
-${CC:-cc} -std=c11 -g -O1 -fsanitize=thread -pthread -D_DEFAULT_SOURCE -Icsrc tests/pool_test.c csrc/pool.c -o "$target/pool"
-TSAN_OPTIONS="halt_on_error=1 die_after_fork=0" "$target/pool"
+cc=${CC:-cc}
+step() { printf '== %s (%ss)\n' "$1" "$SECONDS"; }
+
+step "pool"
+thread=(-std=gnu11 -g -O1 -fPIC -fsanitize=thread -pthread -D_DEFAULT_SOURCE -Icsrc)
+$cc "${thread[@]}" tests/pool_test.c csrc/pool.c -o "$target/pool"
+export TSAN_OPTIONS="halt_on_error=1 die_after_fork=0 exitcode=66"
+"$target/pool"
+
+step "building with AddressSanitizer and UndefinedBehaviorSanitizer"
 python -m pip install --quiet --no-deps --target "$target/site" . \
     -C build-dir="$target/build" \
     -C cmake.define.CMAKE_C_FLAGS="-g -fsanitize=address,undefined -fno-sanitize-recover=undefined"
-export LD_PRELOAD="$(${CC:-cc} -print-file-name=libasan.so) $(${CC:-cc} -print-file-name=libubsan.so)"
-export ASAN_OPTIONS=detect_leaks=0 # the interpreter's own are many
-export PYTHONPATH="$target/site"
-python -c "import elman.backends.native as n; assert n.__file__.startswith('$target'), n.__file__"
-for set in $(python -c "from elman.backends import native; print(*native.instruction_sets())"); do
-    echo "== $set"
-    ELMAN_ISA=$set python -m pytest -q -p no:cacheprovider tests/test_kernels.py -k "not numpy and not numba"
+
+# With these sanitizers preloaded. Leaks are the interpreter's own, and many; its objects lie in memory that ASan sees;
+# what is too large to be allocated is an error of Python's.
+asan() {
+    env LD_PRELOAD="$($cc -print-file-name=libasan.so) $($cc -print-file-name=libubsan.so)" PYTHONMALLOC=malloc \
+        ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PYTHONPATH="$target/site" "$@"
+}
+asan python -c "import elman.backends.native as n; assert n.__file__.startswith('$target'), n.__file__"
+sets=$(asan python -c "from elman.backends import native; print(*native.instruction_sets())")
+for set in $sets; do
+    step "kernels: $set"
+    asan ELMAN_ISA="$set" python -m pytest -q -p no:cacheprovider tests/test_kernels.py -k "not numpy and not numba"
 done
+for set in $sets; do
+    step "fuzzing: $set"
+    asan ELMAN_ISA="$set" python tests/fuzz.py "${SEED:-$RANDOM}" $((60 / $(wc -w <<<"$sets")))
+done
+
+# The pool is the same on all instruction sets, so the least one, which compiles in seconds, will do.
+step "building with ThreadSanitizer"
+python_h=$(python -c "import sysconfig; print(sysconfig.get_path('include'))")
+for real in float double; do
+    $cc "${thread[@]}" -ffp-contract=off -fno-math-errno -DELMAN_${real^^} -DELMAN_TABLE=elman_baseline_$real \
+        -c csrc/kernels.c -o "$target/$real.o"
+done
+$cc "${thread[@]}" -DPy_LIMITED_API=0x030B0000 -I"$python_h" -shared "$(find "$target/build" -name native.c)" \
+    csrc/dispatch.c csrc/pool.c "$target/float.o" "$target/double.o" -lm -o "$target/native.abi3.so"
+mv "$target/native.abi3.so" "$target"/site/elman/backends/native*.so
+
+step "extension under ThreadSanitizer"
+LD_PRELOAD=$($cc -print-file-name=libtsan.so) PYTHONPATH="$target/site" python tests/tsan_extension.py
+step "done"

@@ -763,6 +763,15 @@ def test_fit_goes_on_with_its_optimizer():
     )
 
 
+@backend_names
+def test_data_sets_may_lie_in_memory_in_any_way(backend: str, rng: np.random.Generator):
+    model = elman.SequenceModel(elman.Features(4), elman.Reals(4), hidden_size=H, seed=0, backend=backend)
+    one = rng.standard_normal((3, T, 4)).astype(np.float32)
+    ways = [np.broadcast_to(one[0], one.shape), np.broadcast_to(one[:1, :1], one.shape), one[::-1], one.T.copy().T]
+    for X in [*ways, *(way.swapaxes(0, 1) for way in ways)]:
+        assert model.evaluate(X, X) == model.evaluate(X.copy(), X.copy())
+
+
 # Copies
 
 

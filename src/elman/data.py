@@ -286,7 +286,7 @@ def side_by_side(data: Rows, rows: Int) -> Any:
     So the cost follows the sum of the lengths.
     """
     if isinstance(data, np.ndarray):
-        return data[rows].swapaxes(0, 1)
+        return data.take(rows, axis=0).swapaxes(0, 1)  # data[rows] would lie in memory in the order that data does
     n_steps, first = max(len(data[row]) for row in rows), data[rows[0]]
     together = np.zeros((len(rows), n_steps, *first.shape[1:]), first.dtype)
     for i, row in enumerate(rows):
