@@ -94,12 +94,12 @@ static int64_t nanoseconds(void) {
 static int reason_of(elman_call *call) { return __atomic_load_n(&call->reason, __ATOMIC_RELAXED); }
 
 void elman_begin(elman_call *call) {
-    call->outer = own, call->reason = 0;
+    call->reason = 0;
     current = own = call;
 }
 
 int elman_end(elman_call *call) {
-    current = own = call->outer;
+    current = own = NULL;
     return reason_of(call);
 }
 
@@ -108,15 +108,18 @@ void elman_stop(int reason) {
     if (current) __atomic_compare_exchange_n(&current->reason, &none, reason, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 }
 
-/* Ask `poll`, if it is time to. What answers may make calls of its own. */
+/* Ask `poll`, if it is time to. What answers may make calls of its own, which are no part of this one. */
 static void ask(void) {
     int (*question)(void) = atomic_load(&poll);
     if (next_question < 0 || !question) return;
     int64_t now = nanoseconds();
     if (now < next_question) return;
     next_question = now + ASKING_NANOSECONDS;
-    uint64_t mode = keep_subnormals();
-    int answer = question();
+    elman_call *const call = own;
+    const uint64_t mode = keep_subnormals();
+    current = own = NULL;
+    const int answer = question();
+    current = own = call;
     restore_subnormals(mode);
     if (answer > 0) elman_stop(ELMAN_INTERRUPTED);
     if (answer < 0) next_question = -1;

@@ -23,8 +23,7 @@ enum { ELMAN_NO_MEMORY = -1, ELMAN_INTERRUPTED = -2, ELMAN_RAISED = -3 };
 
 /* A call that can be stopped: the jobs that a thread runs between elman_begin and elman_end. Once it is stopped, no
  * further task of it begins, and its outputs hold anything. elman_end returns 0, or the reason. */
-typedef struct elman_call {
-    struct elman_call *outer; /* which a signal handler's own call is within */
+typedef struct {
     int reason;
 } elman_call;
 void elman_begin(elman_call *call);

@@ -28,7 +28,7 @@ from elman.backends.simd import INT64, emit_call, emit_pointer
 
 INT, FLOAT = types.int64, types.float64
 NO_MEMORY, INTERRUPTED, RAISED = -1, -2, -3  # what a call returns instead of 0 (csrc/pool.h)
-CALL_BYTES = 16  # elman_call of csrc/pool.h
+CALL_BYTES = 8  # elman_call of csrc/pool.h, and what fills it up
 
 
 class Struct:
