@@ -9,6 +9,23 @@ from collections.abc import Iterator
 from types import FrameType
 
 
+@contextlib.contextmanager
+def postponed() -> Iterator[None]:
+    """Ctrl-C waits, whoever handles it, for what does not survive being torn: the import of a package, its compiler."""
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda *signalled: came.append(signalled))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    for signalled in came[:1]:
+        handler(*signalled)
+
+
 class Interrupts:
     """What Ctrl-C does while `handled`, in the main thread and unless somebody else handles it.
 

@@ -21,7 +21,7 @@ from elman.nonlinearities import Activation
 from elman.parameters import Entry, Parameters, load_state, to_pytorch
 from elman.stack import Tape, Weights
 from elman.typing import Int, Real
-from elman.workspace import Lease, Pool
+from elman.workspace import Lease, Pool, pieces
 
 INITIALIZATIONS = ("uniform", "orthogonal", "identity")  # of weight_hh
 _CHUNK = 64  # time steps that last_state() runs at once: packing the weights for them costs 1 % of the work
@@ -605,10 +605,10 @@ class RNN(Checked):
     def _draw_masks(self, n_steps: int, n_rows: int) -> Lease:
         """What dropout multiplies each layer's outputs by, but the last: (T, B, D·H) of 0 or 1 / (1 - dropout)."""
         lease = self._pool.lease(self.num_layers - 1, n_steps, n_rows, self._n_outputs)
-        for mask in lease.arrays:
-            self._dropout_rng.random(out=mask, dtype=self.dtype)
-            np.greater_equal(mask, self.dropout, out=mask)
-            mask *= 1 / (1 - self.dropout) if self.dropout < 1 else 0
+        for part in (mask[piece] for mask in lease.arrays for piece in pieces(mask)):
+            self._dropout_rng.random(out=part, dtype=self.dtype)
+            np.greater_equal(part, self.dropout, out=part)
+            part *= 1 / (1 - self.dropout) if self.dropout < 1 else 0
         return lease
 
     def _draw_recurrent_mask(self, n_rows: int) -> Real:

@@ -14,6 +14,7 @@ import numpy as np
 
 from elman.nonlinearities import Activation
 from elman.typing import Int, Real
+from elman.workspace import pieces
 
 Weights = tuple[Real, Real, Real | None]  # one layer's weight_ih (D, I, H), weight_hh (D, H, H), bias (D, H)
 
@@ -99,11 +100,13 @@ def backward(
         )
         if d_input is not None and k and tape.masks:
             with np.errstate(all="ignore"):  # beyond the lengths there is anything
-                d_input *= tape.masks[k - 1]
+                for piece in pieces(d_input):
+                    d_input[piece] *= tape.masks[k - 1][piece]
         d_y = d_input
 
 
 def drop(tape: Tape, k: int) -> None:
     """Write layer k's inputs: what dropout leaves of the outputs below."""
     with np.errstate(all="ignore"):  # beyond the lengths there is anything
-        np.multiply(tape.outputs[k - 1], tape.masks[k - 1], out=tape.inputs[k])
+        for piece in pieces(tape.inputs[k]):
+            np.multiply(tape.outputs[k - 1][piece], tape.masks[k - 1][piece], out=tape.inputs[k][piece])

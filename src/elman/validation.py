@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from elman.interrupts import postponed
 from elman.typing import Int, Real
 
 Shape = tuple[int | str, ...]  # a string names an axis of any length
@@ -365,11 +366,13 @@ def _floats(function: Any, name: str, values: Sequence[float]) -> list[float]:
 
 
 def _compiles(function: Any, name: str) -> None:
-    import numba
+    with postponed():
+        import numba
 
     try:
         compiled = numba.njit(function)
-        compiled.compile((numba.types.float64,))
+        with postponed():
+            compiled.compile((numba.types.float64,))
     except Exception as error:
         reason = next((line.strip() for line in str(error).splitlines()[1:] if line.strip()), str(error))
         raise TypeError(f"{name} must be a function that Numba can compile: {reason}") from error

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from elman.typing import Real
+from elman.typing import Int, Real
 
 _NOTHING: Any = np.zeros(0, dtype=np.uint8)
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
@@ -24,6 +25,16 @@ def aligned_zeros(n: int, dtype: np.dtype[Any]) -> Real:
     memory = np.zeros(n * dtype.itemsize + _ALIGNMENT, dtype=np.uint8)
     start = -memory.__array_interface__["data"][0] % _ALIGNMENT
     return memory[start : start + n * dtype.itemsize].view(dtype)
+
+
+_PIECE = 1 << 20  # values that NumPy goes through at once: about a millisecond
+
+
+def pieces(array: Real | Int) -> Iterator[slice]:
+    """The steps of an array (T, B, n), some at a time: Ctrl-C is honoured between them, not in NumPy's own loops."""
+    n = max(1, _PIECE // max(1, array[0].size))
+    for start in range(0, len(array), n):
+        yield slice(start, start + n)
 
 
 class _Block:

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from elman import config, validation
+from elman.interrupts import postponed
 
 
 class _Entry(NamedTuple):
@@ -83,7 +84,8 @@ def get(name: str, argument: str = "backend") -> ModuleType:
     entry = _TABLE[validation.choice(name, argument, NAMES)]
     if name not in _loaded:
         try:
-            module = importlib.import_module(entry.module)
+            with postponed():
+                module = importlib.import_module(entry.module)
         except ImportError as error:
             others = ", ".join(map(repr, available()))
             raise ImportError(

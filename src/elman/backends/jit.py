@@ -27,6 +27,7 @@ from elman.backends.kernels import readout as _readout
 from elman.backends.kernels.memory import NO_MEMORY, RAISED
 from elman.backends.simd import Lanes
 from elman.backends.wall import DTYPE, refuse
+from elman.interrupts import postponed
 from elman.nonlinearities import Activation
 
 try:
@@ -110,7 +111,8 @@ def _compiled(function: Any, *kinds: Any) -> Any:
     is_collecting = gc.isenabled()
     gc.disable()  # Numba makes so many objects that walking through them again and again is an eighth of the time
     try:
-        function.compile(signature)
+        with postponed():  # Ctrl-C would leave Numba's stack of calls as it is then, and every further call an error
+            function.compile(signature)
     finally:
         if is_collecting:
             gc.enable()
