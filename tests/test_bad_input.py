@@ -785,7 +785,7 @@ MORE_FITS: list[tuple[str, dict[str, Any], str]] = [
     ("many-to-many", {"tbptt": (5, 2.0)}, "tbptt[1] must be a positive int, got 2.0"),
     ("many-to-many", {"tbptt": (5, 4)}, "tbptt must be (k1, k2) with k2 at least k1, got (5, 4)"),
     ("many-to-many", {"schedule": 3}, "schedule must be a function, got 3"),
-    ("many-to-many", {"schedule": lambda *_: -1.0}, "what schedule returns must be a finite number of at least 0, got -"),
+    ("many-to-many", {"schedule": lambda *_: -1.0}, "what schedule returns must be a finite number of at least 0, got"),
     ("many-to-many", {"callbacks": 3}, "callbacks must be a list of callbacks, got 3"),
     ("many-to-many", {"callbacks": [3]}, "callbacks[0] must be an elman.Callback or a function, got 3"),
     ("many-to-many", {"callbacks": [elman.EarlyStopping]}, "callbacks[0] must be an elman.Callback or a function"),
