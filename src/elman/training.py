@@ -447,7 +447,7 @@ class Training:
             validation.refuse(f"{path} is no checkpoint of a training, but a model alone")
         record, arrays = progress
         validation.same_settings(config, json.loads(json.dumps(model._config())), str(path))
-        validation.same_settings(record["settings"], self._settings(), str(path))
+        validation.same_settings(record.get("settings"), self._settings(), str(path))
         with io.refusing(path):
             generators = checkpoint.read_generators(record, model)
             memories = checkpoint.read_memories(record, arrays, self.optimizer, model)
@@ -459,6 +459,8 @@ class Training:
             is_stopped = validation.flag(record["is_stopped"], "its is_stopped")
             sums = validation.finite_number(first, "its sums"), validation.non_negative(second, "its sums")
             batch, window, state = self._read_place(record, arrays, generators[0])
+            if batch and not second:
+                validation.refuse("its sums leave out the batches that are done, in each of which something counts")
             model.load_state_dict(parameters)  # all of them or an error: from here on there is none
         checkpoint.take_over(generators, model)
         for callback, callback_state in zip(self._callbacks, callbacks, strict=True):
