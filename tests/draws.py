@@ -244,11 +244,13 @@ class Draw:
 
     def _with_wrong_value(self, array: np.ndarray) -> np.ndarray:
         """One place with a value that it should not have."""
-        place = tuple(int(self.rng.integers(n)) for n in array.shape if n)
+        if not array.size:
+            return array
+        place = tuple(int(self.rng.integers(n)) for n in array.shape)
         if array.dtype.kind == "f":
             self.put(array, place, math.nan, math.inf, -math.inf, 1e30, 1e300)
             return array
-        most = int(array.max()) if array.size and array.dtype.kind in "iu" else 0
+        most = int(array.max()) if array.dtype.kind in "iu" else 0
         with np.errstate(all="ignore"), contextlib.suppress(OverflowError, ValueError):
             array[place] = self.pick(-1, -2, most + 1, 127, 2**31, 2**40, 2**63 - 1)
         return array

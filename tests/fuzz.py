@@ -49,7 +49,7 @@ def run_case(seed: int, number: int, backends: list[str], directory: str, say: A
             try:
                 case.pick(*scenarios)(case)
             except Exception:
-                case.finding("tests/calls.py", "fell over", traceback.format_exc())
+                case.finding("tests/calls.py", "fell over", traceback.format_exc()[-1400:])
         cases.append(case)
     if cases[0].is_judged:
         for case in cases[1:]:

@@ -318,9 +318,11 @@ def tamper(path: Path, name: str, array: Any) -> None:
 
 
 def tamper_record(path: Path, name: str, value: Any) -> None:
+    """A part of the record replaced, or with ... taken out."""
     with safe_open(path, framework="np") as file:
         header, arrays = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    header["training"] = json.dumps(json.loads(header["training"]) | {name: value})
+    record = json.loads(header["training"]) | {name: value}
+    header["training"] = json.dumps({key: value for key, value in record.items() if value is not ...})
     save_file(arrays, path, header)
 
 
@@ -351,7 +353,7 @@ WRONG_RECORDS = [
     ("epoch", 1.0), ("steps", -1), ("optimizer_steps", -3), ("optimizer_steps", 0), ("lr", -1), ("lr", "x"),
     ("sums", [1]), ("sums", ["a", 1]), ("sums", [1, -1]), ("is_stopped", 0), ("generators", []), ("generators", [1, 2]),
     ("history", {"loss": []}), ("history", [1]), ("callbacks", []), ("callbacks", [{"best": "x", "waited": 0}]),
-    ("callbacks", [{"best": 0.0, "waited": -1}]),
+    ("callbacks", [{"best": 0.0, "waited": -1}]), ("settings", ...), ("sums", [1, 0]), ("lr", ...),
 ]  # fmt: skip
 
 

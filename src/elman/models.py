@@ -858,6 +858,11 @@ class SequenceModel(Model):
             tape = self.rnn._forward(backend, batch.x, h_0, h_n, lengths=batch.lengths)
         return loss, batch.total, _state_after(next_start - start, h_0, h_n, tape)
 
+    def _weight_before(self, batch: Batch, update: Update, window: int) -> float:
+        """That of the targets of the windows before this one."""
+        assert update.tbptt is not None  # else there are no windows
+        return self._window(batch, 0, 0, window * update.tbptt[0]).total
+
     def _window(self, batch: Batch, start: int, first_target: int, end: int) -> Batch:
         """The steps from `start` to `end`, with the targets from `first_target` on."""
         x, y = batch.x[start:end], batch.y[first_target:end]

@@ -188,6 +188,7 @@ class Trainable(Protocol):
     def _gradients_of(
         self, batch: Any, update: Update, window: int, state: Real | None
     ) -> tuple[float, float, Real | None]: ...
+    def _weight_before(self, batch: Any, update: Update, window: int) -> float: ...  # if there are several windows
     def _evaluate(self, data: Any, batch_size: int) -> dict[str, float]: ...
 
 
@@ -447,7 +448,7 @@ class Training:
             validation.refuse(f"{path} is no checkpoint of a training, but a model alone")
         record, arrays = progress
         validation.same_settings(config, json.loads(json.dumps(model._config())), str(path))
-        validation.same_settings(record["settings"], self._settings(), str(path))
+        validation.same_settings(record.get("settings"), self._settings(), str(path))
         with io.refusing(path):
             generators = checkpoint.read_generators(record, model)
             memories = checkpoint.read_memories(record, arrays, self.optimizer, model)
@@ -458,7 +459,7 @@ class Training:
             first, second = validation.pair(record["sums"], "its sums")
             is_stopped = validation.flag(record["is_stopped"], "its is_stopped")
             sums = validation.finite_number(first, "its sums"), validation.non_negative(second, "its sums")
-            batch, window, state = self._read_place(record, arrays, generators[0])
+            batch, window, state = self._read_place(record, arrays, generators[0], sums[1])
             model.load_state_dict(parameters)  # all of them or an error: from here on there is none
         checkpoint.take_over(generators, model)
         for callback, callback_state in zip(self._callbacks, callbacks, strict=True):
@@ -482,11 +483,15 @@ class Training:
         return states
 
     def _read_place(
-        self, record: dict[str, Any], arrays: checkpoint.Arrays, rng: np.random.Generator
+        self, record: dict[str, Any], arrays: checkpoint.Arrays, rng: np.random.Generator, weight: float
     ) -> tuple[int, int, Real | None]:
-        """Where in the epoch whose order is drawn from `rng` it stands: the batch, its window, the state before it."""
+        """Where in the epoch whose order is drawn from `rng` it stands: the batch, its window, the state before it.
+
+        `weight` is that of all targets so far.
+        """
         groups = self._data.groups(self._batch_size, copy.deepcopy(rng) if self._shuffle else None)
         batch = validation.below(record["batch"], "its batch", len(groups) + 1)
+        validation.some_weight(weight, batch > 0, "its sums")
         if batch == len(groups):
             return batch, validation.below(record["window"], "its window", 1), None
         ready = self._trainable._ready(self._data, groups[batch])
@@ -494,6 +499,7 @@ class Training:
         window = validation.below(record["window"], "its window", n_windows)
         if not window:
             return batch, 0, None
+        validation.some_weight(weight, self._trainable._weight_before(ready, self._update, window) > 0, "its sums")
         layer = self.model._layers()[-1]
         shape = (layer.num_layers, len(groups[batch]), layer.hidden_size)  # windows are of one direction
         return batch, window, checkpoint.read_array(arrays, "state", layer.dtype, shape)

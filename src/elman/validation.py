@@ -193,7 +193,7 @@ def pickled(value: Any, name: str) -> bytes:
         ) from error
 
 
-def same_settings(found: Mapping[str, Any], expected: Mapping[str, Any], path: str) -> None:
+def same_settings(found: Any, expected: Mapping[str, Any], path: str) -> None:
     """A run can only go on as what it was."""
     if not isinstance(found, Mapping):
         raise ValueError(f"{path} is of another training: its settings are {_shown(found)}")
@@ -642,6 +642,11 @@ def any_weight(total: float, name: str, is_weighted: bool) -> None:
     if not 0 < total < np.inf:
         condition = " whose weight is not zero" if is_weighted else ""
         raise ValueError(f"{name} must hold at least one target{condition}")
+
+
+def some_weight(total: float, is_something_done: bool, name: str) -> None:
+    if is_something_done and not total > 0:
+        raise ValueError(f"{name} must have a weight above 0 where targets were trained on, got {total}")
 
 
 def listed(value: Any, name: str) -> Any:
