@@ -34,11 +34,9 @@ for set in $sets; do
     step "kernels: $set"
     asan ELMAN_ISA="$set" python -m pytest -q -p no:cacheprovider tests/test_kernels.py -k "not numpy and not numba"
 done
-seconds=$((60 / $(wc -w <<<"$sets"))) backends=numpy,cython,numba
-for set in $sets; do
+for set in $sets; do # without Numba, which takes two minutes to compile under them, and hides from them what it compiled
     step "fuzzing: $set"
-    asan ELMAN_ISA="$set" python tests/fuzz.py "${SEED:-1}" "$seconds" --backends "$backends"
-    backends=numpy,cython # Numba takes two minutes to compile under them, and they see little of what it compiled
+    asan ELMAN_ISA="$set" python tests/fuzz.py "${SEED:-1}" $((60 / $(wc -w <<<"$sets"))) --backends numpy,cython
 done
 
 # The pool is the same on all instruction sets, so the least one, which compiles in seconds, will do.
