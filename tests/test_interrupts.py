@@ -195,6 +195,24 @@ def test_fit_stops_soon(
     assert model.fit(x[:2, :3], y[:2, :3], epochs=1, progress=False)["loss"][0] < 5
 
 
+def test_between_two_steps_it_does_not_wait_for_the_next(compiled_name: str, tmp_path: Path):
+    model, (x, y) = make_model(compiled_name), make_data(2000)
+    model.loss_and_grads(x[:2, :3], y[:2, :3])
+
+    def schedule(done: float, epochs: float) -> float:
+        sent.append(time.monotonic())
+        signal.raise_signal(signal.SIGINT)  # with a checkpoint it is only noted here
+        return done / epochs
+
+    for _ in range(TRIES):
+        sent: list[float] = []
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(x, y, batch_size=192, progress=False, schedule=schedule, checkpoint=tmp_path / "run")
+        if time.monotonic() - sent[0] < soon():
+            return
+    raise AssertionError("it waited for the step")
+
+
 def test_what_is_interrupted_while_it_is_validated_goes_on(compiled_name: str, tmp_path: Path):
     x, y = make_data(10)
     held_out, path = make_data(300), tmp_path / "run"

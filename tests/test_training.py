@@ -313,7 +313,7 @@ def tamper(path: Path, name: str, array: Any) -> None:
     if array is None:
         del arrays[name]
     else:
-        arrays[name] = array
+        arrays[name] = array if isinstance(array, np.ndarray) else np.full_like(arrays[name], array)
     save_file(arrays, path, header)
 
 
@@ -341,10 +341,10 @@ WRONG_ARRAYS = [
     ("training:state", np.zeros((1, 4, 8), "f4")),
     ("training:state", np.zeros((2, 4, 7), "f4")),
     ("training:state", np.zeros((2, 4, 8), "f8")),
-    ("training:state", np.full((2, 4, 8), np.nan, "f4")),
     ("training:state", None),
     ("training:optimizer.0", np.zeros(3, "f4")),
     ("training:optimizer.1", None),
+    ("training:optimizer.1", np.nan),  # all of it
     ("training:optimizer.2", np.zeros(3, "f4")),
     ("training:callback.0.parameters", np.zeros(1, "f4")),
 ]

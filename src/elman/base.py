@@ -101,15 +101,25 @@ class Model(Checked):
             If the file cannot be written.
         TypeError
             If `metadata` is not a dict from str to str.
+        ValueError
+            If a parameter is not finite, if the nonlinearity is a function of your own, or if encoder and decoder have
+            been set to differ: a file cannot hold that. What was at the path is left as it was.
         """
         self._save(validation.path(path, "path"))
 
     def _save(self, path: Path, progress: io.Progress | None = None) -> None:
         """`save`, with how far a training has come."""
+        config = self._check_saveable()
+        for name, array in self.parameters().items():
+            validation.finite(array, name)  # `load` would refuse them, and the file that is there may be a good one
+        io.save(path, self._file_kind, self.parameters(), config, self.metadata, progress)
+
+    def _check_saveable(self) -> dict[str, Any]:
+        """The configuration, or an error where a file cannot hold it."""
         nonlinearity = self._layers()[-1].nonlinearity
         if isinstance(nonlinearity, Activation):
             validation.refuse(f"nonlinearity {nonlinearity} cannot be saved: a model file holds no functions")
-        io.save(path, self._file_kind, self.parameters(), self._config(), self.metadata, progress)
+        return self._config()
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_gradient_buffer"}

@@ -18,12 +18,10 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def read_array(arrays: Arrays, name: str, dtype: np.dtype[Any], shape: validation.Shape) -> Real:
-    """One of the arrays, of just this dtype and shape, and finite."""
+    """One of the arrays, of just this dtype and shape. (What it holds of rows that have ended may be anything.)"""
     array, shown = arrays[name], f"its training:{name}"
     validation.choice(array.dtype.name, f"the dtype of {shown}", [dtype.name])
-    array = validation.real_array(array, shown, dtype, shape, contiguous=True)
-    validation.finite(array, shown)
-    return array
+    return validation.real_array(array, shown, dtype, shape, contiguous=True)
 
 
 def read_memories(record: Mapping[str, Any], arrays: Arrays, optimizer: Optimizer, model: Model) -> list[Real]:
@@ -32,7 +30,10 @@ def read_memories(record: Mapping[str, Any], arrays: Arrays, optimizer: Optimize
     n = optimizer._n_memories if validation.non_negative_int(record["optimizer_steps"], "its optimizer_steps") else 0
     names = [f"optimizer.{i}" for i in range(n)]
     validation.same_names([name for name in arrays if name.startswith("optimizer.")], names, "its training")
-    return [read_array(arrays, name, flat.dtype, flat.shape) for name in names]
+    memories = [read_array(arrays, name, flat.dtype, flat.shape) for name in names]
+    for name, array in zip(names, memories, strict=True):
+        validation.no_nan(array, f"its training:{name}")  # a square may well be too large for the dtype
+    return memories
 
 
 def read_generators(record: Mapping[str, Any], model: Model) -> list[np.random.Generator]:

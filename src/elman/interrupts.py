@@ -65,6 +65,8 @@ class Interrupts:
         """Within, it raises KeyboardInterrupt, which what runs in the kernels notices, too."""
         before, self._are_noted = self._are_noted, False
         try:
+            if self.came:  # since anybody looked
+                raise KeyboardInterrupt
             yield
         finally:
             self._are_noted = before

@@ -356,7 +356,7 @@ class Training:
             validation.refuse(f"{path} is no checkpoint of a training, but a model alone")
         record, arrays = progress
         validation.same_settings(config, self.model._config(), str(path))
-        validation.same_settings(record["settings"], self._settings, str(path))
+        validation.same_settings(record.get("settings"), self._settings, str(path))
         model = self.model
         with io.refusing(path):
             seconds = validation.non_negative(record["seconds"], "its seconds")

@@ -161,7 +161,8 @@ class EarlyStopping(Callback, Checked):
         validation.instance(state["best"], "its best", float)
         validation.non_negative_int(state["waited"], "its waited")
         if state["parameters"].size:
-            checkpoint.read_array(state, "parameters", model._parameters.flat.dtype, model._parameters.flat.shape)
+            flat = model._parameters.flat
+            validation.finite(checkpoint.read_array(state, "parameters", flat.dtype, flat.shape), "its parameters")
 
 
 class _FunctionCallback(Callback):
@@ -213,6 +214,8 @@ def fit(
         validation.function(schedule, "schedule")
     if checkpoint is None and (checkpoint_every is not None or resume is not False):
         validation.refuse("checkpoint must be a path where there is checkpoint_every or resume, got None")
+    if checkpoint is not None:
+        model._check_saveable()  # now, and not after an epoch
     training = Training(
         model,
         data,
@@ -369,10 +372,11 @@ class Training:
         try:
             with self._interrupts.raised():
                 yield
-        except KeyboardInterrupt:
+        except BaseException as error:
             for generator, state in zip(generators, before, strict=True):
                 generator.bit_generator.state = state
-            self._save_what_is_done()
+            if isinstance(error, KeyboardInterrupt):
+                self._save_what_is_done()
             raise
 
     def _stop_if_interrupted(self) -> None:

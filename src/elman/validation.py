@@ -562,13 +562,13 @@ def numbers(
     fits = array.dtype == dtype and array.strides[-1] == array.itemsize and array.flags.aligned
     with np.errstate(all="ignore"):  # where it is not looked at there is anything
         array = array if fits else np.array(array, dtype=dtype, order="C")
-        is_bounded = most == np.inf
-        if _is_finite(array) and (is_bounded or (array.min() >= 0 and array.max() <= most)):
+        is_bounded = most < np.inf
+        if _is_finite(array) and (not is_bounded or (array.min() >= 0 and array.max() <= most)):
             return array
         wrong = ~np.isfinite(array)
         for where in _looked_at(wrong, read):
             raise ValueError(f"{name} must be finite{_note(read)}, got {array[where]} at {list(where)}")
-        if not is_bounded:
+        if is_bounded:
             wrong |= ~((array >= 0) & (array <= most))
         for where in _looked_at(wrong, read):
             expected = f"values from 0 to {most:g}{_note(read)}"
@@ -605,6 +605,11 @@ def _is_finite(array: Real) -> bool:
     with np.errstate(all="ignore"):
         total = array.sum()  # shows NaN and infinity: one pass, and no array of the same size
     return bool(np.isfinite(total))
+
+
+def no_nan(array: Real, name: str) -> None:
+    for where in np.argwhere(np.isnan(array))[:1].tolist():
+        raise ValueError(f"{name} must hold no NaN, got one at {where}")
 
 
 def weights(value: Any, name: str, dtype: np.dtype[Any], *shapes: Shape) -> Real:

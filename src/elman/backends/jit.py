@@ -26,7 +26,7 @@ from elman.backends.kernels import activations, entries, pool, user_function
 from elman.backends.kernels import readout as _readout
 from elman.backends.kernels.memory import NO_MEMORY, RAISED
 from elman.backends.simd import Lanes
-from elman.backends.wall import DTYPE, refuse
+from elman.backends.wall import DTYPE, NO_ARRAY, refuse
 from elman.interrupts import postponed
 from elman.nonlinearities import Activation
 
@@ -123,7 +123,10 @@ _kernels: dict[tuple[str, str], _Kernels] = {}
 
 
 def _kernels_for(array: Any) -> _Kernels:
-    key = instruction_set(), array.dtype.char
+    try:
+        key = instruction_set(), array.dtype.char
+    except AttributeError:
+        refuse("arrays", NO_ARRAY, array)
     kernels = _kernels.get(key)
     if kernels is None:
         if key[1] not in "fd":
@@ -146,7 +149,9 @@ def _check(status: int, function: Callable[..., Any], given: dict[str, Any]) -> 
     elif status == NO_MEMORY:
         raise MemoryError("no memory for the kernels' scratch")
     elif status == RAISED:
-        raise RuntimeError(f"nonlinearity {given['activation']}: its f or df raised an exception")
+        raise RuntimeError(
+            f"nonlinearity {given['activation']}: its f or df raised an exception; the backend 'numpy' says which"
+        )
 
 
 def forward(
@@ -166,7 +171,7 @@ def forward(
     k = _kernels_for(h_0)
     epilogues = k.epilogues.get(activation) or k.add_epilogues(activation)
     arrays = id(x), id(h_0), id(weight_ih), id(weight_hh), id(bias), id(y), id(h_n), id(lengths), id(mask)
-    status = k.forward(None, k.tiles, epilogues, _NONE, _NDARRAY, *arrays, reverse)
+    status = k.forward(None, k.tiles, epilogues, _NONE, _NDARRAY, *arrays, reverse, 0)
     if status:
         _check(status, forward, locals())
 
@@ -215,7 +220,7 @@ def step(
     k = _kernels_for(h)
     epilogues = k.epilogues.get(activation) or k.add_epilogues(activation)
     arrays = id(x), id(h), id(weight_ih), id(weight_hh), id(bias), id(h_next), _NONE, _NONE, _NONE
-    status = k.forward(None, k.tiles, epilogues, _NONE, _NDARRAY, *arrays, 0)
+    status = k.forward(None, k.tiles, epilogues, _NONE, _NDARRAY, *arrays, 0, 1)
     if status:
         _check(status, step, locals())
 

@@ -212,7 +212,7 @@ cdef class Buffers:
         return 0
 
     cdef int fault(self, Py_buffer *view, int kind, int ndim, const Py_ssize_t *expected) noexcept:
-        cdef char dtype = view.format[0]
+        cdef char dtype = b"B" if view.format == NULL else view.format[0]
         cdef Py_ssize_t size = view.itemsize, unit = size
         cdef int i
         if kind & INTEGERS:
@@ -223,7 +223,7 @@ cdef class Buffers:
                 self.dtype = dtype
             if dtype != self.dtype:
                 return DTYPE
-        if view.format[1] != 0:
+        if dtype == b"B" or view.format[1] != 0:
             return DTYPE
         if view.ndim != ndim:
             return SHAPE
@@ -351,13 +351,17 @@ elman_set_poll(&interrupted)
 def check(status: int, activation=None) -> None:
     """Raise what stands behind the status that a kernel returned (pool.h), if it is not 0."""
     global interruption
-    if status == ELMAN_NO_MEMORY:
-        raise MemoryError("no memory for the kernels' scratch")
-    if status == ELMAN_RAISED:
-        raise RuntimeError(f"nonlinearity {activation}: its f or df raised an exception")
-    if status == ELMAN_INTERRUPTED:
+    if not status:
+        return
+    error = None
+    if interruption is not None and get_ident() == main_thread().ident:  # whatever else has happened
         error, interruption = interruption, None
         raise error
+    if status == ELMAN_RAISED:
+        raise RuntimeError(
+            f"nonlinearity {activation}: its f or df raised an exception; the backend 'numpy' says which"
+        )
+    raise MemoryError("no memory for the kernels' scratch")
 
 
 def forward(
@@ -523,7 +527,9 @@ def readout_loss(
     r.weights = a.rows(weights, "weights", LOOSE, 2, r.T, r.B)
     if loss == "cross_entropy":
         r.target = a.rows(target, "target", INTEGERS | LOOSE, 2, r.T, r.B)
-        if target is None or not have_targets(&r, a.dtype):
+        if target is None:
+            refuse("target", NO_ARRAY, target)
+        if not have_targets(&r, a.dtype):
             refuse("target", VALUES, target)
     else:
         r.target = a.needed_rows(target, "target", ROWS, r.T, r.B, r.O)

@@ -135,12 +135,13 @@ def forward(
     lengths: int,
     mask: int,
     reverse: int,
+    is_step: int,
 ) -> int:
-    """`forward` of the contract, or where weights are of one direction, `step` (y is h_next)."""
+    """`forward` of the contract, or `step` (y is h_next)."""
     p, w, call = local(PASS), local(WALL), stack(CALL_BYTES)
     w.none, w.ndarray = none, ndarray
     layer = p.layer
-    if is_array(w, weight_ih) and ndim_of(weight_ih) == 2:
+    if is_step:
         set_step(v, w, layer, tiles, epilogues, x, h_0, weight_ih, weight_hh)
         check(v, w, 4, bias, BLOCK | OPTIONAL, 1, layer.H, 1, 1)
         check(v, w, 5, y, BLOCK | WRITTEN, 2, layer.B, layer.H, 1)
