@@ -63,6 +63,7 @@ def activation(f: Callable[[float], float], df: Callable[[float], float], *, nam
     -------
     Activation
         For `nonlinearity=` of `RNN` and `SequenceModel`. Both functions are evaluated in float64, for float32 too.
+        Where one raises in a call, that raises a RuntimeError which names the activation.
 
     Raises
     ------

@@ -266,7 +266,7 @@ class RNN(Checked):
             Takes the gradients of a loss by y and h_n, in their shapes, None for zeros; d_y beyond a length is ignored.
             Returns the gradients by x (None without `input_grad`; zero beyond a length), by h_0, and by the parameters,
             a dict named and shaped like `parameters()`. It can be called again, with the same dropout. Neither x nor
-            the weights may change before.
+            the weights may change before; of h_0 and lengths it has copies.
 
         Examples
         --------
