@@ -102,16 +102,18 @@ class Model(Checked):
         TypeError
             If `metadata` is not a dict from str to str.
         ValueError
-            If a parameter is not finite, if the nonlinearity is a function of your own, or if encoder and decoder have
-            been set to differ: a file cannot hold that. What was at the path is left as it was.
+            If the nonlinearity is a function of your own, or if encoder and decoder have been set to differ: a file
+            cannot hold that.
+        FloatingPointError
+            If a parameter is not finite, which `load` would refuse. What was at the path is left as it was.
         """
         self._save(validation.path(path, "path"))
 
     def _save(self, path: Path, progress: io.Progress | None = None) -> None:
         """`save`, with how far a training has come."""
         config = self._check_saveable()
-        for name, array in self.parameters().items():
-            validation.finite(array, name)  # `load` would refuse them, and the file that is there may be a good one
+        for name, array in self.parameters().items():  # what is in the file that is there may be better
+            finite_outputs(array, f"{name} to be saved")
         io.save(path, self._file_kind, self.parameters(), config, self.metadata, progress)
 
     def _check_saveable(self) -> dict[str, Any]:
