@@ -2,6 +2,8 @@
 
 import copy
 import itertools
+import subprocess
+import sys
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -822,3 +824,35 @@ def test_models_come_back_from_files(case: dict[str, str], tmp_path: Any):
     assert repr(loaded) == repr(p.model)
     assert loaded.outputs == p.model.outputs
     assert loaded.loss(p.x, p.y, **p.options) == p.model.loss(p.x, p.y, **p.options)
+
+
+@pytest.mark.parametrize("backend", [name for name in elman.available_backends() if name != "numpy"])
+def test_tokens_that_another_thread_changes_meanwhile(backend: str):
+    """Whatever comes of it, nothing is read or written out of bounds: in a process of its own, which would die."""
+    code = """
+import sys, threading, time, numpy as np, elman
+rng, n = np.random.default_rng(0), 30
+model = elman.SequenceModel(elman.Tokens(n), elman.Categories(n), hidden_size=64, seed=0, backend=sys.argv[1])
+x, y = rng.integers(0, n, (2, 300, 64))
+good, stop, stream = x.copy(), threading.Event(), model.stream(64)
+def corrupt():
+    while not stop.is_set():
+        x[:], y[:] = 10**12, 10**12
+        time.sleep(0.0003)
+        x[:], y[:] = good, good
+        time.sleep(0.0005)
+thread = threading.Thread(target=corrupt)
+thread.start()
+end = time.monotonic() + 1.5
+while time.monotonic() < end:
+    for call in (lambda: model.loss(x, y), lambda: model.loss_and_grads(x, y), lambda: stream.predict(x)):
+        try:
+            call()
+        except ValueError:
+            pass
+stop.set()
+thread.join()
+print("alive")
+"""
+    done = subprocess.run([sys.executable, "-c", code, backend], capture_output=True, text=True, timeout=300)
+    assert done.stdout == "alive\n", done.stderr

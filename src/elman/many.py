@@ -14,6 +14,7 @@ from collections.abc import Generator, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from elman import backends, config, validation
+from elman.interrupts import postponed
 from elman.models import SequenceModel
 from elman.optimizers import Adam, Optimizer
 from elman.seq2seq import Seq2Seq
@@ -205,11 +206,12 @@ def _side_by_side(jobs: list[_Job], arguments: Mapping[str, Any], workers: int, 
             'starts the training belongs under `if __name__ == "__main__":`'
         ) from error
     finally:
-        for process in processes:
-            process.terminate()
-            process.join()
-        for connection in current:
-            connection.close()
+        with postponed():  # a second Ctrl-C leaves no worker behind
+            for process in processes:
+                process.terminate()
+                process.join()
+            for connection in current:
+                connection.close()
 
 
 def _hand_out(connection: Any, todo: list[tuple[int, bytes]]) -> int:

@@ -616,7 +616,7 @@ class SequenceModel(Model):
             if isinstance(self.outputs, Categories):
                 validation.no_gaps(y, "y", read)
             x = self._taught(x, y)
-        return self._weighed(x, y, lengths, weights)
+        return self._weighed(_own(x), _own(y), lengths, weights)
 
     def _read(self, shape: tuple[int, int], lengths: Int | None, weights: Any) -> validation.Read | None:
         """Which targets (T, B) are looked at, None for all."""
@@ -937,6 +937,11 @@ class SequenceModel(Model):
             h, h_next = h_next, h
             backend.readout(h[-1:], *self._readout_arrays(self._parameters), o)
             yield o[0, 0]
+
+
+def _own(array: Real | Int) -> Real | Int:
+    """Tokens and categories as a copy, which kernels index with: another thread may change a caller's meanwhile."""
+    return array.copy() if array.dtype.kind == "i" else array
 
 
 def _state_after(n: int, h_0: Real, h_n: Real, tape: Tape) -> Real:

@@ -81,6 +81,7 @@ class Stream:
         model = self._model
         axes: Any = ("T",) if self._batch_size is None else ("T", self._batch_size)
         x = model.inputs.array(x, "x", model.rnn.dtype, axes)
+        x = x.copy() if x.dtype.kind == "i" else x  # as in SequenceModel._batch
         x = x if self._batch_size else x[:, None]
         backend = model.rnn._resolve()
         h, h_n, tape = model._states(backend, x, None, self.state)

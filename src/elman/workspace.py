@@ -54,8 +54,7 @@ class Lease:
     __slots__ = ("_block", "_free", "arrays")
 
     def __init__(self, block: _Block, free: list[_Block]) -> None:
-        self._block = block
-        self._free = free
+        self._free, self._block = free, block
         self.arrays = block.arrays
 
     def __del__(self) -> None:
