@@ -69,7 +69,8 @@ class Case(Draw):
             self.finding(kind, "changed an argument", came.shown())
             self.keep()
         after = flat(self.live(), is_copied=True)
-        if outcome in ("TypeError", "ValueError", "AttributeError"):
+        is_late = self.is_huge and "must be finite" in why  # what a learning rate came to, when it is to be saved
+        if outcome in ("TypeError", "ValueError", "AttributeError") and not is_late:
             if [(n, v.tobytes()) for n, v in before] != [(n, v.tobytes()) for n, v in after]:
                 self.finding(kind, f"{outcome}, but something was changed", came.shown())
             elif is_spoilt and first_difference(self._probed(kind), known, 1e-5):
@@ -78,7 +79,8 @@ class Case(Draw):
         if not self.is_wild and not all(np.isfinite(v).all() for _, v in values if v.dtype.kind == "f"):
             self.finding(kind, "not finite", came.shown())
         bound = 2000 * float(np.finfo(self.dtype).eps) * self.looseness + self.slack
-        self.trace.append(came._replace(values=values, is_wild=self.is_wild, is_huge=self.is_huge, bound=bound))
+        is_huge = self.is_huge or (self.is_wild and self.is_tiny)
+        self.trace.append(came._replace(values=values, is_wild=self.is_wild, is_huge=is_huge, bound=bound))
         return result
 
     def _with_one_spoilt(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:

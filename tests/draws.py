@@ -54,7 +54,8 @@ class Draw:
         self.is_wild = self.is_huge = False  # whether NaN, infinity or huge numbers went in; whether these last ones
         self.slack = 0.0  # how far numbers may be apart in the end, besides roundings
         self.looseness = 1.0  # what bounds of roundings are multiplied by
-        self.least = (1e-40, 1e-310)  # which kernels flush to zero
+        self.least: tuple[float, ...] = (1e-40, 1e-310)  # which kernels flush to zero
+        self.is_tiny = False  # whether such numbers went in: times infinity they are infinite, or NaN
         self.kept: list[tuple[Any, Any, Any]] = []  # memory that calls must not change, what it holds, but for a view
         self.n_files = 0
         self.dtype = self.pick("f4", "f8")
@@ -85,7 +86,8 @@ class Draw:
         values = self.rng.standard_normal(shape).astype(self.dtype)
         some = self.rng.random(shape) < 0.3
         if self.chance(0.1):
-            values[some] = self.pick(0.0, -0.0, *self.least)
+            values[some] = number = self.pick(0.0, -0.0, *self.least)
+            self.is_tiny |= number > 0
         elif self.chance(0.03) and some.any():
             self.put(values, some, math.nan, math.inf, -math.inf, np.finfo(self.dtype).max, 1e30)
         return values

@@ -17,6 +17,7 @@ in which cases run: not those in which Numba compiles, or children start.
 
 import argparse
 import collections
+import contextlib
 import faulthandler
 import json
 import os
@@ -43,7 +44,7 @@ def run_case(seed: int, number: int, backends: list[str], directory: str, say: A
 
     scenarios, cases = [scenario for scenario, n in SCENARIOS.items() for _ in range(n)], []
     for backend in backends:
-        with tempfile.TemporaryDirectory(dir=directory) as own, elman.use_backend(backend):
+        with tempfile.TemporaryDirectory(dir=directory) as own, contextlib.chdir(own), elman.use_backend(backend):
             case = Case(seed, number, backend, Path(own), say)
             elman.set_num_threads(case.pick(1, 2, 3, 4))
             try:
