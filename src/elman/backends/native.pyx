@@ -293,14 +293,14 @@ cdef elman_rows rows_of(Py_buffer *view) noexcept:
     return rows
 
 
-cdef bint are_within(const elman_rows *rows, size_t T, size_t B, const int64_t *lengths, int64_t least, int64_t n) noexcept:
-    """Whether integers (T, B) are from `least` to n - 1 within the lengths."""
+cdef bint are_within(const elman_rows *rows, size_t T, size_t B, const int64_t *lengths, int64_t n) noexcept:
+    """Whether tokens (T, B) are from 0 to n - 1 within the lengths."""
     cdef size_t t, b
     cdef const int64_t *at
     for t in range(T):
         at = <const int64_t *>rows.data + <Py_ssize_t>t * rows.t_stride
         for b in range(B):
-            if (lengths == NULL or <int64_t>t < lengths[b]) and not least <= at[0] < n:
+            if (lengths == NULL or <int64_t>t < lengths[b]) and not 0 <= at[0] < n:
                 return False
             at += rows.b_stride
     return True
@@ -322,7 +322,7 @@ cdef int set_layer(elman_layer *layer, Buffers a, x, h_0, weight_ih, weight_hh, 
     layer.bias = a.block(bias, "bias", BLOCK, 2, layer.D, layer.H)
     layer.mask = a.block(mask, "mask", BLOCK, 3, layer.D, layer.B, layer.H)
     layer.lengths = a.lengths(lengths, layer.T, layer.B)
-    if layer.has_tokens and not are_within(&layer.x, layer.T, layer.B, layer.lengths, 0, layer.I):
+    if layer.has_tokens and not are_within(&layer.x, layer.T, layer.B, layer.lengths, layer.I):
         refuse("x", VALUES, x)
     layer.activation = ACTIVATIONS[activation]
     layer.reverse = reverse
@@ -353,7 +353,6 @@ def check(status: int, activation=None) -> None:
     global interruption
     if not status:
         return
-    error = None
     if interruption is not None and get_ident() == main_thread().ident:  # whatever else has happened
         error, interruption = interruption, None
         raise error
@@ -445,7 +444,7 @@ def step(x, h, weight_ih, weight_hh, bias, h_next, *, activation):
     a.check(view, x, "x", INTEGERS if layer.has_tokens else BLOCK, 1 if layer.has_tokens else 2, ANY, layer.I)
     layer.B = view.shape[0]
     layer.x.data, layer.x.t_stride, layer.x.b_stride = view.buf, 0, 1 if layer.has_tokens else layer.I
-    if layer.has_tokens and not are_within(&layer.x, 1, layer.B, NULL, 0, layer.I):
+    if layer.has_tokens and not are_within(&layer.x, 1, layer.B, NULL, layer.I):
         refuse("x", VALUES, x)
     layer.h_0 = a.needed(h, "h", BLOCK, 2, layer.B, layer.H)
     layer.weight_hh = a.needed(weight_hh, "weight_hh", BLOCK, 2, layer.H, layer.H)
