@@ -45,7 +45,7 @@ SETTABLE: dict[str, dict[str, tuple[list[Any], list[Any]]]] = {  # values that a
         "backend": ([None, "numpy", "cython"], ["fortran", 3, ""]),
     },
     "SequenceModel": {"metadata": ([{}, {"a": "b"}], [None, {"a": 1}, {1: "a"}, ["a"], "a"])},
-    "SGD": OPTIMIZER,
+    "SGD": OPTIMIZER | {"momentum": ([0, 0.9, 1], [*NUMBER, 1.5])},
     "Adagrad": OPTIMIZER | {"eps": ([0, 1e-3], NUMBER)},
     "Adam": OPTIMIZER
     | {
@@ -88,7 +88,6 @@ FIXED = {
     "Seq2Seq": ["inputs", "outputs", "encoder", "decoder"],
     **{name: ["n"] for name in ("Tokens", "Features")},
     **{name: ["n", "class_weights"] for name in ("Categories", "Binary", "Reals")},
-    "SGD": ["momentum"],
 }
 
 
@@ -150,8 +149,8 @@ def test_copies_are_as_ever(name: str, duplicate: Callable[[Any], Any]) -> None:
 
 def test_what_is_in_an_old_pickle() -> None:
     """The names under which values lie have not changed."""
-    assert list(vars(elman.SGD(0.1))) == ["_lr", "steps", "_memories", "_momentum"]
-    assert list(vars(elman.AdamW(0.1))) == ["_lr", "steps", "_memories", "betas", "eps", "weight_decay"]
+    assert list(vars(elman.SGD(0.1))) == ["lr", "steps", "_memories", "momentum"]
+    assert list(vars(elman.AdamW(0.1))) == ["lr", "steps", "_memories", "betas", "eps", "weight_decay"]
     assert {*vars(elman.RNN(2, 3))} >= {
         *SHAPE,
         "dropout",

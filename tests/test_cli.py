@@ -235,10 +235,11 @@ def test_resume_with_other_options_is_refused(corpus: Path, tmp_path: Path) -> N
     other = tmp_path / "other.txt"
     other.write_text(corpus.read_text(encoding="utf-8")[::-1], encoding="utf-8")
     for file, options, reason in (
-        (corpus, ["--lr", 0.1], "its lr is 0.003, not 0.1"),
-        (corpus, ["--steps", 61], "its steps is 60, not 61"),
-        (corpus, ["--hidden-size", 33], "its hidden_size is 32, not 33"),
-        (other, [], "is of another training: its "),
+        (corpus, ["--lr", 0.1], "lr is 0.1 here, it was 0.003 there"),
+        (corpus, ["--steps", 61], "steps is 61 here, it was 60 there"),
+        (corpus, ["--hidden-size", 33], "hidden_size is 33 here, it was 32 there"),
+        (corpus, ["--seed", 1], "seed is 1 here, it was 0 there"),
+        (other, [], "the text is 1 sequence of"),
     ):
         result = invoke("train", file, *SMALL, *options, "--output", target, "--resume", "--quiet")
         assert result.exit_code == 2
@@ -308,7 +309,7 @@ ERRORS = {
     "train {}/short.txt": "short.txt: text must have at least 1000 characters, got 14",
     "train {}/empty.txt": "at least 1000 characters, got 0",
     "train {}/one.txt {}/two.txt": "unexpected extra argument",
-    "train --output {}/none/model.safetensors": "none: No such file or directory",
+    "train --output {}/none/model.safetensors": "none/model.safetensors: No such file or directory",
     "train --output {}/model.bin": "--output must be a folder or end in .safetensors",
     "train --output {}/short.txt/model.safetensors": "Not a directory",
     "train --steps 0": "'--steps'",
@@ -360,7 +361,7 @@ def test_error_about_the_prompt(model: Path) -> None:
 def test_output_that_cannot_be_written_is_found_before_training() -> None:
     result = invoke("train", "--steps", 1_000_000, "--output", "/proc/model.safetensors")
     assert result.exit_code == 2
-    assert result.stderr.startswith("Error: /proc: ")
+    assert result.stderr.startswith("Error: /proc/model.safetensors: ")
 
 
 @pytest.mark.parametrize(

@@ -235,13 +235,13 @@ def test_a_run_that_was_cut_off_goes_on_bit_for_bit(
         assert step < n_steps
         with pytest.raises(Stop):
             fit(
-                make_model(seed=step if path.exists() else 0),
+                make_model(seed=None if path.exists() else 0),
                 optimizer=make_optimizer(0.02),
                 callbacks=[*callbacks(), StopAt(step)],
                 resume=True,
                 **given,
             )
-    model, optimizer_2 = make_model(seed=9 if path.exists() else 0), make_optimizer(0.02)
+    model, optimizer_2 = make_model(seed=None if path.exists() else 0), make_optimizer(0.02)
     went_on = fit(model, optimizer=optimizer_2, callbacks=[*callbacks(), StopAt(-1)], resume=True, **given)
     assert went_on == history
     assert_same_bits(everything(model, optimizer_2), everything(whole, optimizer))
@@ -257,7 +257,7 @@ def test_a_checkpoint_is_a_model_and_a_finished_run_stays_finished(tmp_path: Pat
     loaded = elman.load(path)
     assert_same_bits(loaded.parameters(), model.parameters())
     assert loaded.metadata == {"some": "text"}
-    other, recorder = make_model(seed=3), Recorder()
+    other, recorder = make_model(), Recorder()
     path_2 = tmp_path / "other.safetensors"
     fit(other, checkpoint=path_2, callbacks=[Recorder()])
     assert fit(loaded, checkpoint=path, resume=True) == history
@@ -267,43 +267,6 @@ def test_a_checkpoint_is_a_model_and_a_finished_run_stays_finished(tmp_path: Pat
     assert len(again["loss"]) == 4
     fit(make_model(), checkpoint=path_2, resume=True, callbacks=[recorder])
     assert recorder.calls == [("start", 3, 15), ("end", 3, 15)]
-
-
-def test_what_does_not_fit_a_checkpoint_is_refused(tmp_path: Path):
-    path = tmp_path / "run.safetensors"
-    fit(make_model(), checkpoint=path)
-    content = path.read_bytes()
-    for model_options, options, message in (
-        ({}, {"batch_size": 5}, "is of another training: its batch_size is 4, not 5"),
-        ({}, {"shuffle": False}, "its shuffle is True, not False"),
-        ({}, {"optimizer": elman.SGD(0.01)}, "its optimizer is {'kind': 'Adam'"),
-        ({}, {"optimizer": elman.Adam(0.01, eps=1e-3)}, "its optimizer is {'kind': 'Adam'"),
-        ({}, {"tbptt": (2, 2)}, r"its tbptt is None, not \[2, 2\]"),
-        ({}, {"clip_norm": 1}, "its clip_norm is inf, not 1.0"),
-        ({}, {"validation_data": HELD_OUT}, "its the names in the history|the names in the history"),
-        ({}, {"callbacks": [StopAt(1)]}, "the number of callbacks"),
-        ({"hidden_size": 9}, {}, "its hidden_size is 8, not 9"),
-        ({"dtype": "float64"}, {}, "its dtype is 'float32', not 'float64'"),
-    ):
-        model = make_model(**model_options)
-        before = model.state_dict()
-        with pytest.raises(ValueError, match=message):
-            fit(model, checkpoint=path, resume=True, **options)
-        assert_same_bits(model.parameters(), before)
-        assert path.read_bytes() == content
-    make_model().save(path)
-    with pytest.raises(ValueError, match="no checkpoint of a training"):
-        fit(make_model(), checkpoint=path, resume=True)
-    path.write_bytes(content[:-100])
-    with pytest.raises(ValueError, match="is not an elman model"):
-        fit(make_model(), checkpoint=path, resume=True)
-
-
-def test_another_momentum_is_another_training(tmp_path: Path):
-    path = tmp_path / "run.safetensors"
-    fit(make_model(), checkpoint=path, optimizer=elman.SGD(0.1, momentum=0.9))
-    with pytest.raises(ValueError, match=r"its optimizer is .*'momentum': 0\.9"):
-        fit(make_model(), checkpoint=path, optimizer=elman.SGD(0.1, momentum=0.5), resume=True, epochs=4)
 
 
 def tamper(path: Path, name: str, array: Any) -> None:

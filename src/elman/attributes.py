@@ -31,6 +31,20 @@ class Checked:
         super().__setattr__(name, value)
 
 
+class Settings(Checked):
+    """What is made of settings, all of which may be set later on, and shows them."""
+
+    def _settings(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self._settable}
+
+    def __repr__(self) -> str:
+        return shown(self, self._settings())
+
+
+def shown(thing: object, settings: dict[str, Any]) -> str:
+    return f"{type(thing).__name__}({', '.join(f'{name}={value!r}' for name, value in settings.items())})"
+
+
 def optional(check: Check) -> Check:
     """None, or what the check takes."""
     return lambda value, name: None if value is None else check(value, name)

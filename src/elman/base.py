@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from pathlib import Path
 from types import ModuleType
@@ -9,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from elman import io, validation
+from elman import atomic, io, validation
 from elman.attributes import Checked, Checks
 from elman.losses import Output, finite_outputs
 from elman.nonlinearities import Activation
@@ -53,6 +55,7 @@ class Model(Checked):
     _parameters: Parameters
     _gradient_buffer: Parameters  # of updates
     _shuffle_rng: np.random.Generator
+    _seed: str | None = None  # what was asked for, if it is known
 
     # What a subclass says
 
@@ -93,28 +96,33 @@ class Model(Checked):
     def save(self, path: str | Path) -> None:
         """Write the model to a file in safetensors format: parameters, sizes and `metadata`.
 
-        The file appears whole or not at all. `elman.load` reads it.
+        The file appears whole or not at all. Links are followed, and the mode of a file that is there is kept.
+        `elman.load` reads it.
 
         Raises
         ------
         OSError
-            If the file cannot be written.
+            If the file cannot be written: it names path and cause.
         TypeError
             If `metadata` is not a dict from str to str.
         ValueError
             If the nonlinearity is a function of your own, or if encoder and decoder have been set to differ: a file
-            cannot hold that.
+            cannot hold that. If there is something else than a regular file, such as a pipe.
         FloatingPointError
-            If a parameter is not finite, which `load` would refuse. What was at the path is left as it was.
-        """
-        self._save(validation.path(path, "path"))
+            If a parameter is not finite, which `load` would refuse.
 
-    def _save(self, path: Path, progress: io.Progress | None = None) -> None:
-        """`save`, with how far a training has come."""
+        After an error, what was at the path is as it was.
+        """
+        path = validation.path(path, "path")
+        atomic.check(path, "path")
+        atomic.write(path, self._content())
+
+    def _content(self, progress: io.Progress | None = None) -> bytes:
+        """What a file holds of this model, with how far a training has come."""
         config = self._check_saveable()
         for name, array in self.parameters().items():  # what is in the file that is there may be better
             finite_outputs(array, f"{name} to be saved")
-        io.save(path, self._file_kind, self.parameters(), config, self.metadata, progress)
+        return io.to_bytes(io.Saved(self._file_kind, self.parameters(), config, self.metadata, progress))
 
     def _check_saveable(self) -> dict[str, Any]:
         """The configuration, or an error where a file cannot hold it."""
@@ -133,6 +141,16 @@ class Model(Checked):
     def _zeros(self) -> Parameters:
         """Room for a gradient of all parameters."""
         return Parameters(self._parameters.entries, self._layers()[-1].dtype)
+
+    def _generator(self, seed: Any) -> np.random.Generator:
+        """What draws the parameters; `_seed` says what it was made of."""
+        rng = validation.generator(seed)
+        if seed is rng:
+            state = json.dumps(rng.bit_generator.state, default=np.ndarray.tolist)
+            self._seed = f"a generator at {hashlib.sha256(state.encode()).hexdigest()[:12]}"
+        else:
+            self._seed = None if seed is None else str(int(seed))
+        return rng
 
     def _generators(self) -> list[np.random.Generator]:
         """All that is random in training."""

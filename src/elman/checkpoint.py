@@ -1,47 +1,92 @@
-"""What a checkpoint says of a training, checked before any of it is believed: use it within `io.refusing`."""
+"""What a checkpoint says of a training: which run it is of, and where that stands, checked before it is believed.
+
+Use what reads within `io.refusing`.
+"""
 
 from __future__ import annotations
 
 import copy
+import hashlib
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from elman import validation
+from elman import io, validation
 from elman.base import Model
+from elman.data import Rows, lengths_of
 from elman.optimizers import Optimizer
 from elman.typing import Real
 
 Arrays = Mapping[str, NDArray[Any]]
+
+_MOST_VALUES = 1 << 20  # of a data set that a fingerprint is made of: a few milliseconds
+
+
+def fingerprint(rows: Rows) -> str:
+    """The sizes of a data set, and a hash of its lengths and values: of all of them, or of a million of many."""
+    rows = rows[:, None] if isinstance(rows, np.ndarray) and rows.ndim == 1 else rows
+    lengths = lengths_of(rows)
+    found = hashlib.sha256(lengths.tobytes())
+    n_values = int(lengths.sum()) * int(np.prod(rows[0].shape[1:]))
+    if n_values <= _MOST_VALUES:
+        for row in rows:
+            found.update(row.tobytes())
+    else:
+        rng, n_each = np.random.default_rng(0), 1024
+        for i in np.unique(rng.integers(0, len(rows), _MOST_VALUES // n_each)):
+            values = rows[i].reshape(-1)
+            found.update((values if len(values) <= n_each else values[rng.integers(0, len(values), n_each)]).tobytes())
+    n_steps = int(lengths.sum())
+    return f"{len(rows)} sequence{'s' if len(rows) > 1 else ''} of {n_steps} steps in all (fingerprint {found.hexdigest()[:12]})"
+
+
+def divided(state: Any, name: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """A callback's state: what goes into JSON, and arrays."""
+    validation.instance(state, name, dict)
+    arrays = {key: array for key, array in state.items() if isinstance(array, np.ndarray)}
+    rest = {key: value.item() if isinstance(value, np.generic) else value for key, value in state.items()}
+    values = {key: value for key, value in rest.items() if key not in arrays}
+    validation.storable(values, arrays, name)
+    return values, arrays
 
 
 def read_array(arrays: Arrays, name: str, dtype: np.dtype[Any], shape: validation.Shape) -> Real:
     """One of the arrays, of just this dtype and shape. (What it holds of rows that have ended may be anything.)"""
     array, shown = arrays[name], f"its training:{name}"
     validation.choice(array.dtype.name, f"the dtype of {shown}", [dtype.name])
-    return validation.real_array(array, shown, dtype, shape, contiguous=True)
+    return np.array(validation.real_array(array, shown, dtype, shape, contiguous=True))
 
 
 def read_memories(record: Mapping[str, Any], arrays: Arrays, optimizer: Optimizer, model: Model) -> list[Real]:
     """The optimizer's memories of the model's parameters; none before its first step."""
-    flat = model._parameters.flat
-    n = optimizer._n_memories if validation.non_negative_int(record["optimizer_steps"], "its optimizer_steps") else 0
-    names = [f"optimizer.{i}" for i in range(n)]
-    validation.same_names([name for name in arrays if name.startswith("optimizer.")], names, "its training")
+    steps = validation.non_negative_int(record["optimizer_steps"], "its optimizer_steps")
+    found, flat = [name for name in arrays if name.startswith("optimizer.")], model._parameters.flat
+    may_be = optimizer._numbers_of_memories if steps else (0,)
+    names = [f"optimizer.{i}" for i in range(len(found) if len(found) in may_be else may_be[-1])]
+    validation.same_names(found, names, "its training")
     memories = [read_array(arrays, name, flat.dtype, flat.shape) for name in names]
     for name, array in zip(names, memories, strict=True):
         validation.no_nan(array, f"its training:{name}")  # a square may well be too large for the dtype
     return memories
 
 
+def read_settings(record: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    """Those of the optimizer, which callbacks may have changed since the run began."""
+    found, checks = validation.instance(record["optimizer"], "its optimizer", dict), optimizer._settable
+    validation.same_names(found, optimizer._settings(), "its optimizer")
+    return {name: checks[name](value, f"{name} of its optimizer") for name, value in found.items()}
+
+
 def read_generators(record: Mapping[str, Any], model: Model) -> list[np.random.Generator]:
     """Copies of the model's generators, each where the checkpoint says."""
     states, generators = record["generators"], copy.deepcopy(model._generators())
-    validation.same_number(len(states), len(generators), "its generators", "the model")
+    validation.same_count(len(states), len(generators), "its generators", "the model")
     for generator, state in zip(generators, states, strict=True):
         generator.bit_generator.state = state
+        validation.taken(generator.bit_generator.state, state, "its generators")  # NumPy cuts what is too large
     return generators
 
 
@@ -51,7 +96,7 @@ def read_history(record: Mapping[str, Any], names: list[str], n_epochs: int) -> 
     validation.same_names(list(history), names, "its history")
     for name, values in history.items():
         validation.instance(values, f"its history of {name}", list)
-        validation.same_number(len(values), n_epochs, f"its history of {name}", "epochs")
+        validation.same_count(len(values), n_epochs, f"its history of {name}", "epochs")
         for value in values:
             validation.instance(value, f"its history of {name}", float)
     return history
@@ -60,3 +105,36 @@ def read_history(record: Mapping[str, Any], names: list[str], n_epochs: int) -> 
 def take_over(generators: list[np.random.Generator], model: Model) -> None:
     for generator, read in zip(model._generators(), generators, strict=True):
         generator.bit_generator.state = read.bit_generator.state
+
+
+def from_version_1(
+    record: dict[str, Any], arrays: Arrays, now: Mapping[str, Any], optimizer: Optimizer
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """What elman 0.1 wrote, in today's form. What it does not say of its run is taken to be as it is `now`."""
+    old = validation.instance(record["settings"], "its settings", dict)
+    run = {**now, **{name: old[name] for name in now if name in old}}
+    run["clip_norm"] = None if old["clip_norm"] == math.inf else old["clip_norm"]
+    sizes = f"{old['the number of sequences']} sequences of {old['the number of steps of the sequences']} steps in all"
+    run["X"] = now["X"] if str(now["X"]).startswith(f"{sizes} ") else sizes
+    settings = {"lr": record["lr"], **old["optimizer"]}
+    given = io.as_read({"kind": type(optimizer).__name__, **optimizer._settings()})
+    is_same = all(given.get(name) == value for name, value in settings.items())
+    kind = settings.pop("kind")
+    run["optimizer"] = now["optimizer"] if is_same else f"{kind}({', '.join(f'{k}={v}' for k, v in settings.items())})"
+    states: list[dict[str, Any]] = []
+    kept = dict(arrays)
+    for i, state in enumerate(record["callbacks"]):  # of all, with nothing where a callback keeps no state
+        own = [name for name in arrays if name.startswith(f"callback.{i}.")]
+        for name in own:
+            kept[f"callback.{len(states)}.{name.split('.', 2)[2]}"] = kept.pop(name)
+        states += [state] if state or own else []
+    current = {**io.as_read(optimizer._settings()), "lr": record["lr"]}
+    return {**record, "run": run, "optimizer": current, "callbacks": states}, kept
+
+
+def flat(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """A configuration without dicts in it, under names such as "outputs.n"."""
+    result: dict[str, Any] = {}
+    for name, value in io.as_read(config).items():
+        result |= flat(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
+    return result

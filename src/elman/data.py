@@ -163,6 +163,10 @@ class Sequences(Inputs):
         self.counts = self._counting()
         validation.any_weight(float(self.counts.any()), names[1], weights is not None)
 
+    def parts(self) -> dict[str, Rows | None]:
+        """The rows, by the names of `fit`'s arguments."""
+        return {"X": self.x, "Y": self.y, "weights": self.weights}
+
     def groups(self, batch_size: int, rng: np.random.Generator | None = None) -> list[Int]:
         return self._grouped(np.flatnonzero(self.counts), batch_size, rng)
 

@@ -29,7 +29,7 @@ def load(path: str | Path, *, backend: str | None = None) -> Any:
     Raises
     ------
     ValueError
-        If the file is not such a model: truncated, of another kind, with sizes that contradict each other or with
+        If the file is not such a model: damaged, of another kind, with sizes that contradict each other or with
         parameters that are not finite. Nothing in a file is ever executed.
     OSError
         If it cannot be read.
@@ -43,7 +43,7 @@ def load_as(kinds: Mapping[str, type[Any]], path: str | Path, backend: str | Non
         validation.choice(backend, "backend", backends.NAMES)  # here, as the file is not to blame for it
     path = validation.path(path, "path")
     with io.refusing(path):
-        kind, state, config, metadata = io.load(path, kinds)
-        model = kinds[kind]._from_file(config, state, backend)
-    model.metadata = metadata
+        saved = io.load(path, kinds)
+        model = kinds[saved.kind]._from_file(saved.config, saved.state, backend)
+    model.metadata = saved.metadata
     return model

@@ -1,11 +1,14 @@
-"""Model files: safetensors, with the configuration in its metadata. Nothing that is read is ever executed."""
+"""Model files: safetensors, with the configuration in its metadata. Nothing that is read is ever executed.
+
+The entry "digest" is the SHA-256 of the whole file as it is with 64 zeros in its place. Files of elman 0.1 have none.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
-import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,12 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from elman import validation
+from elman import atomic, validation
 from elman.typing import Real
 
 _FORMAT = "elman.{}/1"  # with the model's class
+_ENTRIES = ("format", "config", "metadata", "training", "digest")
 _TRAINING = "training:"  # before the names of arrays that are not the model's
 _DTYPES = {"float32": "F32", "float64": "F64"}  # ours and the names that safetensors has for them
+_BLANK = "0" * 64
 
 
 class Progress(NamedTuple):
@@ -28,69 +33,114 @@ class Progress(NamedTuple):
     arrays: dict[str, NDArray[Any]]
 
 
-def save(
-    path: Path,
-    kind: str,
-    state: Mapping[str, Real],
-    config: Mapping[str, Any],
-    metadata: Mapping[str, str],
-    progress: Progress | None = None,
-) -> None:
-    """Write atomically: what `path` names is the old file or the whole new one, never a part of it."""
-    from safetensors.numpy import save as to_bytes  # only here: `import elman` does without it
+class Saved(NamedTuple):
+    """What is in a file."""
 
-    validation.text_mapping(metadata, "metadata")
-    header = {"format": _FORMAT.format(kind), "config": json.dumps(config), "metadata": json.dumps(dict(metadata))}
-    arrays = dict(state)
-    if progress is not None:
-        header["training"] = json.dumps(progress.record)
-        arrays |= {_TRAINING + name: array for name, array in progress.arrays.items()}
-    content = to_bytes({name: np.ascontiguousarray(array) for name, array in arrays.items()}, header)
-    temporary = path.parent / f".elman-{secrets.token_hex(8)}.part"  # of this call only, whoever else saves there
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    kind: str  # the model's class
+    state: dict[str, Real]
+    config: dict[str, Any]
+    metadata: dict[str, str]
+    progress: Progress | None  # None for a model alone
 
 
-def load(path: Path, kinds: Iterable[str]) -> tuple[str, dict[str, Real], dict[str, Any], dict[str, str]]:
-    """The class, parameters, configuration and metadata of a file that `save` wrote; use it within `refusing`."""
-    from safetensors import safe_open
+def to_bytes(saved: Saved) -> bytes:
+    """A file's content."""
+    from safetensors.numpy import save as serialized  # only here: `import elman` does without it
 
-    with path.open("rb"):  # the usual OSError where there is no file to read
-        pass
+    validation.text_mapping(saved.metadata, "metadata")
+    entries = {
+        "format": _FORMAT.format(saved.kind),
+        "config": json.dumps(saved.config),
+        "metadata": json.dumps(dict(saved.metadata)),
+    }
+    arrays: dict[str, NDArray[Any]] = dict(saved.state)
+    if saved.progress is not None:
+        entries["training"] = json.dumps(saved.progress.record)
+        arrays |= {_TRAINING + name: array for name, array in saved.progress.arrays.items()}
+    content = serialized({name: np.ascontiguousarray(array) for name, array in arrays.items()}, entries)
+    end = _end_of_header(content)
+    header, data = json.loads(content[8:end]), memoryview(content)[end:]
+    found = hashlib.sha256(_packed(header, _BLANK))
+    found.update(data)
+    return b"".join((_packed(header, found.hexdigest()), data))
+
+
+def load(path: Path, kinds: Iterable[str]) -> Saved:
+    """What `to_bytes` was given, all of it read at one time; use it within `refusing`."""
+    from safetensors.numpy import load as arrays_of
+
     formats = {_FORMAT.format(kind): kind for kind in kinds}
-    with safe_open(path, framework="np") as file:
-        header = file.metadata() or {}
-        kind = formats[validation.choice(header.get("format"), "its format", formats)]
-        config, metadata = json.loads(header["config"]), json.loads(header["metadata"])
-        validation.instance(config, "its configuration", dict)
-        validation.text_mapping(metadata, "its metadata")
-        dtype = _DTYPES[validation.choice(config["dtype"], "its dtype", _DTYPES)]
-        state = {}
-        for name in file.keys():  # noqa: SIM118 - it is no dict
-            if not name.startswith(_TRAINING):
-                validation.choice(file.get_slice(name).get_dtype(), f"the dtype of its {name}", [dtype])
-                state[name] = file.get_tensor(name)
-    return kind, state, config, metadata
+    with atomic.open_to_read(path) as file:
+        header = _read_header(file)
+        entries = validation.text_mapping(header.get("__metadata__") or {}, "its entries")
+        kind = formats[validation.choice(entries.get("format"), "its format", formats)]
+        file.seek(0)
+        content = file.read()
+    for name in entries:
+        validation.choice(name, "the name of each of its entries", _ENTRIES)
+    if "digest" in entries:
+        _check_digest(content, entries["digest"])
+    config = validation.instance(from_json(entries["config"]), "its configuration", dict)
+    metadata = validation.text_mapping(from_json(entries["metadata"]), "its metadata")
+    dtype = _DTYPES[validation.choice(config["dtype"], "its dtype", _DTYPES)]
+    for name, described in header.items():
+        if name != "__metadata__" and not name.startswith(_TRAINING):
+            validation.choice(described["dtype"], f"the dtype of its {name}", [dtype])
+    arrays = arrays_of(content)
+    state = {name: array for name, array in arrays.items() if not name.startswith(_TRAINING)}
+    if "training" not in entries:
+        validation.same_names(arrays, state, "its arrays")
+        return Saved(kind, state, config, metadata, None)
+    record = validation.instance(from_json(entries["training"]), "its training", dict)
+    own = {name.removeprefix(_TRAINING): array for name, array in arrays.items() if name.startswith(_TRAINING)}
+    return Saved(kind, state, config, metadata, Progress(record, own))
 
 
-def load_progress(path: Path) -> Progress | None:
-    """What `save` was given to go on from, None for a model alone; use it within `refusing`."""
-    from safetensors import safe_open
+def as_read(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values in the form in which they come back from a file."""
+    result: dict[str, Any] = json.loads(json.dumps(values))
+    return result
 
-    with safe_open(path, framework="np") as file:
-        header = file.metadata() or {}
-        if "training" not in header:
-            return None
-        record = json.loads(header["training"])
-        validation.instance(record, "its training", dict)
-        names = [name for name in file.keys() if name.startswith(_TRAINING)]  # noqa: SIM118 - it is no dict
-        return Progress(record, {name.removeprefix(_TRAINING): file.get_tensor(name) for name in names})
+
+def from_json(text: str | bytes) -> Any:
+    """What it stands for. Where a name comes twice, readers differ in which they take, so that is a ValueError."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) < len(pairs):
+            names = [name for name, _ in pairs]
+            validation.refuse(f"the name {next(name for name in names if names.count(name) > 1)!r} comes twice in it")
+        return result
+
+    return json.loads(text, object_pairs_hook=unique)
+
+
+def _read_header(file: Any) -> dict[str, Any]:
+    size = int.from_bytes(file.read(8), "little")
+    if not 0 < size <= os.fstat(file.fileno()).st_size - 8:
+        validation.refuse("it does not begin like a file of safetensors, or is truncated")
+    return validation.instance(from_json(file.read(size)), "its header", dict)
+
+
+def _end_of_header(content: bytes) -> int:
+    return 8 + int.from_bytes(content[:8], "little")
+
+
+def _packed(header: dict[str, Any], digest: str) -> bytes:
+    """A file up to the end of its header. (Sorted, as safetensors writes it in another order each time.)"""
+    header["__metadata__"]["digest"] = digest
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # arrays are aligned
+    return len(text).to_bytes(8, "little") + text
+
+
+def _check_digest(content: bytes, digest: str) -> None:
+    """Refuse what is not what was written."""
+    end = _end_of_header(content)
+    found = hashlib.sha256(content[:end].replace(f'"digest":"{digest}"'.encode(), f'"digest":"{_BLANK}"'.encode(), 1))
+    found.update(memoryview(content)[end:])
+    if found.hexdigest() != digest:
+        validation.refuse("its content does not have the digest that stands in it: it has been damaged, or changed")
 
 
 @contextlib.contextmanager

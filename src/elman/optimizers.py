@@ -4,37 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import ModuleType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from elman import backends, validation
-from elman.attributes import Checked, Checks
+from elman.attributes import Checks, Settings
 from elman.typing import Real
 
 
-class Optimizer(Checked):
-    """What all optimizers have: the learning rate `lr`, which may be changed at any time, `steps`, the number of
-    updates so far, and `update`.
+class Optimizer(Settings):
+    """What all optimizers have: the learning rate `lr`, `steps`, the number of updates so far, and `update`.
 
-    An optimizer remembers things about the parameters that it updates, so each model needs one of its own.
+    All settings may be changed between updates. An optimizer remembers things about the parameters that it updates, so
+    each model needs one of its own.
     """
 
-    _n_memories: ClassVar[int]  # arrays in the parameters' shape
-    _settable: ClassVar[Checks] = {"steps": validation.non_negative_int}
+    _numbers_of_memories: ClassVar[tuple[int, ...]]  # arrays in the parameters' shape, after an update
+    _settable: ClassVar[Checks] = {"lr": validation.non_negative, "steps": validation.non_negative_int}
 
     def __init__(self, lr: float) -> None:
         self.lr = lr
         self.steps = 0
         self._memories: dict[str, list[Real]] = {}
 
-    @property
-    def lr(self) -> float:
-        return self._lr
+    def _settings(self) -> dict[str, Any]:
+        return {name: value for name, value in super()._settings().items() if name != "steps"}
 
-    @lr.setter
-    def lr(self, value: float) -> None:
-        self._lr = validation.non_negative(value, "lr")
+    @property
+    def _n_memories(self) -> int:
+        """How many it needs with these settings. Those that it needed with others before, it keeps."""
+        return self._numbers_of_memories[-1]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        old = {"_lr": "lr", "_momentum": "momentum"}  # the names in pickles of version 0.1
+        self.__dict__.update({old.get(name, name): value for name, value in state.items()})
 
     def update(self, parameters: Mapping[str, Real], gradients: Mapping[str, Real]) -> None:
         """Change parameters, in place, by one step along their gradients.
@@ -62,11 +66,10 @@ class Optimizer(Checked):
 
     def _apply(self, backend: ModuleType, parameters: Mapping[str, Real], gradients: Mapping[str, Real]) -> None:
         """`update` on flat arrays (n,) known to fit."""
-        if not self._memories:
-            self._memories = {
-                name: [np.zeros_like(array) for _ in range(self._n_memories)] for name, array in parameters.items()
-            }
-        validation.memories(self._memories, parameters)
+        validation.memories(self._memories or dict.fromkeys(parameters, ()), parameters)
+        for name, array in parameters.items():
+            memories = self._memories.setdefault(name, [])
+            memories += [np.zeros_like(array) for _ in range(self._n_memories - len(memories))]
         self.steps += 1
         for name, array in parameters.items():
             self._rule(backend, array, gradients[name], *self._memories[name])
@@ -83,25 +86,23 @@ class SGD(Optimizer):
     lr : float
         Learning rate, at least 0.
     momentum : float
-        From 0 to 1.
+        From 0 to 1. The velocity v begins at 0 with the first update that has momentum.
 
     Examples
     --------
-    >>> SGD(lr=0.1, momentum=0.9).lr
-    0.1
+    >>> SGD(lr=0.1, momentum=0.9)
+    SGD(lr=0.1, momentum=0.9)
     """
+
+    _numbers_of_memories = (0, 1)
+    _settable = Optimizer._settable | {"momentum": validation.probability}
 
     def __init__(self, lr: float, momentum: float = 0.0) -> None:
         super().__init__(lr)
-        self._momentum = validation.probability(momentum, "momentum")
+        self.momentum = momentum
 
     @property
-    def momentum(self) -> float:
-        """Fixed, since the velocity is kept from the first step on or never."""
-        return self._momentum
-
-    @property
-    def _n_memories(self) -> int:  # type: ignore[override]
+    def _n_memories(self) -> int:
         return 1 if self.momentum else 0
 
     def _rule(self, backend: ModuleType, parameters: Real, gradient: Real, *memories: Real) -> None:
@@ -118,7 +119,7 @@ class Adagrad(Optimizer):
     1e-10
     """
 
-    _n_memories = 1
+    _numbers_of_memories = (1,)
     _settable = Optimizer._settable | {"eps": validation.non_negative}
 
     def __init__(self, lr: float, eps: float = 1e-10) -> None:
@@ -147,7 +148,7 @@ class Adam(Optimizer):
     (0.9, 0.999)
     """
 
-    _n_memories = 2
+    _numbers_of_memories = (2,)
     _settable = Optimizer._settable | {
         "betas": validation.decay_rates,
         "eps": validation.non_negative,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from elman import validation
+from elman import atomic, validation
 from elman.text import Progress
 
 
@@ -29,7 +30,7 @@ def loss_curve(path: str | Path, records: Sequence[Progress], *, bigram: float |
     Raises
     ------
     OSError
-        If the file cannot be written.
+        If the file cannot be written. What was there is left as it was.
 
     Examples
     --------
@@ -56,7 +57,14 @@ def loss_curve(path: str | Path, records: Sequence[Progress], *, bigram: float |
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, format="png")
+    save_png(figure, path)
+
+
+def save_png(figure: Figure, path: str | Path) -> None:
+    """Write it whole or not at all."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    atomic.write(validation.path(path, "path"), content.getbuffer())
 
 
 def history_figure(history: Mapping[str, Sequence[float]]) -> Figure:
@@ -98,7 +106,7 @@ def gradient_flow(norms: NDArray[np.floating[Any]], *, path: str | Path | None =
     axes.grid(alpha=0.3)
     axes.legend()
     if path is not None:
-        figure.savefig(path, format="png")
+        save_png(figure, path)
     return figure
 
 

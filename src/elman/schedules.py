@@ -14,10 +14,10 @@ import math
 from typing import ClassVar
 
 from elman import validation
-from elman.attributes import Checked, Checks
+from elman.attributes import Checks, Settings
 
 
-class Constant(Checked):
+class Constant(Settings):
     """Always the same, after rising from 0 in the first `warmup` epochs.
 
     >>> Constant(warmup=2)(1, 10)
@@ -44,6 +44,8 @@ class Cosine(Constant):
 
     >>> Cosine(final=0.1)(10, 10)
     0.1
+    >>> Cosine(warmup=2)
+    Cosine(warmup=2.0, final=0.0)
     """
 
     _settable = Constant._settable | {"final": validation.non_negative}

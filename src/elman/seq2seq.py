@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from elman import io, training, validation
 from elman.base import Model, Update
-from elman.data import PATTERNS, Features, Inputs, Tokens, lengths_of, side_by_side
+from elman.data import PATTERNS, Features, Inputs, Rows, Tokens, lengths_of, side_by_side
 from elman.losses import Categories, finite_outputs, total_weight, with_class_weights
 from elman.models import INPUTS, kind_in_file, output_config
 from elman.nonlinearities import Activation
@@ -47,6 +47,9 @@ class _Pairs(Inputs):
         validation.same_number(len(self.y), len(self.x), names[1], names[0])
         self.y_lengths = lengths_of(self.y)
         self.costs = self.lengths + self.y_lengths
+
+    def parts(self) -> dict[str, Rows | None]:
+        return {"X": self.x, "Y": self.y}
 
 
 class Seq2Seq(Model):
@@ -120,7 +123,7 @@ class Seq2Seq(Model):
         given = outputs.class_weights
         n = outputs.n + 1
         self._predicted = Categories(n, class_weights=None if given is None else [*given, 1.0])
-        rng = validation.generator(seed)
+        rng = self._generator(seed)
         options: dict[str, Any] = {
             "dropout": dropout,
             "recurrent_dropout": recurrent_dropout,
@@ -290,6 +293,7 @@ class Seq2Seq(Model):
         decoder, _ = io.stack_size(outputs.n + 1, **config | {"hidden_size": width, "bidirectional": False})
         io.check_size(state, encoder + decoder + (outputs.n + 1) * (width + 1))
         model = cls(inputs, outputs, backend=backend, seed=0, **config)
+        model._seed = None
         model.load_state_dict(state)
         return model
 

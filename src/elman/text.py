@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from elman import checkpoint, io, validation
+from elman import atomic, checkpoint, io, validation
 from elman.models import SequenceModel
 from elman.optimizers import Adam
 from elman.typing import Int, Real
@@ -313,14 +313,20 @@ class Training:
             "sequence_length": sequence_length,
             "lr": lr,
             "clip_norm": clip_norm,
-            "text": zlib.crc32(tokens.tobytes()),
+        }
+        self._about = {
+            **self._settings,
+            "seed": model._seed,
+            "the alphabet": model.metadata.get("vocabulary"),
+            "the text": checkpoint.fingerprint(tokens),
+            "what is held out of it": checkpoint.fingerprint(held_out),
         }
         self._optimizer = Adam(lr)
         self._state = _zero_state(model, batch_size)
         self._seconds = 0.0
 
     def __iter__(self) -> Iterator[Progress]:
-        steps, batch_size, sequence_length, lr, clip_norm, _ = self._settings.values()
+        steps, batch_size, sequence_length, lr, clip_norm = self._settings.values()
         every, first = math.ceil(steps / 10), len(self.records)
         readers = batches(self._tokens, batch_size, sequence_length, first)
         for step, (x, y) in zip(range(first + 1, steps + 1), readers, strict=False):
@@ -337,7 +343,7 @@ class Training:
         """Write the model with all that `restore` needs: the old file or the whole new one."""
         losses, measured, speeds = zip(*(record[1:] for record in self.records), strict=True)
         record = {
-            "settings": self._settings,
+            "run": self._about,
             "optimizer_steps": self._optimizer.steps,
             "seconds": self._seconds,
             "generators": [generator.bit_generator.state for generator in self.model._generators()],
@@ -345,19 +351,27 @@ class Training:
         arrays = {"state": self._state, "losses": np.array(losses), "speeds": np.array(speeds)}
         arrays["validation_losses"] = np.array(measured, dtype=float)  # NaN for None
         arrays |= {f"optimizer.{i}": array for i, array in enumerate(self._optimizer._memories["flat"])}
-        self.model._save(path, io.Progress(record, arrays))
+        atomic.write(path, self.model._content(io.Progress(record, arrays)))
+
+    def _run_of(self, record: dict[str, Any]) -> Any:
+        """What a checkpoint says of its run. Those of elman 0.1 say less: that is taken to be as it is here."""
+        if "settings" not in record:
+            return record.get("run")
+        found = validation.instance(record["settings"], "its settings", dict)
+        if found.pop("text", None) != zlib.crc32(self._tokens.tobytes()):
+            found["the text"] = "another one"
+        return {**self._about, **found}
 
     def restore(self, path: Path) -> None:
         """Go on from what `save` wrote, bit for bit; a ValueError if it was of another training."""
         with io.refusing(path):
-            _, parameters, config, _ = io.load(path, [self.model._file_kind])
-            progress = io.load_progress(path)
-        if progress is None:
+            saved = io.load(path, [self.model._file_kind])
+        if saved.progress is None:
             validation.refuse(f"{path} is no checkpoint of a training, but a model alone")
-        record, arrays = progress
-        validation.same_settings(config, self.model._config(), str(path))
-        validation.same_settings(record.get("settings"), self._settings, str(path))
+        record, arrays = saved.progress
         model = self.model
+        validation.same_run(checkpoint.flat(saved.config), checkpoint.flat(model._config()), str(path))
+        validation.same_run(self._run_of(record), self._about, str(path))
         with io.refusing(path):
             seconds = validation.non_negative(record["seconds"], "its seconds")
             n_steps = validation.positive_int(record["optimizer_steps"], "its optimizer_steps")
@@ -367,7 +381,7 @@ class Training:
             reals = [checkpoint.read_array(arrays, name, np.dtype(float), (n_steps,)) for name in ("losses", "speeds")]
             measured = arrays["validation_losses"]
             validation.real_array(measured, "its training:validation_losses", np.dtype(float), (n_steps,))
-            model.load_state_dict(parameters)  # all of them or an error: from here on there is none
+            model.load_state_dict(saved.state)  # all of them or an error: from here on there is none
         checkpoint.take_over(generators, model)
         self._optimizer.steps, self._seconds, self._state = n_steps, seconds, state
         self._optimizer._memories = {"flat": memories}

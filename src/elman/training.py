@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -15,9 +15,10 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from elman import checkpoint, io, validation
-from elman.attributes import Checked, Checks
+from elman import atomic, checkpoint, io, validation
+from elman.attributes import Checks, Settings, shown
 from elman.base import Model, Update
+from elman.data import Rows
 from elman.interrupts import Interrupts
 from elman.typing import Int, Real
 
@@ -43,11 +44,11 @@ class History(dict[str, list[float]]):
         >>> History(loss=[1.2, 0.7]).plot(getfixture("tmp_path") / "loss.png")
         <Figure size ...>
         """
-        from elman.plot import history_figure
+        from elman.plot import history_figure, save_png
 
         figure = history_figure(self)
         if path is not None:
-            figure.savefig(validation.path(path, "path"), format="png")
+            save_png(figure, path)
         return figure
 
 
@@ -80,17 +81,23 @@ class Callback:
         """After the last epoch."""
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold of this callback: numbers, strings and arrays by name."""
+        """What a checkpoint must hold of this callback: numbers, strings, lists of them, and arrays, by name.
+
+        A run goes on only with callbacks of the classes that kept a state in it, in their order; others may differ.
+        """
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
 
+    def __repr__(self) -> str:
+        return shown(self, {name: value for name, value in vars(self).items() if not name.startswith("_")})
+
     def _check_state(self, state: dict[str, Any], model: Model) -> None:
         """Refuse what a checkpoint says, as long as nothing has been changed."""
 
 
-class EarlyStopping(Callback, Checked):
+class EarlyStopping(Settings, Callback):
     """Stop when a measure has not become better for some epochs.
 
     Parameters
@@ -106,8 +113,8 @@ class EarlyStopping(Callback, Checked):
 
     Examples
     --------
-    >>> EarlyStopping("val_accuracy", patience=3).patience
-    3
+    >>> EarlyStopping("val_accuracy", patience=3)
+    EarlyStopping(monitor='val_accuracy', patience=3, min_delta=0.0, restore_best=True)
     """
 
     _settable: ClassVar[Checks] = {
@@ -178,6 +185,7 @@ class Data(Protocol):
 
     @property
     def lengths(self) -> Int: ...
+    def parts(self) -> dict[str, Rows | None]: ...  # by the names of arguments
     def groups(self, batch_size: int, rng: np.random.Generator | None = None) -> list[Int]: ...
 
 
@@ -215,7 +223,8 @@ def fit(
     if checkpoint is None and (checkpoint_every is not None or resume is not False):
         validation.refuse("checkpoint must be a path where there is checkpoint_every or resume, got None")
     if checkpoint is not None:
-        model._check_saveable()  # now, and not after an epoch
+        checkpoint = validation.path(checkpoint, "checkpoint")
+        atomic.check(checkpoint, "checkpoint")  # now, and not after an epoch
     training = Training(
         model,
         data,
@@ -229,7 +238,7 @@ def fit(
             callback if isinstance(callback, Callback) else _FunctionCallback(callback)
             for callback in validation.functions(callbacks, "callbacks", Callback)
         ],
-        checkpoint=None if checkpoint is None else validation.path(checkpoint, "checkpoint"),
+        checkpoint=checkpoint,
         checkpoint_every=(
             None if checkpoint_every is None else validation.positive_int(checkpoint_every, "checkpoint_every")
         ),
@@ -237,6 +246,8 @@ def fit(
     progress = validation.flag(progress, "progress")
     if validation.flag(resume, "resume") and training._checkpoint is not None and training._checkpoint.exists():
         training._restore()
+    if checkpoint is not None:
+        training._content()  # what cannot be in a file is found now, too
     training._run(progress=progress)
     return training.history
 
@@ -281,7 +292,9 @@ class Training:
         self._batch_size, self._shuffle = batch_size, shuffle
         self._schedule, self._update = schedule, update
         self._callbacks, self._checkpoint, self._checkpoint_every = callbacks, checkpoint, checkpoint_every
+        self._given = self.optimizer._settings()
         self._lr = self.optimizer.lr  # what the schedule multiplies
+        self._about = {} if checkpoint is None else self._about_run(epochs)
         self._is_stopped = False
         self._interrupts = Interrupts(are_noted=checkpoint is not None)
         # Where it stands in the epoch: the next batch, the next window of it and the state that this begins with
@@ -304,7 +317,8 @@ class Training:
                 while self.epoch < self.epochs and not self._is_stopped:
                     self._run_epoch(bar)
         finally:
-            self.optimizer.lr = self._lr
+            for name, value in self._given.items():  # a schedule, or callbacks, have changed them
+                setattr(self.optimizer, name, value)
         for callback in self._callbacks:
             callback.on_end(self)
 
@@ -331,8 +345,7 @@ class Training:
 
     def _step(self, batch: Any, window: int, done: float) -> None:
         if self._schedule is not None:
-            factor = validation.non_negative(self._schedule(self.epoch + done, self.epochs), "what schedule returns")
-            self.optimizer.lr = self._lr * factor
+            self.optimizer.lr = self._lr * _factor(self._schedule, self.epoch + done, self.epochs)
         state = self._state if window else None
         with self._nothing_changes():
             loss, weight, after = self._trainable._gradients_of(batch, self._update, window, state)
@@ -395,32 +408,54 @@ class Training:
 
     # Checkpoints
 
-    def _settings(self) -> dict[str, Any]:
-        """What must be the same for a run to go on."""
-        given = {name.lstrip("_"): value for name, value in vars(self.optimizer).items()}
-        optimizer = {name: value for name, value in given.items() if name not in ("lr", "steps", "memories")}
+    def _about_run(self, epochs: int) -> dict[str, Any]:
+        """What must be the same for a run to go on, by the names of arguments; so far it was one of so many epochs."""
+        data = {
+            name: None if rows is None else checkpoint.fingerprint(rows) for name, rows in self._data.parts().items()
+        }
+        held_out = None if self._held_out is None else self._held_out.parts()
         settings = {
-            "optimizer": {"kind": type(self.optimizer).__name__, **optimizer},
+            "seed": self.model._seed,
+            **data,
+            "validation_data": None
+            if held_out is None
+            else [None if rows is None else checkpoint.fingerprint(rows) for rows in held_out.values()],
             "batch_size": self._batch_size,
-            "shuffle": self._shuffle,
+            "optimizer": repr(self.optimizer),
+            "schedule": _described(self._schedule, epochs),
+            "clip_norm": None if self._update.max_norm == math.inf else self._update.max_norm,
+            "clip_value": self._update.max_value,
             "tbptt": self._update.tbptt,
             "memory": self._update.memory,
             "activation_l2": self._update.activation_l2,
-            "clip_norm": self._update.max_norm,
-            "clip_value": self._update.max_value,
-            "the number of sequences": len(self._data.lengths),
-            "the number of steps of the sequences": int(self._data.lengths.sum()),
-            "the names in the history": list(self.history),
-            "the number of callbacks": len(self._callbacks),
+            "shuffle": self._shuffle,
+            "the list of callbacks that keep a state": [_kind(callback) for callback in self._with_state()],
         }
-        as_read: dict[str, Any] = json.loads(json.dumps(settings))
-        return as_read
+        return io.as_read(settings)
+
+    def _with_state(self) -> list[Callback]:
+        return [callback for callback in self._callbacks if type(callback).state is not Callback.state]
 
     def _save(self) -> None:
-        states = [callback.state() for callback in self._callbacks]
+        assert self._checkpoint is not None
+        atomic.write(self._checkpoint, self._content(), "checkpoint")
+
+    def _content(self) -> bytes:
+        """What a checkpoint holds."""
         _, *generators = self.model._generators()
+        states, arrays = (
+            [],
+            {f"optimizer.{i}": array for i, array in enumerate(self.optimizer._memories.get("flat", []))},
+        )
+        for i, callback in enumerate(self._with_state()):
+            state, own = checkpoint.divided(callback.state(), f"what state() of {_kind(callback)} returns")
+            states.append(state)
+            arrays |= {f"callback.{i}.{name}": array for name, array in own.items()}
+        if self._window and self._state is not None:
+            arrays["state"] = self._state
         record = {
-            "settings": self._settings(),
+            "run": self._about,
+            "epochs": self.epochs,
             "history": self.history,
             "epoch": self.epoch,
             "steps": self.steps,
@@ -428,63 +463,87 @@ class Training:
             "window": self._window,
             "sums": self._sums,
             "is_stopped": self._is_stopped,
-            "lr": self._lr,
+            "optimizer": self.optimizer._settings(),
             "optimizer_steps": self.optimizer.steps,
             "generators": [self._order, *(generator.bit_generator.state for generator in generators)],
-            "callbacks": [{k: v for k, v in s.items() if not isinstance(v, np.ndarray)} for s in states],
+            "callbacks": states,
         }
-        arrays = {f"optimizer.{i}": array for i, array in enumerate(self.optimizer._memories.get("flat", []))}
-        for i, state in enumerate(states):
-            arrays |= {f"callback.{i}.{k}": v for k, v in state.items() if isinstance(v, np.ndarray)}
-        if self._window and self._state is not None:
-            arrays["state"] = self._state
-        assert self._checkpoint is not None
-        self.model._save(self._checkpoint, io.Progress(record, arrays))
+        return self.model._content(io.Progress(record, arrays))
 
     def _restore(self) -> None:
         """Go on from the checkpoint: all of it, or an error and nothing changed."""
-        path, model = self._checkpoint, self.model
+        path, model, optimizer = self._checkpoint, self.model, self.optimizer
         assert path is not None
         with io.refusing(path):
-            _, parameters, config, _ = io.load(path, [model._file_kind])
-            progress = io.load_progress(path)
-        if progress is None:
+            saved = io.load(path, [model._file_kind])
+        if saved.progress is None:
             validation.refuse(f"{path} is no checkpoint of a training, but a model alone")
-        record, arrays = progress
-        validation.same_settings(config, json.loads(json.dumps(model._config())), str(path))
-        validation.same_settings(record.get("settings"), self._settings(), str(path))
+        validation.same_run(checkpoint.flat(saved.config), checkpoint.flat(model._config()), str(path))
+        record, arrays = saved.progress
+        with io.refusing(path):
+            now = self._about_run(validation.positive_int(record.get("epochs", self.epochs), "its epochs"))
+            if "settings" in record:
+                record, arrays = checkpoint.from_version_1(record, arrays, now, optimizer)
+            run = validation.instance(record["run"], "its run", dict)
+            if None in (run.get("seed"), now["seed"]):  # any state will do where nobody asked for one
+                run["seed"] = now["seed"]
+        validation.same_run(run, now, str(path))
         with io.refusing(path):
             generators = checkpoint.read_generators(record, model)
-            memories = checkpoint.read_memories(record, arrays, self.optimizer, model)
-            callbacks = self._read_callbacks(record, arrays)
-            lr = validation.non_negative(record["lr"], "its lr")
+            memories = checkpoint.read_memories(record, arrays, optimizer, model)
+            settings = checkpoint.read_settings(record, optimizer)
             epoch, steps = (validation.non_negative_int(record[name], f"its {name}") for name in ("epoch", "steps"))
             history = checkpoint.read_history(record, list(self.history), epoch)
             first, second = validation.pair(record["sums"], "its sums")
-            is_stopped = validation.flag(record["is_stopped"], "its is_stopped")
             sums = validation.finite_number(first, "its sums"), validation.non_negative(second, "its sums")
+            is_stopped = validation.flag(record["is_stopped"], "its is_stopped")
             batch, window, state = self._read_place(record, arrays, generators[0], sums[1])
-            model.load_state_dict(parameters)  # all of them or an error: from here on there is none
+        validation.enough_epochs(self.epochs, epoch + (batch > 0 or window > 0), str(path))
+        with io.refusing(path):
+            names = {f"optimizer.{i}" for i in range(len(memories))} | ({"state"} if window else set())
+            states = self._read_callbacks(record, arrays, names)
+            before = model.state_dict()
+            model.load_state_dict(saved.state)  # all of it or an error
+            try:
+                self._load_callbacks(states)
+            except BaseException:
+                model.load_state_dict(before)
+                raise
         checkpoint.take_over(generators, model)
-        for callback, callback_state in zip(self._callbacks, callbacks, strict=True):
-            callback.load_state(callback_state)
-        self.optimizer._memories = {"flat": memories} if memories else {}
-        self.optimizer.steps = record["optimizer_steps"]
-        self.optimizer.lr = self._lr = lr
+        optimizer._memories = {"flat": memories} if memories else {}
+        optimizer.steps = record["optimizer_steps"]
+        for name, value in settings.items():
+            setattr(optimizer, name, value)
         self.history.update(history)
         self.epoch, self.steps, self._sums, self._is_stopped = epoch, steps, sums, is_stopped
         self._batch, self._window, self._state = batch, window, state
 
-    def _read_callbacks(self, record: dict[str, Any], arrays: checkpoint.Arrays) -> list[dict[str, Any]]:
-        """Their states, put together again."""
-        validation.same_number(len(record["callbacks"]), len(self._callbacks), "its callbacks", "there are callbacks")
-        states = []
-        for i, callback in enumerate(self._callbacks):
+    def _read_callbacks(
+        self, record: dict[str, Any], arrays: checkpoint.Arrays, others: set[str]
+    ) -> list[dict[str, Any]]:
+        """Their states, put together again. The arrays are theirs and `others`, and there are no more."""
+        callbacks, states, expected = self._with_state(), [], set(others)
+        validation.same_count(len(record["callbacks"]), len(callbacks), "its callbacks", "callbacks that keep a state")
+        for i, callback in enumerate(callbacks):
             start = f"callback.{i}."
             own = {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
-            states.append({**record["callbacks"][i], **own})
+            expected |= {start + name for name in own}
+            states.append({**validation.instance(record["callbacks"][i], "its callbacks", dict), **own})
             callback._check_state(states[-1], self.model)
+        validation.same_names(arrays, expected, "its training")
         return states
+
+    def _load_callbacks(self, states: list[dict[str, Any]]) -> None:
+        """All of them or, as what is a stranger's may raise, none."""
+        callbacks = self._with_state()
+        before = [copy.deepcopy(callback.state()) for callback in callbacks]
+        try:
+            for callback, state in zip(callbacks, states, strict=True):
+                callback.load_state(state)
+        except BaseException:
+            for callback, state in zip(callbacks, before, strict=True):
+                callback.load_state(state)
+            raise
 
     def _read_place(
         self, record: dict[str, Any], arrays: checkpoint.Arrays, rng: np.random.Generator, weight: float
@@ -507,6 +566,23 @@ class Training:
         layer = self.model._layers()[-1]
         shape = (layer.num_layers, len(groups[batch]), layer.hidden_size)  # windows are of one direction
         return batch, window, checkpoint.read_array(arrays, "state", layer.dtype, shape)
+
+
+def _kind(callback: Callback) -> str:
+    """What must be the same of a callback: ours say all, of others it is the class."""
+    return repr(callback) if isinstance(callback, Settings) else type(callback).__name__
+
+
+def _described(schedule: Schedule | None, epochs: int) -> str | None:
+    """A schedule, which may be any function: then by some of its values in a run of so many epochs."""
+    if schedule is None or isinstance(schedule, Settings):
+        return None if schedule is None else repr(schedule)
+    places = [(i + 0.5) / 8 * epochs for i in range(8)]
+    return f"a function with the factors {[_factor(schedule, place, epochs) for place in places]}"
+
+
+def _factor(schedule: Schedule, done: float, epochs: int) -> float:
+    return validation.non_negative(schedule(done, epochs), "what schedule returns")
 
 
 def _progress_bar(training: Training, *, show: bool) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import math
 import os
 import pickle
@@ -193,13 +194,40 @@ def pickled(value: Any, name: str) -> bytes:
         ) from error
 
 
-def same_settings(found: Any, expected: Mapping[str, Any], path: str) -> None:
+def storable(values: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], name: str) -> None:
+    """What JSON and safetensors can hold."""
+    expected = "numbers, strings, lists of them, and arrays of numbers"
+    for key, array in arrays.items():
+        if array.dtype.kind not in "biuf" or array.itemsize > 8:
+            raise TypeError(f"{name} must be a dict of {expected}, got {_shown(array)} as {key!r}")
+    try:
+        json.dumps(values)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(f"{name} must be a dict of {expected}: {error}") from error
+
+
+def same_run(found: Any, expected: Mapping[str, Any], path: str) -> None:
     """A run can only go on as what it was."""
-    if not isinstance(found, Mapping):
-        raise ValueError(f"{path} is of another training: its settings are {_shown(found)}")
-    for key, value in expected.items():
-        if found.get(key) != value:
-            raise ValueError(f"{path} is of another training: its {key} is {found.get(key)!r}, not {value!r}")
+    instance(found, f"what {path} says of its run", dict)
+    if found.keys() - expected.keys():
+        raise ValueError(f"{path} is of another run: it says {sorted(found)} of it, which should be {sorted(expected)}")
+    for name, value in expected.items():
+        if found.get(name) != value:
+            raise ValueError(
+                f"{path} is of another run: {name} is {_described(value)} here, it was {_described(found.get(name))} "
+                "there. Go on with what was given there, or begin anew with another file."
+            )
+
+
+def enough_epochs(epochs: int, n_begun: int, path: str) -> None:
+    if epochs < n_begun:
+        raise ValueError(f"epochs must be at least {n_begun}, as the run in {path} has begun so many, got {epochs}")
+
+
+def taken(found: Mapping[str, Any], given: Any, name: str) -> None:
+    """The state of a generator that was given one."""
+    if found != given or found["state"]["inc"] % 2 == 0:
+        raise ValueError(f"{name} must be where {found['bit_generator']} can be, got {_shown(given)}")
 
 
 def same_names(found: Iterable[str], expected: Iterable[str], name: str) -> None:
@@ -308,8 +336,10 @@ def pair_or_triple(value: Any, name: str) -> tuple[Any, Any, Any]:
 
 
 def path(value: Any, name: str) -> Path:
-    if not isinstance(value, (str, os.PathLike)):
+    if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str):
         raise TypeError(f"{name} must be a str or a path, got {_shown(value)}")
+    if "\0" in os.fspath(value):
+        raise ValueError(f"{name} must be a path, which holds no NUL, got {_shown(value)}")
     return Path(value)
 
 
@@ -742,6 +772,11 @@ def same_classes(classes: NDArray[Any], expected: NDArray[Any]) -> None:
         raise ValueError(f"classes must be those of before, {_labels(expected)}, got {_labels(classes)}")
 
 
+def same_count(n: int, expected: int, name: str, expected_name: str) -> None:
+    if n != expected:
+        raise ValueError(f"{name} must be as many as {expected_name}, {expected}, got {n}")
+
+
 def same_number(n: int, expected: int, name: str, expected_name: str) -> None:
     if n != expected:
         raise ValueError(f"{name} must have as many sequences as {expected_name}, {expected}, got {n}")
@@ -886,6 +921,11 @@ def _labels(classes: NDArray[Any]) -> str:
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names))
+
+
+def _described(value: Any) -> str:
+    """A setting: as it is, where that is not too long."""
+    return value if isinstance(value, str) and len(value) < 500 else _shown(value)
 
 
 def _shown(value: Any) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import click
 
 import elman
-from elman import backends, text
+from elman import atomic, backends, text
 from elman.cli.common import LAYERS, Finite, Int, options, prepare, reported, running
 from elman.interrupts import Interrupts
 
@@ -152,15 +151,12 @@ def sample(
 
 
 def _model_path(output: Path) -> Path:
-    """The file to write, in a folder where a file can be written: better to know now than after the training."""
+    """The file to write, where a file can be written: better to know now than after the training."""
     target = output / _MODEL_FILE if output.is_dir() else output
     if target.suffix != ".safetensors":
         raise click.ClickException(f"--output must be a folder or end in .safetensors, got {output}")
-    try:
-        with tempfile.TemporaryFile(dir=target.parent):
-            pass
-    except OSError as error:
-        raise click.ClickException(f"{target.parent}: {error.strerror}") from error
+    for written in (target, target.with_suffix(".png")):
+        atomic.check(written, "--output")
     return target
 
 

@@ -1,0 +1,374 @@
+"""Never two runs mixed: what a run that goes on may differ in, and what not."""
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import elman
+from elman import schedules
+from elman.training import Training
+
+from .compare import assert_same_bits
+
+V = 5
+X = [np.random.default_rng(i).integers(0, V, 2 + i % 9) for i in range(20)]
+Y = [np.roll(x, -1) for x in X]
+OTHER = [*X[:7], (X[7] + 1) % V, *X[8:]]  # of the same sizes
+WEIGHTS = np.linspace(0.5, 1.5, 20)
+
+
+class Counts(elman.Callback):
+    """Keeps a state, and changes what it likes of the optimizer."""
+
+    def __init__(self, *, every: int = 4, fails: bool = False) -> None:
+        self.every = every
+        self.fails = fails
+        self.n, self._seen = 0, np.zeros(3)
+
+    def on_step(self, training: Training) -> None:
+        self.n += 1
+        self._seen += self.n
+        if self.n % self.every == 0:
+            training.optimizer.lr *= 0.5
+
+    def state(self) -> dict[str, Any]:
+        return {"n": np.int64(self.n), "seen": self._seen}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.n = state["n"]
+        if self.fails:
+            raise ZeroDivisionError
+        self._seen = state["seen"]
+
+
+class Stop(Exception):
+    pass
+
+
+class StopAt(elman.Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step(self, training: Training) -> None:
+        if training.steps == self.step:
+            raise Stop
+
+
+def make_model(**options: Any) -> elman.SequenceModel:
+    options = {"hidden_size": 4, "num_layers": 2, "dropout": 0.2, "seed": 0} | options
+    return elman.SequenceModel(elman.Tokens(V), elman.Categories(V), **options)
+
+
+def given(path: Path | None = None) -> dict[str, Any]:
+    """The arguments of the run that everything here is about."""
+    return {
+        "X": X, "Y": Y, "epochs": 3, "batch_size": 4, "optimizer": elman.SGD(0.1, momentum=0.9),
+        "schedule": schedules.Cosine(warmup=1), "clip_norm": 1.0, "clip_value": None, "tbptt": None, "memory": None,
+        "activation_l2": 0.0, "weights": WEIGHTS, "validation_data": (X[:4], Y[:4]), "shuffle": True,
+        "callbacks": [elman.EarlyStopping(patience=9)], "progress": False, "checkpoint": path,
+        "checkpoint_every": None, "resume": False,
+    }  # fmt: skip
+
+
+def begin(path: Path, steps: int = 7, **options: Any) -> dict[str, Any]:
+    """A run that is cut off after so many steps, and the arguments to go on with it."""
+    arguments = given(path) | options
+    with pytest.raises(Stop):
+        make_model().fit(
+            **{**arguments, "checkpoint_every": 1, "callbacks": [*arguments["callbacks"], StopAt(steps + 1)]}
+        )
+    return arguments | {"optimizer": elman.SGD(0.1, momentum=0.9), "resume": True, "callbacks": anew(arguments)}
+
+
+def anew(arguments: dict[str, Any]) -> list[Any]:
+    return [elman.EarlyStopping(patience=9) for _ in arguments["callbacks"]]
+
+
+def state_of(model: Any, optimizer: Any) -> list[Any]:
+    parameters = [array.tobytes() for array in model.parameters().values()]
+    return [
+        *parameters,
+        *(g.bit_generator.state for g in model._generators()),
+        repr(optimizer),
+        getattr(optimizer, "steps", 0),
+    ]
+
+
+REFUSED: dict[str, list[Any]] = {
+    "X": [OTHER],
+    "Y": [OTHER],
+    "batch_size": [5],
+    "optimizer": [elman.SGD(0.2, momentum=0.9), elman.SGD(0.1, momentum=0.8), elman.SGD(0.1), elman.Adam(0.1), None],
+    "schedule": [None, schedules.Cosine(warmup=2), schedules.Step(2), lambda done, n: 1 - done / n],
+    "clip_norm": [None, 0.5],
+    "clip_value": [1.0],
+    "tbptt": [(2, 2)],
+    "memory": [3, "1MB"],
+    "activation_l2": [0.1],
+    "weights": [None, WEIGHTS[::-1], np.ones(20)],
+    "validation_data": [None, (X[:4], X[:4]), (X[:3], Y[:3]), (X[:4], Y[:4], WEIGHTS[:4])],
+    "shuffle": [False],
+    "callbacks": [[], [elman.EarlyStopping(patience=8)], [elman.EarlyStopping(min_delta=0.1, patience=9)], [Counts()],
+                  [elman.EarlyStopping(patience=9), Counts()]],
+    "epochs": [1],  # as the second has begun
+    "checkpoint": [],  # another one is another run
+}  # fmt: skip
+HONOURED: dict[str, list[Any]] = {
+    "epochs": [2, 4],
+    "progress": [True],
+    "checkpoint_every": [None, 2],
+    "callbacks": [[print, elman.EarlyStopping(patience=9), StopAt(99)]],  # some more, which keep no state
+    "resume": [],  # what this is about
+}
+CASES = [(name, value) for name, values in REFUSED.items() for value in values]
+
+
+def test_each_argument_is_either_refused_or_honoured():
+    for method in (elman.SequenceModel.fit, elman.Seq2Seq.fit):
+        assert {*inspect.signature(method).parameters} <= {"self", *REFUSED, *HONOURED}
+    for name, value in [*CASES, *((name, value) for name, values in HONOURED.items() for value in values)]:
+        assert name in inspect.signature(elman.SequenceModel.fit).parameters, value
+    promise = (inspect.getdoc(elman.SequenceModel.fit) or "").partition("resume : bool")[2]
+    for name in HONOURED.keys() - {"resume"}:
+        assert f"`{name}`" in promise
+
+
+@pytest.mark.parametrize(("name", "value"), CASES, ids=lambda value: str(value)[:30])
+def test_another_argument_is_another_run(name: str, value: Any, tmp_path: Path):
+    path = tmp_path / "run.safetensors"
+    arguments = begin(path) | {name: value}
+    content, model, optimizer = path.read_bytes(), make_model(), arguments["optimizer"]
+    before = state_of(model, optimizer)
+    with pytest.raises(ValueError, match=re.escape(str(path))) as caught:
+        model.fit(**arguments)
+    message = str(caught.value)
+    assert name in message
+    assert "{" not in message, "a sentence, and nothing raw"
+    assert message.count("\n") == 0
+    assert state_of(model, optimizer) == before
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(("name", "values"), HONOURED.items())
+def test_what_may_differ(name: str, values: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "run.safetensors"
+    for value in values:
+        arguments = begin(path) | {name: value}
+        whole = given() | {"epochs": arguments["epochs"]}
+        if name == "epochs":
+            whole = whole | {"schedule": None}
+            arguments = begin(path, schedule=None) | {name: value}
+        model, expected = make_model(), make_model()
+        history = model.fit(**arguments)
+        assert history == expected.fit(**whole)
+        assert len(history["loss"]) == arguments["epochs"]
+        assert_same_bits(model.parameters(), expected.parameters())
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": 1}, "seed is 1 here, it was 0 there"),
+        ({"seed": np.random.default_rng(0)}, r"seed is a generator at \w+ here, it was 0 there"),
+        ({"hidden_size": 5}, "hidden_size is 5 here, it was 4 there"),
+        ({"dropout": 0.3}, "dropout is 0.3 here, it was 0.2 there"),
+        ({"dtype": "float64"}, "dtype is 'float64' here, it was 'float32' there|dtype is float64 here"),
+        ({"learn_h_0": True}, "learn_h_0 is True here, it was None there"),
+    ],
+    ids=str,
+)
+def test_another_model_is_another_run(options: dict[str, Any], message: str, tmp_path: Path):
+    arguments, model = begin(tmp_path / "run.safetensors"), make_model(**options)
+    before = state_of(model, arguments["optimizer"])
+    with pytest.raises(ValueError, match=message):
+        model.fit(**arguments)
+    assert state_of(model, arguments["optimizer"]) == before
+
+
+def test_class_weights_are_part_of_the_run(tmp_path: Path):
+    arguments = begin(tmp_path / "run.safetensors")
+    outputs = elman.Categories(V, class_weights=[1, 2, 3, 4, 5])
+    model = elman.SequenceModel(elman.Tokens(V), outputs, hidden_size=4, num_layers=2, dropout=0.2, seed=0)
+    with pytest.raises(ValueError, match=r"outputs.class_weights is \[1.0, 2.0, 3.0, 4.0, 5.0\] here, it was None"):
+        model.fit(**arguments)
+
+
+@pytest.mark.parametrize("model", ["no seed", "loaded", "trained"])
+def test_models_that_nobody_gave_another_seed(model: str, tmp_path: Path):
+    """One without a seed, the one in the file, and the one that was being trained, as in a notebook."""
+    path = tmp_path / "run.safetensors"
+    expected, arguments = make_model(), begin(path)
+    history = expected.fit(**given())
+    one = make_model(seed=None) if model == "no seed" else elman.load(path)
+    if model == "trained":
+        one, cut_off = make_model(), given(path) | {"checkpoint_every": 1, "optimizer": arguments["optimizer"]}
+        with pytest.raises(Stop):
+            one.fit(**cut_off | {"callbacks": [*cut_off["callbacks"], StopAt(8)]})
+    assert one.fit(**arguments) == history
+    assert_same_bits(one.parameters(), expected.parameters())
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_schedules_that_are_functions(is_same: bool, tmp_path: Path):
+    arguments = begin(tmp_path / "run.safetensors", schedule=lambda done, n: 1 - done / n)
+    arguments["schedule"] = lambda done, n: 1 - done / n if is_same else 1 - 0.9 * done / n
+    if is_same:
+        expected = make_model()
+        assert make_model().fit(**arguments) == expected.fit(**given() | {"schedule": arguments["schedule"]})
+    else:
+        with pytest.raises(
+            ValueError, match=r"schedule is a function with the factors .* here, it was a function with"
+        ):
+            make_model().fit(**arguments)
+
+
+@pytest.mark.parametrize("schedule", [None, schedules.Step(1)])
+def test_what_callbacks_change_goes_on_and_ends_with_the_run(schedule: Any, tmp_path: Path):
+    path = tmp_path / "run.safetensors"
+    options = {"callbacks": [Counts()], "schedule": schedule}
+    whole, expected = make_model(), given() | options | {"callbacks": [Counts()]}
+    history = whole.fit(**expected)
+    begin(path, **options)
+    model, counts, optimizer = make_model(), Counts(), elman.SGD(0.1, momentum=0.9)
+    arguments = given(path) | options | {"optimizer": optimizer, "resume": True, "callbacks": [counts]}
+    assert model.fit(**arguments) == history
+    assert_same_bits(model.parameters(), whole.parameters())
+    assert counts.n == 15
+    assert (counts._seen == expected["callbacks"][0]._seen).all()
+    assert repr(optimizer) == repr(expected["optimizer"]) == "SGD(lr=0.1, momentum=0.9)"
+
+
+def test_a_callback_that_refuses_its_state(tmp_path: Path):
+    path = tmp_path / "run.safetensors"
+    begin(path, callbacks=[Counts(), Counts(every=5)])
+    model, optimizer, callbacks = make_model(), elman.SGD(0.1, momentum=0.9), [Counts(), Counts(fails=True)]
+    before = state_of(model, optimizer)
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        model.fit(**given(path) | {"optimizer": optimizer, "resume": True, "callbacks": callbacks})
+    assert state_of(model, optimizer) == before
+    assert callbacks[0].n == 0
+    assert not callbacks[0]._seen.any()
+
+
+class Holds(elman.Callback):
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def state(self) -> Any:
+        return self.value
+
+
+@pytest.mark.parametrize("value", [{"a": {1, 2}}, {"a": print}, ["a"], {"a": np.array([None])}, {"a": 1j}, None])
+def test_a_state_that_no_file_can_hold_is_found_before_the_first_update(value: Any, tmp_path: Path):
+    model, optimizer = make_model(), elman.SGD(0.1)
+    before = state_of(model, optimizer)
+    with pytest.raises(TypeError, match=r"state\(\) of Holds"):
+        model.fit(**given(tmp_path / "run") | {"callbacks": [Holds(value)], "optimizer": optimizer})
+    assert state_of(model, optimizer) == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sequence_to_sequence_run(tmp_path: Path):
+    path = tmp_path / "run.safetensors"
+    options = {"epochs": 2, "batch_size": 6, "checkpoint": path, "progress": False}
+
+    def make() -> elman.Seq2Seq:
+        return elman.Seq2Seq(elman.Tokens(V), elman.Categories(V), hidden_size=4, seed=0)
+
+    make().fit(X, Y, **options)
+    options |= {"resume": True, "epochs": 3}
+    for data in ((OTHER, Y), (X, OTHER)):
+        with pytest.raises(ValueError, match=r"(X|Y) is 20 sequences of 113 steps in all .* here, it was 20 sequences"):
+            make().fit(*data, **options)
+    model, whole = make(), make()
+    assert model.fit(X, Y, **options) == whole.fit(X, Y, epochs=3, batch_size=6, progress=False)
+    assert_same_bits(model.parameters(), whole.parameters())
+
+
+# Data
+
+
+def test_fingerprints_are_of_values_and_not_of_how_they_are_given(tmp_path: Path):
+    path = tmp_path / "run.safetensors"
+    x = np.random.default_rng(0).integers(0, V, (8, 5))
+    options = {"epochs": 1, "batch_size": 4, "checkpoint": path, "progress": False}
+    make_model().fit(x, x, **options)
+    make_model().fit(list(x.astype(np.uint8)), x.tolist(), **options, resume=True)
+    make_model().fit(np.asfortranarray(x), x[::-1][::-1], **options, resume=True)
+    with pytest.raises(ValueError, match="X is 8 sequences of 40 steps"):
+        make_model().fit(x[::-1], x, **options, resume=True)
+
+
+@pytest.mark.parametrize("is_array", [True, False])
+def test_the_fingerprint_of_much_data_is_of_a_sample(is_array: bool):
+    from elman.checkpoint import fingerprint
+
+    rows: Any = np.random.default_rng(0).normal(size=(5000, 100, 8))
+    rows = rows if is_array else [row[: 50 + i % 50] for i, row in enumerate(rows)]
+    found = fingerprint(rows)
+    assert fingerprint(rows) == found
+    assert fingerprint(rows[1:]) != found
+    for row in rows:
+        row[...] += 1
+    assert fingerprint(rows) != found
+
+
+# What elman 0.1 wrote
+
+OLD = Path(__file__).parent / "data" / "checkpoint-0.1.safetensors"
+
+
+class Keeps(elman.Callback):
+    def __init__(self) -> None:
+        self.n = 0
+
+    def state(self) -> dict[str, Any]:
+        return {"n": self.n}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.n = state["n"]
+
+
+def old_run(path: Path | None, **options: Any) -> dict[str, Any]:
+    """How the checkpoint came about, by a run with Python's equivalent of these that stopped in its second epoch."""
+    return {
+        "X": X, "Y": Y, "epochs": 3, "batch_size": 4, "optimizer": elman.Adam(0.01), "tbptt": (2, 2), "clip_norm": 1.0,
+        "validation_data": (X[:4], X[:4]), "callbacks": [print, elman.EarlyStopping(patience=9), Keeps()],
+        "progress": False, "checkpoint": path, "resume": path is not None,
+    } | options  # fmt: skip
+
+
+def test_an_old_checkpoint_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "run.safetensors"
+    path.write_bytes(OLD.read_bytes())
+    assert elman.load(path).rnn.hidden_size == 3
+    keeps, model, whole = Keeps(), make_model(hidden_size=3), make_model(hidden_size=3)
+    history = model.fit(**old_run(path, callbacks=[print, elman.EarlyStopping(patience=9), keeps]))
+    expected = whole.fit(**old_run(None))
+    for name, values in expected.items():
+        np.testing.assert_allclose(history[name], values, rtol=1e-4)  # bits of the machine that wrote it
+    assert keeps.n == 25
+    make_model(hidden_size=3).fit(**old_run(path))  # in its new form
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_size": 5}, {"optimizer": elman.Adam(0.02)}, {"optimizer": elman.SGD(0.01)}, {"tbptt": (2, 3)},
+        {"clip_norm": None}, {"X": X[1:], "Y": Y[1:]}, {"validation_data": None}, {"callbacks": [print]}, {"epochs": 1},
+        {"optimizer": elman.Adam(0.01, betas=(0.8, 0.999))},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_an_old_checkpoint_says_of_its_run(options: dict[str, Any], tmp_path: Path):
+    path = tmp_path / "run.safetensors"
+    path.write_bytes(OLD.read_bytes())
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        make_model(hidden_size=3).fit(**old_run(path, **options))
+    assert path.read_bytes() == OLD.read_bytes()
