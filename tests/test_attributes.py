@@ -151,6 +151,9 @@ def test_what_is_in_an_old_pickle() -> None:
     """The names under which values lie have not changed."""
     assert list(vars(elman.SGD(0.1))) == ["lr", "steps", "_memories", "momentum"]
     assert list(vars(elman.AdamW(0.1))) == ["lr", "steps", "_memories", "betas", "eps", "weight_decay"]
+    old = elman.SGD.__new__(elman.SGD)  # in those of 0.1, two had others
+    old.__setstate__({"_lr": 0.1, "steps": 3, "_memories": {}, "_momentum": 0.5})
+    assert vars(old) == {"lr": 0.1, "steps": 3, "_memories": {}, "momentum": 0.5}
     assert {*vars(elman.RNN(2, 3))} >= {
         *SHAPE,
         "dropout",
@@ -253,3 +256,34 @@ def test_a_state_that_fits_is_copied(backend: str) -> None:
     stream.state[...] = saved
     np.testing.assert_array_equal(stream.predict_proba(x[2:]), expected)
     assert model.stream(64).state.any() == np.False_
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        "SGD(lr=0.1, momentum=0.9)",
+        "Adagrad(lr=0.1, eps=1e-10)",
+        "Adam(lr=0.1, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.0)",
+        "AdamW(lr=0.1, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.01)",
+        "Constant(warmup=0.0)",
+        "Cosine(warmup=0.0, final=0.0)",
+        "Step(warmup=0.0, every=2.0, factor=0.1)",
+        "EarlyStopping(monitor='val_loss', patience=5, min_delta=0.0, restore_best=True)",
+    ],
+)
+def test_settings_are_shown_as_they_are_now(shown: str) -> None:
+    name = shown.partition("(")[0]
+    thing = OBJECTS[name]()
+    assert repr(thing) == shown
+    for attribute, (right, _) in SETTABLE[name].items():
+        setattr(thing, attribute, right[0])
+        assert attribute == "steps" or f"{attribute}={getattr(thing, attribute)!r}" in repr(thing)
+
+
+def test_a_callback_of_one_s_own_is_shown() -> None:
+    class Mine(elman.Callback):
+        def __init__(self) -> None:
+            self.every, self._seen = 3, 0
+
+    assert repr(Mine()) == "Mine(every=3)"
+    assert repr(elman.Callback()) == "Callback()"

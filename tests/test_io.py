@@ -240,6 +240,77 @@ def test_what_cannot_be_read(tmp_path: Path, path: Path, content: bytes):
     elman.load(path)
 
 
+# The digest
+
+
+def test_the_digest_is_that_of_the_file_with_zeros_in_its_place(path: Path):
+    import hashlib
+
+    make_model().save(path)
+    content = path.read_bytes()
+    digest = unpack(content)[0]["__metadata__"]["digest"]
+    assert content.count(digest.encode()) == 1
+    assert hashlib.sha256(content.replace(digest.encode(), b"0" * 64)).hexdigest() == digest
+    make_model().save(path)
+    assert path.read_bytes() == content, "the same model is the same file"
+
+
+@pytest.mark.parametrize("is_checkpoint", [False, True])
+def test_each_bit_counts(is_checkpoint: bool, path: Path):
+    """Of a whole file: each that is flipped, each end that is cut off, and whatever is put behind."""
+    small = elman.SequenceModel(elman.Tokens(1), elman.Categories(1), hidden_size=1, seed=0)
+    if is_checkpoint:
+        small.fit(
+            [[0, 0]], [[0, 0]], epochs=1, checkpoint=path, progress=False, callbacks=[elman.EarlyStopping("loss")]
+        )
+    else:
+        small.save(path)
+    content = path.read_bytes()
+    with path.open("r+b", buffering=0) as file:
+        for i in range(8 * len(content)):
+            changed = content[i // 8] ^ (1 << i % 8)
+            os.pwrite(file.fileno(), bytes([changed]), i // 8)
+            refused(path)
+            os.pwrite(file.fileno(), content[i // 8 : i // 8 + 1], i // 8)
+        elman.load(path)
+        for n in range(len(content) - 1, -1, -1):
+            file.truncate(n)
+            refused(path)
+    refused(path, content + b"\0")
+
+
+def test_each_bit_counts_for_a_run_that_goes_on(path: Path):
+    options: dict[str, Any] = {"epochs": 1, "checkpoint": path, "progress": False}
+    model = make_model()
+    model.fit([[0, 1]], [[1, 2]], **options)
+    content, before = path.read_bytes(), model.state_dict()
+    for i in range(0, 8 * len(content), 41):
+        changed = bytearray(content)
+        changed[i // 8] ^= 1 << i % 8
+        path.write_bytes(changed)
+        optimizer = elman.Adam(1e-3)
+        with pytest.raises(ValueError, match="is not an elman model") as caught:
+            model.fit([[0, 1]], [[1, 2]], optimizer=optimizer, resume=True, **options)
+        assert str(caught.value).startswith(f"{path} is not")
+        assert optimizer.steps == 0
+        assert path.read_bytes() == changed
+    assert_same_bits(model.parameters(), before)
+
+
+def test_what_is_changed_without_a_new_digest_is_refused(content: bytes, path: Path):
+    make_model(num_layers=2).save(path)
+    signed = path.read_bytes()
+    header, data = unpack(signed)
+    reason = "has been damaged, or changed"
+    refused(path, pack(json.dumps(header).encode(), data), reason)  # no harm, but not the same bytes
+    refused(path, with_metadata(signed, metadata='{"by": "another"}'), reason)
+    for digest in ("", "0" * 64, "x", header["__metadata__"]["digest"].upper()):
+        refused(path, with_metadata(content, digest=digest), reason)
+    refused(path, with_metadata(content, diges="0" * 64), "the name of each of its entries must be one of")
+    path.write_bytes(content)
+    elman.load(path)
+
+
 @pytest.mark.parametrize("i", range(31))
 def test_truncated(i: int, content: bytes, path: Path):
     refused(path, content[: len(content) * i // 31])
@@ -258,6 +329,7 @@ def test_bytes_of_all_kinds(content: bytes, path: Path, rng: np.random.Generator
         refused(path, rng.bytes(n))
     refused(path, pack(b"[" * 100_000, b""))
     refused(path, pack(b'{"a":' * 100_000, b""))
+    refused(path, pack(b'{"__metadata__":{},"__metadata__":{}}', b""), "comes twice")
     refused(path, pack(b"{}", b""))
     refused(path, pack(b'"text"', b""))
 
@@ -299,6 +371,9 @@ METADATA_ENTRIES = [
     ({"metadata": "null"}, "its metadata must be a dict from str to str, got None"),
     ({"metadata": '["a"]'}, "its metadata must be a dict from str to str"),
     ({"metadata": '{"a": 1}'}, "its metadata must be a dict from str to str"),
+    ({"metadata": '{"a": "b", "a": "c"}'}, "the name 'a' comes twice in it"),
+    ({"config": '{"dtype": "float32", "hidden_size": 6, "hidden_size": 7}'}, "the name 'hidden_size' comes twice"),
+    ({"unknown": "text"}, "the name of each of its entries must be one of 'format', "),
     ({"metadata": '{"a": {"b": "c"}}'}, "its metadata must be a dict from str to str"),
     ({"format": 1}, ""),  # what the format of safetensors itself forbids
     ({"more": ["a"]}, ""),

@@ -1,6 +1,7 @@
 """Optimizers on users' arrays. The rules' values are compared in test_reference.py, test_kernels.py, test_models.py."""
 
 import copy
+import inspect
 import pickle
 import re
 from collections.abc import Callable
@@ -280,3 +281,37 @@ ARGUMENTS = [
 def test_arguments(kind: type[Optimizer], args: tuple[Any, ...], options: dict[str, Any], message: str):
     with pytest.raises((TypeError, ValueError), match=f"^{re.escape(message)}$"):
         kind(*args, **options)
+
+
+# Settings that change
+
+
+@pytest.mark.parametrize("backend", elman.available_backends())
+def test_momentum_that_changes_between_updates(backend: str) -> None:
+    """v ← momentum · v + g, as the momentum is at the time; v is 0 until there is one."""
+    theta, v, gradient = np.zeros(3), np.zeros(3), np.array([1.0, -2.0, 3.0])
+    parameters, optimizer = {"a": theta.copy()}, elman.SGD(0.1)
+    with elman.use_backend(backend):
+        for momentum in (0.0, 0.0, 0.9, 0.5, 0.0, 0.0, 1.0, 0.25):
+            optimizer.momentum = momentum
+            v = momentum * v + gradient if momentum or optimizer._memories.get("a") else np.zeros(3)
+            theta = theta - 0.1 * (v if optimizer._memories.get("a") or momentum else gradient)
+            optimizer.update(parameters, {"a": gradient})
+            np.testing.assert_allclose(parameters["a"], theta, rtol=1e-12)
+    assert len(optimizer._memories["a"]) == 1
+
+
+@pytest.mark.parametrize("make", [elman.Adam, elman.AdamW, elman.Adagrad, elman.SGD])
+def test_settings_that_are_set_are_those_of_the_constructor(make: Any) -> None:
+    changed = {"lr": 0.05, "momentum": 0.5, "betas": (0.5, 0.75), "eps": 0.125, "weight_decay": 0.25}
+    given = {name: value for name, value in changed.items() if name in inspect.signature(make).parameters}
+    first, second = make(0.1), make(**given)
+    for name, value in given.items():
+        setattr(first, name, value)
+    results = []
+    for optimizer in (first, second):
+        parameters = {"a": np.linspace(-1, 1, 7)}
+        for i in range(4):
+            optimizer.update(parameters, {"a": np.full(7, 0.5 + i)})
+        results.append(parameters["a"])
+    assert (results[0] == results[1]).all()

@@ -39,8 +39,8 @@ def fingerprint(rows: Rows) -> str:
         for i in np.unique(rng.integers(0, len(rows), _MOST_VALUES // n_each)):
             values = rows[i].reshape(-1)
             found.update((values if len(values) <= n_each else values[rng.integers(0, len(values), n_each)]).tobytes())
-    n_steps = int(lengths.sum())
-    return f"{len(rows)} sequence{'s' if len(rows) > 1 else ''} of {n_steps} steps in all (fingerprint {found.hexdigest()[:12]})"
+    sizes = f"{len(rows)} sequence{'s' if len(rows) > 1 else ''} of {lengths.sum()} steps in all"
+    return f"{sizes} (fingerprint {found.hexdigest()[:12]})"
 
 
 def divided(state: Any, name: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

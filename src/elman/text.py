@@ -318,7 +318,7 @@ class Training:
             **self._settings,
             "seed": model._seed,
             "the alphabet": model.metadata.get("vocabulary"),
-            "the text": checkpoint.fingerprint(tokens),
+            "the text": checkpoint.fingerprint(tokens[None]),
             "what is held out of it": checkpoint.fingerprint(held_out),
         }
         self._optimizer = Adam(lr)
