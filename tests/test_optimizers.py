@@ -290,12 +290,13 @@ def test_arguments(kind: type[Optimizer], args: tuple[Any, ...], options: dict[s
 def test_momentum_that_changes_between_updates(backend: str) -> None:
     """v ← momentum · v + g, as the momentum is at the time; v is 0 until there is one."""
     theta, v, gradient = np.zeros(3), np.zeros(3), np.array([1.0, -2.0, 3.0])
-    parameters, optimizer = {"a": theta.copy()}, elman.SGD(0.1)
+    parameters, optimizer, has_velocity = {"a": theta.copy()}, elman.SGD(0.1), False
     with elman.use_backend(backend):
         for momentum in (0.0, 0.0, 0.9, 0.5, 0.0, 0.0, 1.0, 0.25):
             optimizer.momentum = momentum
-            v = momentum * v + gradient if momentum or optimizer._memories.get("a") else np.zeros(3)
-            theta = theta - 0.1 * (v if optimizer._memories.get("a") or momentum else gradient)
+            has_velocity = has_velocity or momentum > 0
+            v = momentum * v + gradient if has_velocity else v
+            theta = theta - 0.1 * (v if has_velocity else gradient)
             optimizer.update(parameters, {"a": gradient})
             np.testing.assert_allclose(parameters["a"], theta, rtol=1e-12)
     assert len(optimizer._memories["a"]) == 1

@@ -198,6 +198,16 @@ def test_class_weights_are_part_of_the_run(tmp_path: Path):
         model.fit(**arguments)
 
 
+def test_a_run_without_a_seed_is_none_with_one(tmp_path: Path):
+    arguments = given(tmp_path / "run.safetensors")
+    make_model(seed=None).fit(**arguments)
+    arguments |= {"resume": True, "callbacks": anew(arguments), "epochs": 4, "schedule": None}
+    with pytest.raises(ValueError, match="seed is 0 here, it was None there"):
+        make_model().fit(**arguments)
+    arguments |= {"schedule": given()["schedule"]}
+    make_model(seed=None).fit(**arguments)
+
+
 @pytest.mark.parametrize("model", ["no seed", "loaded", "trained"])
 def test_models_that_nobody_gave_another_seed(model: str, tmp_path: Path):
     """One without a seed, the one in the file, and the one that was being trained, as in a notebook."""
@@ -211,6 +221,8 @@ def test_models_that_nobody_gave_another_seed(model: str, tmp_path: Path):
             one.fit(**cut_off | {"callbacks": [*cut_off["callbacks"], StopAt(8)]})
     assert one.fit(**arguments) == history
     assert_same_bits(one.parameters(), expected.parameters())
+    with pytest.raises(ValueError, match="seed is 1 here, it was 0 there"):
+        make_model(seed=1).fit(**arguments)
 
 
 @pytest.mark.parametrize("is_same", [True, False])

@@ -244,8 +244,8 @@ def fit(
         ),
     )
     progress = validation.flag(progress, "progress")
-    if validation.flag(resume, "resume") and training._checkpoint is not None and training._checkpoint.exists():
-        training._restore()
+    if validation.flag(resume, "resume") and checkpoint is not None and checkpoint.exists():
+        training._restore(checkpoint)
     if checkpoint is not None:
         training._content()  # what cannot be in a file is found now, too
     training._run(progress=progress)
@@ -470,24 +470,28 @@ class Training:
         }
         return self.model._content(io.Progress(record, arrays))
 
-    def _restore(self) -> None:
-        """Go on from the checkpoint: all of it, or an error and nothing changed."""
-        path, model, optimizer = self._checkpoint, self.model, self.optimizer
-        assert path is not None
+    def _of_this_run(self, path: Path) -> tuple[dict[str, Real], dict[str, Any], checkpoint.Arrays]:
+        """Parameters, record and arrays of a checkpoint that says that it is of a run like this one."""
         with io.refusing(path):
-            saved = io.load(path, [model._file_kind])
+            saved = io.load(path, [self.model._file_kind])
         if saved.progress is None:
             validation.refuse(f"{path} is no checkpoint of a training, but a model alone")
-        validation.same_run(checkpoint.flat(saved.config), checkpoint.flat(model._config()), str(path))
+        validation.same_run(checkpoint.flat(saved.config), checkpoint.flat(self.model._config()), str(path))
         record, arrays = saved.progress
         with io.refusing(path):
             now = self._about_run(validation.positive_int(record.get("epochs", self.epochs), "its epochs"))
             if "settings" in record:
-                record, arrays = checkpoint.from_version_1(record, arrays, now, optimizer)
+                record, arrays = checkpoint.from_version_1(record, arrays, now, self.optimizer)
             run = validation.instance(record["run"], "its run", dict)
-            if None in (run.get("seed"), now["seed"]):  # any state will do where nobody asked for one
-                run["seed"] = now["seed"]
+        if now["seed"] is None:  # nobody asks for one here
+            self._about["seed"] = now["seed"] = run.get("seed")
         validation.same_run(run, now, str(path))
+        return saved.state, record, arrays
+
+    def _restore(self, path: Path) -> None:
+        """Go on from the checkpoint: all of it, or an error and nothing changed."""
+        model, optimizer = self.model, self.optimizer
+        parameters, record, arrays = self._of_this_run(path)
         with io.refusing(path):
             generators = checkpoint.read_generators(record, model)
             memories = checkpoint.read_memories(record, arrays, optimizer, model)
@@ -502,12 +506,12 @@ class Training:
         with io.refusing(path):
             names = {f"optimizer.{i}" for i in range(len(memories))} | ({"state"} if window else set())
             states = self._read_callbacks(record, arrays, names)
-            before = model.state_dict()
-            model.load_state_dict(saved.state)  # all of it or an error
+            before = model._parameters.flat.copy()
+            model.load_state_dict(parameters)  # all of it or an error
             try:
                 self._load_callbacks(states)
             except BaseException:
-                model.load_state_dict(before)
+                model._parameters.flat[:] = before
                 raise
         checkpoint.take_over(generators, model)
         optimizer._memories = {"flat": memories} if memories else {}
