@@ -358,6 +358,23 @@ def test_error_about_the_prompt(model: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder that even root cannot write to")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX files")
+def test_what_stands_at_the_output(corpus: Path, tmp_path: Path) -> None:
+    target, link = tmp_path / "folder" / "mine.safetensors", tmp_path / "link.safetensors"
+    target.parent.mkdir()
+    link.symlink_to(target)
+    result = invoke("train", corpus, *SMALL, "--steps", 2, "--output", link, "--quiet")
+    assert result.exit_code == 0, result.output
+    assert link.is_symlink()
+    assert elman.load(target).metadata
+    for name in ("pipe.safetensors", "pipe.png"):  # the model, or the curve beside it
+        os.mkfifo(tmp_path / name)
+        result = invoke("train", corpus, *SMALL, "--steps", 10**6, "--output", tmp_path / "pipe.safetensors")
+        assert result.exit_code == 2
+        assert f"Error: --output must be a regular file, or none yet, got a pipe: {tmp_path / name}\n" == result.stderr
+        (tmp_path / name).unlink()
+
+
 def test_output_that_cannot_be_written_is_found_before_training() -> None:
     result = invoke("train", "--steps", 1_000_000, "--output", "/proc/model.safetensors")
     assert result.exit_code == 2

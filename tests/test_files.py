@@ -126,7 +126,10 @@ def test_what_is_being_written_is_as_secret_as_what_is_there(tmp_path: Path, mon
 def test_owners_are_kept(tmp_path: Path):
     path = tmp_path / "model"
     save(path)
-    os.chown(path, 12345, 23456)
+    try:
+        os.chown(path, 12345, 23456)
+    except OSError:
+        pytest.skip("a root that may not")
     path.chmod(0o640)
     save(path)
     status = path.stat()

@@ -1,6 +1,6 @@
 """What a checkpoint says of a training: which run it is of, and where that stands, checked before it is believed.
 
-Use what reads within `io.refusing`.
+Use what reads parts of it within `io.refusing`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import copy
 import hashlib
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from elman.typing import Real
 
 Arrays = Mapping[str, NDArray[Any]]
 
-_MOST_VALUES = 1 << 20  # of a data set that a fingerprint is made of: a few milliseconds
+_MOST_VALUES = 1 << 20  # of a data set that a fingerprint is made of
 
 
 def fingerprint(rows: Rows) -> str:
@@ -35,12 +36,23 @@ def fingerprint(rows: Rows) -> str:
         for row in rows:
             found.update(row.tobytes())
     else:
-        rng, n_each = np.random.default_rng(0), 1024
-        for i in np.unique(rng.integers(0, len(rows), _MOST_VALUES // n_each)):
+        rng, most = np.random.default_rng(0), 1024  # values of a sequence
+        n_rows = min(_MOST_VALUES // min(most, max(1, n_values // len(rows))), 1 << 16)
+        for i in np.unique(rng.integers(0, len(rows), n_rows)):
             values = rows[i].reshape(-1)
-            found.update((values if len(values) <= n_each else values[rng.integers(0, len(values), n_each)]).tobytes())
+            found.update((values if len(values) <= most else values[rng.integers(0, len(values), most)]).tobytes())
     sizes = f"{len(rows)} sequence{'s' if len(rows) > 1 else ''} of {lengths.sum()} steps in all"
     return f"{sizes} (fingerprint {found.hexdigest()[:12]})"
+
+
+def read(path: Path, model: Model) -> tuple[dict[str, Real], dict[str, Any], Arrays]:
+    """The parameters of a checkpoint of such a model, its record and the other arrays."""
+    with io.refusing(path):
+        saved = io.load(path, [model._file_kind])
+    if saved.progress is None:
+        validation.refuse(f"{path} is no checkpoint of a training, but a model alone")
+    validation.same_run(_flat(saved.config), _flat(model._config()), str(path))
+    return saved.state, *saved.progress
 
 
 def divided(state: Any, name: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -132,9 +144,9 @@ def from_version_1(
     return {**record, "run": run, "optimizer": current, "callbacks": states}, kept
 
 
-def flat(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+def _flat(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """A configuration without dicts in it, under names such as "outputs.n"."""
     result: dict[str, Any] = {}
     for name, value in io.as_read(config).items():
-        result |= flat(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
+        result |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
     return result

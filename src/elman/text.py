@@ -355,22 +355,16 @@ class Training:
 
     def _run_of(self, record: dict[str, Any]) -> Any:
         """What a checkpoint says of its run. Those of elman 0.1 say less: that is taken to be as it is here."""
-        if "settings" not in record:
+        found = record.get("settings")
+        if not isinstance(found, dict):
             return record.get("run")
-        found = validation.instance(record["settings"], "its settings", dict)
-        if found.pop("text", None) != zlib.crc32(self._tokens.tobytes()):
-            found["the text"] = "another one"
-        return {**self._about, **found}
+        same = self._about if found.pop("text", None) == zlib.crc32(self._tokens.tobytes()) else {"the text": "another"}
+        return {**self._about, **same, **found}
 
     def restore(self, path: Path) -> None:
         """Go on from what `save` wrote, bit for bit; a ValueError if it was of another training."""
-        with io.refusing(path):
-            saved = io.load(path, [self.model._file_kind])
-        if saved.progress is None:
-            validation.refuse(f"{path} is no checkpoint of a training, but a model alone")
-        record, arrays = saved.progress
         model = self.model
-        validation.same_run(checkpoint.flat(saved.config), checkpoint.flat(model._config()), str(path))
+        parameters, record, arrays = checkpoint.read(path, model)
         validation.same_run(self._run_of(record), self._about, str(path))
         with io.refusing(path):
             seconds = validation.non_negative(record["seconds"], "its seconds")
@@ -381,7 +375,7 @@ class Training:
             reals = [checkpoint.read_array(arrays, name, np.dtype(float), (n_steps,)) for name in ("losses", "speeds")]
             measured = arrays["validation_losses"]
             validation.real_array(measured, "its training:validation_losses", np.dtype(float), (n_steps,))
-            model.load_state_dict(saved.state)  # all of them or an error: from here on there is none
+            model.load_state_dict(parameters)  # all of them or an error: from here on there is none
         checkpoint.take_over(generators, model)
         self._optimizer.steps, self._seconds, self._state = n_steps, seconds, state
         self._optimizer._memories = {"flat": memories}

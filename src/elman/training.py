@@ -472,12 +472,7 @@ class Training:
 
     def _of_this_run(self, path: Path) -> tuple[dict[str, Real], dict[str, Any], checkpoint.Arrays]:
         """Parameters, record and arrays of a checkpoint that says that it is of a run like this one."""
-        with io.refusing(path):
-            saved = io.load(path, [self.model._file_kind])
-        if saved.progress is None:
-            validation.refuse(f"{path} is no checkpoint of a training, but a model alone")
-        validation.same_run(checkpoint.flat(saved.config), checkpoint.flat(self.model._config()), str(path))
-        record, arrays = saved.progress
+        parameters, record, arrays = checkpoint.read(path, self.model)
         with io.refusing(path):
             now = self._about_run(validation.positive_int(record.get("epochs", self.epochs), "its epochs"))
             if "settings" in record:
@@ -486,7 +481,7 @@ class Training:
         if now["seed"] is None:  # nobody asks for one here
             self._about["seed"] = now["seed"] = run.get("seed")
         validation.same_run(run, now, str(path))
-        return saved.state, record, arrays
+        return parameters, record, arrays
 
     def _restore(self, path: Path) -> None:
         """Go on from the checkpoint: all of it, or an error and nothing changed."""

@@ -208,7 +208,8 @@ def storable(values: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], name
 
 def same_run(found: Any, expected: Mapping[str, Any], path: str) -> None:
     """A run can only go on as what it was."""
-    instance(found, f"what {path} says of its run", dict)
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} does not say which run it is of, but {_shown(found)}")
     if found.keys() - expected.keys():
         raise ValueError(f"{path} is of another run: it says {sorted(found)} of it, which should be {sorted(expected)}")
     for name, value in expected.items():
