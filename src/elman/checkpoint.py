@@ -36,7 +36,7 @@ def fingerprint(rows: Rows) -> str:
         for row in rows:
             found.update(row.tobytes())
     else:
-        rng, most = np.random.default_rng(0), 1024  # values of a sequence
+        rng, most = np.random.default_rng(0), max(1024, _MOST_VALUES // len(rows))  # of a sequence
         n_rows = min(_MOST_VALUES // min(most, max(1, n_values // len(rows))), 1 << 16)
         for i in np.unique(rng.integers(0, len(rows), n_rows)):
             values = rows[i].reshape(-1)
