@@ -208,7 +208,7 @@ def test_a_run_that_was_cut_off_goes_on_bit_for_bit(tmp_path: Any, rng: np.rando
     options |= {"checkpoint": tmp_path / "run", "checkpoint_every": 1}
     with pytest.raises(Stop):
         make(dropout=0.3, num_layers=2, bidirectional=True).fit(X, Y, **options, callbacks=[StopAt()])
-    model = make(dropout=0.3, num_layers=2, bidirectional=True, seed=9)
+    model = make(dropout=0.3, num_layers=2, bidirectional=True, seed=None)
     assert model.fit(X, Y, **options, resume=True, callbacks=[lambda _: None]) == history
     assert_same_bits(model.parameters(), whole.parameters())
     assert_same_bits(elman.load(tmp_path / "run").parameters(), whole.parameters())

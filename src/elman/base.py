@@ -145,11 +145,11 @@ class Model(Checked):
     def _generator(self, seed: Any) -> np.random.Generator:
         """What draws the parameters; `_seed` says what it was made of."""
         rng = validation.generator(seed)
-        if seed is rng:
+        if seed is None or (seed is not rng and seed < 1 << 64):
+            self._seed = None if seed is None else str(int(seed))
+        else:
             state = json.dumps(rng.bit_generator.state, default=np.ndarray.tolist)
             self._seed = f"a generator at {hashlib.sha256(state.encode()).hexdigest()[:12]}"
-        else:
-            self._seed = None if seed is None else str(int(seed))
         return rng
 
     def _generators(self) -> list[np.random.Generator]:

@@ -49,9 +49,10 @@ def read(path: Path, model: Model) -> tuple[dict[str, Real], dict[str, Any], Arr
     """The parameters of a checkpoint of such a model, its record and the other arrays."""
     with io.refusing(path):
         saved = io.load(path, [model._file_kind])
+        config = _flat(saved.config)
     if saved.progress is None:
         validation.refuse(f"{path} is no checkpoint of a training, but a model alone")
-    validation.same_run(_flat(saved.config), _flat(model._config()), str(path))
+    validation.same_run(config, _flat(io.as_read(model._config())), str(path))
     return saved.state, *saved.progress
 
 
@@ -147,6 +148,6 @@ def from_version_1(
 def _flat(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """A configuration without dicts in it, under names such as "outputs.n"."""
     result: dict[str, Any] = {}
-    for name, value in io.as_read(config).items():
+    for name, value in config.items():
         result |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
     return result

@@ -211,7 +211,8 @@ def same_run(found: Any, expected: Mapping[str, Any], path: str) -> None:
     if not isinstance(found, dict):
         raise ValueError(f"{path} does not say which run it is of, but {_shown(found)}")
     if found.keys() - expected.keys():
-        raise ValueError(f"{path} is of another run: it says {sorted(found)} of it, which should be {sorted(expected)}")
+        named = f"{_shown(sorted(found))}, where it should be {_shown(sorted(expected))}"
+        raise ValueError(f"{path} is of another run: it says what was {named}")
     for name, value in expected.items():
         if found.get(name) != value:
             raise ValueError(
@@ -234,7 +235,7 @@ def taken(found: Mapping[str, Any], given: Any, name: str) -> None:
 def same_names(found: Iterable[str], expected: Iterable[str], name: str) -> None:
     found, expected = sorted(found), sorted(expected)
     if found != expected:
-        raise ValueError(f"{name} must have the names {expected}, got {found}")
+        raise ValueError(f"{name} must have the names {_shown(expected)}, got {_shown(found)}")
 
 
 def memory(value: Any, name: str) -> int | float | None:
