@@ -61,7 +61,7 @@ def fitted(model: Any, X: Any, Y: Any, path: Path | None, *, every: int = 1, **o
         options |= {"checkpoint": path, "checkpoint_every": every, "resume": True}
     optimizer = options["optimizer"]
     history = model.fit(X, Y, **{"epochs": 3, "batch_size": 4, "progress": False} | options)
-    memories = {f"memory {i}": array.tobytes().hex() for i, array in enumerate(optimizer._memories["flat"])}
+    memories = {f"memory {i}": array.tobytes().hex() for i, array in enumerate(optimizer._memories.get("flat", []))}
     settings = {name: value for name, value in vars(optimizer).items() if name != "_memories"}
     generators = [generator.bit_generator.state for generator in model._generators()]
     others = {"history": history, "optimizer": settings, "generators": generators}

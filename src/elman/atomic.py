@@ -38,11 +38,10 @@ def check(path: Path, name: str) -> None:
 def write(path: Path, content: bytes | memoryview, name: str = "path") -> None:
     """Replace the file that a path leads to, or make it; links, mode and owner stay what they are.
 
-    An OSError names the path, and the old file is there. What killed calls for the same file have left is removed.
+    An OSError names the path, and the old file is there.
     """
     with _about(path):
         target = _target(path, name)
-        _remove_left(target)
         with _part(target) as file:
             rest = memoryview(content)
             while rest:
@@ -96,7 +95,11 @@ def _kind(mode: int) -> str:
 
 @contextlib.contextmanager
 def _part(target: Path) -> Iterator[FileIO]:
-    """A new file for what is to be in the target, locked. It is gone in the end, unless it has been renamed."""
+    """A new file for what is to be in the target, locked. It is gone in the end, unless it has been renamed.
+
+    What killed calls for the same target have left is removed before.
+    """
+    _remove_left(target)
     while True:
         path, mode = f"{_stem(target)}-{secrets.token_hex(8)}.part", 0o600 if target.exists() else 0o666
         file = FileIO(path, "x", opener=functools.partial(os.open, mode=mode))

@@ -49,10 +49,10 @@ def read(path: Path, model: Model) -> tuple[dict[str, Real], dict[str, Any], Arr
     """The parameters of a checkpoint of such a model, its record and the other arrays."""
     with io.refusing(path):
         saved = io.load(path, [model._file_kind])
-        config = _flat(saved.config)
+        config = io.flat(saved.config)
     if saved.progress is None:
         validation.refuse(f"{path} is no checkpoint of a training, but a model alone")
-    validation.same_run(config, _flat(io.as_read(model._config())), str(path))
+    validation.same_run(config, io.flat(io.as_read(model._config())), str(path))
     return saved.state, *saved.progress
 
 
@@ -75,14 +75,15 @@ def read_array(arrays: Arrays, name: str, dtype: np.dtype[Any], shape: validatio
 
 def read_memories(record: Mapping[str, Any], arrays: Arrays, optimizer: Optimizer, model: Model) -> list[Real]:
     """The optimizer's memories of the model's parameters; none before its first step."""
-    steps = validation.non_negative_int(record["optimizer_steps"], "its optimizer_steps")
+    steps = validation.count(record["optimizer_steps"], "its optimizer_steps")
     found, flat = [name for name in arrays if name.startswith("optimizer.")], model._parameters.flat
     may_be = optimizer._numbers_of_memories if steps else (0,)
     names = [f"optimizer.{i}" for i in range(len(found) if len(found) in may_be else may_be[-1])]
     validation.same_names(found, names, "its training")
     memories = [read_array(arrays, name, flat.dtype, flat.shape) for name in names]
-    for name, array in zip(names, memories, strict=True):
-        validation.no_nan(array, f"its training:{name}")  # a square may well be too large for the dtype
+    for i, array in enumerate(memories):
+        check = validation.squares if i == optimizer._squares else validation.finite
+        check(array, f"its training:optimizer.{i}")
     return memories
 
 
@@ -112,6 +113,8 @@ def read_history(record: Mapping[str, Any], names: list[str], n_epochs: int) -> 
         validation.same_count(len(values), n_epochs, f"its history of {name}", "epochs")
         for value in values:
             validation.instance(value, f"its history of {name}", float)
+            if not name.endswith("r2"):  # which has no limits
+                validation.finite_number(value, f"its history of {name}")
     return history
 
 
@@ -142,12 +145,5 @@ def from_version_1(
             kept[f"callback.{len(states)}.{name.split('.', 2)[2]}"] = kept.pop(name)
         states += [state] if state or own else []
     current = {**io.as_read(optimizer._settings()), "lr": record["lr"]}
-    return {**record, "run": run, "optimizer": current, "callbacks": states}, kept
-
-
-def _flat(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """A configuration without dicts in it, under names such as "outputs.n"."""
-    result: dict[str, Any] = {}
-    for name, value in config.items():
-        result |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
-    return result
+    new = {**record, "run": run, "epochs": max(1, record["epoch"]), "optimizer": current, "callbacks": states}
+    return {name: value for name, value in new.items() if name not in ("settings", "lr")}, kept

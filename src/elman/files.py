@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ def load_as(kinds: Mapping[str, type[Any]], path: str | Path, backend: str | Non
     path = validation.path(path, "path")
     with io.refusing(path):
         saved = io.load(path, kinds)
-        model = kinds[saved.kind]._from_file(saved.config, saved.state, backend)
+        model = kinds[saved.kind]._from_file(copy.deepcopy(saved.config), saved.state, backend)
+        io.check_config(saved.config, model._config())
     model.metadata = saved.metadata
     return model

@@ -151,7 +151,7 @@ def refusing(path: Path) -> Iterator[None]:
     try:
         yield
     except KeyError as error:
-        raise ValueError(f"{path} is not an elman model: it has no {error}") from error
+        raise ValueError(f"{path} is not an elman model: it has no {one_line(error)}") from error
     except (
         SafetensorError,
         TypeError,
@@ -161,7 +161,29 @@ def refusing(path: Path) -> Iterator[None]:
         ArithmeticError,
         RecursionError,
     ) as error:
-        raise ValueError(f"{path} is not an elman model: {error}") from error
+        raise ValueError(f"{path} is not an elman model: {one_line(error)}") from error
+
+
+def one_line(words: object, longest: int = 1000) -> str:
+    """Words that may quote anything from a file."""
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(words)[: longest + 1])
+    return text if len(text) <= longest else f"{text[:longest]}…"
+
+
+def check_config(found: dict[str, Any], config: Mapping[str, Any]) -> None:
+    """A file's configuration must be one of the model that was made of it: nothing in it was for nothing."""
+    found, made = flat(found), flat(as_read(config))
+    for name, value in found.items():
+        if name not in made or not validation.is_same(value, made[name]):
+            raise ValueError(f"its configuration has {name}={value!r}, where its model has {made.get(name)!r}")
+
+
+def flat(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """A configuration without dicts in it, under names such as "outputs.n"."""
+    result: dict[str, Any] = {}
+    for name, value in config.items():
+        result |= flat(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
+    return result
 
 
 def stack_size(n_inputs: int, **config: Any) -> tuple[int, int]:

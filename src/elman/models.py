@@ -851,8 +851,8 @@ class SequenceModel(Model):
             h_0 = self._initial_state(batch.x.shape[1], None)
             loss, _ = self._gradients(backend, batch, h_0, gradients, update.memory, update.activation_l2)
             return loss, batch.total, None
-        k1, k2 = update.tbptt
-        start, next_start = (max(0, (i + 1) * k1 - k2) for i in (window, window + 1))
+        k1, _ = update.tbptt
+        start, next_start = (_first_step(update.tbptt, i) for i in (window, window + 1))
         batch = self._window(batch, start, window * k1, (window + 1) * k1)
         h_0 = self._initial_state(batch.x.shape[1], None) if state is None or start == 0 else state
         if batch.total > 0:
@@ -862,6 +862,12 @@ class SequenceModel(Model):
             loss, h_n = 0.0, np.empty_like(h_0)
             tape = self.rnn._forward(backend, batch.x, h_0, h_n, lengths=batch.lengths)
         return loss, batch.total, _state_after(next_start - start, h_0, h_n, tape)
+
+    def _rows_of(self, batch: Batch, update: Update, window: int) -> NDArray[np.bool_]:
+        """Which rows (B,) have steps in a window."""
+        assert update.tbptt is not None  # else there are no windows
+        lengths = np.full(batch.x.shape[1], len(batch.x)) if batch.lengths is None else batch.lengths
+        return np.asarray(lengths > _first_step(update.tbptt, window))
 
     def _weight_before(self, batch: Batch, update: Update, window: int) -> float:
         """That of the targets of the windows before this one."""
@@ -947,6 +953,12 @@ class SequenceModel(Model):
 def _own(array: Real | Int) -> Real | Int:
     """Tokens and categories as a copy, which kernels index with: another thread may change a caller's meanwhile."""
     return array.copy() if array.dtype.kind == "i" else array
+
+
+def _first_step(tbptt: tuple[int, int], window: int) -> int:
+    """Where a window begins: k2 steps before it ends, or with the sequences."""
+    k1, k2 = tbptt
+    return max(0, (window + 1) * k1 - k2)
 
 
 def _state_after(n: int, h_0: Real, h_n: Real, tape: Tape) -> Real:

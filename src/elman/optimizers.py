@@ -21,6 +21,7 @@ class Optimizer(Settings):
     """
 
     _numbers_of_memories: ClassVar[tuple[int, ...]]  # arrays in the parameters' shape, after an update
+    _squares: ClassVar[int | None] = None  # which of them are sums of squares
     _settable: ClassVar[Checks] = {"lr": validation.non_negative, "steps": validation.non_negative_int}
 
     def __init__(self, lr: float) -> None:
@@ -120,6 +121,7 @@ class Adagrad(Optimizer):
     """
 
     _numbers_of_memories = (1,)
+    _squares = 0
     _settable = Optimizer._settable | {"eps": validation.non_negative}
 
     def __init__(self, lr: float, eps: float = 1e-10) -> None:
@@ -149,6 +151,7 @@ class Adam(Optimizer):
     """
 
     _numbers_of_memories = (2,)
+    _squares = 1
     _settable = Optimizer._settable | {
         "betas": validation.decay_rates,
         "eps": validation.non_negative,

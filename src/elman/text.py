@@ -368,19 +368,24 @@ class Training:
         validation.same_run(self._run_of(record), self._about, str(path))
         with io.refusing(path):
             seconds = validation.non_negative(record["seconds"], "its seconds")
-            n_steps = validation.positive_int(record["optimizer_steps"], "its optimizer_steps")
+            n_steps = validation.below(record["optimizer_steps"], "its optimizer_steps", self._settings["steps"] + 1)
             generators = checkpoint.read_generators(record, model)
             memories = checkpoint.read_memories(record, arrays, self._optimizer, model)
             state = checkpoint.read_array(arrays, "state", model.rnn.dtype, self._state.shape)
-            reals = [checkpoint.read_array(arrays, name, np.dtype(float), (n_steps,)) for name in ("losses", "speeds")]
-            measured = arrays["validation_losses"]
-            validation.real_array(measured, "its training:validation_losses", np.dtype(float), (n_steps,))
+            losses, speeds, measured = (
+                checkpoint.read_array(arrays, name, np.dtype(float), (n_steps,))
+                for name in ("losses", "speeds", "validation_losses")
+            )
+            for array in (state, losses, speeds, measured[~np.isnan(measured)]):
+                validation.finite(array, "each array of its training")
+            own = [f"optimizer.{i}" for i in range(len(memories))]
+            validation.same_names(arrays, ["state", "losses", "speeds", "validation_losses", *own], "its training")
             model.load_state_dict(parameters)  # all of them or an error: from here on there is none
         checkpoint.take_over(generators, model)
         self._optimizer.steps, self._seconds, self._state = n_steps, seconds, state
         self._optimizer._memories = {"flat": memories}
-        losses, speeds = (array.tolist() for array in reals)
-        rows = zip(losses, [None if math.isnan(value) else value for value in measured.tolist()], speeds, strict=True)
+        held_out = [None if math.isnan(value) else value for value in measured.tolist()]
+        rows = zip(losses.tolist(), held_out, speeds.tolist(), strict=True)
         self.records = [Progress(step, *row) for step, row in enumerate(rows, start=1)]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from elman import atomic, checkpoint, io, validation
 from elman.attributes import Checks, Settings, shown
@@ -165,8 +166,9 @@ class EarlyStopping(Settings, Callback):
         self._best, self._waited, self._parameters = state["best"], state["waited"], state["parameters"]
 
     def _check_state(self, state: dict[str, Any], model: Model) -> None:
-        validation.instance(state["best"], "its best", float)
-        validation.non_negative_int(state["waited"], "its waited")
+        validation.same_names(state, self.state(), "its state of EarlyStopping")
+        validation.best_so_far(state["best"], "its best")
+        validation.count(state["waited"], "its waited")
         if state["parameters"].size:
             flat = model._parameters.flat
             validation.finite(checkpoint.read_array(state, "parameters", flat.dtype, flat.shape), "its parameters")
@@ -197,6 +199,7 @@ class Trainable(Protocol):
     def _gradients_of(
         self, batch: Any, update: Update, window: int, state: Real | None
     ) -> tuple[float, float, Real | None]: ...
+    def _rows_of(self, batch: Any, update: Update, window: int) -> NDArray[np.bool_]: ...
     def _weight_before(self, batch: Any, update: Update, window: int) -> float: ...  # if there are several windows
     def _evaluate(self, data: Any, batch_size: int) -> dict[str, float]: ...
 
@@ -442,7 +445,6 @@ class Training:
 
     def _content(self) -> bytes:
         """What a checkpoint holds."""
-        _, *generators = self.model._generators()
         states, arrays = (
             [],
             {f"optimizer.{i}": array for i, array in enumerate(self.optimizer._memories.get("flat", []))},
@@ -453,7 +455,12 @@ class Training:
             arrays |= {f"callback.{i}.{name}": array for name, array in own.items()}
         if self._window and self._state is not None:
             arrays["state"] = self._state
-        record = {
+        return self.model._content(io.Progress(self._record(states), arrays))
+
+    def _record(self, states: list[dict[str, Any]]) -> dict[str, Any]:
+        """All but arrays, with the states of callbacks."""
+        _, *generators = self.model._generators()
+        return {
             "run": self._about,
             "epochs": self.epochs,
             "history": self.history,
@@ -468,7 +475,6 @@ class Training:
             "generators": [self._order, *(generator.bit_generator.state for generator in generators)],
             "callbacks": states,
         }
-        return self.model._content(io.Progress(record, arrays))
 
     def _of_this_run(self, path: Path) -> tuple[dict[str, Real], dict[str, Any], checkpoint.Arrays]:
         """Parameters, record and arrays of a checkpoint that says that it is of a run like this one."""
@@ -491,13 +497,16 @@ class Training:
             generators = checkpoint.read_generators(record, model)
             memories = checkpoint.read_memories(record, arrays, optimizer, model)
             settings = checkpoint.read_settings(record, optimizer)
-            epoch, steps = (validation.non_negative_int(record[name], f"its {name}") for name in ("epoch", "steps"))
+            validation.same_names(record, self._record([]), "its training")
+            epoch, steps = (validation.count(record[name], f"its {name}") for name in ("epoch", "steps"))
             history = checkpoint.read_history(record, list(self.history), epoch)
             first, second = validation.pair(record["sums"], "its sums")
             sums = validation.finite_number(first, "its sums"), validation.non_negative(second, "its sums")
             is_stopped = validation.flag(record["is_stopped"], "its is_stopped")
-            batch, window, state = self._read_place(record, arrays, generators[0], sums[1])
-        validation.enough_epochs(self.epochs, epoch + (batch > 0 or window > 0), str(path))
+            batch, window, state = self._read_place(record, arrays, generators[0], sums)
+            n_begun = epoch + (batch > 0 or window > 0)
+            validation.at_least(steps, "its steps", n_begun)
+        validation.enough_epochs(self.epochs, n_begun, str(path))
         with io.refusing(path):
             names = {f"optimizer.{i}" for i in range(len(memories))} | ({"state"} if window else set())
             states = self._read_callbacks(record, arrays, names)
@@ -545,26 +554,27 @@ class Training:
             raise
 
     def _read_place(
-        self, record: dict[str, Any], arrays: checkpoint.Arrays, rng: np.random.Generator, weight: float
+        self, record: dict[str, Any], arrays: checkpoint.Arrays, rng: np.random.Generator, sums: tuple[float, float]
     ) -> tuple[int, int, Real | None]:
-        """Where in the epoch whose order is drawn from `rng` it stands: the batch, its window, the state before it.
-
-        `weight` is that of all targets so far.
-        """
+        """Where in the epoch whose order is drawn from `rng` it stands: the batch, its window, the state before it."""
         groups = self._data.groups(self._batch_size, copy.deepcopy(rng) if self._shuffle else None)
         batch = validation.below(record["batch"], "its batch", len(groups) + 1)
-        validation.some_weight(weight, batch > 0, "its sums")
         if batch == len(groups):
+            validation.right_sums(*sums, is_something_done=True, name="its sums")
             return batch, validation.below(record["window"], "its window", 1), None
         ready = self._trainable._ready(self._data, groups[batch])
         n_windows = self._trainable._n_windows(ready, self._update)
         window = validation.below(record["window"], "its window", n_windows)
+        weight = self._trainable._weight_before(ready, self._update, window) if window else 0.0
+        validation.right_sums(*sums, is_something_done=batch > 0 or weight > 0, name="its sums")
         if not window:
             return batch, 0, None
-        validation.some_weight(weight, self._trainable._weight_before(ready, self._update, window) > 0, "its sums")
         layer = self.model._layers()[-1]
         shape = (layer.num_layers, len(groups[batch]), layer.hidden_size)  # windows are of one direction
-        return batch, window, checkpoint.read_array(arrays, "state", layer.dtype, shape)
+        state = checkpoint.read_array(arrays, "state", layer.dtype, shape)
+        goes_on = self._trainable._rows_of(ready, self._update, window)
+        validation.finite(state[:, goes_on], "its training:state")  # of sequences that have ended it is anything
+        return batch, window, state
 
 
 def _kind(callback: Callback) -> str:

@@ -206,6 +206,11 @@ def storable(values: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], name
         raise TypeError(f"{name} must be a dict of {expected}: {error}") from error
 
 
+def is_same(found: Any, expected: Any) -> bool:
+    """In JSON, where 1, 1.0 and true are not."""
+    return json.dumps(found, sort_keys=True) == json.dumps(expected, sort_keys=True)
+
+
 def same_run(found: Any, expected: Mapping[str, Any], path: str) -> None:
     """A run can only go on as what it was."""
     if not isinstance(found, dict):
@@ -214,7 +219,7 @@ def same_run(found: Any, expected: Mapping[str, Any], path: str) -> None:
         named = f"{_shown(sorted(found))}, where it should be {_shown(sorted(expected))}"
         raise ValueError(f"{path} is of another run: it says what was {named}")
     for name, value in expected.items():
-        if found.get(name) != value:
+        if not is_same(found.get(name), value):
             raise ValueError(
                 f"{path} is of another run: {name} is {_described(value)} here, it was {_described(found.get(name))} "
                 "there. Go on with what was given there, or begin anew with another file."
@@ -228,7 +233,7 @@ def enough_epochs(epochs: int, n_begun: int, path: str) -> None:
 
 def taken(found: Mapping[str, Any], given: Any, name: str) -> None:
     """The state of a generator that was given one."""
-    if found != given or found["state"]["inc"] % 2 == 0:
+    if not is_same(found, given) or found["state"]["inc"] % 2 == 0 or found["has_uint32"] not in (0, 1):
         raise ValueError(f"{name} must be where {found['bit_generator']} can be, got {_shown(given)}")
 
 
@@ -277,6 +282,17 @@ def at_least(value: Any, name: str, least: int, most: int = _INT64_MAX) -> int:
 
 def size_of_at_least(value: Any, name: str, least: int) -> int:
     return at_least(value, name, least, _SIZE_MAX)
+
+
+def best_so_far(value: Any, name: str) -> None:
+    """The largest of some numbers, which may be none."""
+    if not isinstance(value, float) or not value < np.inf:
+        raise ValueError(f"{name} must be a number, got {_shown(value)}")
+
+
+def count(value: Any, name: str) -> int:
+    """Of something that may go on: far from what an int64 can hold."""
+    return at_least(value, name, 0, (1 << 53) - 1)
 
 
 def non_negative_int(value: Any, name: str) -> int:
@@ -447,7 +463,8 @@ def real_array(
     fits = flags.c_contiguous if contiguous else array.strides[-1] == array.itemsize
     if fits and flags.aligned and array.dtype == dtype:  # never equal to a byte-swapped one
         return array
-    return np.array(array, dtype=dtype, order="C")
+    with np.errstate(invalid="ignore"):  # of a NaN that signals
+        return np.array(array, dtype=dtype, order="C")
 
 
 def state_array(value: Any, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Real:
@@ -639,9 +656,10 @@ def _is_finite(array: Real) -> bool:
     return bool(np.isfinite(total))
 
 
-def no_nan(array: Real, name: str) -> None:
-    for where in np.argwhere(np.isnan(array))[:1].tolist():
-        raise ValueError(f"{name} must hold no NaN, got one at {where}")
+def squares(array: Real, name: str) -> None:
+    """Sums of squares, which may be too large for their dtype."""
+    for where in np.argwhere(~(array >= 0))[:1].tolist():
+        raise ValueError(f"{name} must be at least 0, got {array[tuple(where)]} at {where}")
 
 
 def weights(value: Any, name: str, dtype: np.dtype[Any], *shapes: Shape) -> Real:
@@ -681,9 +699,10 @@ def any_weight(total: float, name: str, is_weighted: bool) -> None:
         raise ValueError(f"{name} must hold at least one target{condition}")
 
 
-def some_weight(total: float, is_something_done: bool, name: str) -> None:
-    if is_something_done and not total > 0:
-        raise ValueError(f"{name} must have a weight above 0 where targets were trained on, got {total}")
+def right_sums(loss: float, weight: float, is_something_done: bool, name: str) -> None:
+    """The weighted sum of losses, and the sum of weights."""
+    if not (weight > 0 and np.isfinite(loss / weight) if is_something_done else loss == weight == 0):
+        raise ValueError(f"{name} must be those of what was trained on in this epoch, got {loss} and {weight}")
 
 
 def listed(value: Any, name: str) -> Any:
@@ -926,8 +945,8 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _described(value: Any) -> str:
-    """A setting: as it is, where that is not too long."""
-    return value if isinstance(value, str) and len(value) < 500 else _shown(value)
+    """A setting: as it is, where that is a line that is not too long."""
+    return value if isinstance(value, str) and len(value) < 500 and value.isprintable() else _shown(value)
 
 
 def _shown(value: Any) -> str:
