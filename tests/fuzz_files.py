@@ -9,8 +9,8 @@ itself, or all would end there; every eighth case damages a file with its digest
 `elman.load` returns a model that is what its configuration says, and finite, or raises a ValueError whose message
 begins with the path, is one line and not long. `fit` with `resume=True` (and `elman.text.Training`) goes on with finite
 numbers, or raises such a ValueError and has changed nothing. All else is a finding: another error, a warning, a panic,
-names twice in what was believed, more than a second, more than 100 MB. FloatingPointErrors are none if parameters,
-memories, states or the learning rate are huge.
+names twice in what was believed, more than a second, more than 100 MB. Numbers that are not finite are none if
+parameters, memories, states or settings of the optimizer are huge, or its eps is 0.
 
 If the process dies, the temporary directory that it leaves behind holds the file.
 """
@@ -437,22 +437,25 @@ def is_resumed(path: Path, run: Any) -> bool:
         return False
     except FloatingPointError as error:
         path.write_bytes(content)  # of the checkpoint that the run went on from, not one that it wrote
-        if not is_huge(content):
-            raise Finding(f"not finite, though nothing was huge: {place_of(error)}") from error
+        if not is_odd(content):
+            raise Finding(f"not finite, though nothing was odd: {place_of(error)}") from error
     else:
         path.write_bytes(content)
         are_finite([numbers], "losses after a resume")
-        if not is_huge(content) and getattr(run.optimizer, "eps", 1) > 0:  # which may be 0, and divide 0 by itself
+        if not is_odd(content):
             are_finite([run.model._parameters.flat], "parameters after a resume")
     believed(path, "config", "metadata", "training")
     return True
 
 
-def is_huge(content: bytes) -> bool:
+def is_odd(content: bytes) -> bool:
+    """Whether numbers that are allowed may lead to others that are not finite: huge ones, and an eps of 0."""
     file = File.of(content)
     record = json.loads(file.metadata["training"])
-    numbers = np.array([record.get("lr", 0), *record.get("sums", [])], float)
-    return not all((np.abs(values) < 1e3).all() for values in (*file.arrays.values(), numbers))
+    optimizer = record.get("optimizer", {})
+    numbers = np.array([optimizer.get(name, 0) for name in ("lr", "weight_decay")] + [*record.get("sums", [])], float)
+    is_huge = not all((np.abs(values) < 1e3).all() for values in (*file.arrays.values(), numbers))
+    return is_huge or optimizer.get("eps") == 0
 
 
 # The campaign
