@@ -35,7 +35,7 @@ def check(path: Path, name: str) -> None:
         pass
 
 
-def write(path: Path, content: bytes | memoryview, name: str = "path") -> None:
+def write(path: Path, *pieces: bytes | memoryview, name: str = "path") -> None:
     """Replace the file that a path leads to, or make it; links, mode and owner stay what they are.
 
     An OSError names the path, and the old file is there.
@@ -43,9 +43,10 @@ def write(path: Path, content: bytes | memoryview, name: str = "path") -> None:
     with _about(path):
         target = _target(path, name)
         with _part(target) as file:
-            rest = memoryview(content)
-            while rest:
-                rest = rest[file.write(rest) :]
+            for piece in pieces:
+                rest = memoryview(piece)
+                while rest:
+                    rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
             if fcntl is None:
                 file.close()

@@ -115,14 +115,14 @@ class Model(Checked):
         """
         path = validation.path(path, "path")
         atomic.check(path, "path")
-        atomic.write(path, self._content())
+        atomic.write(path, *self._content())
 
-    def _content(self, progress: io.Progress | None = None) -> bytes:
-        """What a file holds of this model, with how far a training has come."""
+    def _content(self, progress: io.Progress | None = None) -> tuple[bytes, memoryview]:
+        """What a file holds of this model, in pieces, with how far a training has come."""
         config = self._check_saveable()
         for name, array in self.parameters().items():  # what is in the file that is there may be better
             finite_outputs(array, f"{name} to be saved")
-        return io.to_bytes(io.Saved(self._file_kind, self.parameters(), config, self.metadata, progress))
+        return io.pieces(io.Saved(self._file_kind, self.parameters(), config, self.metadata, progress))
 
     def _check_saveable(self) -> dict[str, Any]:
         """The configuration, or an error where a file cannot hold it."""

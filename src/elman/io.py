@@ -1,6 +1,7 @@
 """Model files: safetensors, with the configuration in its metadata. Nothing that is read is ever executed.
 
-The entry "digest" is the SHA-256 of the whole file as it is with 64 zeros in its place. Files of elman 0.1 have none.
+The entry "digest" is the BLAKE2b (32 bytes, in hex) of the whole file as it is with 64 zeros in its place. Files of
+elman 0.1 have none.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class Saved(NamedTuple):
     progress: Progress | None  # None for a model alone
 
 
-def to_bytes(saved: Saved) -> bytes:
-    """A file's content."""
+def pieces(saved: Saved) -> tuple[bytes, memoryview]:
+    """A file's content: up to the end of its header, and behind."""
     from safetensors.numpy import save as serialized  # only here: `import elman` does without it
 
     validation.text_mapping(saved.metadata, "metadata")
@@ -60,13 +61,11 @@ def to_bytes(saved: Saved) -> bytes:
     content = serialized({name: np.ascontiguousarray(array) for name, array in arrays.items()}, entries)
     end = _end_of_header(content)
     header, data = json.loads(content[8:end]), memoryview(content)[end:]
-    found = hashlib.sha256(_packed(header, _BLANK))
-    found.update(data)
-    return b"".join((_packed(header, found.hexdigest()), data))
+    return _packed(header, _digest(_packed(header, _BLANK), data)), data
 
 
 def load(path: Path, kinds: Iterable[str]) -> Saved:
-    """What `to_bytes` was given, all of it read at one time; use it within `refusing`."""
+    """What `pieces` was given, all of it read at one time; use it within `refusing`."""
     from safetensors.numpy import load as arrays_of
 
     formats = {_FORMAT.format(kind): kind for kind in kinds}
@@ -134,12 +133,17 @@ def _packed(header: dict[str, Any], digest: str) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
+def _digest(header: bytes, data: memoryview) -> str:
+    found = hashlib.blake2b(header, digest_size=32)
+    found.update(data)
+    return found.hexdigest()
+
+
 def _check_digest(content: bytes, digest: str) -> None:
     """Refuse what is not what was written."""
     end = _end_of_header(content)
-    found = hashlib.sha256(content[:end].replace(f'"digest":"{digest}"'.encode(), f'"digest":"{_BLANK}"'.encode(), 1))
-    found.update(memoryview(content)[end:])
-    if found.hexdigest() != digest:
+    header = content[:end].replace(f'"digest":"{digest}"'.encode(), f'"digest":"{_BLANK}"'.encode(), 1)
+    if _digest(header, memoryview(content)[end:]) != digest:
         validation.refuse("its content does not have the digest that stands in it: it has been damaged, or changed")
 
 

@@ -351,7 +351,7 @@ class Training:
         arrays = {"state": self._state, "losses": np.array(losses), "speeds": np.array(speeds)}
         arrays["validation_losses"] = np.array(measured, dtype=float)  # NaN for None
         arrays |= {f"optimizer.{i}": array for i, array in enumerate(self._optimizer._memories["flat"])}
-        atomic.write(path, self.model._content(io.Progress(record, arrays)))
+        atomic.write(path, *self.model._content(io.Progress(record, arrays)))
 
     def _run_of(self, record: dict[str, Any]) -> Any:
         """What a checkpoint says of its run. Those of elman 0.1 say less: that is taken to be as it is here."""

@@ -441,10 +441,10 @@ class Training:
 
     def _save(self) -> None:
         assert self._checkpoint is not None
-        atomic.write(self._checkpoint, self._content(), "checkpoint")
+        atomic.write(self._checkpoint, *self._content(), name="checkpoint")
 
-    def _content(self) -> bytes:
-        """What a checkpoint holds."""
+    def _content(self) -> tuple[bytes, memoryview]:
+        """What a checkpoint holds, in pieces."""
         states, arrays = (
             [],
             {f"optimizer.{i}": array for i, array in enumerate(self.optimizer._memories.get("flat", []))},
