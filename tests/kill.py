@@ -8,13 +8,11 @@ the kills. Findings are: a checkpoint that a kill made unreadable or took away; 
 other bits than one that was never killed; files that are left over in the end.
 
 SEED draws the times. Where in a training these fall is up to the machine as well, so a finding is not repeated for
-certain, but what is in its folder is kept. "in a save" counts kills that left a part of a file behind. A save spends
-most of its time waiting for the disk, and so do the runs: TMPDIR=/dev/shm goes faster, and kills more between saves.
-Needs fork, so no Windows.
+certain, but its folder is kept. "in a save" counts the kills that left a part of a file behind: fewer than those in
+saves, since what a save does last, to rename, is not torn. Needs fork, so no Windows.
 """
 
 import argparse
-import contextlib
 import json
 import multiprocessing
 import os
@@ -25,6 +23,7 @@ import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,7 @@ from elman.training import Training
 HANGS = 60  # seconds without an end, of a run that takes less than one
 SLOW = 10  # seconds to load a file of some kilobytes
 Result = dict[str, str]  # all that a run ends with, by name: numbers to the last bit
+Scenario = Callable[[Path | None], Result]
 
 # The scenarios: functions of a checkpoint to go on from, if it is there, and to write; or of None, to run undisturbed
 
@@ -139,9 +139,8 @@ def elman_train(path: Path | None) -> Result:
     if path is None:
         with tempfile.TemporaryDirectory() as folder:
             return elman_train(Path(folder, "run.safetensors"))
-    if not (
-        path.exists() and io.load(path, ["SequenceModel"]).progress is None
-    ):  # or it was killed after that, and refuses to resume
+    is_over = path.exists() and io.load(path, ["SequenceModel"]).progress is None
+    if not is_over:  # it may be, when a kill came after the last save; the command then refuses to resume
         sizes = "--hidden-size 8 --dropout 0.2 --steps 40 --batch-size 4 --sequence-length 8 --length 0"
         try:
             cli.main(["train", __file__, *sizes.split(), "--output", str(path), "--quiet", "--resume"], "elman")
@@ -163,76 +162,70 @@ class Finding(Exception):
 class Campaign:
     """One scenario, and what was done to it."""
 
-    def __init__(self, scenario: Any, seed: int, most: int, folder: Path) -> None:
-        self.scenario, self.most, self.folder = scenario, most, folder / scenario.__name__
+    def __init__(self, scenario: Scenario, seed: int, folder: Path) -> None:
+        self.scenario, self.folder = scenario, folder / scenario.__name__
         self.path = self.folder / "checkpoint" / "run.safetensors"  # alone in its folder
         self.rng = np.random.default_rng([seed, SCENARIOS.index(scenario)])
         self.runs = self.kills = self.in_saves = 0
-        self.longest = 0.0  # seconds to wait before a kill
 
-    def run(self) -> None:
-        """All runs. The first one is not killed: it says how long one takes."""
-        with contextlib.redirect_stdout(None):
-            self.expected = self.scenario(None)
-        start, most, self.most = time.monotonic(), self.most, 0
-        self.run_once()
-        self.longest, self.most = (time.monotonic() - start) / 4, most
-        while self.kills < self.most:
-            self.run_once()
+    def run(self, n_kills: int) -> None:
+        """A run without a checkpoint; one with it that is not killed, and says how long it takes; then the others."""
+        self.make_folder()
+        self.fork(None, HANGS)
+        self.expected, start = self.result(), time.monotonic()
+        self.run_once(0)
+        self.seconds = time.monotonic() - start
+        while self.kills < n_kills:
+            self.run_once(n_kills)
 
-    def run_once(self) -> None:
+    def run_once(self, n_kills: int) -> None:
         """From nothing to the end, killed on the way as long as there are kills left."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.path.parent.mkdir(parents=True)
-        while not self.is_done():
-            self.check_checkpoint()
-        result = json.loads((self.folder / "result").read_text())
+        self.make_folder()
+        is_done = False
+        while not is_done:
+            is_done = self.fork(self.path, self.rng.uniform(0, self.seconds) if self.kills < n_kills else HANGS)
+        result = self.result()
         different = [name for name in self.expected if result.get(name) != self.expected[name]]
         if different:
             raise Finding(f"other bits than without kills: {', '.join(different)}")
-        check_nothing_is_left(self.path)
+        names = sorted(os.listdir(self.path.parent))
+        if names != [self.path.name]:
+            raise Finding(f"{', '.join(names)} in the end, and not {self.path.name} alone")
         self.runs += 1
 
-    def is_done(self) -> bool:
-        """Start the training, or go on with it; it comes to its end, or is killed."""
-        before, is_last = parts(self.path), self.kills == self.most
-        self.is_there = self.path.exists()
-        child = multiprocessing.get_context("fork").Process(target=self.work)
+    def fork(self, path: Path | None, seconds: float) -> bool:
+        """Begin, or go on from the checkpoint: True at the end, False if that was killed, after so many seconds."""
+        before, was_there = parts(self.path), self.path.exists()
+        child = multiprocessing.get_context("fork").Process(target=self.work, args=(path,))
         child.start()
-        child.join(HANGS if is_last else self.rng.uniform(0, self.longest))
+        child.join(seconds)
         child.kill()
         child.join()
         if child.exitcode == 0:
             return True
         if child.exitcode != -signal.SIGKILL:
-            log = (self.folder / "log").read_text()
-            raise Finding(f"a run ended with exit status {child.exitcode}\n{log}")
-        if is_last:
+            raise Finding(f"a run ended with exit status {child.exitcode}\n{(self.folder / 'log').read_text()}")
+        if seconds == HANGS:
             raise Finding(f"a run did not end within {HANGS} seconds")
         self.kills += 1
         self.in_saves += bool(parts(self.path) - before)
+        check_checkpoint(self.path, was_there)
         return False
 
-    def work(self) -> None:
+    def work(self, path: Path | None) -> None:
         """What the child does."""
         log = os.open(self.folder / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        (self.folder / "result").write_text(json.dumps(self.scenario(self.path)))
+        (self.folder / "result").write_text(json.dumps(self.scenario(path)))
 
-    def check_checkpoint(self) -> None:
-        """After a kill: the old one or the new one, whole."""
-        if not self.path.exists():
-            if self.is_there:
-                raise Finding("the checkpoint is gone")
-            return
-        start = time.monotonic()
-        try:
-            elman.load(self.path)
-        except Exception as error:
-            raise Finding(f"the checkpoint does not load\n{traceback.format_exc()}") from error
-        if time.monotonic() - start > SLOW:
-            raise Finding(f"the checkpoint took more than {SLOW} seconds to load")
+    def result(self) -> Result:
+        result: Result = json.loads((self.folder / "result").read_text())
+        return result
+
+    def make_folder(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.path.parent.mkdir(parents=True)
 
 
 def parts(path: Path) -> set[Path]:
@@ -240,10 +233,19 @@ def parts(path: Path) -> set[Path]:
     return set(path.parent.glob(".*.part"))
 
 
-def check_nothing_is_left(path: Path) -> None:
-    names = sorted(os.listdir(path.parent))
-    if names != [path.name]:
-        raise Finding(f"{', '.join(names)} in the end, and not {path.name} alone")
+def check_checkpoint(path: Path, was_there: bool) -> None:
+    """After a kill: the old one or the new one, whole."""
+    if not path.exists():
+        if was_there:
+            raise Finding("the checkpoint is gone")
+        return
+    start = time.monotonic()
+    try:
+        elman.load(path)
+    except Exception as error:
+        raise Finding(f"the checkpoint does not load\n{traceback.format_exc()}") from error
+    if time.monotonic() - start > SLOW:
+        raise Finding(f"the checkpoint took more than {SLOW} seconds to load")
 
 
 def main() -> int:
@@ -254,25 +256,21 @@ def main() -> int:
     elman.use_backend("cython")
     tqdm.set_lock(threading.RLock())  # its own is shared by forks, and stays locked where one of them is killed
     sys.modules["elman.plot"] = None  # type: ignore[assignment] # the loss curve takes longer than its training
-    folder, row, totals, n_findings = Path(tempfile.mkdtemp(prefix="elman-kill-")), "{:16}{:>7}{:>7}{:>11}{:>9}", [], 0
+    folder, row, totals = Path(tempfile.mkdtemp(prefix="elman-kill-")), "{:16}{:>7}{:>7}{:>11}{:>9}", []
     print(row.format("scenario", "runs", "kills", "in a save", "seconds"))
     for i, scenario in enumerate(SCENARIOS):
-        campaign = Campaign(scenario, options.seed, (options.kills + i) // len(SCENARIOS), folder)
-        start = time.monotonic()
+        campaign, start = Campaign(scenario, options.seed, folder), time.monotonic()
         try:
-            campaign.run()
+            campaign.run((options.kills + i) // len(SCENARIOS))
+            shutil.rmtree(campaign.folder)
         except Finding as finding:
-            n_findings += 1
             where = f"seed {options.seed}, after {campaign.kills} kills, in {campaign.folder}"
             print(f"finding: {scenario.__name__}, {where}: {finding}")
-        else:
-            shutil.rmtree(campaign.folder)
-        counts = [campaign.runs, campaign.kills, campaign.in_saves, time.monotonic() - start]
-        totals.append(counts)
-        print(row.format(scenario.__name__, *counts[:3], f"{counts[3]:.1f}"), flush=True)
+        totals.append([campaign.runs, campaign.kills, campaign.in_saves, time.monotonic() - start])
+        print(row.format(scenario.__name__, *totals[-1][:3], f"{totals[-1][3]:.1f}"), flush=True)
     *counts, seconds = map(sum, zip(*totals, strict=True))
     print(row.format("all", *counts, f"{seconds:.1f}"))
-    if n_findings:
+    if any(folder.iterdir()):  # what is kept of findings
         return 1
     folder.rmdir()
     return 0
