@@ -69,7 +69,7 @@ AWKWARD: list[Any] = [
     *("BF16", "F8_E4M3", "F4", *DTYPES, *RAW),
 ]
 KEYS = ["", "a\nb", "x" * 10_000, "self", "cls", "seed", "backend", "state", "kind", "n", "class_weights", "dtype"]
-KEYS += ["initialization", "spectral_radius", "learn_h_0", "learn_h_0", "config", "digest", "parameters", "best"]
+KEYS += ["initialization", "spectral_radius", "learn_h_0", "config", "digest", "parameters", "best"]
 KEYS += ["training:state", "training:optimizer.0", "training:callback.0.best", "training:\n", "bias_ih_l0", "x\ny"]
 SIGNALLING = {2: 0x7C01, 4: 0x7F800001, 8: 0x7FF0000000000001}
 NUMBERS = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 1e-45, 1e-320, 1e30, -1e38, 1e300, -1e300]
@@ -245,7 +245,7 @@ def mutated(rng: random.Random, good: File, donor: File) -> tuple[bytes, list[st
 
 def change_metadata(rng: random.Random, metadata: dict[str, str], others: dict[str, str]) -> str:
     """A change in what JSON in the metadata stands for."""
-    name = rng.choice([name for name in metadata if name != "format"])
+    name = rng.choice([name for name in metadata if name != "format"] or ["format"])
     if name in others and rng.random() < 0.05:
         metadata[name] = others[name]
         return f"{name} of another file"
@@ -422,7 +422,7 @@ def snapshot(run: Any) -> str:
     optimizer, generators = run.optimizer, [generator.bit_generator.state for generator in run.model._generators()]
     memories = [array.tobytes() for arrays in optimizer._memories.values() for array in arrays]
     flat, more = run.model._parameters.flat.tobytes(), run.more()
-    return repr((flat, generators, memories, optimizer.steps, optimizer.lr, more, run.model.metadata))
+    return repr((flat, generators, memories, optimizer.steps, repr(optimizer), more, run.model.metadata))
 
 
 def is_resumed(path: Path, run: Any) -> bool:

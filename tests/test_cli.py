@@ -357,7 +357,6 @@ def test_error_about_the_prompt(model: Path) -> None:
     assert unknown.stderr == "Error: --prompt: not in the vocabulary: '日', '本'\n"
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder that even root cannot write to")
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX files")
 def test_what_stands_at_the_output(corpus: Path, tmp_path: Path) -> None:
     target, link = tmp_path / "folder" / "mine.safetensors", tmp_path / "link.safetensors"
@@ -375,6 +374,7 @@ def test_what_stands_at_the_output(corpus: Path, tmp_path: Path) -> None:
         (tmp_path / name).unlink()
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder that even root cannot write to")
 def test_output_that_cannot_be_written_is_found_before_training() -> None:
     result = invoke("train", "--steps", 1_000_000, "--output", "/proc/model.safetensors")
     assert result.exit_code == 2

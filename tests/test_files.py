@@ -227,7 +227,7 @@ def test_long_names(tmp_path: Path):
 
 def test_a_path_that_no_file_has():
     for call in (save, fit, elman.load):
-        with pytest.raises(ValueError, match=r"(path|checkpoint) must be a path, which holds no NUL, got"):
+        with pytest.raises(ValueError, match=r"(path|checkpoint) must be a path without NUL characters, got"):
             call("a\0b")  # type: ignore[arg-type]
 
 
@@ -322,7 +322,7 @@ def test_processes_that_save_at_the_same_time(names: tuple[str, str], tmp_path: 
     for process in processes:
         process.communicate()
         assert process.returncode == 0
-    assert seen == {"0", "1"}
+    assert names == ("one", "one") or seen == {"0", "1"}
     assert {*os.listdir(tmp_path)} == {*names}
 
 

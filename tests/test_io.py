@@ -255,23 +255,20 @@ def test_the_digest_is_that_of_the_file_with_zeros_in_its_place(path: Path):
     assert path.read_bytes() == content, "the same model is the same file"
 
 
-@pytest.mark.parametrize("is_checkpoint", [False, True])
-def test_each_bit_counts(is_checkpoint: bool, path: Path):
+def test_each_bit_counts(path: Path):
     """Of a whole file: each that is flipped, each end that is cut off, and whatever is put behind."""
     small = elman.SequenceModel(elman.Tokens(1), elman.Categories(1), hidden_size=1, seed=0)
-    if is_checkpoint:
-        small.fit(
-            [[0, 0]], [[0, 0]], epochs=1, checkpoint=path, progress=False, callbacks=[elman.EarlyStopping("loss")]
-        )
-    else:
-        small.save(path)
+    options: dict[str, Any] = {"checkpoint": path, "callbacks": [elman.EarlyStopping("loss")], "progress": False}
+    small.fit([[0, 0]], [[0, 0]], epochs=1, **options)
     content = path.read_bytes()
     with path.open("r+b", buffering=0) as file:
         for i in range(8 * len(content)):
             changed = content[i // 8] ^ (1 << i % 8)
-            os.pwrite(file.fileno(), bytes([changed]), i // 8)
-            refused(path)
-            os.pwrite(file.fileno(), content[i // 8 : i // 8 + 1], i // 8)
+            for byte in (changed, content[i // 8]):
+                file.seek(i // 8)
+                file.write(bytes([byte]))
+                if byte == changed:
+                    refused(path)
         elman.load(path)
         for n in range(len(content) - 1, -1, -1):
             file.truncate(n)
@@ -284,7 +281,7 @@ def test_each_bit_counts_for_a_run_that_goes_on(path: Path):
     model = make_model()
     model.fit([[0, 1]], [[1, 2]], **options)
     content, before = path.read_bytes(), model.state_dict()
-    for i in range(0, 8 * len(content), 41):
+    for i in range(0, 8 * len(content), 401):
         changed = bytearray(content)
         changed[i // 8] ^= 1 << i % 8
         path.write_bytes(changed)

@@ -30,7 +30,7 @@ _LONGEST = 200  # bytes of a name that the name of a part can hold: file systems
 
 
 def check(path: Path, name: str) -> None:
-    """Refuse what `write` cannot write to, in the words of the argument `name`. What is at the path stays as it is."""
+    """Refuse a path that `write` cannot write to, by beginning a file beside it. `name` is the argument's."""
     with _about(path), _part(_target(path, name)):
         pass
 
@@ -38,7 +38,7 @@ def check(path: Path, name: str) -> None:
 def write(path: Path, *pieces: bytes | memoryview, name: str = "path") -> None:
     """Replace the file that a path leads to, or make it; links, mode and owner stay what they are.
 
-    An OSError names the path, and the old file is there.
+    An OSError, or a ValueError where there is no regular file, names the path; what was there is as it was.
     """
     with _about(path):
         target = _target(path, name)

@@ -32,7 +32,7 @@ class Checked:
 
 
 class Settings(Checked):
-    """What is made of settings, all of which may be set later on, and shows them."""
+    """What is made of settings, which can be changed at any time; its repr shows them."""
 
     def _settings(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self._settable}
@@ -42,6 +42,7 @@ class Settings(Checked):
 
 
 def shown(thing: object, settings: dict[str, Any]) -> str:
+    """A repr: the class, and settings."""
     return f"{type(thing).__name__}({', '.join(f'{name}={value!r}' for name, value in settings.items())})"
 
 

@@ -96,8 +96,8 @@ class Model(Checked):
     def save(self, path: str | Path) -> None:
         """Write the model to a file in safetensors format: parameters, sizes and `metadata`.
 
-        The file appears whole or not at all. Links are followed, and the mode of a file that is there is kept.
-        `elman.load` reads it.
+        The file appears whole or not at all, and after an error what was there is as it was. Links are followed; a file
+        that is replaced keeps its mode and owner. `elman.load` reads it.
 
         Raises
         ------
@@ -107,15 +107,11 @@ class Model(Checked):
             If `metadata` is not a dict from str to str.
         ValueError
             If the nonlinearity is a function of your own, or if encoder and decoder have been set to differ: a file
-            cannot hold that. If there is something else than a regular file, such as a pipe.
+            cannot hold that. Or if what is at the path is no regular file, such as a pipe.
         FloatingPointError
             If a parameter is not finite, which `load` would refuse.
-
-        After an error, what was at the path is as it was.
         """
-        path = validation.path(path, "path")
-        atomic.check(path, "path")
-        atomic.write(path, *self._content())
+        atomic.write(validation.path(path, "path"), *self._content())
 
     def _content(self, progress: io.Progress | None = None) -> tuple[bytes, memoryview]:
         """What a file holds of this model, in pieces, with how far a training has come."""
@@ -142,11 +138,13 @@ class Model(Checked):
         """Room for a gradient of all parameters."""
         return Parameters(self._parameters.entries, self._layers()[-1].dtype)
 
-    def _generator(self, seed: Any) -> np.random.Generator:
+    def _seeded_generator(self, seed: Any) -> np.random.Generator:
         """What draws the parameters; `_seed` says what it was made of."""
         rng = validation.generator(seed)
-        if seed is None or (seed is not rng and seed < 1 << 64):
-            self._seed = None if seed is None else str(int(seed))
+        if seed is None:
+            self._seed = None
+        elif seed is not rng and seed < 1 << 256:  # Python does not print one of 4,300 digits
+            self._seed = str(int(seed))
         else:
             state = json.dumps(rng.bit_generator.state, default=np.ndarray.tolist)
             self._seed = f"a generator at {hashlib.sha256(state.encode()).hexdigest()[:12]}"

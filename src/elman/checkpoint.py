@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from elman import io, validation
 from elman.base import Model
 from elman.data import Rows, lengths_of
 from elman.optimizers import Optimizer
-from elman.typing import Real
+from elman.typing import Int, Real
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -32,17 +32,23 @@ def fingerprint(rows: Rows) -> str:
     lengths = lengths_of(rows)
     found = hashlib.sha256(lengths.tobytes())
     n_values = int(lengths.sum()) * int(np.prod(rows[0].shape[1:]))
-    if n_values <= _MOST_VALUES:
-        for row in rows:
-            found.update(row.tobytes())
-    else:
-        rng, most = np.random.default_rng(0), max(1024, _MOST_VALUES // len(rows))  # of a sequence
-        n_rows = min(_MOST_VALUES // min(most, max(1, n_values // len(rows))), 1 << 16)
-        for i in np.unique(rng.integers(0, len(rows), n_rows)):
-            values = rows[i].reshape(-1)
-            found.update((values if len(values) <= most else values[rng.integers(0, len(values), most)]).tobytes())
-    sizes = f"{len(rows)} sequence{'s' if len(rows) > 1 else ''} of {lengths.sum()} steps in all"
-    return f"{sizes} (fingerprint {found.hexdigest()[:12]})"
+    for row in rows if n_values <= _MOST_VALUES else _sampled(rows, n_values):
+        found.update(row.tobytes())
+    return f"{_sizes(len(rows), int(lengths.sum()))} (fingerprint {found.hexdigest()[:12]})"
+
+
+def _sampled(rows: Rows, n_values: int) -> Iterator[Real | Int]:
+    """About a million values, always the same ones."""
+    rng, mean = np.random.default_rng(0), max(1, n_values // len(rows))
+    most = max(1024, _MOST_VALUES // len(rows))  # of a row
+    n_rows = min(_MOST_VALUES // min(most, mean), 1 << 16)  # a row takes a microsecond, however short it is
+    for i in np.unique(rng.integers(0, len(rows), n_rows)):
+        values = rows[i].reshape(-1)
+        yield values if len(values) <= most else values[rng.integers(0, len(values), most)]
+
+
+def _sizes(n: int, n_steps: int) -> str:
+    return f"{n} sequence{'s' if n > 1 else ''} of {n_steps} steps in all"
 
 
 def read(path: Path, model: Model) -> tuple[dict[str, Real], dict[str, Any], Arrays]:
@@ -59,9 +65,13 @@ def read(path: Path, model: Model) -> tuple[dict[str, Real], dict[str, Any], Arr
 def divided(state: Any, name: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """A callback's state: what goes into JSON, and arrays."""
     validation.instance(state, name, dict)
-    arrays = {key: array for key, array in state.items() if isinstance(array, np.ndarray)}
-    rest = {key: value.item() if isinstance(value, np.generic) else value for key, value in state.items()}
-    values = {key: value for key, value in rest.items() if key not in arrays}
+    arrays: dict[str, NDArray[Any]] = {}
+    values: dict[str, Any] = {}
+    for key, value in state.items():
+        if isinstance(value, np.ndarray):
+            arrays[key] = value
+        else:
+            values[key] = value.item() if isinstance(value, np.generic) else value
     validation.storable(values, arrays, name)
     return values, arrays
 
@@ -77,7 +87,7 @@ def read_memories(record: Mapping[str, Any], arrays: Arrays, optimizer: Optimize
     """The optimizer's memories of the model's parameters; none before its first step."""
     steps = validation.count(record["optimizer_steps"], "its optimizer_steps")
     found, flat = [name for name in arrays if name.startswith("optimizer.")], model._parameters.flat
-    may_be = optimizer._numbers_of_memories if steps else (0,)
+    may_be = optimizer._possible_n_memories if steps else (0,)
     names = [f"optimizer.{i}" for i in range(len(found) if len(found) in may_be else may_be[-1])]
     validation.same_names(found, names, "its training")
     memories = [read_array(arrays, name, flat.dtype, flat.shape) for name in names]
@@ -97,10 +107,12 @@ def read_settings(record: Mapping[str, Any], optimizer: Optimizer) -> dict[str, 
 def read_generators(record: Mapping[str, Any], model: Model) -> list[np.random.Generator]:
     """Copies of the model's generators, each where the checkpoint says."""
     states, generators = record["generators"], copy.deepcopy(model._generators())
-    validation.same_count(len(states), len(generators), "its generators", "the model")
+    validation.same_count(len(states), len(generators), "its generators", "the model's")
     for generator, state in zip(generators, states, strict=True):
         generator.bit_generator.state = state
-        validation.taken(generator.bit_generator.state, state, "its generators")  # NumPy cuts what is too large
+        validation.generator_state(
+            generator.bit_generator.state, state, "its generators"
+        )  # NumPy cuts what is too large
     return generators
 
 
@@ -123,14 +135,17 @@ def take_over(generators: list[np.random.Generator], model: Model) -> None:
         generator.bit_generator.state = read.bit_generator.state
 
 
-def from_version_1(
+def modernized(
     record: dict[str, Any], arrays: Arrays, now: Mapping[str, Any], optimizer: Optimizer
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """What elman 0.1 wrote, in today's form. What it does not say of its run is taken to be as it is `now`."""
+    """What was written before files had digests, in today's form.
+
+    What it does not say of its run is taken to be as it is `now`.
+    """
     old = validation.instance(record["settings"], "its settings", dict)
     run = {**now, **{name: old[name] for name in now if name in old}}
     run["clip_norm"] = None if old["clip_norm"] == math.inf else old["clip_norm"]
-    sizes = f"{old['the number of sequences']} sequences of {old['the number of steps of the sequences']} steps in all"
+    sizes = _sizes(old["the number of sequences"], old["the number of steps of the sequences"])
     run["X"] = now["X"] if str(now["X"]).startswith(f"{sizes} ") else sizes
     settings = {"lr": record["lr"], **old["optimizer"]}
     given = io.as_read({"kind": type(optimizer).__name__, **optimizer._settings()})

@@ -46,6 +46,6 @@ def load_as(kinds: Mapping[str, type[Any]], path: str | Path, backend: str | Non
     with io.refusing(path):
         saved = io.load(path, kinds)
         model = kinds[saved.kind]._from_file(copy.deepcopy(saved.config), saved.state, backend)
-        io.check_config(saved.config, model._config())
+        validation.same_config(io.flat(saved.config), io.flat(io.as_read(model._config())))
     model.metadata = saved.metadata
     return model

@@ -1,7 +1,7 @@
 """Model files: safetensors, with the configuration in its metadata. Nothing that is read is ever executed.
 
-The entry "digest" is the BLAKE2b (32 bytes, in hex) of the whole file as it is with 64 zeros in its place. Files of
-elman 0.1 have none.
+The entry "digest" is the BLAKE2b (32 bytes, in hex) of the whole file as it is with 64 zeros in its place. Older
+files have none.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def pieces(saved: Saved) -> tuple[bytes, memoryview]:
 
 
 def load(path: Path, kinds: Iterable[str]) -> Saved:
-    """What `pieces` was given, all of it read at one time; use it within `refusing`."""
+    """What `pieces` was given; use it within `refusing`. A file is opened once, as others may replace it meanwhile."""
     from safetensors.numpy import load as arrays_of
 
     formats = {_FORMAT.format(kind): kind for kind in kinds}
@@ -73,14 +73,14 @@ def load(path: Path, kinds: Iterable[str]) -> Saved:
         header = _read_header(file)
         entries = validation.text_mapping(header.get("__metadata__") or {}, "its entries")
         kind = formats[validation.choice(entries.get("format"), "its format", formats)]
-        file.seek(0)
+        for name in entries:
+            validation.choice(name, "the name of each of its entries", _ENTRIES)
+        file.seek(0)  # only now: a large file of another kind is not read
         content = file.read()
-    for name in entries:
-        validation.choice(name, "the name of each of its entries", _ENTRIES)
     if "digest" in entries:
         _check_digest(content, entries["digest"])
-    config = validation.instance(from_json(entries["config"]), "its configuration", dict)
-    metadata = validation.text_mapping(from_json(entries["metadata"]), "its metadata")
+    config = validation.instance(_from_json(entries["config"]), "its configuration", dict)
+    metadata = validation.text_mapping(_from_json(entries["metadata"]), "its metadata")
     dtype = _DTYPES[validation.choice(config["dtype"], "its dtype", _DTYPES)]
     for name, described in header.items():
         if name != "__metadata__" and not name.startswith(_TRAINING):
@@ -90,7 +90,7 @@ def load(path: Path, kinds: Iterable[str]) -> Saved:
     if "training" not in entries:
         validation.same_names(arrays, state, "its arrays")
         return Saved(kind, state, config, metadata, None)
-    record = validation.instance(from_json(entries["training"]), "its training", dict)
+    record = validation.instance(_from_json(entries["training"]), "its training", dict)
     own = {name.removeprefix(_TRAINING): array for name, array in arrays.items() if name.startswith(_TRAINING)}
     return Saved(kind, state, config, metadata, Progress(record, own))
 
@@ -101,7 +101,7 @@ def as_read(values: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def from_json(text: str | bytes) -> Any:
+def _from_json(text: str | bytes) -> Any:
     """What it stands for. Where a name comes twice, readers differ in which they take, so that is a ValueError."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def _read_header(file: Any) -> dict[str, Any]:
     size = int.from_bytes(file.read(8), "little")
     if not 0 < size <= os.fstat(file.fileno()).st_size - 8:
         validation.refuse("it does not begin like a file of safetensors, or is truncated")
-    return validation.instance(from_json(file.read(size)), "its header", dict)
+    return validation.instance(_from_json(file.read(size)), "its header", dict)
 
 
 def _end_of_header(content: bytes) -> int:
@@ -155,7 +155,7 @@ def refusing(path: Path) -> Iterator[None]:
     try:
         yield
     except KeyError as error:
-        raise ValueError(f"{path} is not an elman model: it has no {one_line(error)}") from error
+        raise ValueError(f"{path} is not an elman model: it has no {_one_line(error)}") from error
     except (
         SafetensorError,
         TypeError,
@@ -165,22 +165,13 @@ def refusing(path: Path) -> Iterator[None]:
         ArithmeticError,
         RecursionError,
     ) as error:
-        raise ValueError(f"{path} is not an elman model: {one_line(error)}") from error
+        raise ValueError(f"{path} is not an elman model: {_one_line(error)}") from error
 
 
-def one_line(words: object, longest: int = 1000) -> str:
+def _one_line(words: object, longest: int = 1000) -> str:
     """Words that may quote anything from a file."""
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(words)[: longest + 1])
     return text if len(text) <= longest else f"{text[:longest]}…"
-
-
-def check_config(found: dict[str, Any], config: Mapping[str, Any]) -> None:
-    """A file's configuration must be that of the model which was made of it: nothing is left out, or for nothing."""
-    found, made = flat(found), flat(as_read(config))
-    validation.same_names(found, made, "its configuration")
-    for name, value in found.items():
-        if not validation.is_same(value, made[name]):
-            raise ValueError(f"its configuration has {name}={value!r}, where its model has {made[name]!r}")
 
 
 def flat(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:

@@ -114,7 +114,7 @@ class SequenceModel(Model):
         self.pattern = validation.choice(pattern, "pattern", PATTERNS)
         self._traits = PATTERNS[self.pattern]
         self._feeds_back = self._traits == (True, False)
-        rng = self._generator(seed)
+        rng = self._seeded_generator(seed)
         self.rnn = RNN(
             input_size(self.inputs, self.outputs, pattern),
             hidden_size,
@@ -429,11 +429,12 @@ class SequenceModel(Model):
             Write it after so many updates as well.
         resume : bool
             Go on from `checkpoint`, if there is one, as if nothing had happened, bit for bit: model, optimizer and
-            callbacks become what they were. `epochs` may be any number from those that have begun on; `progress`,
-            `checkpoint_every` and those of the `callbacks` that keep no state may be others. Everything else must be
-            what it was, or nothing is changed and an error says what differs: the other arguments (data by their sizes
-            and a hash of up to a million values, a schedule that is a function by some of its values), and the model's
-            configuration and seed, if it was given one.
+            callbacks become what they were. `epochs` may be any number that is not below the epochs begun; `progress`,
+            `checkpoint_every` and those of the `callbacks` that keep no state may be others, as may the model's backend
+            and metadata, and the number of threads. Everything else must be what it was, or nothing is changed and an
+            error says what differs: the other arguments (data by their sizes and a hash of up to a million values, a
+            schedule that is a function by some of its values), and the model's configuration and seed, if it was given
+            one.
 
         Returns
         -------
@@ -697,7 +698,7 @@ class SequenceModel(Model):
         is_learned = validation.flag(config.get("learn_h_0", False), "learn_h_0")
         io.check_size(state, layers + outputs.n * (width + 1) + is_learned * config["num_layers"] * width)
         model = cls(inputs, outputs, backend=backend, seed=0, **config)
-        model._seed = None
+        model._seed = None  # nobody asked for the one above
         model.load_state_dict(state)
         return model
 

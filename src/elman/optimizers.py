@@ -20,7 +20,7 @@ class Optimizer(Settings):
     each model needs one of its own.
     """
 
-    _numbers_of_memories: ClassVar[tuple[int, ...]]  # arrays in the parameters' shape, after an update
+    _possible_n_memories: ClassVar[tuple[int, ...]]  # arrays in the parameters' shape, after an update
     _squares: ClassVar[int | None] = None  # which of them are sums of squares
     _settable: ClassVar[Checks] = {"lr": validation.non_negative, "steps": validation.non_negative_int}
 
@@ -30,15 +30,16 @@ class Optimizer(Settings):
         self._memories: dict[str, list[Real]] = {}
 
     def _settings(self) -> dict[str, Any]:
+        """Without `steps`, which says where it stands."""
         return {name: value for name, value in super()._settings().items() if name != "steps"}
 
     @property
     def _n_memories(self) -> int:
         """How many it needs with these settings. Those that it needed with others before, it keeps."""
-        return self._numbers_of_memories[-1]
+        return self._possible_n_memories[-1]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        old = {"_lr": "lr", "_momentum": "momentum"}  # the names in pickles of version 0.1
+        old = {"_lr": "lr", "_momentum": "momentum"}  # the names in older pickles
         self.__dict__.update({old.get(name, name): value for name, value in state.items()})
 
     def update(self, parameters: Mapping[str, Real], gradients: Mapping[str, Real]) -> None:
@@ -95,7 +96,7 @@ class SGD(Optimizer):
     SGD(lr=0.1, momentum=0.9)
     """
 
-    _numbers_of_memories = (0, 1)
+    _possible_n_memories = (0, 1)
     _settable = Optimizer._settable | {"momentum": validation.probability}
 
     def __init__(self, lr: float, momentum: float = 0.0) -> None:
@@ -120,7 +121,7 @@ class Adagrad(Optimizer):
     1e-10
     """
 
-    _numbers_of_memories = (1,)
+    _possible_n_memories = (1,)
     _squares = 0
     _settable = Optimizer._settable | {"eps": validation.non_negative}
 
@@ -150,7 +151,7 @@ class Adam(Optimizer):
     (0.9, 0.999)
     """
 
-    _numbers_of_memories = (2,)
+    _possible_n_memories = (2,)
     _squares = 1
     _settable = Optimizer._settable | {
         "betas": validation.decay_rates,

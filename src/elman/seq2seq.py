@@ -123,7 +123,7 @@ class Seq2Seq(Model):
         given = outputs.class_weights
         n = outputs.n + 1
         self._predicted = Categories(n, class_weights=None if given is None else [*given, 1.0])
-        rng = self._generator(seed)
+        rng = self._seeded_generator(seed)
         options: dict[str, Any] = {
             "dropout": dropout,
             "recurrent_dropout": recurrent_dropout,
@@ -293,7 +293,7 @@ class Seq2Seq(Model):
         decoder, _ = io.stack_size(outputs.n + 1, **config | {"hidden_size": width, "bidirectional": False})
         io.check_size(state, encoder + decoder + (outputs.n + 1) * (width + 1))
         model = cls(inputs, outputs, backend=backend, seed=0, **config)
-        model._seed = None
+        model._seed = None  # nobody asked for the one above
         model.load_state_dict(state)
         return model
 

@@ -354,7 +354,7 @@ class Training:
         atomic.write(path, *self.model._content(io.Progress(record, arrays)))
 
     def _run_of(self, record: dict[str, Any]) -> Any:
-        """What a checkpoint says of its run. Those of elman 0.1 say less: that is taken to be as it is here."""
+        """What a checkpoint says of its run. Those without a digest say less: that is taken to be as it is here."""
         found = record.get("settings")
         if not isinstance(found, dict):
             return record.get("run")
@@ -376,16 +376,22 @@ class Training:
                 checkpoint.read_array(arrays, name, np.dtype(float), (n_steps,))
                 for name in ("losses", "speeds", "validation_losses")
             )
-            for array in (state, losses, speeds, measured[~np.isnan(measured)]):
-                validation.finite(array, "each array of its training")
+            held_out = measured[~np.isnan(measured)]
+            for name, array in (
+                ("state", state),
+                ("losses", losses),
+                ("speeds", speeds),
+                ("validation_losses", held_out),
+            ):
+                validation.finite(array, f"its training:{name}")
             own = [f"optimizer.{i}" for i in range(len(memories))]
             validation.same_names(arrays, ["state", "losses", "speeds", "validation_losses", *own], "its training")
             model.load_state_dict(parameters)  # all of them or an error: from here on there is none
         checkpoint.take_over(generators, model)
         self._optimizer.steps, self._seconds, self._state = n_steps, seconds, state
         self._optimizer._memories = {"flat": memories}
-        held_out = [None if math.isnan(value) else value for value in measured.tolist()]
-        rows = zip(losses.tolist(), held_out, speeds.tolist(), strict=True)
+        validations = [None if math.isnan(value) else value for value in measured.tolist()]
+        rows = zip(losses.tolist(), validations, speeds.tolist(), strict=True)
         self.records = [Progress(step, *row) for step, row in enumerate(rows, start=1)]
 
 

@@ -56,6 +56,8 @@ class History(dict[str, list[float]]):
 class Callback:
     """Something to be done in the course of a training. A function instead of one is called as `on_epoch`.
 
+    What it changes of the optimizer's settings lasts until `fit` returns.
+
     Examples
     --------
     >>> import elman
@@ -89,7 +91,10 @@ class Callback:
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Go on from what `state` returned.
+
+        If this raises, `fit` does not go on, and calls it again with what `state` returned just before.
+        """
 
     def __repr__(self) -> str:
         return shown(self, {name: value for name, value in vars(self).items() if not name.startswith("_")})
@@ -297,7 +302,7 @@ class Training:
         self._callbacks, self._checkpoint, self._checkpoint_every = callbacks, checkpoint, checkpoint_every
         self._given = self.optimizer._settings()
         self._lr = self.optimizer.lr  # what the schedule multiplies
-        self._about = {} if checkpoint is None else self._about_run(epochs)
+        self._about = {} if checkpoint is None else self._about_run()
         self._is_stopped = False
         self._interrupts = Interrupts(are_noted=checkpoint is not None)
         # Where it stands in the epoch: the next batch, the next window of it and the state that this begins with
@@ -411,28 +416,23 @@ class Training:
 
     # Checkpoints
 
-    def _about_run(self, epochs: int) -> dict[str, Any]:
-        """What must be the same for a run to go on, by the names of arguments; so far it was one of so many epochs."""
-        data = {
-            name: None if rows is None else checkpoint.fingerprint(rows) for name, rows in self._data.parts().items()
-        }
-        held_out = None if self._held_out is None else self._held_out.parts()
+    def _about_run(self) -> dict[str, Any]:
+        """What must be the same for a run to go on, by the names that messages use."""
+        held_out = None if self._held_out is None else [*_fingerprints(self._held_out).values()]
         settings = {
             "seed": self.model._seed,
-            **data,
-            "validation_data": None
-            if held_out is None
-            else [None if rows is None else checkpoint.fingerprint(rows) for rows in held_out.values()],
+            **_fingerprints(self._data),
+            "validation_data": held_out,
             "batch_size": self._batch_size,
             "optimizer": repr(self.optimizer),
-            "schedule": _described(self._schedule, epochs),
+            "schedule": _described(self._schedule, self.epochs),
             "clip_norm": None if self._update.max_norm == math.inf else self._update.max_norm,
             "clip_value": self._update.max_value,
             "tbptt": self._update.tbptt,
             "memory": self._update.memory,
             "activation_l2": self._update.activation_l2,
             "shuffle": self._shuffle,
-            "the list of callbacks that keep a state": [_kind(callback) for callback in self._with_state()],
+            "callbacks that keep a state": [_kind(callback) for callback in self._with_state()],
         }
         return io.as_read(settings)
 
@@ -480,12 +480,13 @@ class Training:
         """Parameters, record and arrays of a checkpoint that says that it is of a run like this one."""
         parameters, record, arrays = checkpoint.read(path, self.model)
         with io.refusing(path):
-            now = self._about_run(validation.positive_int(record.get("epochs", self.epochs), "its epochs"))
             if "settings" in record:
-                record, arrays = checkpoint.from_version_1(record, arrays, now, self.optimizer)
+                record, arrays = checkpoint.modernized(record, arrays, self._about, self.optimizer)
+            epochs = validation.positive_int(record["epochs"], "its epochs")
+            now = self._about | {"schedule": _described(self._schedule, epochs)}
             run = validation.instance(record["run"], "its run", dict)
         if now["seed"] is None:  # nobody asks for one here
-            self._about["seed"] = now["seed"] = run.get("seed")
+            now["seed"] = self._about["seed"] = run.get("seed")
         validation.same_run(run, now, str(path))
         return parameters, record, arrays
 
@@ -512,11 +513,11 @@ class Training:
             states = self._read_callbacks(record, arrays, names)
             before = model._parameters.flat.copy()
             model.load_state_dict(parameters)  # all of it or an error
-            try:
-                self._load_callbacks(states)
-            except BaseException:
-                model._parameters.flat[:] = before
-                raise
+        try:
+            self._load_callbacks(states, path)
+        except BaseException:
+            model._parameters.flat[:] = before
+            raise
         checkpoint.take_over(generators, model)
         optimizer._memories = {"flat": memories} if memories else {}
         optimizer.steps = record["optimizer_steps"]
@@ -541,17 +542,19 @@ class Training:
         validation.same_names(arrays, expected, "its training")
         return states
 
-    def _load_callbacks(self, states: list[dict[str, Any]]) -> None:
+    def _load_callbacks(self, states: list[dict[str, Any]], path: Path) -> None:
         """All of them or, as what is a stranger's may raise, none."""
         callbacks = self._with_state()
         before = [copy.deepcopy(callback.state()) for callback in callbacks]
-        try:
-            for callback, state in zip(callbacks, states, strict=True):
+        for i, (callback, state) in enumerate(zip(callbacks, states, strict=True)):
+            try:
                 callback.load_state(state)
-        except BaseException:
-            for callback, state in zip(callbacks, before, strict=True):
-                callback.load_state(state)
-            raise
+            except BaseException as error:
+                for loaded, own in zip(callbacks[: i + 1], before, strict=False):
+                    loaded.load_state(own)
+                if not isinstance(error, Exception):
+                    raise
+                raise ValueError(f"{_kind(callback)} does not take its state in {path}: {error!r}") from error
 
     def _read_place(
         self, record: dict[str, Any], arrays: checkpoint.Arrays, rng: np.random.Generator, sums: tuple[float, float]
@@ -560,13 +563,13 @@ class Training:
         groups = self._data.groups(self._batch_size, copy.deepcopy(rng) if self._shuffle else None)
         batch = validation.below(record["batch"], "its batch", len(groups) + 1)
         if batch == len(groups):
-            validation.right_sums(*sums, is_something_done=True, name="its sums")
+            validation.loss_sums(*sums, is_something_done=True, name="its sums")
             return batch, validation.below(record["window"], "its window", 1), None
         ready = self._trainable._ready(self._data, groups[batch])
         n_windows = self._trainable._n_windows(ready, self._update)
         window = validation.below(record["window"], "its window", n_windows)
         weight = self._trainable._weight_before(ready, self._update, window) if window else 0.0
-        validation.right_sums(*sums, is_something_done=batch > 0 or weight > 0, name="its sums")
+        validation.loss_sums(*sums, is_something_done=batch > 0 or weight > 0, name="its sums")
         if not window:
             return batch, 0, None
         layer = self.model._layers()[-1]
@@ -577,6 +580,10 @@ class Training:
         return batch, window, state
 
 
+def _fingerprints(data: Data) -> dict[str, str | None]:
+    return {name: None if rows is None else checkpoint.fingerprint(rows) for name, rows in data.parts().items()}
+
+
 def _kind(callback: Callback) -> str:
     """What must be the same of a callback: ours say all, of others it is the class."""
     return repr(callback) if isinstance(callback, Settings) else type(callback).__name__
@@ -584,8 +591,10 @@ def _kind(callback: Callback) -> str:
 
 def _described(schedule: Schedule | None, epochs: int) -> str | None:
     """A schedule, which may be any function: then by some of its values in a run of so many epochs."""
-    if schedule is None or isinstance(schedule, Settings):
-        return None if schedule is None else repr(schedule)
+    if schedule is None:
+        return None
+    if isinstance(schedule, Settings):
+        return repr(schedule)
     places = [(i + 0.5) / 8 * epochs for i in range(8)]
     return f"a function with the factors {[_factor(schedule, place, epochs) for place in places]}"
 

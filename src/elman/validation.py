@@ -208,7 +208,10 @@ def storable(values: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], name
 
 def is_same(found: Any, expected: Any) -> bool:
     """In JSON, where 1, 1.0 and true are not."""
-    return json.dumps(found, sort_keys=True) == json.dumps(expected, sort_keys=True)
+    try:
+        return json.dumps(found, sort_keys=True) == json.dumps(expected, sort_keys=True)
+    except RecursionError:  # nothing of ours is nested so deeply
+        return False
 
 
 def same_run(found: Any, expected: Mapping[str, Any], path: str) -> None:
@@ -216,8 +219,8 @@ def same_run(found: Any, expected: Mapping[str, Any], path: str) -> None:
     if not isinstance(found, dict):
         raise ValueError(f"{path} does not say which run it is of, but {_shown(found)}")
     if found.keys() - expected.keys():
-        named = f"{_shown(sorted(found))}, where it should be {_shown(sorted(expected))}"
-        raise ValueError(f"{path} is of another run: it says what was {named}")
+        names = f"{_shown(sorted(found))}, this version {_shown(sorted(expected))}"
+        raise ValueError(f"{path} is of another run: it records {names}")
     for name, value in expected.items():
         if not is_same(found.get(name), value):
             raise ValueError(
@@ -226,12 +229,20 @@ def same_run(found: Any, expected: Mapping[str, Any], path: str) -> None:
             )
 
 
+def same_config(found: Mapping[str, Any], made: Mapping[str, Any]) -> None:
+    """A file's configuration must be that of the model made of it: no entry is missing, and none without effect."""
+    same_names(found, made, "its configuration")
+    for name, value in found.items():
+        if not is_same(value, made[name]):
+            raise ValueError(f"{name} of its configuration must be {_shown(made[name])}, got {_shown(value)}")
+
+
 def enough_epochs(epochs: int, n_begun: int, path: str) -> None:
     if epochs < n_begun:
         raise ValueError(f"epochs must be at least {n_begun}, as the run in {path} has begun so many, got {epochs}")
 
 
-def taken(found: Mapping[str, Any], given: Any, name: str) -> None:
+def generator_state(found: Mapping[str, Any], given: Any, name: str) -> None:
     """The state of a generator that was given one."""
     if not is_same(found, given) or found["state"]["inc"] % 2 == 0 or found["has_uint32"] not in (0, 1):
         raise ValueError(f"{name} must be where {found['bit_generator']} can be, got {_shown(given)}")
@@ -357,7 +368,7 @@ def path(value: Any, name: str) -> Path:
     if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str):
         raise TypeError(f"{name} must be a str or a path, got {_shown(value)}")
     if "\0" in os.fspath(value):
-        raise ValueError(f"{name} must be a path, which holds no NUL, got {_shown(value)}")
+        raise ValueError(f"{name} must be a path without NUL characters, got {_shown(value)}")
     return Path(value)
 
 
@@ -699,9 +710,10 @@ def any_weight(total: float, name: str, is_weighted: bool) -> None:
         raise ValueError(f"{name} must hold at least one target{condition}")
 
 
-def right_sums(loss: float, weight: float, is_something_done: bool, name: str) -> None:
-    """The weighted sum of losses, and the sum of weights."""
-    if not (weight > 0 and np.isfinite(loss / weight) if is_something_done else loss == weight == 0):
+def loss_sums(loss: float, weight: float, is_something_done: bool, name: str) -> None:
+    """The weighted sum of losses, and the sum of weights, in an epoch."""
+    is_right = weight > 0 and np.isfinite(loss / weight) if is_something_done else loss == weight == 0
+    if not is_right:
         raise ValueError(f"{name} must be those of what was trained on in this epoch, got {loss} and {weight}")
 
 
@@ -795,7 +807,7 @@ def same_classes(classes: NDArray[Any], expected: NDArray[Any]) -> None:
 
 def same_count(n: int, expected: int, name: str, expected_name: str) -> None:
     if n != expected:
-        raise ValueError(f"{name} must be as many as {expected_name}, {expected}, got {n}")
+        raise ValueError(f"{name} must be {expected}, as many as {expected_name}, got {n}")
 
 
 def same_number(n: int, expected: int, name: str, expected_name: str) -> None:
