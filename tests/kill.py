@@ -31,7 +31,7 @@ import numpy as np
 from tqdm import tqdm
 
 import elman
-from elman import cli, io
+from elman import cli
 from elman.training import Training
 
 HANGS = 60  # seconds without an end, of a run that takes less than one
@@ -135,18 +135,16 @@ def weights(path: Path | None) -> Result:
 
 
 def elman_train(path: Path | None) -> Result:
-    """The command learns this file. In the end, its own file is a model alone."""
+    """The command learns this file."""
     if path is None:
         with tempfile.TemporaryDirectory() as folder:
             return elman_train(Path(folder, "run.safetensors"))
-    is_over = path.exists() and io.load(path, ["SequenceModel"]).progress is None
-    if not is_over:  # it may be, when a kill came after the last save; the command then refuses to resume
-        sizes = "--hidden-size 8 --dropout 0.2 --steps 40 --batch-size 4 --sequence-length 8 --length 0"
-        try:
-            cli.main(["train", __file__, *sizes.split(), "--output", str(path), "--quiet", "--resume"], "elman")
-        except SystemExit as end:
-            if end.code:
-                raise
+    sizes = "--hidden-size 8 --dropout 0.2 --steps 40 --batch-size 4 --sequence-length 8 --length 0"
+    try:
+        cli.main(["train", __file__, *sizes.split(), "--output", str(path), "--quiet", "--resume"], "elman")
+    except SystemExit as end:
+        if end.code:
+            raise
     return bits(elman.load(path))
 
 

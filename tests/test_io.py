@@ -286,9 +286,8 @@ def test_each_bit_counts_for_a_run_that_goes_on(path: Path):
         changed[i // 8] ^= 1 << i % 8
         path.write_bytes(changed)
         optimizer = elman.Adam(1e-3)
-        with pytest.raises(ValueError, match="is not an elman model") as caught:
+        with pytest.raises(ValueError, match=f"^{path} is no checkpoint that this run can go on from: "):
             model.fit([[0, 1]], [[1, 2]], optimizer=optimizer, resume=True, **options)
-        assert str(caught.value).startswith(f"{path} is not")
         assert optimizer.steps == 0
         assert path.read_bytes() == changed
     assert_same_bits(model.parameters(), before)

@@ -82,7 +82,20 @@ def _target(path: Path, name: str) -> Path:
         validation.refuse(f"{name} must be a regular file, or none yet, got {_kind(mode)}: {path}")
     if not os.access(path, os.W_OK):  # what is write-protected is not replaced, either
         raise _os_error(errno.EACCES)
-    return Path(os.path.realpath(path))
+    target = Path(os.path.realpath(path))
+    if os.path.ismount(target):
+        raise _os_error(errno.EBUSY)
+    if _is_kept_by_others(target):
+        raise _os_error(errno.EPERM)
+    return target
+
+
+def _is_kept_by_others(target: Path) -> bool:
+    """Whether its folder is sticky, as /tmp is: there one may not replace other people's files."""
+    folder = target.parent.stat()
+    if os.name != "posix" or not folder.st_mode & stat.S_ISVTX:
+        return False
+    return os.geteuid() not in (0, folder.st_uid, target.stat().st_uid)
 
 
 def _os_error(number: int) -> OSError:
@@ -130,11 +143,13 @@ def _become_like(file: FileIO, target: Path) -> None:
         for owner in ((-1, status.st_gid), (status.st_uid, -1)):
             with contextlib.suppress(OSError):
                 os.fchown(file.fileno(), *owner)
-    os.chmod(file.name, stat.S_IMODE(status.st_mode))
+    with contextlib.suppress(OSError):
+        os.chmod(file.name, stat.S_IMODE(status.st_mode))
     if hasattr(os, "listxattr"):
         with contextlib.suppress(OSError):
             for name in os.listxattr(target):
-                os.setxattr(file.fileno(), name, os.getxattr(target, name))
+                if name.startswith(("user.", "system.posix_acl_")):
+                    os.setxattr(file.fileno(), name, os.getxattr(target, name))
 
 
 def _stem(target: Path) -> str:

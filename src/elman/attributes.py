@@ -34,16 +34,19 @@ class Checked:
 class Settings(Checked):
     """What is made of settings, which can be changed at any time; its repr shows them."""
 
+    _no_settings: ClassVar[frozenset[str]] = frozenset()  # what may be set, too, but says where it stands
+
     def _settings(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self._settable}
+        return {name: getattr(self, name) for name in self._settable if name not in self._no_settings}
 
     def __repr__(self) -> str:
-        return shown(self, self._settings())
+        return shown(self, self._no_settings)
 
 
-def shown(thing: object, settings: dict[str, Any]) -> str:
-    """A repr: the class, and settings."""
-    return f"{type(thing).__name__}({', '.join(f'{name}={value!r}' for name, value in settings.items())})"
+def shown(thing: object, hidden: Iterable[str] = ()) -> str:
+    """A repr: the class and its public attributes, those of a subclass among them."""
+    public = {name: value for name, value in vars(thing).items() if not name.startswith("_") and name not in hidden}
+    return f"{type(thing).__name__}({', '.join(f'{name}={value!r}' for name, value in public.items())})"
 
 
 def optional(check: Check) -> Check:

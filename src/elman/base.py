@@ -121,7 +121,8 @@ class Model(Checked):
         return io.pieces(io.Saved(self._file_kind, self.parameters(), config, self.metadata, progress))
 
     def _check_saveable(self) -> dict[str, Any]:
-        """The configuration, or an error where a file cannot hold it."""
+        """The configuration, or an error where a file cannot hold the model."""
+        validation.text_mapping(self.metadata, "metadata")
         nonlinearity = self._layers()[-1].nonlinearity
         if isinstance(nonlinearity, Activation):
             validation.refuse(f"nonlinearity {nonlinearity} cannot be saved: a model file holds no functions")

@@ -1,14 +1,15 @@
 """What a checkpoint says of a training: which run it is of, and where that stands, checked before it is believed.
 
-Use what reads parts of it within `io.refusing`.
+Use what reads parts of it within `refusing`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,20 @@ Arrays = Mapping[str, NDArray[Any]]
 _MOST_VALUES = 1 << 20  # of a data set that a fingerprint is made of
 
 
-def fingerprint(rows: Rows) -> str:
+def fingerprint(rows: Rows, *, is_sampled: bool = True) -> str:
     """The sizes of a data set, and a hash of its lengths and values: of all of them, or of a million of many."""
     rows = rows[:, None] if isinstance(rows, np.ndarray) and rows.ndim == 1 else rows
     lengths = lengths_of(rows)
-    found = hashlib.sha256(lengths.tobytes())
     n_values = int(lengths.sum()) * int(np.prod(rows[0].shape[1:]))
-    for row in rows if n_values <= _MOST_VALUES else _sampled(rows, n_values):
-        found.update(row.tobytes())
-    return f"{_sizes(len(rows), int(lengths.sum()))} (fingerprint {found.hexdigest()[:12]})"
+    parts = _sampled(rows, n_values) if is_sampled and n_values > _MOST_VALUES else rows
+    return f"{_sizes(len(rows), int(lengths.sum()))} (fingerprint {fingerprint_of([lengths, *parts])})"
+
+
+def fingerprint_of(arrays: Iterable[NDArray[Any]]) -> str:
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(array.tobytes())
+    return found.hexdigest()[:12]
 
 
 def _sampled(rows: Rows, n_values: int) -> Iterator[Real | Int]:
@@ -51,13 +57,20 @@ def _sizes(n: int, n_steps: int) -> str:
     return f"{n} sequence{'s' if n > 1 else ''} of {n_steps} steps in all"
 
 
+def refusing(path: Path) -> contextlib.AbstractContextManager[None]:
+    return io.refusing(path, "no checkpoint that this run can go on from")
+
+
 def read(path: Path, model: Model) -> tuple[dict[str, Real], dict[str, Any], Arrays]:
     """The parameters of a checkpoint of such a model, its record and the other arrays."""
-    with io.refusing(path):
+    with refusing(path):
         saved = io.load(path, [model._file_kind])
         config = io.flat(saved.config)
     if saved.progress is None:
-        validation.refuse(f"{path} is no checkpoint of a training, but a model alone")
+        validation.refuse(
+            f"{path} is no checkpoint of a training, but a model alone: there is nothing to go on from. Save models "
+            "under other names than checkpoints, or begin anew without resume."
+        )
     validation.same_run(config, io.flat(io.as_read(model._config())), str(path))
     return saved.state, *saved.progress
 
@@ -144,6 +157,7 @@ def modernized(
     """
     old = validation.instance(record["settings"], "its settings", dict)
     run = {**now, **{name: old[name] for name in now if name in old}}
+    run["memory"] = now["memory"]
     run["clip_norm"] = None if old["clip_norm"] == math.inf else old["clip_norm"]
     sizes = _sizes(old["the number of sequences"], old["the number of steps of the sequences"])
     run["X"] = now["X"] if str(now["X"]).startswith(f"{sizes} ") else sizes

@@ -48,7 +48,6 @@ def pieces(saved: Saved) -> tuple[bytes, memoryview]:
     """A file's content: up to the end of its header, and behind."""
     from safetensors.numpy import save as serialized  # only here: `import elman` does without it
 
-    validation.text_mapping(saved.metadata, "metadata")
     entries = {
         "format": _FORMAT.format(saved.kind),
         "config": json.dumps(saved.config),
@@ -58,7 +57,7 @@ def pieces(saved: Saved) -> tuple[bytes, memoryview]:
     if saved.progress is not None:
         entries["training"] = json.dumps(saved.progress.record)
         arrays |= {_TRAINING + name: array for name, array in saved.progress.arrays.items()}
-    content = serialized({name: np.ascontiguousarray(array) for name, array in arrays.items()}, entries)
+    content = serialized({name: np.asarray(array, order="C") for name, array in arrays.items()}, entries)
     end = _end_of_header(content)
     header, data = json.loads(content[8:end]), memoryview(content)[end:]
     return _packed(header, _digest(_packed(header, _BLANK), data)), data
@@ -111,7 +110,12 @@ def _from_json(text: str | bytes) -> Any:
             validation.refuse(f"the name {next(name for name in names if names.count(name) > 1)!r} comes twice in it")
         return result
 
-    return json.loads(text, object_pairs_hook=unique)
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except RecursionError:
+        validation.refuse("its JSON is nested too deeply")
+    except json.JSONDecodeError as error:
+        validation.refuse(f"its JSON is damaged: {error}")
 
 
 def _read_header(file: Any) -> dict[str, Any]:
@@ -148,14 +152,14 @@ def _check_digest(content: bytes, digest: str) -> None:
 
 
 @contextlib.contextmanager
-def refusing(path: Path) -> Iterator[None]:
+def refusing(path: Path, what: str = "not an elman model") -> Iterator[None]:
     """Whatever turns out to be wrong with a file's content is a ValueError that names the file."""
     from safetensors import SafetensorError
 
     try:
         yield
     except KeyError as error:
-        raise ValueError(f"{path} is not an elman model: it has no {_one_line(error)}") from error
+        raise ValueError(f"{path} is {what}: it has no {_one_line(error)}") from error
     except (
         SafetensorError,
         TypeError,
@@ -165,7 +169,7 @@ def refusing(path: Path) -> Iterator[None]:
         ArithmeticError,
         RecursionError,
     ) as error:
-        raise ValueError(f"{path} is not an elman model: {_one_line(error)}") from error
+        raise ValueError(f"{path} is {what}: {_one_line(error)}") from error
 
 
 def _one_line(words: object, longest: int = 1000) -> str:

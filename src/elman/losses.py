@@ -32,6 +32,9 @@ class Output(Checked):
         given = class_weights is not None
         self.class_weights = validation.class_weights(class_weights, n_classes or self.n) if given else None
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({"class_weights": None} | state)  # older pickles have it only where there are some
+
     def __repr__(self) -> str:
         given = "" if self.class_weights is None else f", class_weights={self.class_weights.tolist()}"
         return f"{type(self).__name__}({self.n}{given})"

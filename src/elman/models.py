@@ -433,8 +433,8 @@ class SequenceModel(Model):
             `checkpoint_every` and those of the `callbacks` that keep no state may be others, as may the model's backend
             and metadata, and the number of threads. Everything else must be what it was, or nothing is changed and an
             error says what differs: the other arguments (data by their sizes and a hash of up to a million values, a
-            schedule that is a function by some of its values), and the model's configuration and seed, if it was given
-            one.
+            schedule by a thousand of its values), and the model's configuration and seed, if it was given one. Without
+            dropout, `memory` may differ, too. A run that a callback has stopped is over.
 
         Returns
         -------

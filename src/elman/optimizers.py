@@ -24,14 +24,12 @@ class Optimizer(Settings):
     _squares: ClassVar[int | None] = None  # which of them are sums of squares
     _settable: ClassVar[Checks] = {"lr": validation.non_negative, "steps": validation.non_negative_int}
 
+    _no_settings = frozenset(("steps",))
+
     def __init__(self, lr: float) -> None:
         self.lr = lr
         self.steps = 0
         self._memories: dict[str, list[Real]] = {}
-
-    def _settings(self) -> dict[str, Any]:
-        """Without `steps`, which says where it stands."""
-        return {name: value for name, value in super()._settings().items() if name != "steps"}
 
     @property
     def _n_memories(self) -> int:

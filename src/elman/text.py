@@ -318,8 +318,8 @@ class Training:
             **self._settings,
             "seed": model._seed,
             "the alphabet": model.metadata.get("vocabulary"),
-            "the text": checkpoint.fingerprint(tokens[None]),
-            "what is held out of it": checkpoint.fingerprint(held_out),
+            "the text": checkpoint.fingerprint(tokens[None], is_sampled=False),
+            "what is held out of it": checkpoint.fingerprint(held_out, is_sampled=False),
         }
         self._optimizer = Adam(lr)
         self._state = _zero_state(model, batch_size)
@@ -366,7 +366,7 @@ class Training:
         model = self.model
         parameters, record, arrays = checkpoint.read(path, model)
         validation.same_run(self._run_of(record), self._about, str(path))
-        with io.refusing(path):
+        with checkpoint.refusing(path):
             seconds = validation.non_negative(record["seconds"], "its seconds")
             n_steps = validation.below(record["optimizer_steps"], "its optimizer_steps", self._settings["steps"] + 1)
             generators = checkpoint.read_generators(record, model)

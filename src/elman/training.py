@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+import reprlib
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -96,8 +97,9 @@ class Callback:
         If this raises, `fit` does not go on, and calls it again with what `state` returned just before.
         """
 
+    @reprlib.recursive_repr()
     def __repr__(self) -> str:
-        return shown(self, {name: value for name, value in vars(self).items() if not name.startswith("_")})
+        return shown(self)
 
     def _check_state(self, state: dict[str, Any], model: Model) -> None:
         """Refuse what a checkpoint says, as long as nothing has been changed."""
@@ -252,10 +254,10 @@ def fit(
         ),
     )
     progress = validation.flag(progress, "progress")
+    if checkpoint is not None:
+        training._check_storable()
     if validation.flag(resume, "resume") and checkpoint is not None and checkpoint.exists():
         training._restore(checkpoint)
-    if checkpoint is not None:
-        training._content()  # what cannot be in a file is found now, too
     training._run(progress=progress)
     return training.history
 
@@ -302,6 +304,7 @@ class Training:
         self._callbacks, self._checkpoint, self._checkpoint_every = callbacks, checkpoint, checkpoint_every
         self._given = self.optimizer._settings()
         self._lr = self.optimizer.lr  # what the schedule multiplies
+        self._place = Path() if checkpoint is None else checkpoint.absolute()  # callbacks may go to another folder
         self._about = {} if checkpoint is None else self._about_run()
         self._is_stopped = False
         self._interrupts = Interrupts(are_noted=checkpoint is not None)
@@ -318,9 +321,9 @@ class Training:
     # The loop
 
     def _run(self, *, progress: bool) -> None:
-        for callback in self._callbacks:
-            callback.on_start(self)
         try:
+            for callback in self._callbacks:
+                callback.on_start(self)
             with _progress_bar(self, show=progress) as bar, self._interrupts.handled():
                 while self.epoch < self.epochs and not self._is_stopped:
                     self._run_epoch(bar)
@@ -418,21 +421,24 @@ class Training:
 
     def _about_run(self) -> dict[str, Any]:
         """What must be the same for a run to go on, by the names that messages use."""
-        held_out = None if self._held_out is None else [*_fingerprints(self._held_out).values()]
+        model, layer = self.model, self.model._layers()[0]
+        held_out = {} if self._held_out is None else _fingerprints(self._held_out)
         settings = {
-            "seed": self.model._seed,
+            "seed": model._seed,
+            "initialization": None if model._seed is None else layer.initialization,
+            "spectral_radius": None if model._seed is None else layer.spectral_radius,
             **_fingerprints(self._data),
-            "validation_data": held_out,
+            **{f"validation_data[{i}]": value for i, value in enumerate(held_out.values())},
             "batch_size": self._batch_size,
             "optimizer": repr(self.optimizer),
             "schedule": _described(self._schedule, self.epochs),
             "clip_norm": None if self._update.max_norm == math.inf else self._update.max_norm,
             "clip_value": self._update.max_value,
             "tbptt": self._update.tbptt,
-            "memory": self._update.memory,
+            "memory": _memory(self._update) if layer.dropout or layer.recurrent_dropout else None,
             "activation_l2": self._update.activation_l2,
             "shuffle": self._shuffle,
-            "callbacks that keep a state": [_kind(callback) for callback in self._with_state()],
+            "callbacks that keep a state": ", ".join(map(_kind, self._with_state())) or None,
         }
         return io.as_read(settings)
 
@@ -440,15 +446,18 @@ class Training:
         return [callback for callback in self._callbacks if type(callback).state is not Callback.state]
 
     def _save(self) -> None:
-        assert self._checkpoint is not None
-        atomic.write(self._checkpoint, *self._content(), name="checkpoint")
+        atomic.write(self._place, *self._content(), name="checkpoint")
+
+    def _check_storable(self) -> None:
+        """Refuse now, and not after an epoch, what cannot be in a file."""
+        self.model._check_saveable()
+        for callback in self._with_state():
+            checkpoint.divided(callback.state(), f"what state() of {_kind(callback)} returns")
 
     def _content(self) -> tuple[bytes, memoryview]:
         """What a checkpoint holds, in pieces."""
-        states, arrays = (
-            [],
-            {f"optimizer.{i}": array for i, array in enumerate(self.optimizer._memories.get("flat", []))},
-        )
+        states: list[dict[str, Any]] = []
+        arrays = {f"optimizer.{i}": array for i, array in enumerate(self.optimizer._memories.get("flat", []))}
         for i, callback in enumerate(self._with_state()):
             state, own = checkpoint.divided(callback.state(), f"what state() of {_kind(callback)} returns")
             states.append(state)
@@ -479,14 +488,15 @@ class Training:
     def _of_this_run(self, path: Path) -> tuple[dict[str, Real], dict[str, Any], checkpoint.Arrays]:
         """Parameters, record and arrays of a checkpoint that says that it is of a run like this one."""
         parameters, record, arrays = checkpoint.read(path, self.model)
-        with io.refusing(path):
+        with checkpoint.refusing(path):
             if "settings" in record:
                 record, arrays = checkpoint.modernized(record, arrays, self._about, self.optimizer)
             epochs = validation.positive_int(record["epochs"], "its epochs")
-            now = self._about | {"schedule": _described(self._schedule, epochs)}
             run = validation.instance(record["run"], "its run", dict)
-        if now["seed"] is None:  # nobody asks for one here
-            now["seed"] = self._about["seed"] = run.get("seed")
+        now = self._about | {"schedule": _described(self._schedule, epochs)}
+        if now["seed"] is None:  # nobody asks for one here, and the first parameters are those of the run
+            first = {name: run.get(name) for name in ("seed", "initialization", "spectral_radius")}
+            now, self._about = now | first, self._about | first
         validation.same_run(run, now, str(path))
         return parameters, record, arrays
 
@@ -494,7 +504,7 @@ class Training:
         """Go on from the checkpoint: all of it, or an error and nothing changed."""
         model, optimizer = self.model, self.optimizer
         parameters, record, arrays = self._of_this_run(path)
-        with io.refusing(path):
+        with checkpoint.refusing(path):
             generators = checkpoint.read_generators(record, model)
             memories = checkpoint.read_memories(record, arrays, optimizer, model)
             settings = checkpoint.read_settings(record, optimizer)
@@ -508,7 +518,7 @@ class Training:
             n_begun = epoch + (batch > 0 or window > 0)
             validation.at_least(steps, "its steps", n_begun)
         validation.enough_epochs(self.epochs, n_begun, str(path))
-        with io.refusing(path):
+        with checkpoint.refusing(path):
             names = {f"optimizer.{i}" for i in range(len(memories))} | ({"state"} if window else set())
             states = self._read_callbacks(record, arrays, names)
             before = model._parameters.flat.copy()
@@ -584,6 +594,13 @@ def _fingerprints(data: Data) -> dict[str, str | None]:
     return {name: None if rows is None else checkpoint.fingerprint(rows) for name, rows in data.parts().items()}
 
 
+def _memory(update: Update) -> str | None:
+    """What makes a difference only to how dropout is drawn."""
+    if update.memory is None:
+        return None
+    return f"{update.memory:g} {'steps' if isinstance(update.memory, int) else 'bytes'}"
+
+
 def _kind(callback: Callback) -> str:
     """What must be the same of a callback: ours say all, of others it is the class."""
     return repr(callback) if isinstance(callback, Settings) else type(callback).__name__
@@ -593,10 +610,9 @@ def _described(schedule: Schedule | None, epochs: int) -> str | None:
     """A schedule, which may be any function: then by some of its values in a run of so many epochs."""
     if schedule is None:
         return None
-    if isinstance(schedule, Settings):
-        return repr(schedule)
-    places = [(i + 0.5) / 8 * epochs for i in range(8)]
-    return f"a function with the factors {[_factor(schedule, place, epochs) for place in places]}"
+    factors = np.array([_factor(schedule, (i + 0.5) / 1000 * epochs, epochs) for i in range(1000)])
+    kind = repr(schedule) if isinstance(schedule, Settings) else "a function"
+    return f"{kind} with factors such as {factors[::250].tolist()} (fingerprint {checkpoint.fingerprint_of([factors])})"
 
 
 def _factor(schedule: Schedule, done: float, epochs: int) -> float:

@@ -15,6 +15,7 @@ import os
 import pickle
 import re
 import reprlib
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -125,7 +126,8 @@ def below_one(value: Any, name: str) -> float:
 
 def instance(value: Any, name: str, kind: type[T]) -> T:
     if not isinstance(value, kind):
-        raise TypeError(f"{name} must be an instance of {kind.__module__}.{kind.__name__}, got {_shown(value)}")
+        where = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+        raise TypeError(f"{name} must be an instance of {where}{kind.__name__}, got {_shown(value)}")
     return value
 
 
@@ -196,7 +198,10 @@ def pickled(value: Any, name: str) -> bytes:
 
 def storable(values: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], name: str) -> None:
     """What JSON and safetensors can hold."""
-    expected = "numbers, strings, lists of them, and arrays of numbers"
+    expected = "numbers, strings, lists of them, and arrays of numbers by name"
+    for key in [*values, *arrays]:
+        if not isinstance(key, str) or not key.isprintable():
+            raise TypeError(f"{name} must be a dict of {expected}, got {_shown(key)} as a name")
     for key, array in arrays.items():
         if array.dtype.kind not in "biuf" or array.itemsize > 8:
             raise TypeError(f"{name} must be a dict of {expected}, got {_shown(array)} as {key!r}")
@@ -218,13 +223,11 @@ def same_run(found: Any, expected: Mapping[str, Any], path: str) -> None:
     """A run can only go on as what it was."""
     if not isinstance(found, dict):
         raise ValueError(f"{path} does not say which run it is of, but {_shown(found)}")
-    if found.keys() - expected.keys():
-        names = f"{_shown(sorted(found))}, this version {_shown(sorted(expected))}"
-        raise ValueError(f"{path} is of another run: it records {names}")
-    for name, value in expected.items():
-        if not is_same(found.get(name), value):
+    for name in [*expected, *found]:
+        here, there = expected.get(name), found.get(name)
+        if not is_same(here, there):
             raise ValueError(
-                f"{path} is of another run: {name} is {_described(value)} here, it was {_described(found.get(name))} "
+                f"{path} is of another run: {_described(name)} is {_described(here)} here, it was {_described(there)} "
                 "there. Go on with what was given there, or begin anew with another file."
             )
 
@@ -958,7 +961,8 @@ def _listed(names: Iterable[str]) -> str:
 
 def _described(value: Any) -> str:
     """A setting: as it is, where that is a line that is not too long."""
-    return value if isinstance(value, str) and len(value) < 500 and value.isprintable() else _shown(value)
+    text = value if isinstance(value, str) and value.isprintable() else ascii(value)
+    return text if len(text) < 500 else f"{text[:400]}… (CRC {zlib.crc32(text.encode()):08x} of {len(text)} characters)"
 
 
 def _shown(value: Any) -> str:

@@ -115,7 +115,6 @@ def train(
             kept = f"the model is in {target}; --resume goes on from there" if n_done else "there is no model yet"
             click.echo(f"Stopped after {n_done} of {steps} steps: {kept}.", err=True)
             return 130
-        model.save(target)
         _report(model, corpus, training.records, target)
         click.echo(f"\nA sample (temperature {temperature:g}):\n")
         click.echo(_written(model, corpus.vocabulary, "", length, temperature, seed))
