@@ -214,6 +214,36 @@ def test_a_checkpoint_that_cannot_be_written_is_found_before_the_first_update(
     assert (optimizer.steps, calls) == (0, [])
 
 
+@pytest.mark.parametrize("me", ["somebody", "the owner", "the folder's owner", "root"])
+def test_what_others_keep_in_a_sticky_folder(me: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As in /tmp, where all may write, but not replace what others have written."""
+    path, own = tmp_path / "model", os.geteuid()
+    save(path)
+    tmp_path.chmod(0o1777)
+    stats = {tmp_path: own if me == "the folder's owner" else own + 7, path: own if me == "the owner" else own + 7}
+    stat_of = Path.stat
+
+    def owned(self: Path, **options: Any) -> os.stat_result:
+        found = stat_of(self, **options)
+        return os.stat_result((*found[:4], stats[self], *found[5:10])) if self in stats else found
+
+    monkeypatch.setattr(Path, "stat", owned)
+    monkeypatch.setattr(os, "geteuid", lambda: 0 if me == "root" else own if own else 4711)
+    stats = {key: 4711 if value == own and not own else value for key, value in stats.items()}
+    if me == "somebody":
+        with pytest.raises(PermissionError, match=f"Operation not permitted: '{path}'"):
+            fit(path)
+    else:
+        fit(path)
+
+
+def test_a_file_that_is_mounted_cannot_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    save(tmp_path / "model")
+    monkeypatch.setattr(os.path, "ismount", lambda _: True)
+    with pytest.raises(OSError, match="busy"):
+        fit(tmp_path / "model")
+
+
 def test_long_names(tmp_path: Path):
     path = tmp_path / ("ä" * 127)  # 254 bytes
     for _ in range(2):

@@ -401,7 +401,8 @@ class SequenceModel(Model):
         optimizer : Optimizer, optional
             ``Adam(1e-3)`` by default.
         schedule : function (done, epochs) -> float, optional
-            What the optimizer's lr is multiplied by when so many epochs are done, such as `elman.schedules.Cosine`.
+            What the optimizer's lr is multiplied by when so many epochs are done, such as `elman.schedules.Cosine`. It
+            depends on nothing but these two numbers.
         clip_norm, clip_value
             As in `train_step`.
         tbptt : (k1, k2), optional

@@ -58,7 +58,7 @@ _sizes = options(
     help="The model's file, *.safetensors, or a folder for it. The loss curve, a PNG, goes beside it.",
 )
 @click.option(
-    "--resume", is_flag=True, help="Go on from the model's file, if a training with the same options was cut off there."
+    "--resume", is_flag=True, help="Go on from the model's file, if a training with the same options came as far."
 )
 @_writing
 @click.option("--quiet", is_flag=True, help="No progress bar.")
