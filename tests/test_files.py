@@ -316,6 +316,19 @@ def test_where_files_cannot_be_locked_nothing_is_removed(tmp_path: Path, monkeyp
     assert sorted(os.listdir(tmp_path)) == [".model-0123456789abcdef.part", "model"]
 
 
+def test_where_there_are_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As on Windows: what is old is removed, and what is new may be what somebody writes."""
+    monkeypatch.setattr(atomic, "fcntl", None)
+    old, new = (tmp_path / f".model-{i:016x}.part" for i in range(2))
+    for left in (old, new):
+        left.touch()
+    os.utime(old, (0, 0))
+    for seed in range(2):
+        make_model(seed=seed).save(tmp_path / "model")
+        assert_same_bits(elman.load(tmp_path / "model").parameters(), make_model(seed=seed).parameters())
+    assert sorted(os.listdir(tmp_path)) == [new.name, "model"]
+
+
 SAVING = """
 import sys, elman
 model = elman.SequenceModel(elman.Tokens(3), elman.Categories(3), hidden_size=64, seed=int(sys.argv[1]))

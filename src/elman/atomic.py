@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
@@ -26,6 +27,7 @@ try:
 except ImportError:  # Windows, where a file that somebody has open can be neither replaced nor removed
     fcntl = None  # type: ignore[assignment]
 
+_OLD = 3600  # seconds after which nobody is writing any more: before it is renamed, Windows has it closed
 _LONGEST = 200  # bytes of a name that the name of a part can hold: file systems have room for 255
 
 
@@ -167,7 +169,8 @@ def _remove_left(target: Path) -> None:
         for path in filter(pattern.fullmatch, map(str, target.parent.iterdir())):
             with contextlib.suppress(OSError):  # of a file that is locked, or that is gone
                 if fcntl is None:
-                    os.unlink(path)
+                    if os.stat(path).st_mtime < time.time() - _OLD:
+                        os.unlink(path)
                 else:
                     with FileIO(path, "r+") as file:
                         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
