@@ -4,6 +4,7 @@ import copy
 import inspect
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -287,3 +288,24 @@ def test_a_callback_of_one_s_own_is_shown() -> None:
 
     assert repr(Mine()) == "Mine(every=3)"
     assert repr(elman.Callback()) == "Callback()"
+
+
+def test_an_old_pickle() -> None:
+    """Of objects of all kinds, made before optimizers' settings could be changed: they work as ever."""
+    old = pickle.loads((Path(__file__).parent / "data" / "objects-0.1.pickle").read_bytes())
+    assert repr(old["sgd"]) == "SGD(lr=0.1, momentum=0.9)"
+    assert repr(old["adamw"]) == repr(elman.AdamW(0.1))
+    assert repr(old["stopping"]) == repr(elman.EarlyStopping(patience=3))
+    assert repr(old["cosine"]) == repr(elman.schedules.Cosine(warmup=2))
+    assert old["rnn"](np.zeros((2, 3))).shape == (2, 4)
+    X, numbers = [[0, 1], [2]], [np.ones((2, 2)), np.ones((1, 2))]
+    data = {"tokens": (X, X), "weighted": (numbers, [0, 1]), "reals": (numbers, numbers), "seq2seq": (X, X)}
+    data["binary"] = X, [np.ones((2, 2), int), np.ones((1, 2), int)]
+    for name, (x, y) in data.items():
+        model = old[name]
+        assert repr(model)
+        model.predict(x)
+        assert len(model.fit(x, y, epochs=2, optimizer=old["adam"], progress=False)["loss"]) == 2
+        old["adam"] = elman.Adam(0.1)
+    old["tokens"].train_step([[0], [1]], [[1], [2]], optimizer=old["sgd"])
+    assert old["sgd"].steps == 2
