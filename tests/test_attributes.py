@@ -297,7 +297,7 @@ def test_an_old_pickle() -> None:
     assert repr(old["adamw"]) == repr(elman.AdamW(0.1))
     assert repr(old["stopping"]) == repr(elman.EarlyStopping(patience=3))
     assert repr(old["cosine"]) == repr(elman.schedules.Cosine(warmup=2))
-    assert old["rnn"](np.zeros((2, 3))).shape == (2, 4)
+    assert old["rnn"](np.zeros((2, 3)))[0].shape == (2, 4)
     X, numbers = [[0, 1], [2]], [np.ones((2, 2)), np.ones((1, 2))]
     data = {"tokens": (X, X), "weighted": (numbers, [0, 1]), "reals": (numbers, numbers), "seq2seq": (X, X)}
     data["binary"] = X, [np.ones((2, 2), int), np.ones((1, 2), int)]
