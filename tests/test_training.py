@@ -50,6 +50,22 @@ def test_what_a_schedule_returns_is_checked():
     assert_same_bits(model.parameters(), before)
 
 
+@pytest.mark.parametrize("n", [3, 7, 10, 19])
+def test_the_progress_bar_ends_where_it_should(n: int, monkeypatch: pytest.MonkeyPatch):
+    """Sums of fractions may be too large by a rounding error, of which tqdm warns when it is shown."""
+    import tqdm
+
+    class Bar(tqdm.tqdm):
+        def update(self, n: float = 1) -> bool | None:
+            shown = super().update(n)
+            assert 0 <= self.n <= self.total
+            return shown
+
+    monkeypatch.setattr(tqdm, "tqdm", Bar)
+    x = [np.arange(4) % V] * n
+    make_model().fit(x, x, epochs=6, batch_size=1, tbptt=(3, 3))
+
+
 def test_the_progress_bar_moves_with_each_update(monkeypatch: pytest.MonkeyPatch):
     import tqdm
 

@@ -346,7 +346,8 @@ class Training:
                 self._batch, self._window = (i + 1, 0) if is_last else (i, window + 1)
                 self._state = None if is_last else self._state
                 self._after_step()
-                bar.update(1 / (len(groups) * n_windows))
+                done = self.epoch + (i + (window + 1) / n_windows) / len(groups)
+                bar.update(done - bar.n)  # not by parts, whose sum may be beyond the end: tqdm would warn
         self._end_epoch()
         bar.set_postfix({name: f"{values[-1]:.4f}" for name, values in self.history.items()}, refresh=False)
         bar.update(self.epoch - bar.n)
