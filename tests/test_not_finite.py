@@ -206,3 +206,14 @@ def test_estimators() -> None:
         estimator.model_.parameters()["bias_l0"][:] = np.nan
         with pytest.raises(FloatingPointError, match=SAYS):
             estimator.predict(X)
+
+
+@pytest.mark.parametrize("backend", [name for name in elman.available_backends() if name != "numpy"])
+def test_gradients_of_h_0_that_are_infinite(backend: str) -> None:
+    """They are an error, and no warning of NumPy's, of inf − inf, before it."""
+    options = {"hidden_size": 1, "nonlinearity": "identity", "learn_h_0": True, "seed": 0, "backend": backend}
+    model = elman.SequenceModel(elman.Tokens(1), elman.Categories(2), **options)
+    for name, array in model.parameters().items():
+        array[...] = 1e30 * np.array([[1], [-1]]) if name == "weight_ho" else 1e30 if name == "weight_hh_l0" else 0
+    with pytest.raises(FloatingPointError, match="nothing was updated"):
+        model.train_step([[0, 0]], [[0, 1]], optimizer=elman.SGD(0.1))

@@ -815,7 +815,8 @@ class SequenceModel(Model):
     def _learn_h_0(self, d_h_0: Real, gradients: Parameters) -> None:
         """The gradient by h_0 (L·D, H), with which all rows begin: the sum of theirs, (L·D, B, H)."""
         if self.learn_h_0:
-            gradients.named()["h_0"] += d_h_0.sum(axis=1, dtype=np.float64)
+            with np.errstate(all="ignore"):  # the update says if they are not finite
+                gradients.named()["h_0"] += d_h_0.sum(axis=1, dtype=np.float64)
 
     def _loss_of_last(self, backend: ModuleType, batch: Batch, h_n: Real, gradients: Parameters) -> tuple[float, Real]:
         """The mean loss of the last states (L·D, B, H), and its gradient by them; the readout's is added."""
