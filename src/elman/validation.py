@@ -31,6 +31,9 @@ Shape = tuple[int | str, ...]  # a string names an axis of any length
 
 T = TypeVar("T")
 
+_SETTINGS = reprlib.Repr()  # in messages about what differs: most lists are shown whole
+_SETTINGS.maxlist, _SETTINGS.maxlevel = 50, 3
+
 _FLOAT64 = np.dtype(np.float64)
 _INT64 = np.dtype(np.int64)
 _INT64_MAX = 2**63 - 1  # of every int: what a float holds without overflow, and what int64 holds
@@ -961,7 +964,9 @@ def _listed(names: Iterable[str]) -> str:
 
 def _described(value: Any) -> str:
     """A setting: as it is, where that is a line that is not too long."""
-    text = value if isinstance(value, str) and value.isprintable() else ascii(value)
+    if not isinstance(value, str):
+        return _SETTINGS.repr(value)
+    text = value if value.isprintable() else ascii(value)
     return text if len(text) < 500 else f"{text[:400]}… (CRC {zlib.crc32(text.encode()):08x} of {len(text)} characters)"
 
 
