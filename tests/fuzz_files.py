@@ -476,7 +476,10 @@ class Campaign:
             content, what = damaged(rng, good.content)
             done = [f"{what}, under the digest"]
         else:
-            content, done = mutated(rng, good.file, rng.choice(self.files).file)
+            try:
+                content, done = mutated(rng, good.file, rng.choice(self.files).file)
+            except RecursionError:  # of a second mutation, within what the first one has nested deeply
+                return
         if self.is_shown:
             print(*done, sep="\n")
         self.path.write_bytes(content)
