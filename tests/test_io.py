@@ -428,6 +428,7 @@ CONFIGURATIONS = [
     ({"self": 1}, "self"),
     ({"state": {}}, "state"),
     ({"extra": 1}, "extra"),
+    ({"extra": {}}, "extra"),
     ({"": 1}, ""),
 ]
 

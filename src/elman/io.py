@@ -182,7 +182,8 @@ def flat(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """A configuration without dicts in it, under names such as "outputs.n"."""
     result: dict[str, Any] = {}
     for name, value in config.items():
-        result |= flat(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
+        is_nested = isinstance(value, dict) and value
+        result |= flat(value, f"{before}{name}.") if is_nested else {before + name: value}
     return result
 
 
