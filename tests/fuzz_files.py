@@ -478,7 +478,7 @@ class Campaign:
         else:
             try:
                 content, done = mutated(rng, good.file, rng.choice(self.files).file)
-            except RecursionError:  # of a second mutation, within what the first one has nested deeply
+            except (RecursionError, ValueError):  # of a second one, where the first has nested too deeply, or added axes
                 return
         if self.is_shown:
             print(*done, sep="\n")
