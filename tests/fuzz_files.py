@@ -478,7 +478,7 @@ class Campaign:
         else:
             try:
                 content, done = mutated(rng, good.file, rng.choice(self.files).file)
-            except (RecursionError, ValueError):  # of a second one, where the first has nested too deeply, or added axes
+            except (RecursionError, ValueError):  # of a second one, after nesting or axes without number
                 return
         if self.is_shown:
             print(*done, sep="\n")
