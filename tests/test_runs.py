@@ -14,6 +14,7 @@ from elman import schedules
 from elman.training import Training
 
 from .compare import assert_same_bits
+from .test_training import Stop, StopAt
 
 V = 5
 X = [np.random.default_rng(i).integers(0, V, 2 + i % 9) for i in range(20)]
@@ -44,19 +45,6 @@ class Counts(elman.Callback):
         if self.fails and self.n:
             raise ZeroDivisionError
         self._seen = state["seen"]
-
-
-class Stop(Exception):
-    pass
-
-
-class StopAt(elman.Callback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step(self, training: Training) -> None:
-        if training.steps == self.step:
-            raise Stop
 
 
 def make_model(**options: Any) -> elman.SequenceModel:
