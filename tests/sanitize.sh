@@ -32,7 +32,7 @@ asan python -c "import elman.backends.native as n; assert n.__file__.startswith(
 sets=$(asan python -c "from elman.backends import native; print(*native.instruction_sets())")
 for set in $sets; do
     step "kernels: $set"
-    asan ELMAN_ISA="$set" python -m pytest -q -p no:cacheprovider tests/test_kernels.py -k "not numpy and not numba"
+    asan ELMAN_ISA="$set" python -m pytest -q -p no:cacheprovider tests/kernels/test_kernels.py -k "not numpy and not numba"
 done
 for set in $sets; do # without Numba, which takes two minutes to compile under them, and hides from them what it compiled
     step "fuzzing: $set"

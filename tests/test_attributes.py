@@ -13,7 +13,7 @@ import pytest
 import elman
 from elman import schedules
 
-from .test_patterns import backend_names
+from .models.test_patterns import backend_names
 
 OBJECTS: dict[str, Callable[[], Any]] = {
     "RNN": lambda: elman.RNN(2, 3, seed=0),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 import elman
-from elman import validation
+from elman import check
 
 T, B, I, H = 5, 2, 3, 4  # noqa: E741 - the names of DESIGN.md
 X, X_T, D_Y = np.ones((T, B, I)), np.ones((B, I)), np.ones((T, B, H))
@@ -232,12 +232,12 @@ TOKENS = [
 
 @pytest.mark.parametrize(("value", "message"), TOKENS)
 def test_tokens(value: Any, message: str):
-    fails(validation.tokens, value, "tokens", 7, ("T", "B"), message=re.escape(message) + "$")
+    fails(check.tokens, value, "tokens", 7, ("T", "B"), message=re.escape(message) + "$")
 
 
 def test_good_tokens():
     for dtype in (np.int8, np.uint64, np.int64, ">i4"):
-        tokens = validation.tokens(np.array([[0, 6], [3, 2]], dtype=dtype)[::-1], "tokens", 7, ("T", "B"))
+        tokens = check.tokens(np.array([[0, 6], [3, 2]], dtype=dtype)[::-1], "tokens", 7, ("T", "B"))
         assert tokens.dtype == np.int64
         assert tokens.tolist() == [[3, 2], [0, 6]]
 

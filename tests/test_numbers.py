@@ -19,8 +19,10 @@ import pytest
 from click.testing import CliRunner
 
 import elman
-from elman import cli, optimizers, schedules, streaming, tasks, training
+from elman import cli, schedules, tasks
+from elman.models import streaming
 from elman.text import Progress
+from elman.training import loop, optimizers
 
 VALUES = [
     *(2**31, 2**63, 2**64, 2**1024, 10**400, 10**5000, -(10**5000), -1, 0, 1),  # Python does not print 10**5000
@@ -223,7 +225,7 @@ def public_functions() -> Iterator[tuple[str, Any]]:
 
         modules.append(("sklearn.", sklearn, sklearn.__all__))
     found = {f"{prefix}{name}": getattr(m, name) for prefix, m, names in modules for name in names}
-    found |= {"Stream": streaming.Stream, "Optimizer": optimizers.Optimizer, "Training": training.Training}
+    found |= {"Stream": streaming.Stream, "Optimizer": optimizers.Optimizer, "Training": loop.Training}
     for name, thing in found.items():
         if not getattr(thing, "__module__", "").startswith("elman"):
             continue

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
-from elman import validation
+from elman import check
 
 Check = Callable[[Any, str], Any]  # of a value and its name, to the value as it is kept
 Checks = dict[str, Check]
@@ -23,11 +23,11 @@ class Checked:
     _fixed: ClassVar[frozenset[str]] = frozenset()  # once they have been set
 
     def __setattr__(self, name: str, value: Any) -> None:
-        check = self._settable.get(name)
-        if check is not None:
-            value = check(value, name)
+        accepted = self._settable.get(name)
+        if accepted is not None:
+            value = accepted(value, name)
         elif name in self._fixed and hasattr(self, name):
-            validation.fixed(name, type(self).__name__)
+            check.fixed(name, type(self).__name__)
         super().__setattr__(name, value)
 
 
@@ -49,10 +49,10 @@ def shown(thing: object, hidden: Iterable[str] = ()) -> str:
     return f"{type(thing).__name__}({', '.join(f'{name}={value!r}' for name, value in public.items())})"
 
 
-def optional(check: Check) -> Check:
+def optional(accepted: Check) -> Check:
     """None, or what the check takes."""
-    return lambda value, name: None if value is None else check(value, name)
+    return lambda value, name: None if value is None else accepted(value, name)
 
 
 def one_of(names: Iterable[str]) -> Check:
-    return lambda value, name: validation.choice(value, name, names)
+    return lambda value, name: check.choice(value, name, names)

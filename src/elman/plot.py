@@ -11,7 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from elman import atomic, validation
+from elman import check
+from elman.storage import atomic
 from elman.text import Progress
 
 
@@ -41,7 +42,7 @@ def loss_curve(path: str | Path, records: Sequence[Progress], *, bigram: float |
     b'PNG'
     """
     if bigram is not None:
-        bigram = validation.non_negative(bigram, "bigram")
+        bigram = check.non_negative(bigram, "bigram")
     figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")  # without pyplot: no window system, no global state
     axes = figure.add_subplot()
     steps = [record.step for record in records]
@@ -64,7 +65,7 @@ def save_png(figure: Figure, path: str | Path) -> None:
     """Write it whole or not at all."""
     content = io.BytesIO()
     figure.savefig(content, format="png")
-    atomic.write(validation.path(path, "path"), content.getbuffer())
+    atomic.write(check.path(path, "path"), content.getbuffer())
 
 
 def history_figure(history: Mapping[str, Sequence[float]]) -> Figure:

@@ -14,19 +14,20 @@ from typing import Any
 
 from elman import schedules as schedules
 from elman import tasks as tasks
+from elman.about import show_config
 from elman.backends import available as available_backends
 from elman.backends import use_backend
-from elman.config import get_num_threads, set_num_threads, show_config
-from elman.data import Features, Tokens
-from elman.files import load_as
-from elman.losses import Binary, Categories, Reals
-from elman.many import fit_many
-from elman.models import SequenceModel as _SequenceModel
-from elman.nonlinearities import activation
-from elman.optimizers import SGD, Adagrad, Adam, AdamW
-from elman.rnn import RNN as _RNN
-from elman.seq2seq import Seq2Seq as _Seq2Seq
-from elman.training import Callback, EarlyStopping, History
+from elman.backends.activations import activation
+from elman.data.inputs import Features, Tokens
+from elman.data.outputs import Binary, Categories, Reals
+from elman.layer.rnn import RNN as _RNN
+from elman.models.loading import load_as
+from elman.models.many import fit_many
+from elman.models.seq2seq import Seq2Seq as _Seq2Seq
+from elman.models.sequence import SequenceModel as _SequenceModel
+from elman.threads import get_num_threads, set_num_threads
+from elman.training.callbacks import Callback, EarlyStopping, History
+from elman.training.optimizers import SGD, Adagrad, Adam, AdamW
 
 __all__ = [
     "RNN",

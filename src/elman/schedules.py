@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
-from elman import validation
+from elman import check
 from elman.attributes import Checks, Settings
 
 
@@ -24,13 +24,13 @@ class Constant(Settings):
     0.5
     """
 
-    _settable: ClassVar[Checks] = {"warmup": validation.non_negative}
+    _settable: ClassVar[Checks] = {"warmup": check.non_negative}
 
     def __init__(self, *, warmup: float = 0.0) -> None:
         self.warmup = warmup
 
     def __call__(self, done: float, epochs: float) -> float:
-        done, epochs = validation.non_negative(done, "done"), validation.non_negative(epochs, "epochs")
+        done, epochs = check.non_negative(done, "done"), check.non_negative(epochs, "epochs")
         if done < self.warmup:
             return done / self.warmup
         return self._after_warmup(done - self.warmup, epochs - self.warmup)
@@ -48,7 +48,7 @@ class Cosine(Constant):
     Cosine(warmup=2.0, final=0.0)
     """
 
-    _settable = Constant._settable | {"final": validation.non_negative}
+    _settable = Constant._settable | {"final": check.non_negative}
 
     def __init__(self, *, warmup: float = 0.0, final: float = 0.0) -> None:
         super().__init__(warmup=warmup)
@@ -66,7 +66,7 @@ class Step(Constant):
     [1.0, 0.1]
     """
 
-    _settable = Constant._settable | {"every": validation.positive, "factor": validation.non_negative}
+    _settable = Constant._settable | {"every": check.positive, "factor": check.non_negative}
 
     def __init__(self, every: float, *, factor: float = 0.1, warmup: float = 0.0) -> None:
         super().__init__(warmup=warmup)

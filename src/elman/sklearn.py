@@ -6,6 +6,7 @@ Needs scikit-learn, which `pip install 'elman[sklearn]'` brings along.
 from __future__ import annotations
 
 import math
+import reprlib
 import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, Self
@@ -13,12 +14,14 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from elman import validation
-from elman.data import Features, Rows, lengths_of
-from elman.losses import Categories, Output, Reals
-from elman.models import SequenceModel
-from elman.optimizers import AdamW
-from elman.training import EarlyStopping, History
+from elman import check
+from elman.data import checks
+from elman.data.inputs import Features
+from elman.data.outputs import Categories, Output, Reals
+from elman.data.sequences import Rows, lengths_of
+from elman.models.sequence import SequenceModel
+from elman.training.callbacks import EarlyStopping, History
+from elman.training.optimizers import AdamW
 from elman.typing import Int, Real
 
 try:
@@ -122,8 +125,8 @@ class _Estimator(BaseEstimator):
         FloatingPointError
             If the loss or its gradient is not finite.
         """
-        is_new = not (validation.flag(self.warm_start, "warm_start") and hasattr(self, "model_"))
-        epochs = validation.positive_int(self.max_iter, "max_iter")
+        is_new = not (check.flag(self.warm_start, "warm_start") and hasattr(self, "model_"))
+        epochs = check.positive_int(self.max_iter, "max_iter")
         targets = self._targets(self._read(y, sample_weight), is_new=is_new)
         stopping = self._stopping(targets.outputs)
         self._train(X, targets, sample_weight, self._tuned(AdamW(0.0)), is_new=is_new, epochs=epochs, stopping=stopping)
@@ -134,8 +137,8 @@ class _Estimator(BaseEstimator):
 
     def _fit_part(self, X: Any, y: Any, sample_weight: Any, **options: Any) -> Self:
         """`partial_fit`: one epoch, with the optimizer of before."""
-        if validation.flag(self.early_stopping, "early_stopping"):
-            validation.refuse("early_stopping must be False for partial_fit, which sees only a part of the data")
+        if check.flag(self.early_stopping, "early_stopping"):
+            check.refuse("early_stopping must be False for partial_fit, which sees only a part of the data")
         is_new = not hasattr(self, "model_")
         targets = self._targets(self._read(y, sample_weight), is_new=is_new, **options)
         optimizer = self._tuned(AdamW(0.0) if is_new else self._optimizer)
@@ -163,10 +166,10 @@ class _Estimator(BaseEstimator):
         check_consistent_length(X, targets.rows)
         weights = sample_weight
         if weights is not None:
-            weights = validation.weights(weights, "sample_weight", np.dtype(np.float64), (len(targets.rows),))
+            weights = checks.weights(weights, "sample_weight", np.dtype(np.float64), (len(targets.rows),))
         X = self._sequences(X, reset=is_new)
         if self._pattern == "many-to-many":
-            validation.same_lengths(lengths_of(targets.rows), lengths_of(X), "y", "X")
+            checks.same_lengths(lengths_of(targets.rows), lengths_of(X), "y", "X")
         seed = self._seed()
         data, held_out = self._split([X, targets.rows] if weights is None else [X, targets.rows, weights], seed)
         model = self._new_model(X, targets.outputs, seed) if is_new else self.model_
@@ -191,20 +194,20 @@ class _Estimator(BaseEstimator):
         try:
             return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         except (TypeError, ValueError) as error:  # NumPy's does not name it
-            validation.refuse(f"random_state must be what scikit-learn takes: {error}")
+            check.refuse(f"random_state must be what scikit-learn takes: {error}")
 
     def _tuned(self, optimizer: AdamW) -> AdamW:
         """With the parameters of now, which `set_params` may have changed between two calls of `partial_fit`."""
-        optimizer.lr = validation.non_negative(self.learning_rate_init, "learning_rate_init")
-        optimizer.weight_decay = validation.non_negative(self.weight_decay, "weight_decay")
+        optimizer.lr = check.non_negative(self.learning_rate_init, "learning_rate_init")
+        optimizer.weight_decay = check.non_negative(self.weight_decay, "weight_decay")
         return optimizer
 
     def _stopping(self, outputs: Output) -> EarlyStopping:
-        is_early = validation.flag(self.early_stopping, "early_stopping")
+        is_early = check.flag(self.early_stopping, "early_stopping")
         return EarlyStopping(
             f"val_{outputs.metric}" if is_early else "loss",
-            patience=validation.positive_int(self.n_iter_no_change, "n_iter_no_change"),
-            min_delta=validation.non_negative(self.tol, "tol"),
+            patience=check.positive_int(self.n_iter_no_change, "n_iter_no_change"),
+            min_delta=check.non_negative(self.tol, "tol"),
             restore_best=is_early,
         )
 
@@ -213,8 +216,8 @@ class _Estimator(BaseEstimator):
         if not self.early_stopping:
             return data, None
         name = "validation_fraction"
-        fraction = validation.positive(validation.below_one(self.validation_fraction, name), name)
-        validation.enough_held_out(math.ceil(fraction * len(data[1])), name)
+        fraction = check.positive(check.below_one(self.validation_fraction, name), name)
+        _check_held_out(math.ceil(fraction * len(data[1])), name)
         stratify = data[1] if isinstance(self, ClassifierMixin) else None
         parts = train_test_split(*data, test_size=fraction, stratify=stratify, random_state=seed)
         return parts[::2], tuple(parts[1::2])
@@ -254,12 +257,12 @@ class _Estimator(BaseEstimator):
         """
         if not reset:
             check_is_fitted(self, "model_")
-        steps, lengths = validation.steps(X, "X")
+        steps, lengths = _steps(X, "X")
         steps = validate_data(self, steps, reset=reset, dtype=_REALS)
         if lengths is None:  # an array (n, T)
             steps, lengths = steps.reshape(-1, 1), np.full(len(steps), steps.shape[1])
         if not reset:
-            validation.same_features(steps.shape[1], self.model_.inputs.n, "X")
+            _check_features(steps.shape[1], self.model_.inputs.n, "X")
         return _cut(steps, lengths)
 
     def __sklearn_tags__(self) -> Any:
@@ -304,7 +307,7 @@ class RNNRegressor(RegressorMixin, _Estimator):
         array = check_array(y, ensure_2d=False, dtype=_REALS, ensure_all_finite=False, input_name="y")
         if np.isfinite(array).all():
             return y
-        weights = validation.weights(sample_weight, "sample_weight", np.dtype(np.float64), (len(array),))
+        weights = checks.weights(sample_weight, "sample_weight", np.dtype(np.float64), (len(array),))
         array = array.copy()
         array[weights == 0] = 0
         return array
@@ -315,7 +318,7 @@ class RNNRegressor(RegressorMixin, _Estimator):
         if n == 1:
             y = column_or_1d(y, warn=True)
         if not is_new:
-            validation.same_outputs(n, self.model_.outputs.n, "y")
+            _check_outputs(n, self.model_.outputs.n, "y")
         return _Targets(y, Reals(n))
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -398,9 +401,9 @@ class _Labelling(_Estimator):
             All labels that there will ever be. Needed in the first call.
         """
         if classes is None and not hasattr(self, "model_"):
-            validation.refuse("classes must be given to the first call of partial_fit")
+            check.refuse("classes must be given to the first call of partial_fit")
         if self.class_weight == "balanced":
-            validation.refuse("class_weight='balanced' needs all of the data: give partial_fit a dict")
+            check.refuse("class_weight='balanced' needs all of the data: give partial_fit a dict")
         return self._fit_part(X, y, sample_weight, classes=classes)
 
     def _encoded(self, labels: Any, *, is_new: bool, classes: Any) -> tuple[Int, Output, NDArray[Any]]:
@@ -409,11 +412,11 @@ class _Labelling(_Estimator):
         check_classification_targets(labels)
         known = np.unique(labels if classes is None else classes) if is_new else self.classes_
         if not (is_new or classes is None):
-            validation.same_classes(np.unique(classes), known)
-        codes = validation.labels(labels, "y", known)
+            _check_classes(np.unique(classes), known)
+        codes = _codes(labels, "y", known)
         weights = self.class_weight
         if isinstance(weights, Mapping):
-            weights = {key: validation.positive(value, f"class_weight[{key!r}]") for key, value in weights.items()}
+            weights = {key: check.positive(value, f"class_weight[{key!r}]") for key, value in weights.items()}
         if weights is not None:
             weights = compute_class_weight(weights, classes=known, y=labels)
         return codes, Categories(len(known), class_weights=weights), known
@@ -544,7 +547,7 @@ class RNNTagger(_Labelling):
     _pattern = "many-to-many"
 
     def _targets(self, y: Any, *, is_new: bool, classes: Any = None) -> _Targets:
-        labels, lengths = validation.label_sequences(y, "y")
+        labels, lengths = _label_sequences(y, "y")
         codes, outputs, known = self._encoded(labels, is_new=is_new, classes=classes)
         return _Targets(_cut(codes, lengths), outputs, known)
 
@@ -561,7 +564,7 @@ class RNNTagger(_Labelling):
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The part of all steps that get their label; `sample_weight` (n,) is what those of a sequence count."""
-        labels, lengths = validation.label_sequences(y, "y")
+        labels, lengths = _label_sequences(y, "y")
         check_consistent_length(X, lengths, sample_weight)
         weights = None if sample_weight is None else np.repeat(sample_weight, lengths)
         return float(accuracy_score(labels, np.concatenate(list(self.predict(X))), sample_weight=weights))
@@ -569,7 +572,7 @@ class RNNTagger(_Labelling):
 
 def _checked(y: Any, dtype: Any) -> NDArray[Any]:
     if y is None:
-        validation.refuse("fit requires y to be passed, but the target y is None")
+        check.refuse("fit requires y to be passed, but the target y is None")
     return np.asarray(check_array(y, ensure_2d=False, dtype=dtype, input_name="y"))
 
 
@@ -578,3 +581,70 @@ def _cut(steps: Any, lengths: Int) -> Rows:
     if lengths.min() == lengths.max():
         return np.asarray(steps.reshape(len(lengths), -1, *steps.shape[1:]))
     return np.split(steps, lengths.cumsum()[:-1])
+
+
+def _steps(value: Any, name: str) -> tuple[Any, Int | None]:
+    """Sequences of features as all their steps below one another, (Σ T_i, features), and the T_i.
+
+    They are an array (n, T, features) or a list of (T_i, features). Anything else comes back as it is, and None.
+    """
+    if getattr(value, "ndim", 0) == 3:
+        array = check.as_array(value, name)
+        check.shape(array.shape, name, (("n", "T", "features"),))
+        return array.reshape(-1, array.shape[2]), np.full(len(array), array.shape[1])
+    if not _holds_sequences(value):
+        return value, None
+    items = [check.as_array(item, f"{name}[{i}]") for i, item in enumerate(value)]
+    check.shape(items[0].shape, f"{name}[0]", (("T", "features"),))
+    for i, item in enumerate(items):
+        check.shape(item.shape, f"{name}[{i}]", (("T", items[0].shape[1]),))
+    return np.concatenate(items), np.array([len(item) for item in items])
+
+
+def _holds_sequences(value: Any) -> bool:
+    """Whether a list holds more than the rows of one array (n, T)."""
+    if isinstance(value, np.ndarray) and value.dtype == object and value.ndim == 1:
+        value = list(value)
+    if check.is_list_of_arrays(value):
+        return value[0].ndim > 1 or len({np.shape(item) for item in value}) > 1
+    return isinstance(value, (list, tuple)) and len(value) > 0 and np.ndim(value[0]) == 2
+
+
+def _check_features(n: int, expected: int, name: str) -> None:
+    if n != expected:
+        raise ValueError(f"{name} must have {expected} features at each step, as in training, got {n}")
+
+
+def _check_outputs(n: int, expected: int, name: str) -> None:
+    if n != expected:
+        raise ValueError(f"{name} must have {expected} outputs for each sequence, as before, got {n}")
+
+
+def _check_held_out(n: int, name: str) -> None:
+    if n < 2:
+        raise ValueError(f"{name} must leave at least 2 sequences to validate on, got {n}")
+
+
+def _label_sequences(value: Any, name: str) -> tuple[NDArray[Any], Int]:
+    """The labels of all steps one after another, and how many each sequence has."""
+    items = checks.sequences(value, name, check.as_array)
+    for i, item in enumerate(items):
+        check.shape(item.shape, f"{name}[{i}]", (("T",),))
+    return np.concatenate(items), np.array([len(item) for item in items])
+
+
+def _codes(array: NDArray[Any], name: str, classes: NDArray[Any]) -> Int:
+    """Labels (n,) as indices of sorted classes."""
+    codes = np.searchsorted(classes, array).clip(max=len(classes) - 1)
+    for i in np.flatnonzero(classes[codes] != array)[:1]:
+        raise ValueError(f"{name} must hold classes among {_classes_text(classes)}, got {array[i]!r}")
+    return codes
+
+
+def _check_classes(classes: NDArray[Any], expected: NDArray[Any]) -> None:
+    if not np.array_equal(classes, expected):
+        raise ValueError(f"classes must be those of before, {_classes_text(expected)}, got {_classes_text(classes)}")
+
+
+def _classes_text(classes: NDArray[Any]) -> str:
+    return reprlib.repr(classes.tolist())

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from elman import validation
+from elman import check
 from elman.typing import Int, Real
 
 Seed = int | np.random.Generator | None
@@ -32,8 +32,8 @@ BASELINES = {
 
 def copy_baseline(n_symbols: int, n_copied: int, delay: int) -> float:
     """Of `copy`: blanks are easy, and one of n_symbols is right at each of the last n_copied steps."""
-    n_symbols, n_copied = validation.size(n_symbols, "n_symbols"), validation.size(n_copied, "n_copied")
-    delay = validation.size_of_at_least(delay, "delay", 0)
+    n_symbols, n_copied = check.size(n_symbols, "n_symbols"), check.size(n_copied, "n_copied")
+    delay = check.size_of_at_least(delay, "delay", 0)
     return n_copied * math.log(n_symbols) / (2 * n_copied + delay)
 
 
@@ -46,9 +46,9 @@ def adding(n: int, *, n_steps: int = 50, seed: Seed = None) -> tuple[Real, Real]
         Numbers uniform in [0, 1], and marks: one in the first half and one in the second.
     Y : array (n, 1)
     """
-    n, n_steps = validation.size(n, "n"), validation.size_of_at_least(n_steps, "n_steps", 2)
-    validation.addressable(16 * n * n_steps, n=n, n_steps=n_steps)
-    rng = validation.generator(seed)
+    n, n_steps = check.size(n, "n"), check.size_of_at_least(n_steps, "n_steps", 2)
+    check.addressable(16 * n * n_steps, n=n, n_steps=n_steps)
+    rng = check.generator(seed)
     X, rows = np.zeros((n, n_steps, 2)), np.arange(n)
     X[..., 0] = rng.random((n, n_steps))
     for first, end in ((0, n_steps // 2), (n_steps // 2, n_steps)):
@@ -65,10 +65,10 @@ def copy(n: int, *, n_symbols: int = 8, n_copied: int = 10, delay: int = 20, see
         Symbols from 0 to n_symbols - 1, a blank (n_symbols), and a mark (n_symbols + 1) where Y, blank before, repeats
         the symbols of the beginning. So a model has n_symbols + 2 tokens and n_symbols + 1 categories.
     """
-    n, n_symbols = validation.size(n, "n"), validation.size(n_symbols, "n_symbols")
-    n_copied, delay = validation.size(n_copied, "n_copied"), validation.size(delay, "delay")
-    validation.addressable(16 * n * (2 * n_copied + delay), n=n, n_copied=n_copied, delay=delay)
-    symbols = validation.generator(seed).integers(0, n_symbols, (n, n_copied))
+    n, n_symbols = check.size(n, "n"), check.size(n_symbols, "n_symbols")
+    n_copied, delay = check.size(n_copied, "n_copied"), check.size(delay, "delay")
+    check.addressable(16 * n * (2 * n_copied + delay), n=n, n_copied=n_copied, delay=delay)
+    symbols = check.generator(seed).integers(0, n_symbols, (n, n_copied))
     X, Y = np.full((2, n, 2 * n_copied + delay), n_symbols)
     X[:, :n_copied] = Y[:, -n_copied:] = symbols
     X[:, n_copied + delay - 1] = n_symbols + 1
@@ -83,9 +83,9 @@ def parity(n: int, *, min_steps: int = 3, max_steps: int = 12, seed: Seed = None
     X : list of integers (T_i,)
     Y : integers (n, 1)
     """
-    n, min_steps = validation.size(n, "n"), validation.size(min_steps, "min_steps")
-    max_steps = validation.size_of_at_least(max_steps, "max_steps", min_steps)
-    rng = validation.generator(seed)
+    n, min_steps = check.size(n, "n"), check.size(min_steps, "min_steps")
+    max_steps = check.size_of_at_least(max_steps, "max_steps", min_steps)
+    rng = check.generator(seed)
     X = [rng.integers(0, 2, n_steps) for n_steps in rng.integers(min_steps, max_steps + 1, n)]
     return X, np.array([[x.sum() % 2] for x in X])
 
@@ -100,9 +100,9 @@ def temporal_order(n: int, *, n_steps: int = 50, seed: Seed = None) -> tuple[Int
     Y : integers (n,)
         Twice the first of these plus the second.
     """
-    n, n_steps = validation.size(n, "n"), validation.size_of_at_least(n_steps, "n_steps", 10)
-    validation.addressable(8 * n * n_steps, n=n, n_steps=n_steps)
-    rng = validation.generator(seed)
+    n, n_steps = check.size(n, "n"), check.size_of_at_least(n_steps, "n_steps", 10)
+    check.addressable(8 * n * n_steps, n=n, n_steps=n_steps)
+    rng = check.generator(seed)
     X, rows = rng.integers(2, 6, (n, n_steps)), np.arange(n)
     first, second = rng.integers(0, 2, (2, n))
     X[rows, rng.integers(n_steps // 10, 2 * n_steps // 10, n)] = first
@@ -128,7 +128,7 @@ def embedded_reber(n: int, *, seed: Seed = None) -> tuple[list[Int], list[Int]]:
     Y : list of integers (T_i, 7)
         1 for each symbol that may come next.
     """
-    n, rng = validation.size(n, "n"), validation.generator(seed)
+    n, rng = check.size(n, "n"), check.generator(seed)
     pairs = [_reber_string(rng) for _ in range(n)]
     return [x for x, _ in pairs], [y for _, y in pairs]
 
@@ -159,10 +159,10 @@ def sines(n: int, *, n_steps: int = 50, noise: float = 0.1, seed: Seed = None) -
     Y : array (n, T, 1)
         One step ahead, without noise.
     """
-    n, n_steps = validation.size(n, "n"), validation.size(n_steps, "n_steps")
-    validation.addressable(8 * n * (n_steps + 1), n=n, n_steps=n_steps)
-    noise = validation.non_negative(noise, "noise")
-    rng = validation.generator(seed)
+    n, n_steps = check.size(n, "n"), check.size(n_steps, "n_steps")
+    check.addressable(8 * n * (n_steps + 1), n=n, n_steps=n_steps)
+    noise = check.non_negative(noise, "noise")
+    rng = check.generator(seed)
     period, phase = rng.uniform(8, 32, (n, 1)), rng.uniform(0, 1, (n, 1))
     clean: Any = np.sin(2 * np.pi * (np.arange(n_steps + 1) / period + phase))[..., None]
     return clean[:, :-1] + noise * rng.standard_normal((n, n_steps, 1)), clean[:, 1:]

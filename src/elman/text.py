@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from elman import atomic, checkpoint, io, validation
-from elman.models import SequenceModel
-from elman.optimizers import Adam
+from elman import check
+from elman.models.sequence import SequenceModel
+from elman.storage import atomic, files
+from elman.training import checkpoint
+from elman.training.optimizers import Adam
 from elman.typing import Int, Real
 
 _LEAST = 1000  # characters of a text: below, neither what is held out nor a bigram means anything
@@ -54,7 +56,7 @@ def read_text(path: str | Path) -> str:
         return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
-        validation.refuse(f"{path} is not UTF-8 text: byte 0x{byte:02x} at position {error.start}")
+        check.refuse(f"{path} is not UTF-8 text: byte 0x{byte:02x} at position {error.start}")
 
 
 class Vocabulary:
@@ -96,14 +98,14 @@ class Vocabulary:
         unknown = sorted(set(text) - set(self.characters))
         if unknown:
             shown = ", ".join(map(repr, unknown[:10])) + (", …" if len(unknown) > 10 else "")
-            validation.refuse(f"not in the vocabulary: {shown}")
+            check.refuse(f"not in the vocabulary: {shown}")
         return np.searchsorted(self._code_points, _code_points(text)).astype(np.int64)
 
     def decode(self, tokens: Sequence[int] | Int) -> str:
         """The text of tokens (n,)."""
         if len(tokens) == 0:
             return ""
-        known = validation.tokens(tokens, "tokens", len(self), ("n",))
+        known = check.tokens(tokens, "tokens", len(self), ("n",))
         return "".join(self.characters[token] for token in known)
 
     def to_json(self) -> str:
@@ -118,7 +120,7 @@ class Vocabulary:
         except ValueError:
             characters = None
         if not isinstance(characters, str) or characters != "".join(sorted(set(characters))):
-            validation.refuse("vocabulary must be a JSON string of characters in ascending order")
+            check.refuse("vocabulary must be a JSON string of characters in ascending order")
         return cls(characters)
 
 
@@ -169,7 +171,7 @@ def split(text: str) -> tuple[str, list[str]]:
     False
     """
     if len(text) < _LEAST:
-        validation.refuse(f"text must have at least {_LEAST} characters, got {len(text)}")
+        check.refuse(f"text must have at least {_LEAST} characters, got {len(text)}")
     length = min(len(text) // 10, _MAX_HELD_OUT) // _PIECES
     ends = [len(text) * (i + 1) // _PIECES for i in range(_PIECES)]
     held_out = [text[end - length : end] for end in ends]
@@ -351,7 +353,7 @@ class Training:
         arrays = {"state": self._state, "losses": np.array(losses), "speeds": np.array(speeds)}
         arrays["validation_losses"] = np.array(measured, dtype=float)  # NaN for None
         arrays |= {f"optimizer.{i}": array for i, array in enumerate(self._optimizer._memories["flat"])}
-        atomic.write(path, *self.model._content(io.Progress(record, arrays)))
+        atomic.write(path, *self.model._content(files.Progress(record, arrays)))
 
     def _run_of(self, record: dict[str, Any]) -> Any:
         """What a checkpoint says of its run. Those without a digest say less: that is taken to be as it is here."""
@@ -365,10 +367,10 @@ class Training:
         """Go on from what `save` wrote, bit for bit; a ValueError if it was of another training."""
         model = self.model
         parameters, record, arrays = checkpoint.read(path, model)
-        validation.same_run(self._run_of(record), self._about, str(path))
+        checkpoint.same_run(self._run_of(record), self._about, str(path))
         with checkpoint.refusing(path):
-            seconds = validation.non_negative(record["seconds"], "its seconds")
-            n_steps = validation.below(record["optimizer_steps"], "its optimizer_steps", self._settings["steps"] + 1)
+            seconds = check.non_negative(record["seconds"], "its seconds")
+            n_steps = check.below(record["optimizer_steps"], "its optimizer_steps", self._settings["steps"] + 1)
             generators = checkpoint.read_generators(record, model)
             memories = checkpoint.read_memories(record, arrays, self._optimizer, model)
             state = checkpoint.read_array(arrays, "state", model.rnn.dtype, self._state.shape)
@@ -383,9 +385,9 @@ class Training:
                 ("speeds", speeds),
                 ("validation_losses", held_out),
             ):
-                validation.finite(array, f"its training:{name}")
+                check.finite(array, f"its training:{name}")
             own = [f"optimizer.{i}" for i in range(len(memories))]
-            validation.same_names(arrays, ["state", "losses", "speeds", "validation_losses", *own], "its training")
+            check.same_names(arrays, ["state", "losses", "speeds", "validation_losses", *own], "its training")
             model.load_state_dict(parameters)  # all of them or an error: from here on there is none
         checkpoint.take_over(generators, model)
         self._optimizer.steps, self._seconds, self._state = n_steps, seconds, state

@@ -13,7 +13,7 @@ import os
 from types import ModuleType
 from typing import NamedTuple
 
-from elman import config, validation
+from elman import check, threads
 from elman.interrupts import postponed
 
 
@@ -25,7 +25,9 @@ class _Entry(NamedTuple):
 
 _TABLE = {
     "numpy": _Entry("elman.backends.reference", (), "it is a part of elman: reinstall elman"),
-    "numba": _Entry("elman.backends.jit", ("numba",), "pip install numba; it is not part of every version of elman"),
+    "numba": _Entry(
+        "elman.backends.jit.backend", ("numba",), "pip install numba; not every version of elman brings it"
+    ),
     "cython": _Entry("elman.backends.native", (), "reinstall elman from a wheel, or from source with a C compiler"),
 }
 NAMES = tuple(_TABLE)
@@ -81,7 +83,7 @@ def use_backend(name: str) -> contextlib.AbstractContextManager[object]:
 
 def get(name: str, argument: str = "backend") -> ModuleType:
     """The module of a backend, imported at the first call; `argument` is what an error message calls the name."""
-    entry = _TABLE[validation.choice(name, argument, NAMES)]
+    entry = _TABLE[check.choice(name, argument, NAMES)]
     if name not in _loaded:
         try:
             with postponed():
@@ -92,7 +94,7 @@ def get(name: str, argument: str = "backend") -> ModuleType:
                 f"{argument} {name!r} is not installed here ({error}). To get it: {entry.remedy}. Available: {others}"
             ) from error
         if hasattr(module, "set_num_threads"):
-            config.attach_pool(module)
+            threads.attach_pool(module)
         _loaded[name] = module
     return _loaded[name]
 
@@ -112,7 +114,7 @@ def current() -> str:
     if _chosen:
         return _chosen
     wanted = os.environ.get("ELMAN_BACKEND")
-    return validation.choice(wanted, "ELMAN_BACKEND", NAMES) if wanted else DEFAULT
+    return check.choice(wanted, "ELMAN_BACKEND", NAMES) if wanted else DEFAULT
 
 
 def _choose(name: str | None) -> None:

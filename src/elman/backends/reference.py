@@ -1,7 +1,7 @@
 """The kernel contract, in NumPy: one line per equation of Goodfellow, Bengio & Courville, *Deep Learning* (2016), 10.2.
 
-Every backend module exports the functions of this one with the same signatures (tests/test_contract.py compares
-them); this module says what they compute. They take arrays that `elman.validation` has already checked, write into
+Every backend module exports the functions of this one with the same signatures (tests/kernels/test_contract.py compares
+them); this module says what they compute. They take arrays that a public call has already checked, write into
 arrays that the caller owns, and return nothing unless said otherwise.
 
 Notation. ``T, B, I, H, O, D``: time steps, batch, inputs, hidden units, outputs, directions (1 or 2). Weights are
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from elman.nonlinearities import Activation
+from elman.backends.activations import Activation
 from elman.typing import Int, Real
 
 

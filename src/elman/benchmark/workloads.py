@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from elman import reference, validation
+from elman import check, reference
 from elman.typing import Int, Real
 
 Arrays = dict[str, Any]  # results by name; a loss is an array of rank 0
@@ -24,6 +24,13 @@ N_CHECKED_STEPS = 3  # training steps whose losses are compared
 CLIP_NORM = 1.0
 # Small, since the same batch is learnt again and again; still, three steps change the loss visibly.
 LEARNING_RATE = {"train": 1e-4, "train-sgd": 1e-2}
+
+
+def _size_in_text(text: str, name: str) -> int:
+    number = check.int_in_text(text)
+    if number is None or not 1 <= number <= check.SIZE_MAX:
+        raise ValueError(f"{name} must be a positive int below 2**31, got {check.shown(text)}")
+    return number
 
 
 class Shape(NamedTuple):
@@ -53,7 +60,7 @@ class Shape(NamedTuple):
         ValueError: shape must be four positive ints T,B,I,H, got '25,1'
         """
         try:
-            return cls(*(validation.size_in_text(part, "shape") for part in text.split(",")))
+            return cls(*(_size_in_text(part, "shape") for part in text.split(",")))
         except (TypeError, ValueError):
             raise ValueError(f"shape must be four positive ints T,B,I,H, got {text!r}") from None
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import click
 
 import elman
-from elman import atomic, backends, text
+from elman import backends, text
 from elman.cli.common import LAYERS, Finite, Int, options, prepare, reported, running
 from elman.interrupts import Interrupts
+from elman.storage import atomic
 
 _MODEL_FILE = "elman-model.safetensors"
 _SAVE_EVERY = 60.0  # seconds
@@ -155,7 +156,7 @@ def _model_path(output: Path) -> Path:
     if target.suffix != ".safetensors":
         raise click.ClickException(f"--output must be a folder or end in .safetensors, got {output}")
     for written in (target, target.with_suffix(".png")):
-        atomic.check(written, "--output")
+        atomic.check_place(written, "--output")
     return target
 
 

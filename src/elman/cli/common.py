@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import elman
-from elman import backends, validation
+from elman import backends, check, threads
 
 
 class Group(click.Group):
@@ -48,8 +48,8 @@ class Int(click.IntRange):
         return number
 
 
-THREADS = click.IntRange(1, validation.MOST_THREADS)
-LAYERS = click.IntRange(1, validation.MOST_LAYERS)
+THREADS = click.IntRange(1, threads.MOST_THREADS)
+LAYERS = click.IntRange(1, check.MOST_LAYERS)
 
 
 def options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:

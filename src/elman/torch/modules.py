@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from elman import validation
+from elman import check
 from elman.torch.function import rnn
 from elman.torch.passes import Options
 
@@ -150,7 +150,7 @@ def runs_here(parameter: Tensor) -> bool:
 def _check_weights(weights: Sequence[Tensor]) -> None:
     for weight in weights:
         if not runs_here(weight) or weight.dtype != weights[0].dtype:
-            validation.refuse(
+            check.refuse(
                 f"elman.torch.RNN must have all weights on the CPU, in float32 or float64, got {weight.dtype} on "
                 f"{weight.device}: move the layer with .to('cpu', torch.float32), or let it be a torch.nn.RNN"
             )

@@ -16,11 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from elman import backends, config, stack
+from elman import backends, threads
 from elman.backends import native
-from elman.stack import Tape, Weights
+from elman.layer import stack
+from elman.layer.stack import Tape, Weights
+from elman.layer.workspace import Lease, Pool
 from elman.typing import Int, Real
-from elman.workspace import Lease, Pool
 
 _SMALL = 1 << 16  # reals of a layer that are allocated in each call, and kept from the forward to the backward pass
 _POOLS = {np.dtype(kind): Pool(np.dtype(kind)) for kind in (np.float32, np.float64)}  # fresh memory costs page faults
@@ -154,11 +155,11 @@ def backward(
 
 def _run(run: Callable[..., None], *arguments: Any) -> None:
     """On no more threads than PyTorch may use in this one."""
-    config.bound_threads(torch.get_num_threads())
+    threads.bound_threads(torch.get_num_threads())
     try:
         run(*arguments)
     finally:
-        config.bound_threads(0)
+        threads.bound_threads(0)
 
 
 def _tape(

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from elman import validation
+from elman import check
 from elman.torch.modules import RNN, runs_here
 
 _RECURRENT = (torch.nn.RNNBase, torch.nn.RNNCellBase)
@@ -56,7 +56,7 @@ def accelerate(model: torch.nn.Module) -> Report:
     >>> model["encoder"]
     RNN(3, 5)
     """
-    validation.instance(model, "model", torch.nn.Module)
+    check.instance(model, "model", torch.nn.Module)
     replaced, left = [], {}
     for name, module in model.named_modules():
         if isinstance(module, _RECURRENT) and not isinstance(module, RNN):

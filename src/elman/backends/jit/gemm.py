@@ -1,0 +1,136 @@
+"""Products out = init + a b, made of tiles: csrc/gemm.h, where the reasons stand."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from elman.backends.jit.options import kernel
+from elman.backends.jit.plan import MAX_ROWS, ceil_div, cheapest_division, part, share_of
+from elman.backends.jit.simd import (
+    Address,
+    load_real,
+    load_upto,
+    reals,
+    size_of_real,
+    store,
+    store_real,
+    width_of,
+)
+from elman.backends.jit.structs import INT, INTS, Struct, after, call, clear, smaller, stopped
+from elman.backends.jit.tile import DIRECT, MAX_HEIGHT, MAX_WIDTH, tallest
+
+# A right operand b (depth, columns) in `panels` of nearly equal width. data: the array itself (DIRECT), or panel after
+# panel, each (depth, width * VL), 0 beyond the columns (PACKED). Products are made with its panels [first, last).
+MATRIX = Struct("matrix", data=INT, depth=INT, columns=INT, panels=INT, first=INT, last=INT, mode=INT, tiles=INTS)
+
+# What happens to a tile right after it was stored: apply(epilogue, row, rows, column, columns, out), or 0 for nothing.
+# For a gradient (activations.py) y, d_y and mask (or 0): rows as out's; and bytes from out, y and d_y to those of the
+# next product, which are asked for now.
+EPILOGUE = Struct("epilogue", apply=INT, y=INTS, d_y=INTS, mask=INT, next_y=INT, next_d_y=INT, next_out=INT)
+
+
+class Panel(NamedTuple):
+    """Columns [column, column + columns), in `width` vectors."""
+
+    column: int
+    columns: int
+    width: int
+
+
+@kernel
+def panels_between(v: Any, columns: int, panels: int, first: int, last: int) -> Panel:
+    vectors = ceil_div(columns, reals(v))
+    begin, end = part(vectors, panels, first), part(vectors, panels, last)
+    column = begin * reals(v)
+    return Panel(column, smaller(end * reals(v), columns) - column, end - begin)
+
+
+@kernel
+def panel_of(v: Any, columns: int, panels: int, p: int) -> Panel:
+    return panels_between(v, columns, panels, p, p + 1)
+
+
+@kernel
+def set_matrix(v: Any, b: Any, tiles: Any, depth: int, columns: int, rows: int, parts: int, mode: int) -> None:
+    """A matrix for products of at most `rows` rows at a time, by `parts` threads; `place` then gives it memory."""
+    b.depth, b.columns, b.mode, b.tiles = depth, columns, mode, tiles
+    each = cheapest_division(v, depth, share_of(v, columns, parts), smaller(rows, MAX_ROWS), MAX_WIDTH).panels
+    b.panels = b.last = each * parts
+
+
+@kernel
+def scratch_size(v: Any, b: Any) -> int:
+    """In bytes."""
+    return 0 if b.mode == DIRECT else b.depth * ceil_div(b.columns, reals(v)) * width_of(v)
+
+
+@kernel
+def place(v: Any, b: Any, array: Address, scratch: Address) -> Address:
+    """Let b be the array itself, or a copy to be packed at the beginning of `scratch`; returns the rest of it."""
+    b.data = array if b.mode == DIRECT else scratch
+    return scratch + scratch_size(v, b)
+
+
+@kernel
+def copy_row(v: Any, to: Address, source: Address, columns: int, width: int) -> None:
+    """Copy `columns` reals into `width` vectors, zeros behind them."""
+    for i in range(width):
+        offset = i * width_of(v)
+        store(to + offset, load_upto(v, source + offset, smaller(columns - i * reals(v), reals(v))))
+
+
+@kernel
+def transpose(v: Any, to: Address, width: int, source: Address, stride: int, depth: int, columns: int) -> None:
+    """to[i * width + j] = source[j * stride + i] for i < depth, j < columns; zeros beyond the columns."""
+    size, line = size_of_real(v), 64 // size_of_real(v)
+    for begin in range(0, depth, line):
+        for j in range(columns):
+            for i in range(begin, smaller(begin + line, depth)):
+                store_real(v, to + (i * width + j) * size, load_real(v, source + (j * stride + i) * size))
+    if columns < width:
+        for i in range(depth):
+            clear(to + (i * width + columns) * size, (width - columns) * size)
+
+
+@kernel
+def pack(v: Any, b: Any, p: int, k: int, depth: int, source: Address, stride: int, transposed: bool) -> None:
+    """Rows [k, k + depth) of panel p: row k + i from source[i * stride + column], or source[column * stride + i]."""
+    c, size = panel_of(v, b.columns, b.panels, p), size_of_real(v)
+    width = c.width * reals(v)
+    to = b.data + (c.column * b.depth + k * width) * size
+    if transposed:
+        transpose(v, to, width, source + c.column * stride * size, stride, depth, c.columns)
+    else:
+        for i in range(depth):
+            copy_row(v, to + i * width * size, source + (i * stride + c.column) * size, c.columns, c.width)
+
+
+@kernel
+def tile_of(tiles: Any, mode: int, width: int, height: int) -> Address:
+    """From the table of tile.py."""
+    return tiles[(mode * MAX_WIDTH + width - 1) * MAX_HEIGHT + height - 1]
+
+
+PANELS = 16  # of a product, between looks at whether to stop
+
+
+@kernel
+def gemm(v: Any, b: Any, n: int, a: Any, init: Any, out: Any, e: Any) -> None:
+    """out[r] = init[r] + a[r] b for n <= MAX_ROWS rows, then the epilogue."""
+    for p in range(b.first, b.last):
+        if p % PANELS == PANELS - 1 and stopped():
+            return
+        c = panel_of(v, b.columns, b.panels, p)
+        tiles = ceil_div(n, tallest(v, c.width))
+        if b.mode == DIRECT:
+            data, step = c.column, b.columns
+        else:
+            data, step = c.column * b.depth, c.width * reals(v)
+        data, step = b.data + data * size_of_real(v), step * size_of_real(v)
+        for i in range(tiles):
+            row = part(n, tiles, i)
+            rows = part(n, tiles, i + 1) - row
+            tile, out_rows = tile_of(b.tiles, b.mode, c.width, rows), after(out, row)
+            call(tile, (after(a, row), after(init, row), out_rows, data, b.depth, step, c.column, c.columns))
+            if e.apply:
+                call(e.apply, (e, row, rows, c.column, c.columns, out_rows))

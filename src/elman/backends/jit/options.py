@@ -1,0 +1,86 @@
+"""The kernels of csrc/ in Numba, file by file: gemm.py is gemm.h, recurrence.py is recurrence.h, and so on.
+
+This module holds what Numba is asked for, and why.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from numba import njit, types
+
+from elman.backends.jit.compiling import EntryCompiler, PartCompiler, PassCompiler, TileCompiler
+
+_OPTIONS: dict[str, Any] = {
+    "nogil": True,  # other Python threads run meanwhile
+    "error_model": "numpy",  # no test for a zero divisor: none is possible
+    "fastmath": False,  # sums keep their order and every multiply-add its rounding: bits equal those of C
+    "_nrt": False,  # nothing is allocated, so there is nothing to count references of
+}
+
+_PART = _OPTIONS | {
+    "no_cpython_wrapper": True,  # no one calls it but compiled code, ...
+    "no_cfunc_wrapper": True,
+    "pipeline_class": PartCompiler,  # ... of which it becomes a part
+}
+_ENTRY = _OPTIONS | {"no_cfunc_wrapper": True}  # only Python calls it
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile a function that only compiled ones call: as a part of each `entry` that needs it."""
+    dispatcher: Any = njit(function, **_PART)
+    resolve = dispatcher.get_call_template
+
+    def without_literals(args: Any, kws: Any) -> Any:
+        """Numba would compile f(0) apart from f(1) and f(n): a fifth of all that it compiles here."""
+        return resolve([types.unliteral(kind) for kind in args], kws)
+
+    dispatcher.get_call_template = without_literals
+    return dispatcher
+
+
+def entry(function: Callable[..., Any]) -> Any:
+    """Compile a function that Python calls; it is kept on disk where that is possible."""
+    return _kept(function, EntryCompiler)
+
+
+def pass_entry(function: Callable[..., Any]) -> Any:
+    """The same, for a pass over time."""
+    return _kept(function, PassCompiler)
+
+
+def tile_entry(function: Callable[..., Any]) -> Any:
+    """The same, for what consists of tiles."""
+    return _kept(function, TileCompiler)
+
+
+def uncached_entry(function: Callable[..., Any]) -> Any:
+    """The same, for what a user's own functions go into: another process knows others."""
+    return njit(function, pipeline_class=EntryCompiler, **_ENTRY)
+
+
+def _kept(function: Callable[..., Any], compiler: Any) -> Any:
+    """Numba looks for a folder here, at the decoration, and raises where it may write to none."""
+    try:
+        return njit(function, cache=True, pipeline_class=compiler, **_ENTRY)
+    except RuntimeError as error:
+        _warn_once(str(error))
+        return njit(function, pipeline_class=compiler, **_ENTRY)
+
+
+def user_function(function: Callable[..., Any]) -> Any:
+    """Compile a user's own function by all of Numba's passes: there may be anything in it."""
+    return njit(function, nogil=True, error_model="numpy")
+
+
+_warned = False
+
+
+def _warn_once(reason: str) -> None:
+    global _warned
+    if not _warned:
+        _warned = True
+        message = f"the numba backend compiles anew in each process: there is no folder to keep its code in ({reason})"
+        warnings.warn(f"{message}; set NUMBA_CACHE_DIR to one", RuntimeWarning, stacklevel=2)

@@ -1,0 +1,538 @@
+"""A layer over a sequence: forward, and back-propagation through time: csrc/recurrence.h, where the reasons stand.
+
+Both passes divide the batch into shards, which run through the time steps by themselves; the threads of one share its
+columns. Backward, after each block of some steps, their terms are added to the parameters' gradients; d_x comes last.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from elman.backends.jit.gemm import (
+    EPILOGUE,
+    MATRIX,
+    gemm,
+    pack,
+    panels_between,
+    place,
+    scratch_size,
+    set_matrix,
+)
+from elman.backends.jit.options import kernel
+from elman.backends.jit.plan import MAX_ROWS, best_sharing, ceil_div, mode_for, part, threads_for
+from elman.backends.jit.rows import (
+    DEPTH,
+    EXTENT,
+    OUTER_SUM,
+    ROWS,
+    SOURCE,
+    add_row,
+    at,
+    integer_at,
+    length_of,
+    multiply_row,
+    outer_sum_task,
+    outer_sum_tasks,
+    plan_outer_sum,
+    prefetch_row,
+    row_of,
+    set_extent,
+    set_rows,
+    time_of,
+)
+from elman.backends.jit.simd import Address, size_of_real
+from elman.backends.jit.structs import (
+    INT,
+    INTS,
+    NO_MEMORY,
+    Struct,
+    after,
+    call,
+    clear,
+    copy,
+    give_back,
+    ints,
+    larger,
+    lease,
+    load_int,
+    local,
+    meet,
+    run,
+    run_team,
+    smaller,
+    stack,
+    stopped,
+)
+from elman.backends.jit.tile import DIRECT, PACKED
+
+# What a caller hands over: elman_layer of csrc/elman.h, with the tables of tiles and of the activation's epilogues
+LAYER = Struct(
+    "layer",
+    T=INT,
+    B=INT,
+    I=INT,
+    H=INT,
+    D=INT,
+    tiles=INTS,
+    column_tiles=INTS,
+    epilogues=INTS,  # [apply, gradient] (activations.py)
+    reverse=INT,
+    has_tokens=INT,
+    lengths=INT,
+    x=ROWS,
+    h_0=INT,
+    weight_ih=INT,
+    weight_hh=INT,
+    bias=INT,
+    mask=INT,
+    y=ROWS,
+    h_n=INT,
+    d_y=ROWS,  # from here on, backward only
+    d_h_n=INT,
+    delta=ROWS,
+    d_weight_ih=INT,
+    d_weight_hh=INT,
+    d_bias=INT,
+    d_h_0=INT,
+    d_x=ROWS,
+)
+
+PASS = Struct(
+    "pass",
+    layer=LAYER,
+    extent=EXTENT,
+    shards=INT,
+    parts=INT,
+    is_backward=INT,
+    ih=MATRIX,  # forward: the weights; backward: their transposes, ih for both directions, (D * H, I)
+    ih_1=MATRIX,
+    hh=MATRIX,
+    hh_1=MATRIX,
+    zeros=INT,  # as many as the widest row
+    masked=INT,  # forward: (parts, D, B, H), rows' states times their masks
+    come=INT,  # (D, shards), a cache line each: to the meetings of a shard's threads
+    sums=OUTER_SUM,  # backward: the parameters' gradients, ...
+    sums_1=OUTER_SUM,
+    sums_2=OUTER_SUM,
+    sums_3=OUTER_SUM,
+    sum_tasks=INT,
+)
+
+_LIST = 8 * MAX_ROWS  # bytes of a list of rows
+
+
+# Rows first, first + stride, ... of the batch, in direction d, and one thread's panels of its matrices
+SHARD = Struct(
+    "shard",
+    d=INT,
+    first=INT,
+    stride=INT,
+    count=INT,
+    part=INT,
+    ih=MATRIX,
+    hh=MATRIX,
+    column=INT,  # the thread's own columns of H
+    columns=INT,
+    come=INT,
+    met=INT,
+)
+
+_MATRIX_BYTES = MATRIX.size
+
+
+@kernel
+def set_share(own: Any, b: Any, i: int, parts: int) -> None:
+    copy(own, b, _MATRIX_BYTES)
+    own.first, own.last = b.panels // parts * i, b.panels // parts * (i + 1)
+
+
+@kernel
+def set_shard(v: Any, s: Any, p: Any, task: int) -> None:
+    n_rows, shard, i = p.extent.B, task // p.parts, task % p.parts
+    s.d, n = shard // p.shards, shard % p.shards
+    s.part, s.come, s.met = i, p.come + 64 * shard, 0
+    if p.extent.lengths:  # dealt like cards, since rows in the order of their lengths are common
+        s.first, s.stride, s.count = n, p.shards, (n_rows - n + p.shards - 1) // p.shards
+    else:
+        s.first, s.stride = part(n_rows, p.shards, n), 1
+        s.count = part(n_rows, p.shards, n + 1) - s.first
+    set_share(s.hh, after(p.hh, s.d), i, p.parts)
+    if not p.is_backward:
+        set_share(s.ih, after(p.ih, s.d), i, p.parts)
+    own = panels_between(v, s.hh.columns, s.hh.panels, s.hh.first, s.hh.last)
+    s.column, s.columns = own.column, own.columns
+
+
+@kernel
+def meet_parts(p: Any, s: Any) -> bool:
+    """Wait until all parts of a shard have come here; whether the call is stopped and the shard is to be left."""
+    if p.parts == 1:
+        return False
+    s.met += p.parts
+    return meet(s.come, s.met) != 0
+
+
+@kernel
+def backwards(layer: Any, d: int) -> bool:
+    return d == 1 or layer.reverse != 0
+
+
+@kernel
+def state(v: Any, layer: Any, array: Address, d: int, b: int) -> Address:
+    """A row of direction d's own array (D, B, H)."""
+    return array + (d * layer.B + b) * layer.H * size_of_real(v)
+
+
+@kernel
+def set_columns(v: Any, rows: Any, layer: Any, all_columns: Any, d: int) -> None:
+    """rows = direction d's columns of (T, B, D * H)."""
+    set_rows(rows, all_columns, d * layer.H * size_of_real(v))
+
+
+@kernel
+def set_states_before(v: Any, before: Any, layer: Any, d: int) -> None:
+    """For each step the states before it."""
+    set_columns(v, before.rows, layer, layer.y, d)
+    before.shift = 1 if backwards(layer, d) else -1
+    before.start = state(v, layer, layer.h_0, d, 0)
+    before.mask = state(v, layer, layer.mask, d, 0) if layer.mask else 0
+    before.width, before.has_tokens = layer.H, 0
+
+
+@kernel
+def plan_shards(v: Any, p: Any, threads: int) -> None:
+    layer = p.layer
+    set_extent(p.extent, layer.T, layer.B, layer.lengths)
+    sharing = best_sharing(v, layer, threads)
+    p.shards, p.parts = sharing.shards, sharing.parts
+
+
+@kernel
+def come_size(p: Any) -> int:
+    """Of p.come, in bytes."""
+    return p.layer.D * p.shards * 64 if p.parts > 1 else 0
+
+
+# ---- forward
+
+
+@kernel
+def forward_block(v: Any, p: Any, s: Any, begin: int, end: int) -> None:
+    """A few steps, as many as MAX_ROWS allows: their inputs' part in one product, then step by step the recurrence."""
+    layer, size = p.layer, size_of_real(v)
+    before, y_rows = local(SOURCE), local(ROWS)
+    set_states_before(v, before, layer, s.d)
+    set_columns(v, y_rows, layer, layer.y, s.d)
+    bias = layer.bias + s.d * layer.H * size if layer.bias else p.zeros
+    x, h, init, y = ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST))
+    b, ends, n = ints(stack(_LIST)), ints(stack(_LIST)), 0
+    for step in range(begin, end):
+        t = time_of(p.extent, step, backwards(layer, s.d))
+        for i in range(s.count):
+            row = s.first + i * s.stride
+            if t >= length_of(p.extent, row):
+                continue
+            b[n], init[n], y[n], h[n] = row, bias, at(v, y_rows, t, row), row_of(v, before, p.extent, t, row)
+            if layer.has_tokens:
+                x[n] = layer.weight_ih + (s.d * layer.I + load_int(integer_at(layer.x, t, row))) * layer.H * size
+            else:
+                x[n] = at(v, layer.x, t, row)
+            n += 1
+        ends[step - begin] = n
+    if layer.has_tokens:
+        for i in range(n):
+            j = s.column * size
+            add_row(v, y[i] + j, x[i] + j, bias + j, s.columns)
+    else:
+        gemm(v, s.ih, n, x, init, y, local(EPILOGUE))
+    if meet_parts(p, s):
+        return
+    activate, begin_of_step = local(EPILOGUE), 0
+    activate.apply = layer.epilogues[0]
+    for i in range(end - begin):
+        if layer.mask:
+            for k in range(begin_of_step, ends[i]):
+                masked = state(v, layer, p.masked, s.part * layer.D + s.d, b[k])
+                multiply_row(v, masked, h[k], state(v, layer, layer.mask, s.d, b[k]), layer.H)
+                h[k] = masked
+        if p.parts > 1:
+            for k in range(begin_of_step, ends[i]):
+                prefetch_row(v, h[k], layer.H)
+        y_step = after(y, begin_of_step)
+        gemm(v, s.hh, ends[i] - begin_of_step, after(h, begin_of_step), y_step, y_step, activate)
+        if meet_parts(p, s):
+            return
+        begin_of_step = ends[i]
+
+
+@kernel
+def forward_shard(v: Any, p: Any, i: int) -> None:
+    layer, s = p.layer, local(SHARD)
+    set_shard(v, s, p, i)
+    steps = MAX_ROWS // s.count
+    for begin in range(0, layer.T, steps):
+        if begin and stopped():
+            return
+        forward_block(v, p, s, begin, smaller(begin + steps, layer.T))
+    if not layer.h_n or s.part > 0:
+        return
+    y = local(ROWS)
+    set_columns(v, y, layer, layer.y, s.d)
+    for k in range(s.count):
+        b = s.first + k * s.stride
+        length = length_of(p.extent, b)
+        t = 0 if backwards(layer, s.d) else length - 1
+        last = at(v, y, t, b) if length else state(v, layer, layer.h_0, s.d, b)
+        copy(state(v, layer, layer.h_n, s.d, b), last, layer.H * size_of_real(v))
+
+
+# ---- backward
+
+
+@kernel
+def backward_step(v: Any, p: Any, s: Any, t: int) -> None:
+    """One step back: delta = (d_y + mask * (weight_hh delta[next])) f'(y); at a row's last step d_h_n is the product.
+
+    The product stands alone, so that a pass cut in two, d_h_0 of one being d_h_n of the other, gives the same bits.
+    """
+    layer = p.layer
+    d_y_rows, y_rows, deltas, e = local(ROWS), local(ROWS), local(ROWS), local(EPILOGUE)
+    set_columns(v, d_y_rows, layer, layer.d_y, s.d)
+    set_columns(v, y_rows, layer, layer.y, s.d)
+    set_columns(v, deltas, layer, layer.delta, s.d)
+    following, init, delta = ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST))
+    d_y, y, mask_address, n = ints(stack(_LIST)), ints(stack(_LIST)), stack(_LIST), 0
+    mask = ints(mask_address)
+    e.apply, e.y, e.d_y, e.mask = layer.epilogues[1], y, d_y, 0
+    back, j = backwards(layer, s.d), s.column * size_of_real(v)
+    step = size_of_real(v) if back else -size_of_real(v)
+    e.next_y, e.next_out = step * layer.y.t_stride, step * layer.delta.t_stride
+    if layer.d_y.data:
+        e.next_d_y = step * layer.d_y.t_stride
+    for i in range(s.count):
+        b = s.first + i * s.stride
+        length = length_of(p.extent, b)
+        if t >= length:
+            continue
+        d_y[n] = at(v, d_y_rows, t, b) if layer.d_y.data else p.zeros
+        delta[n], y[n] = at(v, deltas, t, b), at(v, y_rows, t, b)
+        if t == (0 if back else length - 1):
+            d_h_n = state(v, layer, layer.d_h_n, s.d, b) + j if layer.d_h_n else 0
+            add_row(v, delta[n] + j, d_h_n, 0, s.columns)
+            call(e.apply, (e, n, 1, s.column, s.columns, after(delta, n)))
+        else:
+            following[n], init[n] = at(v, deltas, t - 1 if back else t + 1, b), p.zeros
+            mask[n] = state(v, layer, layer.mask, s.d, b) if layer.mask else 0
+            n += 1
+    if layer.mask:
+        e.mask = mask_address
+    if p.parts > 1:
+        for i in range(n):
+            prefetch_row(v, following[i], layer.H)
+    gemm(v, s.hh, n, following, init, delta, e)
+
+
+@kernel
+def initial_gradient(v: Any, p: Any, s: Any) -> None:
+    """What reaches the initial states: mask * (weight_hh delta[first step]), or for a row of no steps d_h_n."""
+    layer, deltas, j = p.layer, local(ROWS), s.column * size_of_real(v)
+    set_columns(v, deltas, layer, layer.delta, s.d)
+    first, init, d_h_0, n = ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST)), 0
+    for i in range(s.count):
+        b = s.first + i * s.stride
+        length = length_of(p.extent, b)
+        d_h_0[n] = state(v, layer, layer.d_h_0, s.d, b)
+        if length == 0:
+            d_h_n = state(v, layer, layer.d_h_n, s.d, b) + j if layer.d_h_n else 0
+            add_row(v, d_h_0[n] + j, d_h_n, 0, s.columns)
+            continue
+        first[n], init[n] = at(v, deltas, length - 1 if backwards(layer, s.d) else 0, b), p.zeros
+        n += 1
+    gemm(v, s.hh, n, first, init, d_h_0, local(EPILOGUE))
+    if layer.mask:
+        for i in range(s.count):
+            b = s.first + i * s.stride
+            row = state(v, layer, layer.d_h_0, s.d, b) + j
+            if length_of(p.extent, b):
+                multiply_row(v, row, row, state(v, layer, layer.mask, s.d, b) + j, s.columns)
+
+
+@kernel
+def backward_shard(v: Any, p: Any, i: int) -> None:
+    layer, s = p.layer, local(SHARD)
+    set_shard(v, s, p, i)
+    steps = MAX_ROWS // s.count  # as many as forward in a block: so often it looks whether to stop
+    for step in range(p.extent.last - 1, p.extent.first - 1, -1):
+        if step % steps == 0 and stopped():
+            return
+        backward_step(v, p, s, time_of(p.extent, step, backwards(layer, s.d)))
+        if meet_parts(p, s):
+            return
+    if p.extent.first == 0:
+        initial_gradient(v, p, s)
+
+
+@kernel
+def input_gradient(v: Any, p: Any, task: int) -> None:
+    """d_x for MAX_ROWS places of (T, B): one chain over the units of both directions."""
+    layer = p.layer
+    delta, init, d_x, n = ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST)), 0
+    for i in range(task * MAX_ROWS, smaller((task + 1) * MAX_ROWS, layer.T * layer.B)):
+        t, b = i // layer.B, i % layer.B
+        if t >= length_of(p.extent, b):
+            continue
+        delta[n], d_x[n], init[n] = at(v, layer.delta, t, b), at(v, layer.d_x, t, b), p.zeros
+        n += 1
+    gemm(v, p.ih, n, delta, init, d_x, local(EPILOGUE))
+
+
+@kernel
+def sum_task(v: Any, p: Any, i: int) -> None:
+    s = p.sums
+    while i >= outer_sum_tasks(s):
+        i -= outer_sum_tasks(s)
+        s = after(s, 1)
+    outer_sum_task(v, s, i)
+
+
+@kernel
+def set_stretch(p: Any, first: int, last: int) -> None:
+    """The steps that come next, for the shards and all sums."""
+    p.extent.first, p.extent.last = first, last
+    for i in range(2 * p.layer.D):
+        e = after(p.sums, i).extent
+        e.first, e.last = first, last
+
+
+@kernel
+def plan_sums(v: Any, p: Any, threads: int) -> None:
+    layer, size = p.layer, size_of_real(v)
+    for d in range(layer.D):
+        hh, ih = after(p.sums, 2 * d), after(p.sums, 2 * d + 1)
+        set_states_before(v, hh.a, layer, d)
+        hh.d_weight = layer.d_weight_hh + d * layer.H * layer.H * size
+        hh.d_bias = layer.d_bias + d * layer.H * size if layer.d_bias else 0
+        set_rows(ih.a.rows, layer.x, 0)
+        ih.a.width, ih.a.has_tokens = layer.I, layer.has_tokens
+        ih.d_weight = layer.d_weight_ih + d * layer.I * layer.H * size
+        for i in range(2):
+            s = after(hh, i)
+            set_extent(s.extent, layer.T, layer.B, layer.lengths)
+            set_columns(v, s.delta, layer, layer.delta, d)
+            s.columns, s.tiles, s.backwards = layer.H, layer.column_tiles, backwards(layer, d)
+            plan_outer_sum(v, s, threads)
+            p.sum_tasks += outer_sum_tasks(s)
+
+
+# ---- packing: one task for each panel of every matrix
+
+
+@kernel
+def pack_hh(v: Any, p: Any, i: int) -> None:
+    layer, panels = p.layer, p.hh.panels
+    d = i // panels
+    weight = layer.weight_hh + d * layer.H * layer.H * size_of_real(v)
+    pack(v, after(p.hh, d), i % panels, 0, layer.H, weight, layer.H, p.is_backward != 0)
+
+
+@kernel
+def pack_ih(v: Any, p: Any, i: int) -> None:
+    layer, panels, matrix = p.layer, p.ih.panels, p.layer.I * p.layer.H * size_of_real(v)
+    if p.is_backward:
+        for d in range(layer.D):
+            pack(v, p.ih, i, d * layer.H, layer.H, layer.weight_ih + d * matrix, layer.H, True)
+    else:
+        d = i // panels
+        pack(v, after(p.ih, d), i % panels, 0, layer.I, layer.weight_ih + d * matrix, layer.H, False)
+
+
+# ---- the passes
+
+
+@kernel
+def run_shards(v: Any, task: Any, p: Any, threads: int) -> None:
+    """Run a task for every shard's every part."""
+    shards, parts = p.layer.D * p.shards, p.parts
+    if parts > 1:
+        clear(p.come, 64 * shards)
+        if run_team(v, task, p, shards * parts):
+            return
+        p.parts = 1  # the other threads are not to be had now
+    run(v, task, p, shards, threads)
+    p.parts = parts
+
+
+@kernel
+def forward_pass(v: Any, p: Any) -> int:
+    """Of a layer that lies in p: 0, or NO_MEMORY for scratch."""
+    layer, size, tiles = p.layer, size_of_real(v), p.layer.tiles
+    rows = layer.T * layer.B
+    threads = threads_for(2.0 * rows * layer.D * layer.H * (layer.H + (1 if layer.has_tokens else layer.I)))
+    plan_shards(v, p, threads)
+    shard_rows = ceil_div(layer.B, p.shards)
+    for d in range(layer.D):
+        set_matrix(v, after(p.hh, d), tiles, layer.H, layer.H, shard_rows, p.parts, mode_for(rows))
+        mode = DIRECT if layer.has_tokens else mode_for(rows)
+        set_matrix(v, after(p.ih, d), tiles, layer.I, layer.H, shard_rows * layer.T, p.parts, mode)
+    masked = p.parts * layer.D * layer.B * layer.H if layer.mask else 0
+    matrices = layer.D * (scratch_size(v, p.hh) + scratch_size(v, p.ih))
+    scratch = lease(come_size(p) + matrices + (layer.H + masked) * size)
+    if not scratch:
+        return NO_MEMORY
+    p.come, free = scratch, scratch + come_size(p)
+    for d in range(layer.D):
+        free = place(v, after(p.hh, d), layer.weight_hh + d * layer.H * layer.H * size, free)
+        free = place(v, after(p.ih, d), layer.weight_ih + d * layer.I * layer.H * size, free)
+    p.zeros, p.masked = free, free + layer.H * size
+    clear(p.zeros, layer.H * size)
+    if p.hh.mode == PACKED:
+        run(v, pack_hh, p, layer.D * p.hh.panels, threads)
+    if p.ih.mode == PACKED:
+        run(v, pack_ih, p, layer.D * p.ih.panels, threads)
+    run_shards(v, forward_shard, p, threads)
+    give_back(scratch)
+    return 0
+
+
+@kernel
+def block_steps(v: Any, layer: Any) -> int:
+    """Steps after which their share of the parameters' gradients is summed, while y, delta and x are in the caches."""
+    row_bytes = layer.B * (3 * layer.D * layer.H + layer.I) * size_of_real(v)
+    return larger(larger((1 << 20) // row_bytes, ceil_div(2 * DEPTH, layer.B)), 1)
+
+
+@kernel
+def backward_pass(v: Any, p: Any) -> int:
+    layer, size, tiles = p.layer, size_of_real(v), p.layer.tiles
+    rows, widest = layer.T * layer.B, larger(layer.H, layer.I)
+    threads = threads_for(2.0 * rows * layer.D * layer.H * (2 * layer.H + layer.I))
+    wants_d_x = layer.d_x.data != 0
+    p.is_backward = 1
+    plan_shards(v, p, threads)
+    plan_sums(v, p, threads)
+    set_matrix(v, p.ih, tiles, layer.D * layer.H, layer.I, rows, 1, PACKED if wants_d_x else DIRECT)
+    for d in range(layer.D):
+        set_matrix(v, after(p.hh, d), tiles, layer.H, layer.H, ceil_div(layer.B, p.shards), p.parts, PACKED)
+    scratch = lease(come_size(p) + layer.D * scratch_size(v, p.hh) + scratch_size(v, p.ih) + widest * size)
+    if not scratch:
+        return NO_MEMORY
+    p.come = scratch
+    free = place(v, p.ih, 0, scratch + come_size(p))
+    for d in range(layer.D):
+        free = place(v, after(p.hh, d), 0, free)
+    p.zeros = free
+    clear(p.zeros, widest * size)
+    run(v, pack_hh, p, layer.D * p.hh.panels, threads)
+    if wants_d_x:
+        run(v, pack_ih, p, p.ih.panels, threads)
+    block, last = block_steps(v, layer), layer.T
+    while last > 0 and not stopped():
+        first = last - smaller(block, last)
+        set_stretch(p, first, last)
+        run_shards(v, backward_shard, p, threads)
+        run(v, sum_task, p, p.sum_tasks, threads)
+        last = first
+    if wants_d_x:
+        run(v, input_gradient, p, ceil_div(rows, MAX_ROWS), threads)
+    give_back(scratch)
+    return 0

@@ -1,0 +1,352 @@
+"""C in Numba: structures and lists of integers at an address, memory on the stack, functions by their address.
+
+A structure is declared once, as a `Struct`; in a kernel `local(PASS)` makes one, `view(PASS, address)` finds one, and
+its fields are attributes. All are 8 bytes: an int (which may be an address), a float, `Ints`; or another structure.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.typing.templates import AttributeTemplate
+from numba.core.typing.typeof import typeof_impl
+from numba.extending import (
+    infer_getattr,
+    intrinsic,
+    lower_builtin,
+    lower_getattr_generic,
+    lower_setattr_generic,
+    models,
+    register_model,
+    type_callable,
+)
+
+from elman.backends.jit.simd import INT64, emit_call, emit_pointer
+
+INT, FLOAT = types.int64, types.float64
+NO_MEMORY, INTERRUPTED, RAISED = -1, -2, -3  # what a call returns instead of 0 (csrc/pool.h)
+CALL_BYTES = 8  # elman_call of csrc/pool.h, and what fills it up
+
+
+class Struct:
+    """A structure's name and fields, in their order in memory."""
+
+    def __init__(self, name: str, **fields: Any) -> None:
+        self.name = name
+        self.fields: dict[str, tuple[int, Any]] = {}
+        offset = 0
+        for field, kind in fields.items():
+            self.fields[field] = offset, kind
+            offset += kind.size if isinstance(kind, Struct) else 8
+        self.size = offset
+
+
+class _StructType(types.Type):
+    """A structure at an address: that is its value."""
+
+    def __init__(self, struct: Struct) -> None:
+        self.struct = struct
+        super().__init__(name=f"Struct({struct.name})")
+
+
+class _StructClass(types.Opaque):
+    """A `Struct` itself, as an argument of `local` and `view`."""
+
+    def __init__(self, struct: Struct) -> None:
+        self.struct = struct
+        super().__init__(name=f"StructClass({struct.name})")
+
+
+class _IntsType(types.Type):
+    def __init__(self) -> None:
+        super().__init__(name="Ints")
+
+
+INTS = _IntsType()  # int64 in a row at an address, mostly the addresses of rows
+
+
+@typeof_impl.register(Struct)
+def _type_of_struct(struct: Struct, _: Any) -> Any:
+    return _StructClass(struct)
+
+
+@register_model(_StructType)
+@register_model(_IntsType)
+class _AddressModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, INT64)
+
+
+register_model(_StructClass)(models.OpaqueModel)
+
+
+def _field(struct: Struct, name: str) -> tuple[int, Any]:
+    offset, kind = struct.fields[name]
+    return offset, _StructType(kind) if isinstance(kind, Struct) else kind
+
+
+@infer_getattr
+class _StructAttributes(AttributeTemplate):
+    key = _StructType
+
+    def generic_resolve(self, kind: Any, name: str) -> Any:
+        return _field(kind.struct, name)[1] if name in kind.struct.fields else None
+
+
+@lower_getattr_generic(_StructType)
+def _get(context: Any, builder: Any, kind: Any, address: Any, name: str) -> Any:
+    offset, field = _field(kind.struct, name)
+    address = builder.add(address, INT64(offset))
+    if isinstance(field, _StructType):
+        return address
+    return builder.load(emit_pointer(builder, context.get_value_type(field), address), align=8)
+
+
+@lower_setattr_generic(_StructType)
+def _set(context: Any, builder: Any, sig: Any, args: Any, name: str) -> None:
+    (kind, given), (address, value) = sig.args, args
+    offset, field = _field(kind.struct, name)
+    value = context.cast(builder, value, given, field)
+    builder.store(value, emit_pointer(builder, value.type, builder.add(address, INT64(offset))), align=8)
+
+
+@type_callable(operator.getitem)
+def _type_getitem(context: Any) -> Any:  # noqa: ARG001
+    return lambda ints, i: INT if isinstance(ints, _IntsType) and isinstance(i, types.Integer) else None
+
+
+@lower_builtin(operator.getitem, _IntsType, types.Integer)
+def _getitem(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
+    return builder.load(emit_pointer(builder, INT64, *args), align=8)
+
+
+@type_callable(operator.setitem)
+def _type_setitem(context: Any) -> Any:  # noqa: ARG001
+    return lambda ints, i, _: types.void if isinstance(ints, _IntsType) and isinstance(i, types.Integer) else None
+
+
+@lower_builtin(operator.setitem, _IntsType, types.Integer, types.Any)
+def _setitem(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    ints, i, value = args
+    builder.store(context.cast(builder, value, sig.args[2], INT), emit_pointer(builder, INT64, ints, i), align=8)
+    return context.get_dummy_value()
+
+
+@intrinsic
+def view(typingctx: Any, struct: Any, address: Any) -> Any:  # noqa: ARG001
+    """The structure at an address."""
+    return _StructType(struct.struct)(struct, address), lambda context, builder, sig, args: args[1]  # noqa: ARG005
+
+
+@intrinsic
+def ints(typingctx: Any, address: Any) -> Any:  # noqa: ARG001
+    """The integers at an address."""
+    return INTS(address), lambda context, builder, sig, args: args[0]  # noqa: ARG005
+
+
+@intrinsic
+def after(typingctx: Any, place: Any, n: Any) -> Any:  # noqa: ARG001
+    """What stands n integers, or n structures, behind `place`."""
+    size = place.struct.size if isinstance(place, _StructType) else 8
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
+        return builder.add(args[0], builder.mul(args[1], INT64(size)))
+
+    return place(place, types.int64), emit
+
+
+@intrinsic
+def local(typingctx: Any, struct: Any) -> Any:  # noqa: ARG001
+    """A structure of zeros, which lives until the function that asks for it returns."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
+        size = sig.args[0].struct.size
+        memory = _allocate(builder, size)
+        cgutils.memset(builder, builder.inttoptr(memory, ir.IntType(8).as_pointer()), INT64(size), 0)
+        return memory
+
+    return _StructType(struct.struct)(struct), emit
+
+
+@intrinsic(prefer_literal=True)
+def stack(typingctx: Any, size: Any) -> Any:  # noqa: ARG001
+    """The address of some memory, 64-byte aligned, which lives until the function that asks for it returns."""
+    if not isinstance(size, types.IntegerLiteral):
+        return None
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
+        return _allocate(builder, sig.args[0].literal_value)
+
+    return types.int64(size), emit
+
+
+def _allocate(builder: Any, size: int) -> Any:
+    with builder.goto_entry_block():  # where LLVM lets an allocation last for the whole function, even in a loop
+        memory = builder.alloca(ir.ArrayType(ir.IntType(8), size))
+    memory.align = 64
+    return builder.ptrtoint(memory, INT64)
+
+
+@intrinsic
+def copy(typingctx: Any, to: Any, source: Any, size: Any) -> Any:  # noqa: ARG001
+    """memcpy."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
+        byte = ir.IntType(8)
+        to, source = (emit_pointer(builder, byte, arg) for arg in args[:2])
+        cgutils.raw_memcpy(builder, to, source, args[2], 1)
+        return context.get_dummy_value()
+
+    return types.void(to, source, types.int64), emit
+
+
+@intrinsic
+def clear(typingctx: Any, to: Any, size: Any) -> Any:  # noqa: ARG001
+    """memset to 0."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
+        cgutils.memset(builder, emit_pointer(builder, ir.IntType(8), args[0]), args[1], 0)
+        return context.get_dummy_value()
+
+    return types.void(to, types.int64), emit
+
+
+@intrinsic
+def prefetch(typingctx: Any, p: Any) -> Any:  # noqa: ARG001
+    """Bring the cache line at an address near."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
+        to_read, keep, data = (ir.IntType(32)(n) for n in (0, 3, 1))
+        pointer = emit_pointer(builder, ir.IntType(8), args[0])
+        emit_call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, to_read, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(p), emit
+
+
+@intrinsic
+def smaller(typingctx: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
+    """Of two integers. (Numba's own min and max would be functions to compile, for each pair of types.)"""
+    if not (isinstance(a, types.Integer) and isinstance(b, types.Integer)):
+        return None  # a float would be cut off without a word
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
+        return builder.select(builder.icmp_signed("<", *args), *args)
+
+    return types.int64(types.int64, types.int64), emit
+
+
+@intrinsic
+def larger(typingctx: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
+    if not (isinstance(a, types.Integer) and isinstance(b, types.Integer)):
+        return None
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
+        return builder.select(builder.icmp_signed(">", *args), *args)
+
+    return types.int64(types.int64, types.int64), emit
+
+
+@intrinsic
+def load_int(typingctx: Any, p: Any) -> Any:  # noqa: ARG001
+    """An int64."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
+        return builder.load(emit_pointer(builder, INT64, args[0]), align=8)
+
+    return types.int64(p), emit
+
+
+@intrinsic
+def load_double(typingctx: Any, p: Any) -> Any:  # noqa: ARG001
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
+        return builder.load(emit_pointer(builder, ir.DoubleType(), args[0]), align=8)
+
+    return types.float64(p), emit
+
+
+@intrinsic
+def store_double(typingctx: Any, p: Any, x: Any) -> Any:  # noqa: ARG001
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
+        builder.store(args[1], emit_pointer(builder, ir.DoubleType(), args[0]), align=8)
+        return context.get_dummy_value()
+
+    return types.void(p, types.float64), emit
+
+
+# ---- functions by their address
+
+
+@intrinsic
+def call(typingctx: Any, function: Any, arguments: Any) -> Any:  # noqa: ARG001
+    """Call the C function at an address with a tuple of ints, addresses or structures."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
+        values = cgutils.unpack_tuple(builder, args[1])
+        function = ir.FunctionType(ir.VoidType(), [value.type for value in values])
+        builder.call(builder.inttoptr(args[0], function.as_pointer()), values)
+        return context.get_dummy_value()
+
+    return types.void(function, arguments), emit
+
+
+def emit_c_function(context: Any, builder: Any, function: Any, before: list[Any], kinds: list[Any]) -> Any:
+    """A C function of the arguments `kinds`: calls a jitted one, `before` being types that it takes before them.
+
+    Where that raises, as a user's own may, the call that it is a part of is stopped.
+    """
+    signature = (*before, *kinds)
+    function.dispatcher.compile(signature)
+    compiled = function.dispatcher.overloads[signature]
+    context.add_linking_libs([compiled.library])
+    c_type = ir.FunctionType(ir.VoidType(), [context.get_value_type(kind) for kind in kinds])
+    name = f"c_{compiled.fndesc.mangled_name}"
+    wrapper = cgutils.get_or_insert_function(builder.module, c_type, name)
+    if wrapper.is_declaration:
+        wrapper.linkage = "internal"
+        inside = ir.IRBuilder(wrapper.append_basic_block())
+        values = [context.get_dummy_value() for _ in before] + list(wrapper.args)
+        status, _ = context.call_internal_no_propagate(inside, compiled.fndesc, compiled.signature, values)
+        with cgutils.if_unlikely(inside, status.is_error):
+            emit_call(inside, "elman_stop", ir.VoidType(), [ir.IntType(32)(RAISED)])
+        inside.ret_void()
+    return wrapper
+
+
+@intrinsic
+def run(typingctx: Any, v: Any, task: Any, argument: Any, n: Any, threads: Any) -> Any:  # noqa: ARG001
+    """task(v, argument, i) for i in 0..n-1, by the pool: elman_run of csrc/pool.h."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        v, task, kind = sig.args[:3]
+        function = emit_c_function(context, builder, task, [v], [kind, types.int64])
+        emit_call(builder, "elman_run", ir.VoidType(), [builder.ptrtoint(function, INT64), *args[2:]])
+        return context.get_dummy_value()
+
+    return types.void(v, task, argument, types.int64, types.int64), emit
+
+
+@intrinsic
+def run_team(typingctx: Any, v: Any, task: Any, argument: Any, n: Any) -> Any:  # noqa: ARG001
+    """The same for tasks that `meet`, all at the same time; False where so many threads are not to be had."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        v, task, kind = sig.args[:3]
+        function = emit_c_function(context, builder, task, [v], [kind, types.int64])
+        done = emit_call(builder, "elman_run_team", ir.IntType(32), [builder.ptrtoint(function, INT64), *args[2:]])
+        return builder.icmp_signed("!=", done, done.type(0))
+
+    return types.boolean(v, task, argument, types.int64), emit
+
+
+# The pool's other functions, found by name when kernels are linked (kernels/pool.py)
+thread_limit = types.ExternalFunction("elman_get_num_threads", types.int32())
+meet = types.ExternalFunction("elman_meet", types.int32(types.int64, types.int64))
+stopped = types.ExternalFunction("elman_stopped", types.int32())
+begin_call = types.ExternalFunction("elman_begin", types.void(types.int64))
+end_call = types.ExternalFunction("elman_end", types.int32(types.int64))
+lease = types.ExternalFunction("elman_lease", types.int64(types.int64))
+give_back = types.ExternalFunction("elman_return", types.void(types.int64))

@@ -1,0 +1,190 @@
+"""The micro-kernel: a tile of rows x vectors, its sums in registers, emitted as LLVM IR for every size.
+
+It is `tile` of csrc/tile.h. Accumulators start from `init` and run over k ascending, one multiply-add for each k; in
+the IR they are the loop's phi nodes, so LLVM has no choice but to keep them in registers. Each is a C function
+
+    void tile(a, init, out, b, depth, step, column, columns)
+
+all 8 arguments being 64-bit: lists of the rows' addresses, the address of b, the number of k; the bytes from one k of b
+to the next (PACKED, DIRECT) or the tile's first column of a (COLUMNS); the tile's columns of init and out.
+
+`python -m elman.backends.jit.tile HEIGHT WIDTH` prints the IR of one.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from elman.backends.jit import simd
+from elman.backends.jit.simd import INT64, Lanes
+
+MAX_WIDTH = 8
+MAX_NARROW_WIDTH = 4  # in mode COLUMNS
+MAX_HEIGHT = 8
+MODES = PACKED, DIRECT, COLUMNS = range(3)  # a[row][k] and b in a panel; b in place; a[k][first + row] and b in a panel
+
+_ARGUMENTS = ("a", "init", "out", "b", "depth", "step", "column", "columns")
+TILE_TYPE = ir.FunctionType(ir.VoidType(), [INT64] * len(_ARGUMENTS))
+
+# Tallest tile for a width: accumulators, `width` vectors of b and a broadcast fit 32 registers, or 16.
+_TALLEST_OF_32 = (8, 8, 8, 6, 5, 4, 3, 2)
+_TALLEST_OF_16 = (8, 6, 4, 2, 2, 2, 1, 1)
+
+
+def tallest_tiles(lanes: Lanes) -> tuple[int, ...]:
+    """By width - 1."""
+    has_32_registers = lanes.width == 64 or (lanes.width == 16 and lanes.fused)  # AVX-512, NEON
+    return _TALLEST_OF_32 if has_32_registers else _TALLEST_OF_16
+
+
+def emit_tile(module: Any, lanes: Lanes, mode: int, width: int, height: int) -> Any:
+    """The function for one size, added to an LLVM module."""
+    name = f"tile_{('packed', 'direct', 'columns')[mode]}_{width}_{height}"
+    function = ir.Function(module, TILE_TYPE, name)
+    function.linkage = "internal"
+    for argument, label in zip(function.args, _ARGUMENTS, strict=True):
+        argument.name = label
+    a, init, out, b, depth, step, column, columns = function.args
+    start = function.append_basic_block("start")
+    loop = function.append_basic_block("loop")
+    end = function.append_basic_block("end")
+    builder = ir.IRBuilder(start)
+    rows, vectors, size = range(height), range(width), INT64(lanes.size)
+
+    def row_of(rows: Any, r: Any) -> Any:
+        return builder.load(simd.emit_pointer(builder, INT64, rows, r), align=8)
+
+    def at(address: Any, v: int) -> Any:
+        return builder.add(address, INT64(v * lanes.width)) if v else address
+
+    # the sums' initial values, those of the last vector in part
+    rest = simd.Rest(builder, lanes, builder.sub(columns, INT64((width - 1) * lanes.n), "rest"))
+    load_rest = rest.load_part if lanes.masks_are_free else rest.load
+    offset = builder.mul(column, size)
+    sums = []
+    for r in rows:
+        row = builder.add(row_of(init, INT64(r)), offset)
+        whole = [simd.emit_load(builder, lanes, at(row, v)) for v in vectors[:-1]]
+        sums.append([*whole, load_rest(builder, at(row, width - 1))])
+    a_rows = [row_of(a, INT64(r)) for r in rows] if mode != COLUMNS else []
+    first_row = builder.mul(step, size) if mode == COLUMNS else None
+    before = builder.block
+    builder.branch(loop)
+
+    # for each k
+    builder.position_at_end(loop)
+    k = builder.phi(INT64, "k")
+    b_k = builder.phi(INT64, "b_k")
+    accumulators = [[builder.phi(lanes.ir_vector, f"sum_{r}_{v}") for v in vectors] for r in rows]
+    b_vectors = [simd.emit_load(builder, lanes, at(b_k, v)) for v in vectors[:-1]]
+    b_last = at(b_k, width - 1)
+    b_vectors.append(load_rest(builder, b_last) if mode == DIRECT else simd.emit_load(builder, lanes, b_last))
+    a_k = builder.add(row_of(a, k), first_row) if mode == COLUMNS else None
+    results = []
+    for r in rows:
+        where = (a_k, INT64(r)) if mode == COLUMNS else (a_rows[r], k)
+        number = builder.load(simd.emit_pointer(builder, lanes.ir_real, *where), align=lanes.size)
+        a_rk = simd.emit_splat(builder, lanes, number)
+        results.append([simd.emit_fma(builder, lanes, a_rk, b_vectors[v], accumulators[r][v]) for v in vectors])
+    k_next = builder.add(k, INT64(1))
+    b_next = builder.add(b_k, INT64(width * lanes.width) if mode == COLUMNS else step)
+    for phi, first, following in [
+        (k, INT64(0), k_next),
+        (b_k, b, b_next),
+        *((accumulators[r][v], sums[r][v], results[r][v]) for r in rows for v in vectors),
+    ]:
+        phi.add_incoming(first, before)
+        phi.add_incoming(following, builder.block)
+    again = builder.cbranch(builder.icmp_signed("<", k_next, depth), loop, end)
+    again.set_metadata("llvm.loop", _not_unrolled(module))
+
+    builder.position_at_end(end)
+    for r in rows:
+        row = builder.add(row_of(out, INT64(r)), offset)
+        for v in vectors[:-1]:
+            simd.emit_store(builder, lanes, at(row, v), results[r][v])
+        rest.store(builder, at(row, width - 1), results[r][-1])
+    builder.ret_void()
+    return function
+
+
+def _emit_tiles(module: Any, lanes: Lanes, mode: int) -> list[Any]:
+    """A mode's tiles, [width - 1][height - 1], null where there is none."""
+    entries = []
+    for width in range(1, MAX_WIDTH + 1):
+        tallest = tallest_tiles(lanes)[width - 1] if mode != COLUMNS or width <= MAX_NARROW_WIDTH else 0
+        entries += [emit_tile(module, lanes, mode, width, height) for height in range(1, tallest + 1)]
+        entries += [ir.Constant(TILE_TYPE.as_pointer(), None)] * (MAX_HEIGHT - tallest)
+    return entries
+
+
+def _not_unrolled(module: Any) -> Any:
+    """Tells LLVM to leave a loop as it is: a second copy of the body made no tile faster and took time to compile."""
+    name = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+    loop = module.add_metadata([name, name])
+    loop.operands = (loop, name)  # by refering to itself it is no other loop's
+    return loop
+
+
+def _emit_table(module: Any, tables: list[list[Any]]) -> Any:
+    """A constant list of addresses, table after table."""
+    entries = [entry for table in tables for entry in table]
+    kind = ir.ArrayType(TILE_TYPE.as_pointer(), len(entries))
+    table = ir.GlobalVariable(module, kind, "tiles")
+    table.linkage, table.global_constant, table.initializer = "internal", True, ir.Constant(kind, entries)
+    return table
+
+
+@intrinsic
+def tile_table(typingctx: Any, v: Any) -> Any:  # noqa: ARG001
+    """The address of the tiles' addresses, [PACKED, DIRECT][width - 1][height - 1]; 0 where there is none."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
+        lanes, module = sig.args[0], builder.module
+        direct = _emit_tiles(module, lanes, DIRECT)
+        # Where masks are free, a tile that reads b in place reads panels as fast: half to compile.
+        packed = direct if lanes.masks_are_free else _emit_tiles(module, lanes, PACKED)
+        return builder.ptrtoint(_emit_table(module, [packed, direct]), INT64)
+
+    return types.int64(v), emit
+
+
+@intrinsic
+def column_tile_table(typingctx: Any, v: Any) -> Any:  # noqa: ARG001
+    """The same for COLUMNS, [width - 1][height - 1], which only a backward pass needs."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
+        table = _emit_table(builder.module, [_emit_tiles(builder.module, sig.args[0], COLUMNS)])
+        return builder.ptrtoint(table, INT64)
+
+    return types.int64(v), emit
+
+
+@intrinsic
+def tallest(typingctx: Any, v: Any, width: Any) -> Any:  # noqa: ARG001
+    """The tallest tile of a width, in rows."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
+        heights = tallest_tiles(sig.args[0])
+        kind = ir.ArrayType(INT64, MAX_WIDTH)
+        table = ir.GlobalVariable(builder.module, kind, builder.module.get_unique_name("tallest"))
+        table.linkage, table.global_constant, table.initializer = "internal", True, ir.Constant(kind, list(heights))
+        return builder.load(builder.gep(table, [INT64(0), builder.sub(args[1], INT64(1))]))
+
+    return types.int64(v, types.int64), emit
+
+
+def print_ir(height: int, width: int) -> None:
+    """The IR of one tile, for AVX-512 and float32, as LLVM gets it."""
+    module = ir.Module("tile")
+    emit_tile(module, Lanes("float32", 64, fused=True), PACKED, width, height)
+    print(module)
+
+
+if __name__ == "__main__":
+    print_ir(*map(int, sys.argv[1:]))

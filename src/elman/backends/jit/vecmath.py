@@ -1,0 +1,76 @@
+"""Elementary functions on vectors, each within 2 ULP, NaN in, NaN out: csrc/vecmath.h, where the reasons stand.
+
+All stand on e^y = 2^n (1 + p): n = round(y / ln 2), r = y - n ln 2 in [-ln2/2, ln2/2], p = expm1(r) by a polynomial.
+Constants are pairs, for float32 and for float64.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from elman.backends.jit.options import kernel
+from elman.backends.jit.simd import Vec, both, choose, fma, per_dtype, polynomial, power_of_two
+
+_hex = float.fromhex
+
+ROUNDER = _hex("0x1.8p23"), _hex("0x1.8p52")  # adding it rounds to the nearest integer
+MINUS_LN2_HIGH = _hex("-0x1.63p-1"), _hex("-0x1.62e42feep-1")  # few bits: the product with n is exact
+MINUS_LN2_LOW = _hex("0x1.bd0106p-13"), _hex("-0x1.a39ef35793c76p-33")
+LOG2_E = _hex("0x1.715476p0"), _hex("0x1.71547652b82fep0")
+EXP_UNDERFLOW = -88.02, -709.08  # there 2^n becomes 0 and so does e^y
+TANH_ONE = 9.02, 19.07  # from here on tanh rounds to 1
+
+# p = r + r² (1/2 + ...): the coefficients of the bracket, minimax for the relative error
+EXPM1 = (
+    (0.0001491075938, 0.001392766091, 0.00834108178, 0.04166653681, 0.1666664068, 0.5),
+    (
+        2.1363788259780735172e-9,
+        2.5116660635141595866e-8,
+        2.7555861023975068448e-7,
+        2.7557221171887746107e-6,
+        0.000024801588896609497488,
+        0.00019841269910442575271,
+        0.0013888888888165430132,
+        0.008333333333311274068,
+        0.041666666666667774725,
+        0.16666666666666690973,
+        0.5,
+    ),
+)
+
+
+@kernel
+def exp_parts(v: Any, y: Vec) -> tuple[Vec, Vec]:
+    """p and 2^n, with e^y = 2^n (1 + p)."""
+    shifted = fma(y, per_dtype(v, LOG2_E), per_dtype(v, ROUNDER))
+    n = shifted - per_dtype(v, ROUNDER)
+    r = fma(n, per_dtype(v, MINUS_LN2_LOW), fma(n, per_dtype(v, MINUS_LN2_HIGH), y))
+    return fma(r * r, polynomial(r, EXPM1), r), power_of_two(shifted)
+
+
+@kernel
+def exp_negative(v: Any, y: Vec) -> Vec:
+    """e^y for y <= 0."""
+    limit = per_dtype(v, EXP_UNDERFLOW)
+    p, scale = exp_parts(v, choose(y < limit, limit, y))
+    return scale * (1.0 + p)  # not scale + scale * p: that product may be subnormal where the sum is not
+
+
+@kernel
+def tanh(v: Any, x: Vec) -> Vec:
+    """With t = e^{2|x|} - 1: tanh |x| = q = t / (t + 2), for small t as t/2 - t/2 q."""
+    sign = x & -0.0
+    a, limit = x ^ sign, per_dtype(v, TANH_ONE)
+    a = choose(a > limit, limit, a)
+    p, scale = exp_parts(v, a + a)
+    t = fma(scale, p, scale - 1.0)
+    q, half = t / (t + 2.0), t * 0.5
+    return choose(t < 1.0, fma(-half, q, half), q) | sign
+
+
+@kernel
+def sigmoid(v: Any, x: Vec) -> Vec:
+    """With e = e^{-|x|}: 1 / (1 + e) for x >= 0; q = e / (1 + e) for x < 0, for small e as e - e q."""
+    e = exp_negative(v, x | -0.0)
+    q = choose(x < 0.0, e, 1.0) / (1.0 + e)
+    return choose(both(x < 0.0, e < 0.5), fma(-e, q, e), q)

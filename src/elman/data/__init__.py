@@ -1,0 +1,10 @@
+"""What goes into models and comes out of them: kinds of input and output, patterns, data sets in batches.
+
+>>> from elman.data import Features, Tokens
+"""
+
+from elman.data.inputs import Features, Tokens
+from elman.data.outputs import Binary, Categories, Reals
+from elman.data.patterns import Pattern
+
+__all__ = ["Binary", "Categories", "Features", "Pattern", "Reals", "Tokens"]

@@ -1,0 +1,206 @@
+"""Checks of data sets and targets: what may stand in them, and where it need not be looked at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elman import check
+from elman.typing import Int, Real
+
+T = TypeVar("T")
+
+
+def n_steps(value: Any, name: str) -> int:
+    """The T of an array (T, ...)."""
+    array = check.as_array(value, name)
+    if array.ndim == 0 or len(array) == 0:
+        raise ValueError(f"{name} must have an axis of time that is not empty, got shape {array.shape}")
+    return len(array)
+
+
+class Read(NamedTuple):
+    """Which targets are looked at: those that count and, where they are fed back, all before them."""
+
+    counts: Callable[[], NDArray[np.bool_]]  # within the lengths, of weight above 0; asked only about wrong targets
+    is_fed_back: bool = False
+    time_axis: int = 0
+
+    @property
+    def note(self) -> str:
+        return " where it is fed back before a target that counts" if self.is_fed_back else ""
+
+    def mask(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        """For targets of this shape, which may have another axis behind that of `counts`."""
+        counts = self.counts()
+        mask = _or_later(counts, self.time_axis) if self.is_fed_back else counts
+        return mask.reshape(shape if mask.size == math.prod(shape) else (*shape[:-1], 1))
+
+
+def _or_later(marks: NDArray[np.bool_], axis: int = 0) -> NDArray[np.bool_]:
+    """Which steps are marked or have one that is after them."""
+    return np.flip(np.logical_or.accumulate(np.flip(marks, axis), axis=axis), axis)
+
+
+def categories(value: Any, name: str, n: int, shapes: Sequence[check.Shape], read: Read | None = None) -> Int:
+    """An int64 array of one of the shapes, from -1 (no target) to n - 1; where it is not looked at, -1 for others."""
+    given = value if type(value) is np.ndarray else check.as_array(value, name)
+    array = check.as_int64(given, name)
+    check.shape(array.shape, name, shapes)
+    if (array + 1).view(np.uint64).max() <= n:  # as in `tokens`
+        return array
+    wrong = (array < -1) | (array >= n)
+    for where in _looked_at(wrong, read):
+        raise ValueError(
+            f"{name} must hold -1 (no target) or categories from 0 to {n - 1}{_note(read)}, "
+            f"got {given[where]} at {list(where)}"
+        )
+    return np.where(wrong, -1, array)
+
+
+def numbers(
+    value: Any,
+    name: str,
+    dtype: np.dtype[Any],
+    n: int,
+    shapes: Sequence[check.Shape],
+    read: Read | None = None,
+    *,
+    kinds: str,
+    most: float = np.inf,
+) -> Real:
+    """Targets (..., n) of `dtype`, `...` being one of the shapes, or (...) for n = 1; finite, or from 0 to `most`.
+
+    `kinds` are those of the dtypes that are taken. Where it is not looked at, what is none of these becomes 0.
+    """
+    array = value if type(value) is np.ndarray else check.as_array(value, name)
+    if array.dtype.kind not in kinds or array.dtype.itemsize > 8 or array.dtype == np.float16:
+        expected = "bool, integers, float32 or float64" if "b" in kinds else "float32, float64 or integers"
+        raise TypeError(f"{name} must hold {expected}, got {array.dtype} of shape {array.shape}")
+    check.shape(array.shape, name, [(*shape, n) for shape in shapes] + (list(shapes) if n == 1 else []))
+    if not any(check.is_like(array.shape, (*shape, n)) for shape in shapes):
+        array = array[..., None]
+    fits = array.dtype == dtype and array.strides[-1] == array.itemsize and array.flags.aligned
+    with np.errstate(all="ignore"):  # where it is not looked at there is anything
+        array = array if fits else np.array(array, dtype=dtype, order="C")
+        is_bounded = most < np.inf
+        if check.is_finite(array) and (not is_bounded or (array.min() >= 0 and array.max() <= most)):
+            return array
+        wrong = ~np.isfinite(array)
+        for where in _looked_at(wrong, read):
+            raise ValueError(f"{name} must be finite{_note(read)}, got {array[where]} at {list(where)}")
+        if is_bounded:
+            wrong |= ~((array >= 0) & (array <= most))
+        for where in _looked_at(wrong, read):
+            expected = f"values from 0 to {most:g}{_note(read)}"
+            raise ValueError(f"{name} must hold {expected}, got {array[where]} at {list(where)}")
+    array = array.copy()
+    array[wrong] = 0
+    return array
+
+
+def _looked_at(wrong: NDArray[np.bool_], read: Read | None) -> Iterator[tuple[int, ...]]:
+    """The first place of a wrong target that is looked at, if there is one."""
+    if read is not None and wrong.any():
+        wrong = wrong & read.mask(wrong.shape)
+    yield from map(tuple, np.argwhere(wrong)[:1].tolist())
+
+
+def _note(read: Read | None) -> str:
+    return "" if read is None else read.note
+
+
+def weights(value: Any, name: str, dtype: np.dtype[Any], *shapes: check.Shape) -> Real:
+    """Finite numbers of at least 0, as a fresh array of `dtype`."""
+    array = value if type(value) is np.ndarray else check.as_array(value, name)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold numbers, got {array.dtype} of shape {array.shape}")
+    check.shape(array.shape, name, shapes)
+    with np.errstate(over="ignore"):
+        array = np.array(array, dtype=dtype, order="C")
+    if not (array.min() >= 0 and np.isfinite(array.max())):
+        for where in np.argwhere(~((array >= 0) & (array < np.inf)))[:1].tolist():
+            raise ValueError(f"{name} must be finite and at least 0, got {array[tuple(where)]} at {where}")
+    return array
+
+
+def class_weights(value: Any, n: int) -> NDArray[np.float64]:
+    array = weights(value, "class_weights", check._FLOAT64, (n,)).astype(np.float64, copy=False)
+    if not array.all():
+        raise ValueError(f"class_weights must be above 0, got {array.tolist()}")
+    array.flags.writeable = False
+    return array
+
+
+def finite_sum(weights: list[float]) -> float:
+    """Of weights times class weights, exact."""
+    try:
+        return math.fsum(weights)
+    except OverflowError:
+        raise ValueError("weights, times class_weights, must have a finite sum") from None
+
+
+def any_weight(total: float, name: str, is_weighted: bool) -> None:
+    """Something must count in a mean."""
+    if not 0 < total < np.inf:
+        condition = " whose weight is not zero" if is_weighted else ""
+        raise ValueError(f"{name} must hold at least one target{condition}")
+
+
+def one_for_each(value: Any, name: str) -> Any:
+    """One item for each sequence: a list, or an array along its first axis."""
+    is_listed = isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim > 0)
+    if not is_listed:
+        raise TypeError(f"{name} must be a list of sequences or an array (N, T), got {check.shown(value)}")
+    if len(value) == 0:
+        raise ValueError(f"{name} must hold at least one sequence")
+    return value
+
+
+def sequences(value: Any, name: str, check_item: Callable[[Any, str], T]) -> list[T]:
+    """Each of a list of sequences, as `check_item` returns it."""
+    value = one_for_each(value, name)
+    if any(map(np.isscalar, value[:1])):
+        raise TypeError(f"{name} must be a list of sequences or an array (N, T), got {check.shown(value)}")
+    return [check_item(item, f"{name}[{i}]") for i, item in enumerate(value)]
+
+
+def token_sequence(value: Any, name: str, n: int) -> Int:
+    """Tokens (T,) from 0 to n - 1, which may be none."""
+    array = check.as_int64(check.as_array(value, name), name)
+    check.shape(array.shape, name, (("T",),), allow_empty=True)
+    return check.tokens(array, name, n, ("T",)) if array.size else array
+
+
+def same_number(n: int, expected: int, name: str, expected_name: str) -> None:
+    if n != expected:
+        raise ValueError(f"{name} must have as many sequences as {expected_name}, {expected}, got {n}")
+
+
+def same_lengths(lengths: Int, expected: Int, name: str, expected_name: str) -> None:
+    same_number(len(lengths), len(expected), name, expected_name)
+    for i in np.flatnonzero(lengths != expected)[:1]:
+        raise ValueError(
+            f"{name}[{i}] must have as many steps as {expected_name}[{i}], {expected[i]}, got {lengths[i]}"
+        )
+
+
+def no_gaps(y: Real | Int, name: str, read: Read | None) -> None:
+    """Categories (T, B) that are fed back: a target that counts must not come after a step without one."""
+    is_missing = y < 0
+    if not is_missing.any():
+        return
+    has_target = ~is_missing if read is None else ~is_missing & read.counts()
+    for where in np.argwhere(is_missing[:-1] & _or_later(has_target)[1:])[:1].tolist():
+        raise ValueError(
+            f"{name} must not have a target after a -1, as each is the next step's input, got -1 at {where}"
+        )
+
+
+def no_empty_rows(lengths: Int, has_target: NDArray[np.bool_]) -> None:
+    for b in np.flatnonzero((lengths == 0) & has_target)[:1]:
+        raise ValueError(f"lengths must be at least 1 where a row has a target, got 0 at [{b}]")

@@ -1,0 +1,315 @@
+"""What comes out of a model: each kind of output with its loss, its targets, and what is predicted from it.
+
+The loss of a model is the mean over all steps that have a target, weighted if there are weights:
+Σ weight · loss / Σ weight. The loss of a step with several labels or numbers is their mean.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elman import check
+from elman.attributes import Checked
+from elman.check import Shape
+from elman.data import checks
+from elman.data.checks import Read
+from elman.typing import Int, Real
+
+
+class Output(Checked):
+    """What all kinds of output have. Outputs o are what the readout gives, before softmax or sigmoid."""
+
+    loss: ClassVar[str]  # of the kernel contract
+    metric: ClassVar[str]  # what `score` measures
+    is_mean: ClassVar[bool] = True  # whether the loss of a step is the mean over n outputs; kernels compute the sum
+    _fixed = frozenset(("n", "class_weights"))
+    n: int
+    class_weights: NDArray[np.float64] | None  # one for each category, or for 0 and 1
+
+    def __init__(self, n: int, class_weights: Any = None, n_classes: int | None = None) -> None:
+        self.n = check.size(n, "n")
+        given = class_weights is not None
+        self.class_weights = checks.class_weights(class_weights, n_classes or self.n) if given else None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({"class_weights": None} | state)  # older pickles have it only where there are some
+
+    def __repr__(self) -> str:
+        given = "" if self.class_weights is None else f", class_weights={self.class_weights.tolist()}"
+        return f"{type(self).__name__}({self.n}{given})"
+
+    def __eq__(self, other: object) -> bool:
+        return repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    def targets(self, y: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, read: Read | None = None) -> Any:
+        """Validated targets: of one of these shapes, with another axis of n unless the targets are categories.
+
+        What is not to be `read` may be anything, and becomes something harmless.
+        """
+        raise NotImplementedError
+
+    def has_target(self, y: Real | Int) -> NDArray[np.bool_]:
+        """Which of the targets are some."""
+        return np.ones(y.shape[:-1], dtype=bool)
+
+    def class_weight(self, y: Real | Int) -> Real:
+        """The class weight of each target, whatever it may be where there is none."""
+        raise NotImplementedError
+
+    def predict(self, o: Real) -> Real | Int:
+        """The likeliest label, or the numbers, for outputs o (..., n)."""
+        raise NotImplementedError
+
+    def probabilities(self, o: Real) -> Real:
+        """For outputs o (..., n)."""
+        raise NotImplementedError
+
+    def score(self, y: Real | Int, predicted: Real | Int, weights: Real) -> float:
+        """How good predictions (N, ...) are for targets y (N, ...), with weights (N,)."""
+        raise NotImplementedError
+
+    def feed(self, y: Real | Int, out: Real) -> None:
+        """Write targets or predictions y as the input columns (..., n) of the step after them."""
+        out[...] = y
+
+    def draw(
+        self, o: Real, rng: np.random.Generator, temperature: float, top_k: int | None, top_p: float | None
+    ) -> Any:
+        """One output (n,), or a category, drawn from what o (n,) says about it."""
+        raise NotImplementedError
+
+
+class Categories(Output):
+    """One of n categories at each step: softmax and cross-entropy. Targets are integers, −1 where there is none.
+
+    Parameters
+    ----------
+    n : int
+    class_weights : numbers (n,), optional
+        What a target of each category counts, in the loss and its mean; 1 by default.
+
+    Examples
+    --------
+    >>> Categories(27)
+    Categories(27)
+    """
+
+    loss = "cross_entropy"
+    metric = "accuracy"
+    is_mean = False
+
+    def __init__(self, n: int, *, class_weights: Any = None) -> None:
+        super().__init__(n, class_weights)
+
+    def targets(self, y: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, read: Read | None = None) -> Int:  # noqa: ARG002
+        return checks.categories(y, name, self.n, shapes, read)
+
+    def has_target(self, y: Real | Int) -> NDArray[np.bool_]:
+        return np.asarray(y >= 0)
+
+    def class_weight(self, y: Real | Int) -> Real:
+        assert self.class_weights is not None
+        return self.class_weights.take(y.astype(np.int64, copy=False), mode="clip")
+
+    def predict(self, o: Real) -> Int:
+        return np.asarray(o.argmax(axis=-1), dtype=np.int64)
+
+    def probabilities(self, o: Real) -> Real:
+        p = np.exp(o - o.max(axis=-1, keepdims=True))
+        p /= p.sum(axis=-1, keepdims=True)
+        return np.asarray(p)
+
+    def score(self, y: Real | Int, predicted: Real | Int, weights: Real) -> float:
+        return float(np.average(y == predicted, weights=weights))
+
+    def feed(self, y: Real | Int, out: Real) -> None:
+        out[...] = np.arange(self.n) == y[..., None]
+
+    def draw(
+        self,
+        o: Real,
+        rng: np.random.Generator,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> int:
+        """A category drawn from the softmax of o (n,) / temperature, cut to its likeliest; those alone for 0."""
+        most = _largest(o)
+        if temperature == 0:
+            return int(o.argmax())
+        with np.errstate(over="ignore"):  # a tiny temperature leaves nothing of what is less likely
+            p = np.exp(np.subtract(o, most, dtype=np.float64) / temperature)
+        if top_k is not None or top_p is not None:
+            likeliest = np.argsort(-p, kind="stable")[:top_k]
+            if top_p is not None:
+                mass = p[likeliest].cumsum()
+                likeliest = likeliest[: 1 + int(mass.searchsorted(top_p * mass[-1]))]
+            kept = np.zeros_like(p)
+            kept[likeliest] = p[likeliest]
+            p = kept
+        cumulative = p.cumsum()
+        return int(cumulative.searchsorted(rng.random() * cumulative[-1], side="right"))
+
+
+class Binary(Output):
+    """n labels at each step, each of them 0 or 1: sigmoid and binary cross-entropy, their mean over the labels.
+
+    Targets are bool, integers or reals from 0 to 1. Several of the labels may be 1 at once.
+
+    Parameters
+    ----------
+    n : int
+    class_weights : numbers (2,), optional
+        What a target of 0 and one of 1 count, in the loss and its mean. Needs n = 1, as a step has one weight.
+
+    Examples
+    --------
+    >>> Binary()
+    Binary(1)
+    """
+
+    loss = "binary_cross_entropy"
+    metric = "accuracy"
+
+    def __init__(self, n: int = 1, *, class_weights: Any = None) -> None:
+        if class_weights is not None and check.size(n, "n") > 1:
+            check.refuse(f"class_weights must be None for n = {n} labels, as a step has one weight")
+        super().__init__(n, class_weights, n_classes=2)
+
+    def targets(self, y: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, read: Read | None = None) -> Real:
+        return checks.numbers(y, name, dtype, self.n, shapes, read, kinds="biuf", most=1)
+
+    def class_weight(self, y: Real | Int) -> Real:
+        assert self.class_weights is not None
+        zero, one = self.class_weights
+        with np.errstate(all="ignore"):  # beyond the lengths there is anything
+            return np.asarray(zero + (one - zero) * y[..., 0].astype(np.float64))
+
+    def predict(self, o: Real) -> Int:
+        return (o > 0).astype(np.int64)
+
+    def probabilities(self, o: Real) -> Real:
+        return np.asarray(_sigmoid(o))
+
+    def score(self, y: Real | Int, predicted: Real | Int, weights: Real) -> float:
+        return float(np.average(((y >= 0.5) == predicted).mean(axis=1), weights=weights))
+
+    def draw(
+        self,
+        o: Real,
+        rng: np.random.Generator,
+        temperature: float = 1.0,
+        top_k: int | None = None,  # noqa: ARG002
+        top_p: float | None = None,  # noqa: ARG002
+    ) -> Int:
+        _largest(o)
+        if temperature == 0:
+            return self.predict(o)
+        with np.errstate(over="ignore"):
+            return (rng.random(self.n) < _sigmoid(o.astype(np.float64) / temperature)).astype(np.int64)
+
+
+class Reals(Output):
+    """n real numbers at each step: the outputs as they are, and the mean of the squared errors.
+
+    Examples
+    --------
+    >>> Reals(3)
+    Reals(3)
+    """
+
+    loss = "squared_error"
+    metric = "r2"
+
+    def __init__(self, n: int = 1) -> None:
+        super().__init__(n)
+
+    def targets(self, y: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, read: Read | None = None) -> Real:
+        return checks.numbers(y, name, dtype, self.n, shapes, read, kinds="iuf")
+
+    def predict(self, o: Real) -> Real:
+        return o.copy()
+
+    def probabilities(self, o: Real) -> Real:  # noqa: ARG002
+        check.refuse(f"predict_proba needs outputs that are Categories or Binary, got {self}")
+
+    def score(self, y: Real | Int, predicted: Real | Int, weights: Real) -> float:
+        """R²: the part of the targets' variance that is explained, the mean over the n numbers."""
+        y, weights = y.astype(np.float64), weights[:, None]
+        rest = (weights * (y - predicted) ** 2).sum(axis=0)
+        spread = (weights * (y - (weights * y).sum(axis=0) / weights.sum()) ** 2).sum(axis=0)
+        explained = 1 - rest / np.where(spread > 0, spread, 1)
+        return float(np.where(spread > 0, explained, rest == 0).mean())
+
+    def draw(
+        self,
+        o: Real,
+        rng: np.random.Generator,  # noqa: ARG002
+        temperature: float = 1.0,  # noqa: ARG002
+        top_k: int | None = None,  # noqa: ARG002
+        top_p: float | None = None,  # noqa: ARG002
+    ) -> Real:
+        _largest(o)
+        return o.copy()
+
+
+def with_class_weights(outputs: Output, y: Real | Int, weights: Real | None, dtype: np.dtype[Any]) -> Real | None:
+    """What the steps of targets y (T, B, ·) count, as kernels take it: weights (T, B) or None, times class weights."""
+    if outputs.class_weights is None:
+        return weights
+    by_class = outputs.class_weight(y)
+    with np.errstate(all="ignore"):  # beyond the lengths there is anything
+        return np.asarray(by_class if weights is None else by_class * weights, dtype=dtype)
+
+
+def total_weight(outputs: Output, y: Real | Int, weights: Real | None, lengths: Int | None) -> float:
+    """The sum of the weights of the steps that have a target; exact, so that it does not depend on padding."""
+    n_steps, n_rows = y.shape[:2]
+    if weights is None and not isinstance(outputs, Categories):
+        return float(n_steps * n_rows if lengths is None else lengths.sum())
+    counts: Any = y >= 0 if weights is None else outputs.has_target(y)
+    if lengths is not None:
+        counts &= check.active(n_steps, lengths)
+    return float(np.count_nonzero(counts)) if weights is None else checks.finite_sum(weights[counts].tolist())
+
+
+def finite_outputs(values: Any, what: str = "output", lengths: Int | None = None) -> None:
+    """Say so where there is nothing to predict from: in outputs (T, B, O), within the lengths, or in losses."""
+    with np.errstate(all="ignore"):
+        total = np.sum(values)  # as in `check.finite`
+    if np.isfinite(total):
+        return
+    wrong = ~np.isfinite(values)
+    if lengths is not None:
+        wrong &= check.active(len(wrong), lengths)[..., None]
+    for value in np.asarray(values)[wrong][:1]:
+        raise FloatingPointError(f"the {what} is {value}: the parameters, or states, are not finite, or far too large")
+
+
+def _largest(o: Real) -> Any:
+    most = o.max()
+    finite_outputs(most, "largest output")  # of NaN, `searchsorted` would make a category beyond the last
+    return most
+
+
+def _sigmoid(o: Real) -> Real:
+    e = np.exp(-np.abs(o))  # never overflows
+    return np.where(o >= 0, 1 / (1 + e), e / (1 + e))
+
+
+def penalize(h: Real, lengths: Int | None, scale: float, d_h: Real) -> float:
+    """scale · Σ h² of states (T, B, K) within the lengths; its gradient is added to d_h, to anything beyond them."""
+    total = 0.0
+    for t in range(0, len(h), 64):  # a few steps at a time, for the sake of memory
+        part = h[t : t + 64]
+        kept = part if lengths is None else part[check.active(len(part), lengths - t)]
+        total += float(np.square(kept, dtype=np.float64).sum())
+        with np.errstate(all="ignore"):
+            d_h[t : t + 64] += 2 * scale * part
+    return scale * total

@@ -1,0 +1,231 @@
+"""Data sets of sequences, cut into batches."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elman.data import checks
+from elman.data.checks import Read
+from elman.data.inputs import Input, Tokens
+from elman.data.outputs import Output, total_weight, with_class_weights
+from elman.data.patterns import PATTERNS, Pattern
+from elman.typing import Int, Real
+
+_POOL = 32  # batches whose sequences are sorted by length together: padding goes, chance stays
+
+
+class Batch(NamedTuple):
+    """Sequences side by side, time-major; T is 1 where there is one item for each sequence.
+
+    Lengths are those of the steps that the network runs, None where all are T.
+    """
+
+    x: Real | Int  # (T, B) or (T, B, n)
+    y: Real | Int  # (T, B) or (T, B, n)
+    lengths: Int | None
+    weights: Real | None  # (T, B), class weights included
+    total: float  # sum of the weights of all targets
+
+
+Rows = list[Any] | Real | Int  # an array (N, T, ·) where all sequences are equally long, or a list of (T_i, ·)
+
+
+class Inputs:
+    """A data set of sequences, or of single items, without targets."""
+
+    def __init__(self, X: Any, inputs: Input, pattern: Pattern, dtype: np.dtype[Any], name: str) -> None:
+        self.dtype = dtype
+        self.x = _input_rows(X, inputs, pattern, dtype, name)
+        self.lengths = lengths_of(self.x)
+        self.costs = self.lengths  # what is about equal in a batch
+        self.is_array = isinstance(self.x, np.ndarray)
+
+    def groups(self, batch_size: int, rng: np.random.Generator | None = None) -> list[Int]:
+        """The sequences of each batch, of about equal length; drawn at random if there is a generator."""
+        return self._grouped(np.arange(len(self.lengths)), batch_size, rng)
+
+    def _grouped(self, order: Int, batch_size: int, rng: np.random.Generator | None) -> list[Int]:
+        n = len(order)
+        if rng is not None:
+            order = rng.permutation(order)
+        pool = n if rng is None else batch_size * _POOL
+        groups = []
+        for start in range(0, n, pool):
+            part = order[start : start + pool]
+            part = part[np.argsort(self.costs[part], kind="stable")]
+            groups += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
+        return groups if rng is None else [groups[i] for i in rng.permutation(len(groups))]
+
+    def inputs_of(self, rows: Int) -> tuple[Real | Int, Int | None]:
+        """(T, B, ·) and lengths."""
+        return side_by_side(self.x, rows), _or_none(self.lengths[rows])
+
+
+class Sequences(Inputs):
+    """A data set of sequences X with targets Y and weights: what `SequenceModel.fit` takes."""
+
+    def __init__(
+        self,
+        X: Any,
+        Y: Any,
+        weights: Any,
+        *,
+        inputs: Input,
+        outputs: Output,
+        pattern: Pattern,
+        dtype: np.dtype[Any],
+        names: tuple[str, str, str] = ("X", "Y", "weights"),
+    ) -> None:
+        super().__init__(X, inputs, pattern, dtype, names[0])
+        self.outputs, self.pattern = outputs, pattern
+        given = None if weights is None else _Weights(weights, pattern, dtype, names, len(self.x))
+        self.y = _target_rows(Y, outputs, pattern, dtype, names, len(self.x), given)
+        self.weights = None if given is None else given.rows(lengths_of(self.y))
+        if not pattern.one_output:
+            y_lengths = lengths_of(self.y)
+            if not pattern.one_input:
+                checks.same_lengths(y_lengths, self.lengths, names[1], names[0])
+            self.lengths = self.costs = y_lengths
+        if pattern.one_input and not pattern.one_output and self.y[0].ndim == 1:
+            for i, y in enumerate(self.y):
+                checks.no_gaps(y, f"{names[1]}[{i}]", None if given is None else given.read(i, y))
+        self.counts = self._counting()
+        checks.any_weight(float(self.counts.any()), names[1], weights is not None)
+
+    def parts(self) -> dict[str, Rows | None]:
+        """The rows, by the names of `fit`'s arguments."""
+        return {"X": self.x, "Y": self.y, "weights": self.weights}
+
+    def groups(self, batch_size: int, rng: np.random.Generator | None = None) -> list[Int]:
+        return self._grouped(np.flatnonzero(self.counts), batch_size, rng)
+
+    def batch(self, rows: Int) -> Batch:
+        x, y = side_by_side(self.x, rows), side_by_side(self.y, rows)
+        lengths = _or_none(self.lengths[rows])
+        weights = with_class_weights(self.outputs, y, self.user_weights(rows, y), self.dtype)
+        total = total_weight(self.outputs, y, weights, self.target_lengths(lengths))
+        return Batch(x, y, lengths, weights, total)
+
+    def target_lengths(self, lengths: Int | None) -> Int | None:
+        """Of rows of targets."""
+        return None if self.pattern.one_output else lengths
+
+    def user_weights(self, rows: Int, y: Real | Int) -> Real | None:
+        """(T, B), without class weights."""
+        if self.weights is None:
+            return None
+        if isinstance(self.weights, np.ndarray) and self.weights.ndim == 1:
+            return np.broadcast_to(self.weights[rows], y.shape[:2])
+        weights: Real = side_by_side(self.weights, rows)
+        return weights
+
+    def _counting(self) -> NDArray[np.bool_]:
+        """Which sequences have a target of a weight that is not 0."""
+        if isinstance(self.y, np.ndarray) and self.weights is None:
+            return np.asarray(self.outputs.has_target(self.y).any(axis=1))
+        counts = [self.outputs.has_target(y) for y in self.y]
+        if self.weights is not None:
+            counts = [each & (w > 0) for each, w in zip(counts, self.weights, strict=True)]
+        return np.array([each.any() for each in counts])
+
+
+def _input_rows(X: Any, inputs: Input, pattern: Pattern, dtype: np.dtype[Any], name: str) -> Rows:
+    X = checks.one_for_each(X, name)
+    if pattern.one_input:
+        array: Real | Int = inputs.array(X, name, dtype, ("N",), ("N", 1))
+        n_axes = 2 if isinstance(inputs, Tokens) else 3
+        return array if array.ndim == n_axes else array[:, None]
+    if isinstance(X, np.ndarray) and X.dtype != object and X.ndim > 1:
+        return np.asarray(inputs.array(X, name, dtype, ("N", "T")))
+    return checks.sequences(X, name, lambda item, name: inputs.array(item, name, dtype, ("T",)))
+
+
+def _target_rows(
+    Y: Any,
+    outputs: Output,
+    pattern: Pattern,
+    dtype: np.dtype[Any],
+    names: tuple[str, str, str],
+    n: int,
+    weights: _Weights | None,
+) -> Rows:
+    x_name, name, _ = names
+    Y = checks.one_for_each(Y, name)
+    checks.same_number(len(Y), n, name, x_name)
+    if pattern.one_output:
+        array = outputs.targets(Y, name, dtype, ("N",), read=None if weights is None else weights.read_all(None))
+        return np.asarray(array)[:, None]
+    if isinstance(Y, np.ndarray) and Y.dtype != object and Y.ndim > 1:
+        read = None if weights is None else weights.read_all(Y.shape[1])
+        return np.asarray(outputs.targets(Y, name, dtype, ("N", "T"), read=read))
+    return [
+        outputs.targets(item, f"{name}[{i}]", dtype, ("T",), read=None if weights is None else weights.read(i, item))
+        for i, item in enumerate(checks.sequences(Y, name, lambda item, _: item))
+    ]
+
+
+class _Weights:
+    """What targets count: (N,), one for each sequence, or as many for each as it has targets."""
+
+    def __init__(self, given: Any, pattern: Pattern, dtype: np.dtype[Any], names: tuple[str, str, str], n: int) -> None:
+        x_name, _, self.name = names
+        self.given, self.dtype, self.n = checks.one_for_each(given, self.name), dtype, n
+        checks.same_number(len(self.given), n, self.name, x_name)
+        self.is_of_sequences = np.ndim(self.given[0]) == 0 or pattern.one_output
+        self.is_fed_back = pattern == PATTERNS["one-to-many"]
+
+    @functools.cached_property
+    def of_sequences(self) -> Real:
+        return checks.weights(self.given, self.name, self.dtype, (self.n,))
+
+    def of_steps(self, i: int, n_steps: int) -> Real:
+        return checks.weights(self.given[i], f"{self.name}[{i}]", self.dtype, (n_steps,))
+
+    def rows(self, lengths: Int) -> Rows:
+        if self.is_of_sequences:
+            return self.of_sequences
+        return [self.of_steps(i, n) for i, n in enumerate(lengths.tolist())]
+
+    def counts(self, i: int, n_steps: int) -> NDArray[np.bool_]:
+        """Which targets of a sequence have a weight above 0."""
+        if self.is_of_sequences:
+            return np.full(n_steps, self.of_sequences[i] > 0)
+        return np.asarray(self.of_steps(i, n_steps) > 0)
+
+    def read(self, i: int, targets: Any) -> Read:
+        """Which targets of a sequence are looked at."""
+        return Read(lambda: self.counts(i, len(targets)), self.is_fed_back)
+
+    def read_all(self, n_steps: int | None) -> Read:
+        """The same of all sequences, (N, T), or (N,) if there is one target for each."""
+        if n_steps is None:
+            return Read(lambda: self.of_sequences > 0)
+        return Read(lambda: np.stack([self.counts(i, n_steps) for i in range(self.n)]), self.is_fed_back, time_axis=1)
+
+
+def lengths_of(rows: Rows) -> Int:
+    if isinstance(rows, np.ndarray):
+        return np.full(len(rows), rows.shape[1], dtype=np.int64)
+    return np.array([len(row) for row in rows], dtype=np.int64)
+
+
+def _or_none(lengths: Int) -> Int | None:
+    return None if lengths.min() == lengths.max() else lengths
+
+
+def side_by_side(data: Rows, rows: Int) -> Any:
+    """Some of the sequences as (T, B, ·): (B, T, ·) in memory, and what the system hands out as zeros beyond the ends.
+
+    So the cost follows the sum of the lengths.
+    """
+    if isinstance(data, np.ndarray):
+        return data.take(rows, axis=0).swapaxes(0, 1)  # data[rows] would lie in memory in the order that data does
+    n_steps, first = max(len(data[row]) for row in rows), data[rows[0]]
+    together = np.zeros((len(rows), n_steps, *first.shape[1:]), first.dtype)
+    for i, row in enumerate(rows):
+        together[i, : len(data[row])] = data[row]
+    return together.swapaxes(0, 1)

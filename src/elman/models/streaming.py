@@ -1,0 +1,116 @@
+"""Predictions for sequences that come in chunk by chunk."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from elman import check
+from elman.typing import Real
+
+if TYPE_CHECKING:
+    from elman.models.sequence import SequenceModel
+
+
+class Stream:
+    """What `SequenceModel.stream` returns: it keeps the states from one chunk to the next.
+
+    Attributes
+    ----------
+    state : array (L, B, H)
+        The states after all that has come in: live, and zeros at first, or the model's h_0. An array that it is set to
+        is copied into it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import elman
+    >>> model = elman.SequenceModel(elman.Features(2), elman.Reals(1), hidden_size=8, seed=0)
+    >>> stream = model.stream()
+    >>> stream.predict(np.ones((3, 2))).shape
+    (3, 1)
+    >>> stream.reset()
+    """
+
+    def __init__(self, model: SequenceModel, batch_size: int | None) -> None:
+        self._model = model
+        self._batch_size = batch_size
+        self._state = model._initial_state(batch_size or 1, None)
+
+    @property
+    def state(self) -> Real:
+        return self._state
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        self._state[...] = _state_array(value, "state", self._model.rnn.dtype, self._state.shape)
+
+    def predict(self, x: Any) -> Any:
+        """The likeliest labels, or the numbers, for the next steps.
+
+        Parameters
+        ----------
+        x : integers (T,) or array (T, n); with a batch size (T, B) or (T, B, n)
+
+        Returns
+        -------
+        categories (T,), or labels or numbers (T, n); with a batch size (T, B) or (T, B, n)
+            Where the pattern has one output for each sequence, that for all of it so far: without the axis T.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x does not fit.
+        FloatingPointError
+            If the outputs are not finite, as parameters or states are not, or far too large. In both cases the state is
+            left as it was.
+        """
+        return self._run(x, self._model.outputs.predict)
+
+    def predict_proba(self, x: Any) -> Real:
+        """The probability of each category, or of each label being 1, in the form of `predict` with an axis of n."""
+        probabilities: Real = self._run(x, self._model.outputs.probabilities)
+        return probabilities
+
+    def reset(self, rows: Any = None) -> None:
+        """Let new sequences begin: in all rows, or in those of an array of indices or of bool (B,)."""
+        n_rows = self.state.shape[1]
+        own = slice(None) if rows is None else _row_indices(rows, "rows", n_rows)
+        self.state[:, own] = self._model._initial_state(n_rows, None)[:, own]
+
+    def _run(self, x: Any, function: Any) -> Any:
+        model = self._model
+        axes: Any = ("T",) if self._batch_size is None else ("T", self._batch_size)
+        x = model.inputs.array(x, "x", model.rnn.dtype, axes)
+        x = x.copy() if x.dtype.kind == "i" else x  # as in SequenceModel._batch
+        x = x if self._batch_size else x[:, None]
+        backend = model.rnn._resolve()
+        h, h_n, tape = model._states(backend, x, None, self.state)
+        values = function(model._readout(backend, h))
+        del tape
+        self.state[...] = h_n
+        values = values if self._batch_size else values[:, 0]
+        return values[0] if model._traits.one_output else values
+
+    def __repr__(self) -> str:
+        return f"Stream({self._model}, batch_size={self._batch_size})"
+
+
+def _row_indices(value: Any, name: str, n_rows: int) -> Any:
+    """Indices from 0 to n_rows - 1, or bool (n_rows,)."""
+    array = np.atleast_1d(check.as_array(value, name))
+    if array.dtype == bool:
+        check.shape(array.shape, name, ((n_rows,),))
+        return array
+    array = check.as_int64(array, name)
+    if array.size and not (array.min() >= 0 and array.max() < n_rows):
+        raise ValueError(f"{name} must be from 0 to {n_rows - 1}, got {array.min()} to {array.max()}")
+    return array
+
+
+def _state_array(value: Any, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Real:
+    with np.errstate(over="ignore"):
+        array = check.real_array(value, name, dtype, shape)
+    check.finite(array, name)
+    return array

@@ -1,0 +1,222 @@
+"""What is recorded of a training, and what may be done in its course."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from elman import check
+from elman.attributes import Checks, Settings, shown
+from elman.training import checkpoint
+from elman.training.optimizers import Optimizer
+from elman.typing import Real
+
+Function = Callable[["Training"], Any]  # a callback without a class
+
+
+class History(dict[str, list[float]]):
+    """What was measured in each epoch: a dict of lists.
+
+    Examples
+    --------
+    >>> history = History(loss=[1.2, 0.7], val_loss=[1.3, 0.9])
+    >>> history["val_loss"][-1]
+    0.9
+    """
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """A matplotlib figure of all curves, written to a PNG if there is a path. Needs ``pip install 'elman[plot]'``.
+
+        Examples
+        --------
+        >>> History(loss=[1.2, 0.7]).plot(getfixture("tmp_path") / "loss.png")
+        <Figure size ...>
+        """
+        from elman.plot import history_figure, save_png
+
+        figure = history_figure(self)
+        if path is not None:
+            save_png(figure, path)
+        return figure
+
+
+class Training:
+    """One run of `fit`, as callbacks see it.
+
+    Attributes
+    ----------
+    model, optimizer
+    history : History
+    epochs, epoch : int
+        How many there are to be, and how many are done.
+    steps : int
+        Updates so far.
+    loss : float
+        The mean loss of the last batch, before its update.
+    """
+
+    def __init__(self, model: Any, optimizer: Optimizer, epochs: int, history: History) -> None:
+        self.model, self.optimizer, self.history = model, optimizer, history
+        self.epochs, self.epoch, self.steps, self.loss = epochs, 0, 0, math.nan
+        self._is_stopped = False
+
+    def stop(self) -> None:
+        """Make this epoch the last one."""
+        self._is_stopped = True
+
+
+class Callback:
+    """Something to be done in the course of a training. A function instead of one is called as `on_epoch`.
+
+    What it changes of the optimizer's settings lasts until `fit` returns.
+
+    Examples
+    --------
+    >>> import elman
+    >>> class Patient(Callback):
+    ...     def on_epoch(self, training):
+    ...         if training.history["loss"][-1] < 0.5:
+    ...             training.stop()
+    >>> model = elman.SequenceModel(elman.Tokens(2), elman.Categories(2), hidden_size=8, seed=0)
+    >>> options = {"epochs": 500, "optimizer": elman.Adam(0.05), "progress": False}
+    >>> len(model.fit([[0, 1, 0]], [[1, 0, 1]], callbacks=[Patient()], **options)["loss"]) < 500
+    True
+    """
+
+    def on_start(self, training: Training) -> None:
+        """Before the first step, and before a run goes on."""
+
+    def on_step(self, training: Training) -> None:
+        """After each update."""
+
+    def on_epoch(self, training: Training) -> None:
+        """After each epoch, when it is in the history."""
+
+    def on_end(self, training: Training) -> None:
+        """After the last epoch."""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold of this callback: numbers, strings, lists of them, and arrays, by name.
+
+        A run goes on only with callbacks of the classes that kept a state in it, in their order; others may differ.
+        """
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned.
+
+        If this raises, `fit` does not go on, and calls it again with what `state` returned just before.
+        """
+
+    @reprlib.recursive_repr()
+    def __repr__(self) -> str:
+        return shown(self)
+
+    def _check_state(self, state: dict[str, Any], model: Any) -> None:
+        """Refuse what a checkpoint says, as long as nothing has been changed."""
+
+
+class EarlyStopping(Settings, Callback):
+    """Stop when a measure has not become better for some epochs.
+
+    Parameters
+    ----------
+    monitor : str
+        A name in the history. Losses should fall, everything else should rise.
+    patience : int
+        After how many epochs in a row that were no better to stop.
+    min_delta : float
+        What counts as better: by more than this.
+    restore_best : bool
+        Whether to end with the parameters of the best epoch.
+
+    Examples
+    --------
+    >>> EarlyStopping("val_accuracy", patience=3)
+    EarlyStopping(monitor='val_accuracy', patience=3, min_delta=0.0, restore_best=True)
+    """
+
+    _settable: ClassVar[Checks] = {
+        "monitor": check.text,
+        "patience": check.positive_int,
+        "min_delta": check.non_negative,
+        "restore_best": check.flag,
+    }
+
+    def __init__(
+        self, monitor: str = "val_loss", *, patience: int = 5, min_delta: float = 0.0, restore_best: bool = True
+    ) -> None:
+        self.monitor = monitor
+        self.patience = patience
+        self.min_delta = min_delta
+        self.restore_best = restore_best
+        self._reset()
+
+    def _reset(self) -> None:
+        self._best, self._waited = -np.inf, 0
+        self._parameters: Real = np.zeros(0)  # the best ones
+
+    def on_start(self, training: Training) -> None:
+        check.choice(self.monitor, "monitor", training.history)
+        if training.steps == 0:
+            self._reset()
+
+    def on_epoch(self, training: Training) -> None:
+        sign = -1 if self.monitor.endswith("loss") else 1
+        value = sign * training.history[self.monitor][-1]
+        if value > self._best + self.min_delta:
+            self._best, self._waited = value, 0
+            if self.restore_best:
+                self._parameters = training.model._parameters.flat.copy()
+        else:
+            self._waited += 1
+        if self._waited >= self.patience:
+            training.stop()
+
+    def on_end(self, training: Training) -> None:
+        if self._parameters.size:
+            training.model._parameters.flat[:] = self._parameters
+
+    def state(self) -> dict[str, Any]:
+        return {"best": float(self._best), "waited": self._waited, "parameters": self._parameters}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self._best, self._waited, self._parameters = state["best"], state["waited"], state["parameters"]
+
+    def _check_state(self, state: dict[str, Any], model: Any) -> None:
+        check.same_names(state, self.state(), "its state of EarlyStopping")
+        _check_best(state["best"], "its best")
+        check.count(state["waited"], "its waited")
+        if state["parameters"].size:
+            flat = model._parameters.flat
+            check.finite(checkpoint.read_array(state, "parameters", flat.dtype, flat.shape), "its parameters")
+
+
+class _FunctionCallback(Callback):
+    def __init__(self, function: Function) -> None:
+        self._function = function
+
+    def on_epoch(self, training: Training) -> None:
+        self._function(training)
+
+
+def as_callbacks(value: Any, name: str) -> list[Callback]:
+    """A list of callbacks, of functions too."""
+    if not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be a list of callbacks, got {check.shown(value)}")
+    items = list(value)
+    for i, item in enumerate(items):
+        if not isinstance(item, Callback) and (isinstance(item, type) or not callable(item)):
+            raise TypeError(f"{name}[{i}] must be an elman.Callback or a function, got {check.shown(item)}")
+    return [item if isinstance(item, Callback) else _FunctionCallback(item) for item in items]
+
+
+def _check_best(value: Any, name: str) -> None:
+    """The largest of some numbers, which may be none."""
+    if not isinstance(value, float) or not value < np.inf:
+        raise ValueError(f"{name} must be a number, got {check.shown(value)}")

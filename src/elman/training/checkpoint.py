@@ -1,0 +1,231 @@
+"""What a checkpoint says of a training: which run it is of, and where that stands, checked before it is believed.
+
+Use what reads parts of it within `refusing`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import json
+import math
+import reprlib
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elman import check
+from elman.data.sequences import Rows, lengths_of
+from elman.storage import files
+from elman.training.optimizers import Optimizer
+from elman.typing import Int, Real
+
+Arrays = Mapping[str, NDArray[Any]]
+
+_SETTINGS = reprlib.Repr()  # in messages about what differs: most lists are shown whole
+_SETTINGS.maxlist, _SETTINGS.maxlevel = 50, 3
+
+_MOST_VALUES = 1 << 20  # of a data set that a fingerprint is made of
+
+
+def fingerprint(rows: Rows, *, is_sampled: bool = True) -> str:
+    """The sizes of a data set, and a hash of its lengths and values: of all of them, or of a million of many."""
+    rows = rows[:, None] if isinstance(rows, np.ndarray) and rows.ndim == 1 else rows
+    lengths = lengths_of(rows)
+    n_values = int(lengths.sum()) * int(np.prod(rows[0].shape[1:]))
+    parts = _sampled(rows, n_values) if is_sampled and n_values > _MOST_VALUES else rows
+    return f"{_sizes(len(rows), int(lengths.sum()))} (fingerprint {fingerprint_of([lengths, *parts])})"
+
+
+def fingerprint_of(arrays: Iterable[NDArray[Any]]) -> str:
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(array.tobytes())
+    return found.hexdigest()[:12]
+
+
+def _sampled(rows: Rows, n_values: int) -> Iterator[Real | Int]:
+    """About a million values, always the same ones."""
+    rng, mean = np.random.default_rng(0), max(1, n_values // len(rows))
+    most = max(1024, _MOST_VALUES // len(rows))  # of a row
+    n_rows = min(_MOST_VALUES // min(most, mean), 1 << 16)  # a row takes a microsecond, however short it is
+    for i in np.unique(rng.integers(0, len(rows), n_rows)):
+        values = rows[i].reshape(-1)
+        yield values if len(values) <= most else values[rng.integers(0, len(values), most)]
+
+
+def _sizes(n: int, n_steps: int) -> str:
+    return f"{n} sequence{'s' if n > 1 else ''} of {n_steps} steps in all"
+
+
+def refusing(path: Path) -> contextlib.AbstractContextManager[None]:
+    return files.refusing(path, "no checkpoint that this run can go on from")
+
+
+def read(path: Path, model: Any) -> tuple[dict[str, Real], dict[str, Any], Arrays]:
+    """The parameters of a checkpoint of such a model, its record and the other arrays."""
+    with refusing(path):
+        saved = files.load(path, [model._file_kind])
+        config = files.flat(saved.config)
+    if saved.progress is None:
+        check.refuse(
+            f"{path} is no checkpoint of a training, but a model alone: there is nothing to go on from. Save models "
+            "under other names than checkpoints, or begin anew without resume."
+        )
+    same_run(config, files.flat(files.as_read(model._config())), str(path))
+    return saved.state, *saved.progress
+
+
+def divided(state: Any, name: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """A callback's state: what goes into JSON, and arrays."""
+    check.instance(state, name, dict)
+    arrays: dict[str, NDArray[Any]] = {}
+    values: dict[str, Any] = {}
+    for key, value in state.items():
+        if isinstance(value, np.ndarray):
+            arrays[key] = value
+        else:
+            values[key] = value.item() if isinstance(value, np.generic) else value
+    _check_storable(values, arrays, name)
+    return values, arrays
+
+
+def read_array(arrays: Arrays, name: str, dtype: np.dtype[Any], shape: check.Shape) -> Real:
+    """One of the arrays, of just this dtype and shape. (What it holds of rows that have ended may be anything.)"""
+    array, shown = arrays[name], f"its training:{name}"
+    check.choice(array.dtype.name, f"the dtype of {shown}", [dtype.name])
+    return np.array(check.real_array(array, shown, dtype, shape, contiguous=True))
+
+
+def read_memories(record: Mapping[str, Any], arrays: Arrays, optimizer: Optimizer, model: Any) -> list[Real]:
+    """The optimizer's memories of the model's parameters; none before its first step."""
+    steps = check.count(record["optimizer_steps"], "its optimizer_steps")
+    found, flat = [name for name in arrays if name.startswith("optimizer.")], model._parameters.flat
+    may_be = optimizer._possible_n_memories if steps else (0,)
+    names = [f"optimizer.{i}" for i in range(len(found) if len(found) in may_be else may_be[-1])]
+    check.same_names(found, names, "its training")
+    memories = [read_array(arrays, name, flat.dtype, flat.shape) for name in names]
+    for i, array in enumerate(memories):
+        is_right = _check_squares if i == optimizer._squares else check.finite
+        is_right(array, f"its training:optimizer.{i}")
+    return memories
+
+
+def read_settings(record: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    """Those of the optimizer, which callbacks may have changed since the run began."""
+    found, checks = check.instance(record["optimizer"], "its optimizer", dict), optimizer._settable
+    check.same_names(found, optimizer._settings(), "its optimizer")
+    return {name: checks[name](value, f"{name} of its optimizer") for name, value in found.items()}
+
+
+def read_generators(record: Mapping[str, Any], model: Any) -> list[np.random.Generator]:
+    """Copies of the model's generators, each where the checkpoint says."""
+    states, generators = record["generators"], list(copy.deepcopy(model._generators()))
+    check.same_count(len(states), len(generators), "its generators", "the model's")
+    for generator, state in zip(generators, states, strict=True):
+        generator.bit_generator.state = state
+        taken = generator.bit_generator.state  # NumPy cuts what is too large, and leaves out what it does not know
+        _check_generator(taken, state, "its generators")
+    return generators
+
+
+def read_history(record: Mapping[str, Any], names: list[str], n_epochs: int) -> dict[str, list[float]]:
+    """A list of numbers, one for each epoch, for each name."""
+    history = check.instance(record["history"], "its history", dict)
+    check.same_names(list(history), names, "its history")
+    for name, values in history.items():
+        check.instance(values, f"its history of {name}", list)
+        check.same_count(len(values), n_epochs, f"its history of {name}", "epochs")
+        for value in values:
+            check.instance(value, f"its history of {name}", float)
+            if not name.endswith("r2"):  # which has no limits
+                check.finite_number(value, f"its history of {name}")
+    return history
+
+
+def take_over(generators: list[np.random.Generator], model: Any) -> None:
+    for generator, read in zip(model._generators(), generators, strict=True):
+        generator.bit_generator.state = read.bit_generator.state
+
+
+def modernized(
+    record: dict[str, Any], arrays: Arrays, now: Mapping[str, Any], optimizer: Optimizer
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """What was written before files had digests, in today's form.
+
+    What it does not say of its run is taken to be as it is `now`.
+    """
+    old = check.instance(record["settings"], "its settings", dict)
+    run = {**now, **{name: old[name] for name in now if name in old}}
+    run["memory"] = now["memory"]
+    run["clip_norm"] = None if old["clip_norm"] == math.inf else old["clip_norm"]
+    sizes = _sizes(old["the number of sequences"], old["the number of steps of the sequences"])
+    run["X"] = now["X"] if str(now["X"]).startswith(f"{sizes} ") else sizes
+    settings = {"lr": record["lr"], **old["optimizer"]}
+    given = files.as_read({"kind": type(optimizer).__name__, **optimizer._settings()})
+    is_same = all(given.get(name) == value for name, value in settings.items())
+    kind = settings.pop("kind")
+    run["optimizer"] = now["optimizer"] if is_same else f"{kind}({', '.join(f'{k}={v}' for k, v in settings.items())})"
+    states: list[dict[str, Any]] = []
+    kept = dict(arrays)
+    for i, state in enumerate(record["callbacks"]):  # of all, with nothing where a callback keeps no state
+        own = [name for name in arrays if name.startswith(f"callback.{i}.")]
+        for name in own:
+            kept[f"callback.{len(states)}.{name.split('.', 2)[2]}"] = kept.pop(name)
+        states += [state] if state or own else []
+    current = {**files.as_read(optimizer._settings()), "lr": record["lr"]}
+    new = {**record, "run": run, "epochs": max(1, record["epoch"]), "optimizer": current, "callbacks": states}
+    return {name: value for name, value in new.items() if name not in ("settings", "lr")}, kept
+
+
+def _check_storable(values: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], name: str) -> None:
+    """What JSON and safetensors can hold."""
+    expected = "numbers, strings, lists of them, and arrays of numbers by name"
+    for key in [*values, *arrays]:
+        if not isinstance(key, str) or not key.isprintable():
+            raise TypeError(f"{name} must be a dict of {expected}, got {check.shown(key)} as a name")
+    for key, array in arrays.items():
+        if array.dtype.kind not in "biuf" or array.itemsize > 8:
+            raise TypeError(f"{name} must be a dict of {expected}, got {check.shown(array)} as {key!r}")
+    try:
+        json.dumps(values)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(f"{name} must be a dict of {expected}: {error}") from error
+
+
+def same_run(found: Any, expected: Mapping[str, Any], path: str) -> None:
+    """A run can only go on as what it was."""
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} does not say which run it is of, but {check.shown(found)}")
+    for name in [*expected, *found]:
+        here, there = expected.get(name), found.get(name)
+        if not files.is_same(here, there):
+            raise ValueError(
+                f"{path} is of another run: {_described(name)} is {_described(here)} here, it was {_described(there)} "
+                "there. Go on with what was given there, or begin anew with another file."
+            )
+
+
+def _check_generator(found: Mapping[str, Any], given: Any, name: str) -> None:
+    """The state of a generator that was given one."""
+    if not files.is_same(found, given) or found["state"]["inc"] % 2 == 0 or found["has_uint32"] not in (0, 1):
+        raise ValueError(f"{name} must be where {found['bit_generator']} can be, got {check.shown(given)}")
+
+
+def _check_squares(array: Real, name: str) -> None:
+    """Sums of squares, which may be too large for their dtype."""
+    for where in np.argwhere(~(array >= 0))[:1].tolist():
+        raise ValueError(f"{name} must be at least 0, got {array[tuple(where)]} at {where}")
+
+
+def _described(value: Any) -> str:
+    """A setting: as it is, where that is a line that is not too long."""
+    if not isinstance(value, str):
+        return _SETTINGS.repr(value)
+    text = value if value.isprintable() else ascii(value)
+    return text if len(text) < 500 else f"{text[:400]}… (CRC {zlib.crc32(text.encode()):08x} of {len(text)} characters)"

@@ -1,0 +1,54 @@
+"""Every backend is the reference's equal: the same functions, parameters, activations and losses."""
+
+import importlib
+import inspect
+from types import FunctionType, ModuleType
+
+import numpy as np
+import pytest
+
+import elman.backends
+from elman.backends import reference
+
+from ..cases import make, make_readout
+from ..compare import check_backward, check_forward, check_readout_loss
+
+FUNCTIONS = [name for name, value in vars(reference).items() if isinstance(value, FunctionType) and name[0] != "_"]
+
+
+def _parameters(function) -> list[tuple]:
+    """Names, kinds and defaults: what a call depends on."""
+    return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
+
+
+def test_the_reference_has_the_functions_of_the_design():
+    expected = {"forward", "backward", "step", "readout", "readout_loss", "clip_norm", "sgd", "adagrad", "adam"}
+    assert set(FUNCTIONS) == expected
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_signatures_are_the_reference_s(backend: ModuleType, name):
+    assert _parameters(getattr(backend, name)) == _parameters(getattr(reference, name))
+
+
+def test_the_native_backend_is_there():
+    native = importlib.import_module("elman.backends.native")  # an installation without it is broken: no skip
+    assert "cython" in elman.backends.available()
+    assert elman.backends.get("cython") is native
+
+
+@pytest.mark.parametrize("activation", reference.ACTIVATIONS)
+def test_every_backend_has_every_activation(backend, dtype, activation):
+    p = make(activation=activation, dtype=dtype)
+    check_forward(backend, p)
+    check_backward(backend, p)
+    h_next = np.full_like(p.h_0[0], np.nan)
+    backend.step(p.x[0], p.h_0[0], p.weight_ih[0], p.weight_hh[0], p.bias[0], h_next, activation=activation)
+    np.testing.assert_allclose(
+        h_next, p.times(0, 1).forward(reference)["h_n"][0], rtol=0, atol=64 * np.finfo(dtype).eps
+    )
+
+
+@pytest.mark.parametrize("loss", reference.LOSSES)
+def test_every_backend_has_every_loss(backend, dtype, loss):
+    check_readout_loss(backend, make_readout(loss=loss, dtype=dtype))

@@ -1,0 +1,168 @@
+"""What is particular to the backend "numba": the code it makes, and when it makes it. What it computes is tested in
+test_kernels.py, like any backend's."""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import elman
+from elman import backends
+from elman.backends import native
+
+from ..cases import READOUT_CASES, make_readout, name
+from ..compare import assert_same_bits
+
+jit = pytest.importorskip("elman.backends.jit.backend", reason="there is no Numba for this Python")
+from elman.backends.jit import entries  # noqa: E402
+
+FIRST_CALL = """
+import sys, numpy as np, elman
+rnn = elman.RNN(3, 20, seed=0, backend="numba")
+y, h_n, pullback = rnn.vjp(np.ones((4, 2, 3)))
+d_x, d_h_0, gradients = pullback(y)
+print(float(y.sum()), float(d_x.sum()))
+"""
+
+
+def run(code: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-W", "always", "-c", code],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def results(process: subprocess.Popen[str]) -> tuple[str, str]:
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return out, err
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads the assembly of x86-64")
+@pytest.mark.parametrize("real", ["float32", "float64"])
+def test_inner_loops_are_vector_multiply_adds(real: str, tmp_path: Path):
+    if jit.instruction_set() == "baseline":
+        pytest.skip("the baseline has no fused multiply-add")
+    code = "import sys, numpy, elman.backends.jit as jit\nfrom elman.backends.jit import entries\n"
+    code += f"kernels = jit._kernels_for(numpy.zeros(1, '{real}'))\nkernels.tiles, kernels.column_tiles\n"
+    code += "print(*entries.tiles.inspect_asm().values(), *entries.column_tiles.inspect_asm().values())\n"
+    assembly, _ = results(run(code, NUMBA_CACHE_DIR=str(tmp_path)))  # code from a cache cannot be inspected
+    register, suffix = {"avx512": "zmm", "avx2": "ymm"}[jit.instruction_set()], {"float32": "ps", "float64": "pd"}[real]
+    fused = re.findall(rf"vfmadd\d+{suffix}\s.*%{register}\d+", assembly)
+    scalar = re.findall(r"vfmadd\d+s[sd]\b", assembly)
+    assert len(fused) > 500  # all tiles' accumulators
+    assert not scalar
+
+
+def test_no_recompilation_for_other_sizes(rng: np.random.Generator):
+    def count() -> dict[str, int]:
+        return {name: len(getattr(entries, name).overloads) for name in ("tiles", "forward", "backward")}
+
+    def step(n_steps: int, n_rows: int, n_inputs: int, hidden: int, **options: object) -> None:
+        rnn = elman.RNN(n_inputs, hidden, seed=0, backend="numba", **options)  # type: ignore[arg-type]
+        y, _, pullback = rnn.vjp(rng.normal(size=(n_steps, n_rows, n_inputs)))
+        pullback(y)
+
+    step(2, 3, 4, 5)
+    before = count()
+    step(7, 1, 33, 65)
+    step(1, 9, 1, 16, bias=False, bidirectional=True, num_layers=2, nonlinearity="relu")
+    assert count() == before
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    st.integers(1, 9), st.integers(1, 40), st.integers(1, 40), st.integers(1, 80),
+    st.sampled_from(["float32", "float64"]), st.sampled_from(["tanh", "relu", "sigmoid", "identity"]),
+    st.booleans(), st.booleans(),
+)  # fmt: skip
+def test_same_bits_as_cython(n_steps, n_rows, n_inputs, hidden, dtype, nonlinearity, bidirectional, ragged):
+    rng = np.random.default_rng(n_steps * n_rows + hidden)
+    x = rng.normal(size=(n_steps, n_rows, n_inputs)).astype(dtype)
+    lengths = rng.integers(0, n_steps + 1, n_rows) if ragged else None
+    outcomes = []
+    for backend in ("numba", "cython"):
+        rnn = elman.RNN(n_inputs, hidden, 1, nonlinearity, True, False, 0.0, bidirectional, dtype=dtype, seed=1, backend=backend)  # noqa: E501 # fmt: skip
+        y, h_n, pullback = rnn.vjp(x, lengths=lengths)
+        d_x, d_h_0, gradients = pullback(np.cos(y), np.sin(h_n))
+        outcomes.append([y, h_n, d_x, d_h_0, *gradients.values()])
+    for ours, theirs in zip(*outcomes, strict=True):
+        np.testing.assert_array_equal(ours.view(f"u{ours.itemsize}"), theirs.view(f"u{theirs.itemsize}"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_training_has_the_same_bits_as_cython(dtype: str, rng: np.random.Generator):
+    x, y = rng.integers(0, 30, (2, 20, 13, 7))
+    curves, parameters = [], []
+    for backend in ("numba", "cython"):
+        model = elman.SequenceModel(
+            elman.Tokens(30), elman.Categories(30), hidden_size=37, num_layers=2, dtype=dtype, seed=0, backend=backend
+        )
+        rules = [elman.SGD(0.1, momentum=0.9), elman.Adagrad(0.01), elman.AdamW(0.01)]
+        curves.append(
+            [model.train_step(x[i], y[i], optimizer=rules[i % 3], clip_norm=0.5) for i in range(12)]
+        )  # each optimizer takes every third step
+        parameters.append(model.state_dict())
+    assert curves[0] == curves[1]
+    assert_same_bits(parameters[0], parameters[1])
+
+
+def test_survives_fork(rng: np.random.Generator):
+    if not hasattr(os, "fork"):
+        pytest.skip("no fork here")
+    rnn = elman.RNN(8, 64, seed=0, backend="numba")
+    x = rng.normal(size=(20, 32, 8)).astype(np.float32)
+    expected = rnn(x)[0]
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if np.array_equal(rnn(x)[0], expected) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_several_processes_with_one_empty_cache(tmp_path: Path):
+    processes = [run(FIRST_CALL, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2)]
+    outcomes = [results(process) for process in processes]
+    assert outcomes[0][0] == outcomes[1][0]
+    assert not any(err for _, err in outcomes)
+    assert list(tmp_path.rglob("*.nbi"))
+    again = FIRST_CALL + "from elman.backends.jit import entries\n"
+    again += "stats = entries.forward.stats\nprint(len(stats.cache_hits), len(stats.cache_misses))\n"
+    out, _ = results(run(again, NUMBA_CACHE_DIR=str(tmp_path)))
+    assert out == outcomes[0][0] + "1 0\n"
+
+
+def test_no_folder_to_write_the_cache_to():
+    """Numba has several places to try, which a test (perhaps run by root) cannot all lock: so it finds none here."""
+    code = "import numba.core.caching as caching\ncaching.CacheImpl._locator_classes = []\n" + FIRST_CALL
+    out, err = results(run(code))
+    assert err.count("RuntimeWarning") == 1
+    assert "set NUMBA_CACHE_DIR" in err
+    assert out == results(run(FIRST_CALL))[0]
+
+
+def test_nothing_is_compiled_at_import():
+    code = "import elman.backends.jit.backend\nfrom elman.backends.jit import entries\n"
+    code += "print([f for f in vars(entries).values() if getattr(f, 'overloads', None)])\n"
+    assert results(run(code))[0].strip() == "[]"
+
+
+def test_instruction_set_is_that_of_the_c_kernels():
+    assert jit.instruction_set() == native.instruction_set()
+
+
+@pytest.mark.parametrize("case", READOUT_CASES, ids=name)
+def test_losses_are_those_of_cython(dtype: str, case: dict[str, Any]):
+    r = make_readout(**case, dtype=dtype)
+    numba, cython = (r.run(backends.get(backend)) for backend in ("numba", "cython"))
+    assert_same_bits(numba, cython)

@@ -1,0 +1,196 @@
+"""Many models at once, in processes and in this one, against `fit` for one after the other."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import elman
+from elman.training import Training
+
+from ..compare import assert_same_bits
+
+X = [np.random.default_rng(i).integers(0, 5, 2 + i % 9) for i in range(20)]
+Y = [np.roll(x, -1) for x in X]
+OPTIONS: dict[str, Any] = {"epochs": 2, "batch_size": 4, "clip_norm": 0.5, "validation_data": (X[:4], Y[:4])}
+
+
+def make_models() -> list[Any]:
+    """Of unequal kinds and sizes, two of which draw what dropout leaves out."""
+    kinds: list[Any] = [elman.Tokens(5), elman.Categories(5)]
+    return [
+        elman.SequenceModel(*kinds, hidden_size=8, num_layers=2, dropout=0.2, seed=0),
+        elman.SequenceModel(*kinds, hidden_size=9, bidirectional=True, recurrent_dropout=0.1, seed=1),
+        elman.Seq2Seq(*kinds, hidden_size=7, dtype="float64", seed=2),
+    ]
+
+
+def make_optimizers() -> list[Any]:
+    return [elman.Adam(0.01), elman.SGD(0.1, momentum=0.9), elman.AdamW(0.02)]
+
+
+def everything(model: Any, optimizer: Any) -> dict[str, np.ndarray]:
+    memories = {f"memory {i}": array for i, array in enumerate(optimizer._memories.get("flat", []))}
+    numbers = {"steps": np.array(optimizer.steps), "lr": np.array(optimizer.lr)}
+    return {**model.parameters(), **memories, **numbers}
+
+
+def halve(training: Training) -> None:
+    training.optimizer.lr /= 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_same_bits_as_one_after_the_other(workers: int):
+    models, optimizers = make_models(), make_optimizers()
+    alone, alone_optimizers = make_models(), make_optimizers()
+    pairs = list(zip(alone, alone_optimizers, strict=True))
+    arrays = [model.parameters() for model in models]
+    with elman.use_backend("numpy"):  # which workers must hear of: others round otherwise
+        options: dict[str, Any] = {
+            **OPTIONS,
+            "schedule": elman.schedules.Cosine(),
+            "callbacks": [elman.EarlyStopping(patience=1)],
+        }
+        expected = [model.fit(X, Y, optimizer=optimizer, progress=False, **options) for model, optimizer in pairs]
+        assert elman.fit_many(models, X, Y, optimizers=optimizers, workers=workers, **options) == expected
+        for model, own, optimizer, pair in zip(models, arrays, optimizers, pairs, strict=True):
+            assert_same_bits(everything(model, optimizer), everything(*pair))
+            assert_same_bits(own, pair[0].parameters())  # the arrays are those of before
+        again = [model.fit(X, Y, optimizer=optimizer, progress=False) for model, optimizer in pairs]
+        options = {"optimizers": optimizers, "workers": workers, "progress": False}
+        assert elman.fit_many(models, X, Y, **options) == again, "what is random goes on as well"
+
+
+def test_without_optimizers_and_on_one_thread(threads: Any):
+    threads(1)
+    models, alone = make_models()[:2], make_models()[:2]
+    histories = elman.fit_many(models, X, Y, epochs=1, progress=False)
+    assert histories == [model.fit(X, Y, epochs=1, progress=False) for model in alone]
+    for model, other in zip(models, alone, strict=True):
+        assert_same_bits(model.parameters(), other.parameters())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_model_that_diverges_stops_alone(workers: int):
+    def make() -> tuple[list[Any], list[Any]]:
+        models = [
+            elman.SequenceModel(elman.Features(1), elman.Reals(), hidden_size=4, nonlinearity="identity", seed=seed)
+            for seed in range(3)
+        ]
+        return models, [elman.SGD(0.01), elman.SGD(1e18), elman.SGD(0.02)]
+
+    data = np.random.default_rng(0).normal(size=(2, 8, 6, 1))
+    models, optimizers = make()
+    with pytest.warns(RuntimeWarning, match=r"^models\[1\]: step \d+: the loss is"):
+        histories = elman.fit_many(models, *data, optimizers=optimizers, epochs=20, batch_size=8, workers=workers)
+    for i, (model, optimizer) in enumerate(zip(*make(), strict=True)):
+        if i == 1:
+            with pytest.raises(FloatingPointError):
+                model.fit(*data, optimizer=optimizer, epochs=20, batch_size=8, progress=False)
+            assert len(histories[i]["loss"]) == optimizer.steps < 20
+        else:
+            assert histories[i] == model.fit(*data, optimizer=optimizer, epochs=20, batch_size=8, progress=False)
+        assert_same_bits(everything(models[i], optimizers[i]), everything(model, optimizer))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_names_the_model_and_leaves_what_was_done(workers: int):
+    """The second model has fewer tokens than the data."""
+    models = [elman.SequenceModel(elman.Tokens(n), elman.Categories(5), hidden_size=4, seed=n) for n in (5, 4)]
+    before = [model.state_dict() for model in models]
+    with pytest.raises(ValueError, match=r"^models\[1\]: X\[0\] must hold tokens from 0 to 3"):
+        elman.fit_many(models, X, Y, workers=workers, progress=False)
+    assert_same_bits(models[1].parameters(), before[1])
+    if workers == 1:
+        assert np.any(models[0].parameters()["bias_o"] != before[0]["bias_o"])
+
+
+class Collects(elman.Callback):
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def on_epoch(self, training: Training) -> None:
+        self.losses.append(training.loss)
+        assert len(self.losses) == training.epoch
+
+
+def test_each_model_has_callbacks_of_its_own():
+    collects = Collects()
+    elman.fit_many(make_models(), X, Y, epochs=2, workers=1, callbacks=[collects, halve], progress=False)
+    assert not collects.losses
+
+
+def test_bad_input():
+    models = make_models()
+    adam = elman.Adam(0.01)
+    cases: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
+        (models[0], {}, TypeError, "models must be a list"),
+        ([], {}, ValueError, "models must hold at least one, got 0"),
+        ([models[0], elman.RNN(2, 3)], {}, TypeError, r"models\[1\] must be elman.SequenceModel or elman.Seq2Seq"),
+        ([models[0], models[0]], {}, ValueError, r"models must be distinct, got the same object at \[1\]"),
+        (models, {"optimizers": [adam]}, ValueError, "optimizers must hold one for each of the 3 models, got 1"),
+        (models, {"optimizers": [adam] * 3}, ValueError, r"optimizers must be distinct, got the same object at \[1\]"),
+        (models, {"optimizers": [adam, 1, 2]}, TypeError, r"optimizers\[1\] must be elman.Optimizer"),
+        (models, {"workers": 0}, ValueError, "workers must be a positive int, got 0"),
+        (models, {"progress": 1}, TypeError, "progress must be True or False"),
+        (models, {"callbacks": 1}, TypeError, "callbacks must be a list"),
+        (models, {"checkpoint": "x"}, TypeError, "fit_many got an unexpected argument 'checkpoint'"),
+        (models, {"optimizer": adam}, TypeError, "fit_many got an unexpected argument 'optimizer'"),
+        (models, {"tbptt": (2, 2)}, TypeError, "fit_many got an unexpected argument 'tbptt'"),  # of Seq2Seq
+        (models, {"epochs": 0}, ValueError, r"models\[0\]: epochs must be a positive int, got 0"),
+        (models, {"workers": 2, "schedule": lambda *_: 1}, TypeError, "schedule must be picklable"),
+    ]
+    for given, options, error, message in cases:
+        with pytest.raises(error, match=message):
+            elman.fit_many(given, X, Y, **{"workers": 1, "progress": False, **options})
+
+
+SCRIPT = """
+import sys
+import elman, elman.training
+
+class Waits(elman.Callback):
+    def on_start(self, training):
+        print("waiting", flush=True)
+        import time
+        time.sleep(600)
+
+def main():
+    models = [elman.SequenceModel(elman.Tokens(2), elman.Categories(2), hidden_size=4, seed=i) for i in range(2)]
+    callbacks = [Waits()] if sys.argv[1] == "wait" else []
+    elman.fit_many(models, [[0, 1]] * 50000, [[1, 0]] * 50000, workers=2, progress=False, callbacks=callbacks)
+
+"""
+
+
+def test_a_script_without_a_guard_is_told_so(tmp_path: Path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT + "main()\n")
+    done = subprocess.run([sys.executable, script, "run"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert done.stderr.rstrip().endswith('belongs under `if __name__ == "__main__":`')
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_ctrl_c_ends_the_workers(tmp_path: Path):
+    """The pipe of what they print closes only when all of them are gone."""
+    script = tmp_path / "script.py"
+    # Where tests run in the background, SIGINT may be ignored, which a child inherits.
+    start = "    import signal\n    signal.signal(signal.SIGINT, signal.default_int_handler)\n    main()\n"
+    script.write_text(SCRIPT + 'if __name__ == "__main__":\n' + start)
+    with subprocess.Popen(
+        [sys.executable, script, "wait"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)] == ["waiting\n"] * 2
+        process.send_signal(signal.SIGINT)
+        try:
+            _, err = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    assert err.rstrip().endswith("KeyboardInterrupt")
+    assert process.returncode != 0

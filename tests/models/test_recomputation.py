@@ -1,0 +1,145 @@
+"""Back-propagation with recomputation: the bits of a full tape, in the memory that was promised."""
+
+import copy
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+
+import elman
+
+from ..compare import assert_same_bits
+
+T, B, N, V = 23, 4, 3, 5
+LENGTHS = np.array([23, 5, 11, 6])
+compiled_names = pytest.mark.parametrize("backend", [name for name in elman.available_backends() if name != "numpy"])
+
+
+def make(pattern: str, outputs: Any, *, tokens: bool = False, **options: Any) -> tuple[elman.SequenceModel, Any, Any]:
+    rng = np.random.default_rng(3)
+    inputs: Any = elman.Tokens(V) if tokens else elman.Features(N)
+    options = {"hidden_size": 19, "num_layers": 3, "seed": 0} | options
+    model = elman.SequenceModel(inputs, outputs, pattern=pattern, **options)
+    x_shape = (B,) if pattern == "one-to-many" else (T, B)
+    x = rng.integers(0, V, x_shape) if tokens else rng.standard_normal((*x_shape, N))
+    y_shape = (B,) if pattern == "many-to-one" else (T, B)
+    y = rng.integers(0, V, y_shape) if isinstance(outputs, elman.Categories) else rng.random((*y_shape, outputs.n))
+    return model, x, y
+
+
+CASES: list[tuple[str, Any, dict[str, Any]]] = [
+    ("many-to-many", elman.Categories(V), {}),
+    ("many-to-many", elman.Categories(V), {"tokens": True}),
+    ("many-to-many", elman.Binary(2), {"nonlinearity": "relu"}),
+    ("many-to-one", elman.Reals(2), {}),
+    ("many-to-one", elman.Categories(V), {"tokens": True, "num_layers": 1}),
+    ("one-to-many", elman.Reals(2), {"num_layers": 2}),
+    ("many-to-many", elman.Reals(2), {"recurrent_dropout": 0.3}),
+    ("many-to-many", elman.Reals(2), {"learn_h_0": True}),
+    ("many-to-one", elman.Reals(2), {"learn_h_0": True}),
+]
+
+
+@compiled_names
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+@pytest.mark.parametrize(("pattern", "outputs", "options"), CASES, ids=str)
+def test_gradients_have_the_bits_of_a_full_tape(
+    pattern: str, outputs: Any, options: dict[str, Any], lengths: Any, backend: str, dtype: str
+):
+    model, x, y = make(pattern, outputs, backend=backend, dtype=dtype, **options)
+    given = {"lengths": lengths, "weights": np.linspace(0.5, 2, B), "activation_l2": 0.5 * (pattern != "one-to-many")}
+    before = model.rnn._dropout_rng.bit_generator.state
+    loss, gradients = model.loss_and_grads(x, y, **given)
+    for memory in (1, 7, 22, 23, 99):
+        model.rnn._dropout_rng.bit_generator.state = before
+        again, recomputed = model.loss_and_grads(x, y, **given, memory=memory)
+        assert again == pytest.approx(loss, rel=1e-6 if dtype == "float32" else 1e-13)
+        assert_same_bits(recomputed, gradients)
+
+
+def test_the_reference_and_the_state():
+    for backend in elman.available_backends():
+        model, x, y = make("many-to-many", elman.Reals(2), backend=backend, dtype="float64")
+        whole, parts = np.full((2, 3, B, 19), 0.25)
+        loss, gradients = model.loss_and_grads(x, y, state=whole, lengths=LENGTHS)
+        again, recomputed = model.loss_and_grads(x, y, state=parts, lengths=LENGTHS, memory=5)
+        assert again == pytest.approx(loss, rel=1e-12)
+        np.testing.assert_allclose(parts, whole, rtol=1e-12)
+        for name, array in gradients.items():
+            np.testing.assert_allclose(recomputed[name], array, rtol=1e-10, atol=1e-14)
+
+
+@compiled_names
+def test_training_has_the_bits_of_a_full_tape(backend: str, rng: np.random.Generator):
+    model, _, _ = make("many-to-many", elman.Reals(2), backend=backend)
+    other = copy.deepcopy(model)
+    X = [rng.standard_normal((n, N)) for n in rng.integers(1, 60, 20)]
+    Y = [rng.standard_normal((len(x), 2)) for x in X]
+    options = {"epochs": 3, "batch_size": 4, "clip_norm": 0.5, "progress": False}
+    model.fit(X, Y, **options)
+    other.fit(X, Y, **options, memory=8)
+    assert_same_bits(other.parameters(), model.parameters())
+
+
+def test_dropout_is_the_same_in_both_passes(rng: np.random.Generator):
+    model, x, y = make("many-to-many", elman.Reals(2), dtype="float64", dropout=0.4, recurrent_dropout=0.2)
+    again = copy.deepcopy(model)
+    _, gradients = model.loss_and_grads(x, y, memory=6)
+    parameters = model.state_dict()
+
+    def value(parameters: dict[str, np.ndarray]) -> float:
+        twin = copy.deepcopy(again)
+        twin.load_state_dict(parameters)
+        loss = twin.loss_and_grads(x, y, memory=6)[0]
+        assert twin.rnn._dropout_rng.bit_generator.state == model.rnn._dropout_rng.bit_generator.state
+        return loss
+
+    for _ in range(3):
+        along = {name: rng.standard_normal(array.shape) for name, array in parameters.items()}
+        ahead, behind = (value({k: parameters[k] + e * along[k] for k in parameters}) for e in (1e-6, -1e-6))
+        slope = sum((gradients[name] * along[name]).sum() for name in parameters)
+        assert (ahead - behind) / 2e-6 == pytest.approx(slope, rel=1e-6, abs=1e-7)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2}, {"num_layers": 4, "dropout": 0.5}], ids=str)
+@pytest.mark.parametrize("memory", ["2MB", "4.5MB", "9000kB", "1GB"])
+def test_memory_is_as_promised(memory: str, options: dict[str, Any]):
+    n_steps, n_rows = 3000, 8
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((n_steps, n_rows, 2)).astype("float32"), np.zeros((n_steps, n_rows, 1), "float32")
+    model = elman.SequenceModel(elman.Features(2), elman.Reals(), hidden_size=32, seed=0, **options)
+    fixed = 4 * model._parameters.flat.nbytes + 100_000  # the gradients, Adam's memories, what Python needs
+    model.loss(x[:2], y[:2])  # imports what it needs
+    optimizer = elman.Adam(1e-3)
+    tracemalloc.start()
+    model.train_step(x, y, optimizer=optimizer, memory=memory)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    allowed = {"2MB": 2e6, "4.5MB": 4.5e6, "9000kB": 9e6, "1GB": 1e9}[memory]
+    assert peak < allowed + fixed
+    if memory != "1GB":
+        assert peak > 0.6 * allowed, "as much as it may"
+
+
+def test_bad_memory():
+    model, x, y = make("many-to-many", elman.Reals(2))
+    before = model.state_dict()
+    for memory, message in (
+        (0, "memory must be a positive int, got 0"),
+        (1.5, "memory must be None, a number of steps or a string like '200MB', got 1.5"),
+        (True, "memory must be None, a number of steps or a string like '200MB', got True"),
+        ("much", "memory must be None, a number of steps or a string like '200MB', got 'much'"),
+        ("1.2.3MB", "memory must be None, a number of steps or a string like '200MB'"),
+        ("-5MB", "memory must be None, a number of steps or a string like '200MB'"),
+        ("1kB", "memory must be at least '0.0[0-9]*MB' for this batch, got '0.001MB'"),
+    ):
+        for call in (model.loss_and_grads, lambda *a, **k: model.train_step(*a, **k, optimizer=elman.SGD(0.1))):
+            with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+                call(x, y, memory=memory)
+    with pytest.raises(ValueError, match=r"^memory must be None where there is tbptt"):
+        model.fit([x[:, 0]], [y[:, 0]], memory=3, tbptt=(2, 2))
+    both, _, _ = make("many-to-many", elman.Reals(2), bidirectional=True)
+    with pytest.raises(ValueError, match=r"^memory must be None with bidirectional=True: that direction begins"):
+        both.loss_and_grads(x, y, memory=3)
+    assert_same_bits(model.parameters(), before)
