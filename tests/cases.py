@@ -14,6 +14,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from elman.backends import contract
+from elman.backends.contract import Gradients, Layer
+
 POISON = {
     np.dtype("float32"): np.uint32(0x7FC0_0BAD).view(np.float32),
     np.dtype("float64"): np.uint64(0x7FF8_0000_0000_0BAD).view(np.float64),
@@ -124,11 +127,14 @@ class Problem:
         part = self.map(lambda array: array[start:stop], "x", "d_y")
         return part.map(lambda array: np.clip(array - start, 0, stop - start), "lengths")
 
+    def layer(self, y: np.ndarray, h_n: np.ndarray | None = None) -> Layer:
+        return Layer(self.x, self.h_0, self.weight_ih, self.weight_hh, self.bias, y, h_n, **self.options)
+
     def forward(self, backend: ModuleType) -> dict[str, np.ndarray]:
         n_directions, n_rows, n_units = self.h_0.shape
         y = poison((len(self.x), n_rows, n_directions * n_units), self.dtype, self.layout)
         h_n = poison(self.h_0.shape, self.dtype)
-        backend.forward(self.x, self.h_0, self.weight_ih, self.weight_hh, self.bias, y, h_n, **self.options)
+        backend.forward(self.layer(y, h_n))
         check_untouched(y, self.lengths)
         check_untouched(h_n)
         return {"y": y, "h_n": h_n}
@@ -139,9 +145,8 @@ class Problem:
         out["d_h_0"] = poison(self.h_0.shape, self.dtype)
         if self.input_grad and self.x.ndim == 3:
             out["d_x"] = poison(self.x.shape, self.dtype, self.layout)
-        weights = (self.weight_ih, self.weight_hh)
         outputs = [out.get(name) for name in ("delta", "d_weight_ih", "d_weight_hh", "d_bias", "d_h_0", "d_x")]
-        backend.backward(self.x, self.h_0, *weights, y, self.d_y, self.d_h_n, *outputs, **self.options)
+        backend.backward(self.layer(y), Gradients(self.d_y, self.d_h_n, *outputs))
         for name, array in out.items():
             check_untouched(array, self.lengths if name in ("delta", "d_x") else None)
         return out
@@ -246,7 +251,7 @@ class Readout:
 
     def outputs(self, backend: ModuleType) -> np.ndarray:
         o = poison((*self.h.shape[:2], self.weight.shape[1]), self.dtype, self.layout)
-        backend.readout(self.h, self.weight, self.bias, o)
+        backend.readout(contract.Readout(self.h, self.weight, self.bias, o))
         check_untouched(o)
         return o
 
@@ -257,20 +262,20 @@ class Readout:
             "d_h": poison(self.h.shape, self.dtype, self.layout),
         }
         out |= {name: place(array, writeable=True) for name, array in self.sums.items()}
-        total = self._run(backend, [out.get(name) for name in ("o", "d_h", "d_weight", "d_bias")])
+        total = self._run(backend, **out)
         for name, array in out.items():
             check_untouched(array, self.lengths if name in ("o", "d_h") else None)
         return {"total": np.array(total), **out}
 
     def loss_only(self, backend: ModuleType) -> float:
         scratch = poison((*self.h.shape[:2], self.weight.shape[1]), self.dtype, self.layout)
-        total = self._run(backend, [scratch, None, None, None])
+        total = self._run(backend, o=scratch)
         check_untouched(scratch)
         return total
 
-    def _run(self, backend: ModuleType, outputs: list[np.ndarray | None]) -> float:
-        options = {name: getattr(self, name) for name in ("loss", "scale", "lengths", "weights")}
-        total = backend.readout_loss(self.h, self.weight, self.bias, self.target, *outputs, **options)
+    def _run(self, backend: ModuleType, **outputs: np.ndarray) -> float:
+        names = ("h", "weight", "bias", "target", "loss", "scale", "lengths", "weights")
+        total = backend.readout_loss(contract.Readout(**{name: getattr(self, name) for name in names}, **outputs))
         assert type(total) is float
         return total
 

@@ -139,7 +139,7 @@ def df_above(y: float) -> float:
 @pytest.mark.parametrize("n_rows", [1, 200])
 def test_a_function_that_raises(backend: str, n_rows: int, rng: np.random.Generator):
     """The call raises, names the activation, and nothing is updated: in f, in df, in a step, in training."""
-    broken = elman.nonlinearities.Activation(f_above, df_above, "broken")  # activation() would refuse it
+    broken = elman.backends.activations.Activation(f_above, df_above, "broken")  # activation() would refuse it
     rnn = elman.RNN(2, 40, 2, broken, seed=0, backend=backend)
     x = rng.uniform(-1, 1, (9, n_rows, 2))
     expected = rnn(x)[0]

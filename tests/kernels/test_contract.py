@@ -22,7 +22,7 @@ def _parameters(function) -> list[tuple]:
 
 
 def test_the_reference_has_the_functions_of_the_design():
-    expected = {"forward", "backward", "step", "readout", "readout_loss", "clip_norm", "sgd", "adagrad", "adam"}
+    expected = {"forward", "backward", "step", "readout", "readout_loss", "clip_norm", "update"}
     assert set(FUNCTIONS) == expected
 
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elman.backends import reference
+from elman.backends.contract import Update
 
 from ..cases import (
     CASES,
@@ -125,36 +126,36 @@ def _wrong(**functions) -> SimpleNamespace:
     return SimpleNamespace(**vars(reference) | functions)
 
 
-def _no_recurrence(x, h_0, weight_ih, weight_hh, *rest, **options):
-    reference.backward(x, h_0, weight_ih, 0 * weight_hh, *rest, **options)
+def _no_recurrence(layer, gradients):
+    reference.backward(layer._replace(weight_hh=0 * layer.weight_hh), gradients)
 
 
-def _transposed(x, h_0, weight_ih, weight_hh, *rest, **options):
-    reference.backward(x, h_0, weight_ih, weight_hh.swapaxes(1, 2), *rest, **options)
+def _transposed(layer, gradients):
+    reference.backward(layer._replace(weight_hh=layer.weight_hh.swapaxes(1, 2)), gradients)
 
 
-def _opposite_sign(x, h_0, weight_ih, weight_hh, y, d_y, *rest, **options):
-    reference.backward(x, h_0, weight_ih, weight_hh, y, -d_y, *rest, **options)
+def _opposite_sign(layer, gradients):
+    reference.backward(layer, gradients._replace(d_y=-gradients.d_y))
 
 
-def _overwrites_sums(*arguments, **options):
-    arguments[8][...] = 0
-    reference.backward(*arguments, **options)
+def _overwrites_sums(layer, gradients):
+    gradients.d_weight_ih[...] = 0
+    reference.backward(layer, gradients)
 
 
-def _forgets_a_unit(x, h_0, weight_ih, weight_hh, bias, y, h_n, **options):
-    reference.forward(x, h_0, weight_ih, weight_hh, bias, y, h_n, **options)
-    y[-1, -1, -1] = 0
+def _forgets_a_unit(layer):
+    reference.forward(layer)
+    layer.y[-1, -1, -1] = 0
 
 
-def _careless_tanh(x, h_0, weight_ih, weight_hh, bias, y, h_n, **options):
-    reference.forward(x, h_0, weight_ih, weight_hh, bias, y, h_n, **options)
-    y *= 1 + 1e-4
+def _careless_tanh(layer):
+    reference.forward(layer)
+    layer.y[...] *= 1 + 1e-4
 
 
-def _writes_beyond_lengths(*arguments, lengths, **options):
-    reference.forward(*arguments, lengths=lengths, **options)
-    arguments[5][lengths[0] :, 0] = np.nan
+def _writes_beyond_lengths(layer):
+    reference.forward(layer)
+    layer.y[layer.lengths[0] :, 0] = np.nan
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -181,7 +182,7 @@ def test_a_wrong_kernel_is_caught(check, kernel, dtype, layout):
 # ---- optimizers
 
 OPTIMIZERS = {  # the states that each takes, and its settings
-    "sgd": ([None], {"lr": 0.1, "momentum": 0.0}),
+    "sgd": ([], {"lr": 0.1, "momentum": 0.0}),
     "sgd-momentum": (["mean"], {"lr": 0.1, "momentum": 0.9}),
     "adagrad": (["square"], {"lr": 0.1, "eps": 1e-10}),
     "adam": (
@@ -204,10 +205,10 @@ def _optimizer_arrays(rng: np.random.Generator, n: int, dtype: str) -> dict[str,
 
 def _update(backend, rule: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The arrays that one update writes, copies of those given."""
-    states, options = OPTIMIZERS[rule]
-    written = {key: place(arrays[key], writeable=True) for key in ("parameters", *filter(None, states))}
-    function = getattr(backend, rule.partition("-")[0])
-    function(written["parameters"], place(arrays["gradient"]), *map(written.get, states), **options)
+    states, numbers = OPTIMIZERS[rule]
+    written = {key: place(arrays[key], writeable=True) for key in ("parameters", *states)}
+    memories, gradient = tuple(written[key] for key in states), place(arrays["gradient"])
+    backend.update(Update(rule.partition("-")[0], written["parameters"], gradient, memories, tuple(numbers.values())))
     for array in written.values():
         check_untouched(array)
     return written

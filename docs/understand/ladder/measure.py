@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import elman
-from elman.backends import native
+from elman.backends import contract, native
 
 HERE = Path(__file__).parent
 STAGES = {
@@ -99,9 +99,8 @@ def measure(
         np.empty_like(x),
     )
     weight = np.ascontiguousarray(w.T)[None]
-    calls["elman"] = lambda: native.forward(
-        tokens, h_0, zeros, weight, None, y, h_n, activation="tanh"
-    )
+    layer = contract.Layer(tokens, h_0, zeros, weight, None, y, h_n, "tanh")
+    calls["elman"] = lambda: native.forward(layer)
     times = best_times(calls)
     for name in STAGES:
         np.testing.assert_allclose(h[name], h["naive"], atol=1e-5)

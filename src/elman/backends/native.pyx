@@ -363,71 +363,42 @@ def check(status: int, activation=None) -> None:
     raise MemoryError("no memory for the kernels' scratch")
 
 
-def forward(
-    x,
-    h_0,
-    weight_ih,
-    weight_hh,
-    bias,
-    y,
-    h_n,
-    *,
-    activation,
-    lengths=None,
-    mask=None,
-    reverse=False,
-):
+def forward(layer):
+    x, h_0, weight_ih, weight_hh, bias, y, h_n, activation, lengths, mask, reverse = layer
     cdef Buffers a = Buffers()
-    cdef elman_layer layer
+    cdef elman_layer l
     cdef int status
-    set_layer(&layer, a, x, h_0, weight_ih, weight_hh, bias, activation, lengths, mask, reverse)
-    layer.y = a.needed_rows(y, "y", ROWS | WRITTEN, layer.T, layer.B, layer.D * layer.H)
-    layer.h_n = a.needed(h_n, "h_n", BLOCK | WRITTEN, 3, layer.D, layer.B, layer.H)
+    set_layer(&l, a, x, h_0, weight_ih, weight_hh, bias, activation, lengths, mask, reverse)
+    l.y = a.needed_rows(y, "y", ROWS | WRITTEN, l.T, l.B, l.D * l.H)
+    l.h_n = a.needed(h_n, "h_n", BLOCK | WRITTEN, 3, l.D, l.B, l.H)
     cdef const elman_kernels *k = a.kernels()
     with nogil:
-        status = k.forward(&layer)
+        status = k.forward(&l)
     check(status)
 
 
-def backward(
-    x,
-    h_0,
-    weight_ih,
-    weight_hh,
-    y,
-    d_y,
-    d_h_n,
-    delta,
-    d_weight_ih,
-    d_weight_hh,
-    d_bias,
-    d_h_0,
-    d_x,
-    *,
-    activation,
-    lengths=None,
-    mask=None,
-    reverse=False,
-):
+def backward(layer, gradients):
+    x, h_0, weight_ih, weight_hh, _, y, _, activation, lengths, mask, reverse = layer
+    d_y, d_h_n, delta, d_weight_ih, d_weight_hh, d_bias, d_h_0, d_x = gradients
     cdef Buffers a = Buffers()
-    cdef elman_layer layer
+    cdef elman_layer l
     cdef int status
-    set_layer(&layer, a, x, h_0, weight_ih, weight_hh, None, activation, lengths, mask, reverse)
-    cdef size_t T = layer.T, B = layer.B, I = layer.I, H = layer.H, D = layer.D
-    layer.y, layer.h_n = a.needed_rows(y, "y", ROWS, T, B, D * H), NULL
-    layer.d_y = a.rows(d_y, "d_y", ROWS, 3, T, B, D * H)
-    layer.d_h_n = a.block(d_h_n, "d_h_n", BLOCK, 3, D, B, H)
-    layer.delta = a.needed_rows(delta, "delta", ROWS | WRITTEN, T, B, D * H)
-    layer.d_weight_ih = a.needed(d_weight_ih, "d_weight_ih", BLOCK | WRITTEN, 3, D, I, H)
-    layer.d_weight_hh = a.needed(d_weight_hh, "d_weight_hh", BLOCK | WRITTEN, 3, D, H, H)
-    layer.d_bias = a.block(d_bias, "d_bias", BLOCK | WRITTEN, 2, D, H)
-    layer.d_h_0 = a.needed(d_h_0, "d_h_0", BLOCK | WRITTEN, 3, D, B, H)
-    layer.d_x = a.rows(d_x, "d_x", ROWS | WRITTEN, 3, T, B, I)
-    if layer.has_tokens and d_x is not None:
+    set_layer(&l, a, x, h_0, weight_ih, weight_hh, None, activation, lengths, mask, reverse)
+    cdef size_t T = l.T, B = l.B, I = l.I, H = l.H, D = l.D
+    l.y, l.h_n = a.needed_rows(y, "y", ROWS, T, B, D * H), NULL
+    l.d_y = a.rows(d_y, "d_y", ROWS, 3, T, B, D * H)
+    l.d_h_n = a.block(d_h_n, "d_h_n", BLOCK, 3, D, B, H)
+    l.delta = a.needed_rows(delta, "delta", ROWS | WRITTEN, T, B, D * H)
+    l.d_weight_ih = a.needed(d_weight_ih, "d_weight_ih", BLOCK | WRITTEN, 3, D, I, H)
+    l.d_weight_hh = a.needed(d_weight_hh, "d_weight_hh", BLOCK | WRITTEN, 3, D, H, H)
+    l.d_bias = a.block(d_bias, "d_bias", BLOCK | WRITTEN, 2, D, H)
+    l.d_h_0 = a.needed(d_h_0, "d_h_0", BLOCK | WRITTEN, 3, D, B, H)
+    l.d_x = a.rows(d_x, "d_x", ROWS | WRITTEN, 3, T, B, I)
+    if l.has_tokens and d_x is not None:
         refuse("d_x", DTYPE, d_x)
     cdef const elman_kernels *k = a.kernels()
     with nogil:
-        status = k.backward(&layer)
+        status = k.backward(&l)
     check(status)
 
 
@@ -473,14 +444,15 @@ cdef int set_readout(elman_readout *r, Buffers a, h, weight, bias, o) except -1:
     return 0
 
 
-def readout(h, weight, bias, o):
+def readout(r):
+    h, weight, bias, o = r[:4]
     cdef Buffers a = Buffers()
-    cdef elman_readout r
+    cdef elman_readout c
     cdef int status
-    set_readout(&r, a, h, weight, bias, o)
+    set_readout(&c, a, h, weight, bias, o)
     cdef const elman_kernels *k = a.kernels()
     with nogil:
-        status = k.readout(&r)
+        status = k.readout(&c)
     check(status)
 
 
@@ -502,44 +474,31 @@ cdef bint have_targets(const elman_readout *r, char dtype) noexcept:
     return True
 
 
-def readout_loss(
-    h,
-    weight,
-    bias,
-    target,
-    o,
-    d_h,
-    d_weight,
-    d_bias,
-    *,
-    loss,
-    scale,
-    lengths=None,
-    weights=None,
-):
+def readout_loss(r):
+    h, weight, bias, o, target, loss, scale, lengths, weights, d_h, d_weight, d_bias = r
     cdef Buffers a = Buffers()
-    cdef elman_readout r
+    cdef elman_readout c
     cdef double total = 0
     cdef int status
-    set_readout(&r, a, h, weight, bias, o)
-    r.loss, r.scale, r.lengths = LOSSES[loss], scale, a.lengths(lengths, r.T, r.B)
-    r.weights = a.rows(weights, "weights", LOOSE, 2, r.T, r.B)
+    set_readout(&c, a, h, weight, bias, o)
+    c.loss, c.scale, c.lengths = LOSSES[loss], scale, a.lengths(lengths, c.T, c.B)
+    c.weights = a.rows(weights, "weights", LOOSE, 2, c.T, c.B)
     if loss == "cross_entropy":
-        r.target = a.rows(target, "target", INTEGERS | LOOSE, 2, r.T, r.B)
+        c.target = a.rows(target, "target", INTEGERS | LOOSE, 2, c.T, c.B)
         if target is None:
             refuse("target", NO_ARRAY, target)
-        if not have_targets(&r, a.dtype):
+        if not have_targets(&c, a.dtype):
             refuse("target", VALUES, target)
     else:
-        r.target = a.needed_rows(target, "target", ROWS, r.T, r.B, r.O)
-    r.d_h = a.rows(d_h, "d_h", ROWS | WRITTEN, 3, r.T, r.B, r.K)
-    r.d_weight = a.block(d_weight, "d_weight", BLOCK | WRITTEN, 2, r.K, r.O)
-    r.d_bias = a.block(d_bias, "d_bias", BLOCK | WRITTEN, 1, r.O)
+        c.target = a.needed_rows(target, "target", ROWS, c.T, c.B, c.O)
+    c.d_h = a.rows(d_h, "d_h", ROWS | WRITTEN, 3, c.T, c.B, c.K)
+    c.d_weight = a.block(d_weight, "d_weight", BLOCK | WRITTEN, 2, c.K, c.O)
+    c.d_bias = a.block(d_bias, "d_bias", BLOCK | WRITTEN, 1, c.O)
     if (d_h is None) != (d_weight is None):
         refuse("d_weight", NO_ARRAY, d_weight)
     cdef const elman_kernels *k = a.kernels()
     with nogil:
-        status = k.readout_loss(&r, &total)
+        status = k.readout_loss(&c, &total)
     check(status)
     return total
 
@@ -570,7 +529,7 @@ def clip_norm(gradient, *, max_norm):
     return norm
 
 
-def sgd(parameters, gradient, velocity, *, lr, momentum):
+def _sgd(parameters, gradient, velocity, *, lr, momentum):
     cdef Buffers a = Buffers()
     cdef void *p = a.needed(parameters, "parameters", BLOCK | WRITTEN, 1, ANY)
     cdef size_t n = a.views[0].shape[0]
@@ -582,7 +541,7 @@ def sgd(parameters, gradient, velocity, *, lr, momentum):
         k.sgd(n, p, g, v, c_lr, c_momentum)
 
 
-def adagrad(parameters, gradient, square_sum, *, lr, eps):
+def _adagrad(parameters, gradient, square_sum, *, lr, eps):
     cdef Buffers a = Buffers()
     cdef void *p = a.needed(parameters, "parameters", BLOCK | WRITTEN, 1, ANY)
     cdef size_t n = a.views[0].shape[0]
@@ -594,7 +553,7 @@ def adagrad(parameters, gradient, square_sum, *, lr, eps):
         k.adagrad(n, p, g, s, c_lr, c_eps)
 
 
-def adam(
+def _adam(
     parameters,
     gradient,
     mean,
@@ -618,3 +577,16 @@ def adam(
     cdef const elman_kernels *k = a.kernels()
     with nogil:
         k.adam(n, p, g, m, v, c_lr, b1, b2, c_eps, decay, t)
+
+
+def update(u):
+    rule, parameters, gradient, memories, numbers = u
+    if rule == "sgd":
+        if memories and memories[0] is None:
+            refuse("velocity", NO_ARRAY, memories[0])
+        _sgd(parameters, gradient, memories[0] if memories else None, lr=numbers[0], momentum=numbers[1])
+    elif rule == "adagrad":
+        _adagrad(parameters, gradient, memories[0], lr=numbers[0], eps=numbers[1])
+    else:
+        _adam(parameters, gradient, *memories, lr=numbers[0], beta1=numbers[1], beta2=numbers[2], eps=numbers[3],
+              weight_decay=numbers[4], step=numbers[5])

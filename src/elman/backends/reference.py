@@ -1,14 +1,11 @@
 """The kernel contract, in NumPy: one line per equation of Goodfellow, Bengio & Courville, *Deep Learning* (2016), 10.2.
 
 Every backend module exports the functions of this one with the same signatures (tests/kernels/test_contract.py compares
-them); this module says what they compute. They take arrays that a public call has already checked, write into
-arrays that the caller owns, and return nothing unless said otherwise.
+them); this module says what they compute. They take arrays that a public call has already checked (contract.py has
+their shapes), write into arrays that the caller owns, and return nothing unless said otherwise.
 
-Notation. ``T, B, I, H, O, D``: time steps, batch, inputs, hidden units, outputs, directions (1 or 2). Weights are
-k-major (transposed), so ``weight_hh[d, k, j]`` leads from unit k to unit j. Arrays over time are (T, B, ·) with any
-strides on T and B and unit stride on the last axis, tokens (T, B) with any strides; everything else is C-contiguous.
-All reals have one dtype, float32 or float64; tokens and lengths are int64. ``y[t]`` is the state *after* step t: with
-the book's numbering ``h[0] = h_0`` and ``h[t + 1] = y[t]``.
+Weights are k-major (transposed), so ``weight_hh[d, k, j]`` leads from unit k to unit j. ``y[t]`` is the state *after*
+step t: with the book's numbering ``h[0] = h_0`` and ``h[t + 1] = y[t]``.
 
 Unequal lengths: row b takes part in the steps ``t < lengths[b]``; what lies beyond is neither read nor written. A
 reversed direction runs each row from its own last step to its first. A range of time steps is a slice of the arrays.
@@ -16,12 +13,13 @@ reversed direction runs each row from its own last step to its first. A range of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from elman.backends.activations import Activation
+from elman.backends.contract import Gradients, Layer, Readout, Update
 from elman.typing import Int, Real
 
 
@@ -83,28 +81,13 @@ def _steps(n_steps: int, h_0: Real, y: Real, lengths: Int | None, backwards: boo
         yield t, rows, np.where(np.reshape(is_first, (-1, 1)), h_0[rows], before)
 
 
-def forward(
-    x: Real | Int,
-    h_0: Real,
-    weight_ih: Real,
-    weight_hh: Real,
-    bias: Real | None,
-    y: Real,
-    h_n: Real,
-    *,
-    activation: str | Activation,
-    lengths: Int | None = None,
-    mask: Real | None = None,
-    reverse: bool = False,
-) -> None:
+def forward(layer: Layer) -> None:
     """Run one layer over a whole sequence, both directions at once (equations 10.8 and 10.9).
 
-    x (T, B, I) or tokens (T, B); h_0 (D, B, H); weight_ih (D, I, H); weight_hh (D, H, H); bias (D, H), None for none;
-    mask (D, B, H) multiplies the recurrent input, None for none. Writes y (T, B, D·H), direction d in columns
-    d·H to (d+1)·H, and h_n (D, B, H), each row's state after its own last step (h_0 where the length is zero).
-    Direction 1 runs backwards in time; so does direction 0 with `reverse`, which needs D = 1.
-    No array that is written may overlap another one.
+    Writes y and h_n (h_0 where the length is zero).
     """
+    x, h_0, weight_ih, weight_hh, bias, y, h_n, activation, lengths, mask, reverse = layer
+    assert h_n is not None
     f, _ = _functions_of(activation)
     n_units = weight_hh.shape[-1]
     for d in range(len(weight_hh)):
@@ -118,32 +101,14 @@ def forward(
             h_n[d, rows] = y_d[t, rows] = f(a)
 
 
-def backward(
-    x: Real | Int,
-    h_0: Real,
-    weight_ih: Real,
-    weight_hh: Real,
-    y: Real,
-    d_y: Real | None,
-    d_h_n: Real | None,
-    delta: Real,
-    d_weight_ih: Real,
-    d_weight_hh: Real,
-    d_bias: Real | None,
-    d_h_0: Real,
-    d_x: Real | None,
-    *,
-    activation: str | Activation,
-    lengths: Int | None = None,
-    mask: Real | None = None,
-    reverse: bool = False,
-) -> None:
-    """Back-propagate through time (equations 10.18 to 10.28) from d_y (T, B, D·H) and d_h_n (D, B, H), None for zeros.
+def backward(layer: Layer, gradients: Gradients) -> None:
+    """Back-propagate through time (equations 10.18 to 10.28) from d_y and d_h_n.
 
-    x, h_0, the weights, mask, reverse and y are those of `forward`, y as it wrote it. Writes delta (T, B, D·H), the
-    gradient of the pre-activations, d_h_0 (D, B, H) and, unless None, d_x (T, B, I), which needs real x. *Adds to*
-    d_weight_ih (D, I, H), d_weight_hh (D, H, H) and, unless None, d_bias (D, H): steps descending, rows ascending.
+    y is as `forward` wrote it; h_n is not looked at. Writes delta, the gradient of the pre-activations, d_h_0 and d_x;
+    *adds to* d_weight_ih, d_weight_hh and d_bias: steps descending, rows ascending.
     """
+    x, h_0, weight_ih, weight_hh, _, y, _, activation, lengths, mask, reverse = layer
+    d_y, d_h_n, delta, d_weight_ih, d_weight_hh, d_bias, d_h_0, d_x = gradients
     _, df = _functions_of(activation)
     n_units = weight_hh.shape[-1]
     if d_x is not None:
@@ -188,36 +153,23 @@ def step(
     h_next[:] = f(a + (0 if bias is None else bias) + h @ weight_hh)
 
 
-def readout(h: Real, weight: Real, bias: Real | None, o: Real) -> None:
-    """Outputs before softmax or sigmoid (equation 10.10): h (T, B, K), weight (K, O), bias (O,); writes o (T, B, O)."""
-    np.matmul(h, weight, out=o)
-    if bias is not None:
-        o += bias
+def readout(r: Readout) -> None:
+    """Outputs before softmax or sigmoid (equation 10.10); writes o. No more than h, weight, bias and o is looked at."""
+    np.matmul(r.h, r.weight, out=r.o)
+    if r.bias is not None:
+        r.o[...] += r.bias
 
 
-def readout_loss(
-    h: Real,
-    weight: Real,
-    bias: Real | None,
-    target: Real | Int,
-    o: Real,
-    d_h: Real | None,
-    d_weight: Real | None,
-    d_bias: Real | None,
-    *,
-    loss: str,
-    scale: float,
-    lengths: Int | None = None,
-    weights: Real | None = None,
-) -> float:
+def readout_loss(r: Readout) -> float:
     """The readout, the sum of its loss over all steps (returned), and `scale` times its gradients.
 
-    h (T, B, K), weight (K, O), bias (O,) or None. target (T, B) tokens for "cross_entropy" (softmax; a negative one
-    marks a step without target), (T, B, O) for "binary_cross_entropy" (sigmoid; values in [0, 1]) and "squared_error".
-    weights (T, B) of any strides multiply each step's loss and gradient, None for 1; a step of weight 0 has no target.
-    Without d_h, d_weight and d_bias (None) only the loss is computed and o (T, B, O) is scratch. Otherwise o receives
-    the gradient by the outputs, d_h (T, B, K) is written, d_weight and d_bias are *added to* as in `backward`.
+    Targets are categories for "cross_entropy" (softmax), from 0 to 1 for "binary_cross_entropy" (sigmoid), numbers for
+    "squared_error". A step of weight 0 has no target. Without d_h and d_weight only the loss is computed, and o is
+    scratch. Otherwise o receives the gradient by the outputs, d_h is written, d_weight and d_bias are *added to* as in
+    `backward`.
     """
+    h, weight, bias, o, target, loss, scale, lengths, weights, d_h, d_weight, d_bias = r
+    assert target is not None
     active = slice(None) if lengths is None else np.arange(len(h))[:, None] < lengths
     rows, targets = h[active].reshape(-1, h.shape[-1]), target[active]
     outputs = rows @ weight + (0 if bias is None else bias)
@@ -249,38 +201,47 @@ def clip_norm(gradient: Real, *, max_norm: float) -> float:
     return norm
 
 
-def sgd(parameters: Real, gradient: Real, velocity: Real | None, *, lr: float, momentum: float) -> None:
-    """Gradient descent, with classical momentum where velocity is given. All arrays (n,)."""
-    if velocity is not None:
+def update(u: Update) -> None:
+    """Change parameters, and what the rule remembers, by one step along the gradient."""
+    UPDATES[u.rule](u.parameters, u.gradient, u.memories, *u.numbers)
+
+
+def _sgd(parameters: Real, gradient: Real, memories: Sequence[Real], lr: float, momentum: float) -> None:
+    """Gradient descent, with classical momentum where there is a velocity."""
+    for velocity in memories:
         velocity *= momentum
         velocity += gradient
         gradient = velocity
     parameters -= lr * gradient
 
 
-def adagrad(parameters: Real, gradient: Real, square_sum: Real, *, lr: float, eps: float) -> None:
-    """Duchi, Hazan & Singer (2011), with diagonal matrices. All arrays (n,)."""
+def _adagrad(parameters: Real, gradient: Real, memories: Sequence[Real], lr: float, eps: float) -> None:
+    """Duchi, Hazan & Singer (2011), with diagonal matrices."""
+    (square_sum,) = memories
     square_sum += gradient * gradient
     parameters -= lr * gradient / (np.sqrt(square_sum) + eps)
 
 
-def adam(
+def _adam(
     parameters: Real,
     gradient: Real,
-    mean: Real,
-    square: Real,
-    *,
+    memories: Sequence[Real],
     lr: float,
     beta1: float,
     beta2: float,
     eps: float,
     weight_decay: float,
-    step: int,
+    step: float,
 ) -> None:
     """Kingma & Ba (2015), algorithm 1, with decoupled weight decay (Loshchilov & Hutter 2019). step counts from 1."""
+    mean, square = memories
     mean *= beta1
     mean += (1 - beta1) * gradient
     square *= beta2
     square += (1 - beta2) * gradient * gradient
     parameters *= 1 - lr * weight_decay
     parameters -= lr / (1 - beta1**step) * mean / (np.sqrt(square / (1 - beta2**step)) + eps)
+
+
+# name -> (parameters, gradient, memories, *numbers)
+UPDATES: dict[str, Callable[..., None]] = {"sgd": _sgd, "adagrad": _adagrad, "adam": _adam}

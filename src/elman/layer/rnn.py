@@ -17,6 +17,7 @@ import numpy as np
 from elman import backends, check
 from elman.attributes import Checked, Checks, one_of, optional
 from elman.backends.activations import Activation
+from elman.backends.contract import Layer
 from elman.backends.reference import ACTIVATIONS
 from elman.layer import forms, stack
 from elman.layer.parameters import Entry, Parameters, load_state, to_pytorch
@@ -650,16 +651,8 @@ class RNN(Checked):
             h, h_end = np.empty_like(h_n[own]), batch.h_0[own].copy()
             for part, lengths in _chunks(batch, backwards=d == 1):
                 h, h_end = h_end, h
-                backend.forward(
-                    part,
-                    h,
-                    *weights,
-                    y=lease.arrays[0][: len(part)],
-                    h_n=h_end,
-                    activation=self.nonlinearity,
-                    lengths=lengths,
-                    reverse=d == 1,
-                )
+                y = lease.arrays[0][: len(part)]
+                backend.forward(Layer(part, h, *weights, y, h_end, self.nonlinearity, lengths, reverse=d == 1))
             h_n[own] = h_end
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from elman.backends.activations import Activation
+from elman.backends.contract import Gradients, Layer
 from elman.layer.workspace import pieces
 from elman.typing import Int, Real
 
@@ -33,6 +34,11 @@ class Tape(NamedTuple):
     batch_major: bool
     leases: tuple[object, ...]
 
+    def layer(self, k: int, own: slice, weights: Weights, h_n: Real | None) -> Layer:
+        """Layer k, whose states are `own` of all."""
+        mask = None if self.recurrent_mask is None else self.recurrent_mask[own]
+        return Layer(self.inputs[k], self.h_0[own], *weights, self.outputs[k], h_n, self.activation, self.lengths, mask)
+
 
 def forward(tape: Tape, weights: Sequence[Weights], h_n: Real) -> None:
     """Run all layers on `tape.inputs[0]`, writing h_n and the tape's outputs and, with dropout, its other inputs.
@@ -40,22 +46,11 @@ def forward(tape: Tape, weights: Sequence[Weights], h_n: Real) -> None:
     Without dropout, the inputs of a layer are the outputs of the one below: the same arrays.
     """
     n_directions = len(h_n) // len(weights)
-    for k, (weight_ih, weight_hh, bias) in enumerate(weights):
+    for k in range(len(weights)):
         if k and tape.masks:
             drop(tape, k)
         own = slice(k * n_directions, (k + 1) * n_directions)
-        tape.backend.forward(
-            tape.inputs[k],
-            tape.h_0[own],
-            weight_ih,
-            weight_hh,
-            bias,
-            y=tape.outputs[k],
-            h_n=h_n[own],
-            activation=tape.activation,
-            lengths=tape.lengths,
-            mask=None if tape.recurrent_mask is None else tape.recurrent_mask[own],
-        )
+        tape.backend.forward(tape.layer(k, own, weights[k], h_n[own]))
 
 
 def backward(
@@ -76,28 +71,20 @@ def backward(
     n_directions = len(d_h_0) // len(weights)
     n_arrays = 2 if weights[0][2] is None else 3
     for k in reversed(range(len(weights))):
-        weight_ih, weight_hh, _ = weights[k]
         d_weight_ih, d_weight_hh, *d_biases = gradients[n_arrays * k : n_arrays * (k + 1)]
         own = slice(k * n_directions, (k + 1) * n_directions)
         d_input = d_inputs[k % len(d_inputs)] if k else d_x
-        tape.backend.backward(
-            tape.inputs[k],
-            tape.h_0[own],
-            weight_ih,
-            weight_hh,
-            tape.outputs[k],
-            d_y=d_y,
-            d_h_n=None if d_h_n is None else d_h_n[own],
-            delta=delta,
-            d_weight_ih=d_weight_ih,
-            d_weight_hh=d_weight_hh,
-            d_bias=d_biases[0] if d_biases else None,
-            d_h_0=d_h_0[own],
-            d_x=d_input,
-            activation=tape.activation,
-            lengths=tape.lengths,
-            mask=None if tape.recurrent_mask is None else tape.recurrent_mask[own],
+        outputs = Gradients(
+            d_y,
+            None if d_h_n is None else d_h_n[own],
+            delta,
+            d_weight_ih,
+            d_weight_hh,
+            d_biases[0] if d_biases else None,
+            d_h_0[own],
+            d_input,
         )
+        tape.backend.backward(tape.layer(k, own, weights[k], None), outputs)
         if d_input is not None and k and tape.masks:
             with np.errstate(all="ignore"):  # beyond the lengths there is anything
                 for piece in pieces(d_input):

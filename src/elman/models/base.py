@@ -14,6 +14,7 @@ import numpy as np
 from elman import check
 from elman.attributes import Checked, Checks
 from elman.backends.activations import Activation
+from elman.backends.contract import Readout
 from elman.data.outputs import Output, finite_outputs
 from elman.layer.parameters import Entry, Parameters, load_state
 from elman.layer.rnn import RNN
@@ -159,7 +160,7 @@ class Model(Checked):
     def _readout(self, backend: ModuleType, h: Real, lengths: Int | None = None) -> Real:
         """Fresh outputs (T, B, O) of states h (T, B, K), all finite within the lengths."""
         o = np.empty((*h.shape[:2], self._predicted.n), h.dtype)
-        backend.readout(h, *self._readout_arrays(self._parameters), o)
+        backend.readout(Readout(h, *self._readout_arrays(self._parameters), o))
         finite_outputs(o, lengths=lengths)
         return o
 
@@ -180,21 +181,9 @@ class Model(Checked):
         d_weight, d_bias = (None, None) if gradients is None else self._readout_arrays(gradients)
         if self._predicted.is_mean:
             total *= self._predicted.n
-        loss = backend.readout_loss(
-            h,
-            weight,
-            bias,
-            y,
-            lease.arrays[0],
-            d_h=d_h,
-            d_weight=d_weight,
-            d_bias=d_bias,
-            loss=self._predicted.loss,
-            scale=1 / total,
-            lengths=lengths,
-            weights=weights,
-        )
-        return float(loss) / total
+        o, kind = lease.arrays[0], self._predicted.loss
+        readout = Readout(h, weight, bias, o, y, kind, 1 / total, lengths, weights, d_h, d_weight, d_bias)
+        return float(backend.readout_loss(readout)) / total
 
     # Updates
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from elman.backends.activations import Activation
+from elman.backends.contract import Gradients, Layer
 from elman.backends.reference import ACTIVATIONS
 from elman.check import active
 from elman.data.sequences import Batch
@@ -54,9 +55,7 @@ def _forward(model: SequenceModel, backend: ModuleType, batch: Batch, h_0: Real)
     for k, weights in enumerate(rnn._weights):
         own = slice(k * n_directions, (k + 1) * n_directions)
         y = np.zeros((*batch.x.shape[:2], rnn._n_outputs), rnn.dtype)
-        backend.forward(
-            inputs, h_0[own], *weights, y=y, h_n=h_n[own], activation=rnn.nonlinearity, lengths=batch.lengths
-        )
+        backend.forward(Layer(inputs, h_0[own], *weights, y, h_n[own], rnn.nonlinearity, batch.lengths))
         outputs.append(y)
         inputs = y
     return outputs, h_n
@@ -78,23 +77,11 @@ def _backward(
     weight_ih, weight_hh, bias = rnn._weights[k]
     delta, d_h = np.zeros_like(d_y), d_y.copy()
     d_x = np.zeros_like(d_y) if k else None
-    backend.backward(
-        outputs[k - 1] if k else batch.x,
-        h_0[own],
-        weight_ih,
-        weight_hh,
-        outputs[k],
-        d_y=d_y,
-        d_h_n=d_h_n[own],
-        delta=delta,
-        d_weight_ih=np.zeros_like(weight_ih),
-        d_weight_hh=np.zeros_like(weight_hh),
-        d_bias=None if bias is None else np.zeros_like(bias),
-        d_h_0=np.empty_like(h_0[own]),
-        d_x=d_x,
-        activation=rnn.nonlinearity,
-        lengths=batch.lengths,
-    )
+    x, y = outputs[k - 1] if k else batch.x, outputs[k]
+    layer = Layer(x, h_0[own], weight_ih, weight_hh, bias, y, None, rnn.nonlinearity, batch.lengths)
+    d_bias, d_h_0 = None if bias is None else np.zeros_like(bias), np.empty_like(h_0[own])
+    d_weight_ih, d_weight_hh = np.zeros_like(weight_ih), np.zeros_like(weight_hh)
+    backend.backward(layer, Gradients(d_y, d_h_n[own], delta, d_weight_ih, d_weight_hh, d_bias, d_h_0, d_x))
     n_rows = d_h.shape[1]
     last = np.full(n_rows, len(d_h) - 1) if batch.lengths is None else batch.lengths - 1
     for d in range(n_directions):  # what reaches a state from the step that comes after it, or from the end

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from elman import check
 from elman.backends.activations import Activation
+from elman.backends.contract import Readout
 from elman.data import checks
 from elman.data.inputs import Features, Input, Tokens
 from elman.data.outputs import Binary, Categories, Output, Reals, penalize, total_weight, with_class_weights
@@ -957,7 +958,7 @@ class SequenceModel(Model):
             if i:
                 rnn._advance(backend, x_t, h, h_next)
             h, h_next = h_next, h
-            backend.readout(h[-1:], *self._readout_arrays(self._parameters), o)
+            backend.readout(Readout(h[-1:], *self._readout_arrays(self._parameters), o))
             yield o[0, 0]
 
 

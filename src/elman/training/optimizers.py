@@ -10,6 +10,7 @@ import numpy as np
 
 from elman import backends, check
 from elman.attributes import Checks, Settings
+from elman.backends.contract import Update
 from elman.typing import Real
 
 
@@ -29,6 +30,7 @@ class Optimizer(Settings):
     each model needs one of its own.
     """
 
+    _rule: ClassVar[str]  # of the kernel contract
     _possible_n_memories: ClassVar[tuple[int, ...]]  # arrays in the parameters' shape, after an update
     _squares: ClassVar[int | None] = None  # which of them are sums of squares
     _settable: ClassVar[Checks] = {"lr": check.non_negative, "steps": check.non_negative_int}
@@ -81,9 +83,10 @@ class Optimizer(Settings):
             memories += [np.zeros_like(array) for _ in range(self._n_memories - len(memories))]
         self.steps += 1
         for name, array in parameters.items():
-            self._rule(backend, array, gradients[name], *self._memories[name])
+            backend.update(Update(self._rule, array, gradients[name], tuple(self._memories[name]), self._numbers()))
 
-    def _rule(self, backend: ModuleType, parameters: Real, gradient: Real, *memories: Real) -> None:
+    def _numbers(self) -> tuple[float, ...]:
+        """What the rule is handed besides arrays (UPDATES of backends/reference.py)."""
         raise NotImplementedError
 
 
@@ -103,6 +106,7 @@ class SGD(Optimizer):
     SGD(lr=0.1, momentum=0.9)
     """
 
+    _rule = "sgd"
     _possible_n_memories = (0, 1)
     _settable = Optimizer._settable | {"momentum": check.probability}
 
@@ -114,9 +118,8 @@ class SGD(Optimizer):
     def _n_memories(self) -> int:
         return 1 if self.momentum else 0
 
-    def _rule(self, backend: ModuleType, parameters: Real, gradient: Real, *memories: Real) -> None:
-        velocity = memories[0] if memories else None
-        backend.sgd(parameters, gradient, velocity, lr=self.lr, momentum=self.momentum)
+    def _numbers(self) -> tuple[float, ...]:
+        return self.lr, self.momentum
 
 
 class Adagrad(Optimizer):
@@ -128,6 +131,7 @@ class Adagrad(Optimizer):
     1e-10
     """
 
+    _rule = "adagrad"
     _possible_n_memories = (1,)
     _squares = 0
     _settable = Optimizer._settable | {"eps": check.non_negative}
@@ -136,8 +140,8 @@ class Adagrad(Optimizer):
         super().__init__(lr)
         self.eps = eps
 
-    def _rule(self, backend: ModuleType, parameters: Real, gradient: Real, *memories: Real) -> None:
-        backend.adagrad(parameters, gradient, *memories, lr=self.lr, eps=self.eps)
+    def _numbers(self) -> tuple[float, ...]:
+        return self.lr, self.eps
 
 
 class Adam(Optimizer):
@@ -158,6 +162,7 @@ class Adam(Optimizer):
     (0.9, 0.999)
     """
 
+    _rule = "adam"
     _possible_n_memories = (2,)
     _squares = 1
     _settable = Optimizer._settable | {
@@ -172,18 +177,8 @@ class Adam(Optimizer):
         self.eps = eps
         self.weight_decay = 0.0
 
-    def _rule(self, backend: ModuleType, parameters: Real, gradient: Real, *memories: Real) -> None:
-        backend.adam(
-            parameters,
-            gradient,
-            *memories,
-            lr=self.lr,
-            beta1=self.betas[0],
-            beta2=self.betas[1],
-            eps=self.eps,
-            weight_decay=self.weight_decay,
-            step=self.steps,
-        )
+    def _numbers(self) -> tuple[float, ...]:
+        return self.lr, *self.betas, self.eps, self.weight_decay, self.steps
 
 
 class AdamW(Adam):

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from elman import check
 from elman.backends.activations import Activation
+from elman.backends.contract import Gradients, Layer, Readout, Update
 from elman.backends.jit import activations, entries, pool
 from elman.backends.jit import readout as _readout
 from elman.backends.jit.options import user_function
@@ -139,11 +140,20 @@ def _kernels_for(array: Any) -> _Kernels:
 _ANYWHERE = {20: "lengths", 21: "mask", 22: "weights"}  # arguments that stand at different places in the contract
 
 
-def _check(status: int, function: Callable[..., Any], given: dict[str, Any]) -> None:
+_FORWARD = ("x", "h_0", "weight_ih", "weight_hh", "bias", "y", "h_n")
+_BACKWARD = (
+    *("x", "h_0", "weight_ih", "weight_hh", "y", "d_y", "d_h_n"),
+    *("delta", "d_weight_ih", "d_weight_hh", "d_bias", "d_h_0", "d_x"),
+)
+_READOUT = ("h", "weight", "bias", "target", "o", "d_h", "d_weight", "d_bias")
+
+
+def _check(status: int, function: Callable[..., Any] | tuple[str, ...], given: dict[str, Any]) -> None:
     """Raise what stands behind the status of an entry, for a function of the contract that was called with `given`."""
     if status > 0:
         number, fault = divmod(status, 8)
-        name = _ANYWHERE.get(number) or list(inspect.signature(function).parameters)[number]
+        names = list(inspect.signature(function).parameters) if callable(function) else function
+        name = _ANYWHERE.get(number) or names[number]
         refuse(name, fault, given[name])
     if native:
         native.check(status, given.get("activation"))
@@ -155,48 +165,19 @@ def _check(status: int, function: Callable[..., Any], given: dict[str, Any]) -> 
         )
 
 
-def forward(
-    x: Real | Int,
-    h_0: Real,
-    weight_ih: Real,
-    weight_hh: Real,
-    bias: Real | None,
-    y: Real,
-    h_n: Real,
-    *,
-    activation: str | Activation,
-    lengths: Int | None = None,
-    mask: Real | None = None,
-    reverse: bool = False,
-) -> None:
+def forward(layer: Layer) -> None:
+    x, h_0, weight_ih, weight_hh, bias, y, h_n, activation, lengths, mask, reverse = layer
     k = _kernels_for(h_0)
     epilogues = k.epilogues.get(activation) or k.add_epilogues(activation)
     arrays = id(x), id(h_0), id(weight_ih), id(weight_hh), id(bias), id(y), id(h_n), id(lengths), id(mask)
     status = k.forward(None, k.tiles, epilogues, _NONE, _NDARRAY, *arrays, reverse, 0)
     if status:
-        _check(status, forward, locals())
+        _check(status, _FORWARD, locals())
 
 
-def backward(
-    x: Real | Int,
-    h_0: Real,
-    weight_ih: Real,
-    weight_hh: Real,
-    y: Real,
-    d_y: Real | None,
-    d_h_n: Real | None,
-    delta: Real,
-    d_weight_ih: Real,
-    d_weight_hh: Real,
-    d_bias: Real | None,
-    d_h_0: Real,
-    d_x: Real | None,
-    *,
-    activation: str | Activation,
-    lengths: Int | None = None,
-    mask: Real | None = None,
-    reverse: bool = False,
-) -> None:
+def backward(layer: Layer, gradients: Gradients) -> None:
+    x, h_0, weight_ih, weight_hh, _, y, _, activation, lengths, mask, reverse = layer
+    d_y, d_h_n, delta, d_weight_ih, d_weight_hh, d_bias, d_h_0, d_x = gradients
     k = _kernels_for(h_0)
     epilogues = k.epilogues.get(activation) or k.add_epilogues(activation)
     arrays = (
@@ -205,7 +186,7 @@ def backward(
     )
     status = k.backward(None, k.tiles, k.column_tiles, epilogues, _NONE, _NDARRAY, *arrays, reverse)
     if status:
-        _check(status, backward, locals())
+        _check(status, _BACKWARD, locals())
 
 
 def step(
@@ -226,29 +207,17 @@ def step(
         _check(status, step, locals())
 
 
-def readout(h: Real, weight: Real, bias: Real | None, o: Real) -> None:
+def readout(r: Readout) -> None:
+    h, weight, bias, o = r[:4]
     k = _kernels_for(h)
     arrays = id(h), id(weight), id(bias), _NONE, id(o), _NONE, _NONE, _NONE, _NONE, _NONE
     status = k.readout(None, k.tiles, 0, _NONE, _NDARRAY, *arrays, 0, 0.0, 0)
     if status:
-        _check(status, readout_loss, locals())
+        _check(status, _READOUT, locals())
 
 
-def readout_loss(
-    h: Real,
-    weight: Real,
-    bias: Real | None,
-    target: Real | Int,
-    o: Real,
-    d_h: Real | None,
-    d_weight: Real | None,
-    d_bias: Real | None,
-    *,
-    loss: str,
-    scale: float,
-    lengths: Int | None = None,
-    weights: Real | None = None,
-) -> float:
+def readout_loss(r: Readout) -> float:
+    h, weight, bias, o, target, loss, scale, lengths, weights, d_h, d_weight, d_bias = r
     k = _kernels_for(h)
     arrays = (
         *(id(h), id(weight), id(bias), id(target), id(o)),
@@ -259,7 +228,7 @@ def readout_loss(
     kind, place = _LOSSES[loss], ctypes.addressof(total)
     status = k.readout(None, k.tiles, column_tiles, _NONE, _NDARRAY, *arrays, kind, scale, place)
     if status:
-        _check(status, readout_loss, locals())
+        _check(status, _READOUT, locals())
     return total.value
 
 
@@ -272,21 +241,21 @@ def clip_norm(gradient: Real, *, max_norm: float) -> float:
     return norm.value
 
 
-def sgd(parameters: Real, gradient: Real, velocity: Real | None, *, lr: float, momentum: float) -> None:
+def _sgd(parameters: Real, gradient: Real, velocity: Real | None, *, lr: float, momentum: float) -> None:
     arrays = id(parameters), id(gradient), id(velocity)
     status = _kernels_for(parameters).sgd(None, _NONE, _NDARRAY, *arrays, lr, momentum)
     if status:
-        _check(status, sgd, locals())
+        _check(status, _sgd, locals())
 
 
-def adagrad(parameters: Real, gradient: Real, square_sum: Real, *, lr: float, eps: float) -> None:
+def _adagrad(parameters: Real, gradient: Real, square_sum: Real, *, lr: float, eps: float) -> None:
     arrays = id(parameters), id(gradient), id(square_sum)
     status = _kernels_for(parameters).adagrad(None, _NONE, _NDARRAY, *arrays, lr, eps)
     if status:
-        _check(status, adagrad, locals())
+        _check(status, _adagrad, locals())
 
 
-def adam(
+def _adam(
     parameters: Real,
     gradient: Real,
     mean: Real,
@@ -304,4 +273,17 @@ def adam(
     numbers = rate, beta1, beta2, eps, decay, correction
     status = _kernels_for(parameters).adam(None, _NONE, _NDARRAY, *arrays, *numbers)
     if status:
-        _check(status, adam, locals())
+        _check(status, _adam, locals())
+
+
+def update(u: Update) -> None:
+    if u.rule == "sgd":
+        velocity = u.memories[0] if u.memories else None
+        if u.memories and velocity is None:
+            refuse("velocity", NO_ARRAY, velocity)
+        _sgd(u.parameters, u.gradient, velocity, lr=u.numbers[0], momentum=u.numbers[1])
+    elif u.rule == "adagrad":
+        _adagrad(u.parameters, u.gradient, u.memories[0], lr=u.numbers[0], eps=u.numbers[1])
+    else:
+        names = ("lr", "beta1", "beta2", "eps", "weight_decay", "step")
+        _adam(u.parameters, u.gradient, *u.memories, **dict(zip(names, u.numbers, strict=True)))  # type: ignore[arg-type]
