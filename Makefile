@@ -1,0 +1,81 @@
+# Commands by name: `make help`. CONTRIBUTING.md says what to know about them. CI calls some of these.
+# A variable changes what a command is told: `make fuzz SEED=7 SECONDS=600`.
+
+SEED ?= 1
+SECONDS ?= 60
+KILLS ?= 1000
+INPUTS ?= 1000000
+SOURCES_IN_C = $(shell git ls-files '*.c' '*.h' '*.cpp')
+
+.PHONY: help install check test lint types format structure examples docs plots bench bench-compare bench-bridges \
+    accuracy fuzz fuzz-files kill sanitize aarch64 ci
+
+help:           ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
+
+install:        ## the package, editable, with all tools; again after a change in csrc/ or in a .pyx
+	pip install -e '.[dev]'
+
+check: lint types test ## what to run before a commit
+
+test:           ## tests, and the examples in docstrings and README
+	pytest
+
+lint:           ## style of Python and C
+	ruff check .
+	ruff format --check .
+	clang-format --dry-run -Werror $(SOURCES_IN_C)
+
+types:          ## types, strictly
+	mypy
+
+format:         ## bring Python and C into their format
+	ruff check --fix .
+	ruff format .
+	clang-format -i $(SOURCES_IN_C)
+
+structure:      ## circles of imports, looks behind underscores, long signatures, lines: each against its limit
+	python tools/structure.py
+
+examples:       ## the examples, with fewer epochs
+	pip install -e '.[examples]'
+	pytest tests/test_examples.py
+
+docs:           ## the documentation: open docs/_build/html/index.html
+	pip install -e '.[docs]'
+	sphinx-build -W -n docs docs/_build/html
+
+plots:          ## the documentation with the examples run, and their plots
+	pip install -e '.[docs,examples]'
+	sphinx-build -W -n -t plots docs docs/_build/html
+
+bench:          ## speed, beside PyTorch and JAX if they are installed: docs/performance.md
+	elman bench --set table
+
+bench-compare:  ## the same cases, against what `pytest bench/ --benchmark-save=NAME` kept
+	pytest bench/ --benchmark-compare
+
+bench-bridges:  ## what elman.sklearn adds to SequenceModel; a PyTorch model with elman.torch, and its parts
+	python bench/sklearn_overhead.py
+	python bench/torch_model.py
+
+accuracy:       ## tanh and sigmoid over all 2^32 inputs: too long for CI
+	elman accuracy --stride 1
+
+fuzz:           ## random calls, on all backends, from SEED for SECONDS; ELMAN_ISA=avx2 for another instruction set
+	python tests/fuzz.py $(SEED) $(SECONDS)
+
+fuzz-files:     ## damaged and hostile files from SEED, as many as INPUTS
+	python tests/fuzz_files.py $(SEED) 9999 --inputs $(INPUTS)
+
+kill:           ## trainings that are killed KILLS times, from SEED, and how many of them hit a save
+	python tests/kill.py $(SEED) $(KILLS)
+
+sanitize:       ## under the sanitizers: kernels, fuzzer, pool, extension
+	SEED=$(SEED) bash tests/sanitize.sh
+
+aarch64:        ## the kernels on aarch64 under an emulator: the same bits as on x86-64
+	bash tests/aarch64.sh
+
+ci:             ## all that must hold before anything lands, in fresh environments
+	.ci/run
