@@ -42,20 +42,18 @@ INLINE vec d_identity(vec y) { return (void)y, set1(1); }
             }                                                                                              \
     }
 
-DEFINE_ACTIVATION(tanh)
-DEFINE_ACTIVATION(relu)
-DEFINE_ACTIVATION(sigmoid)
-DEFINE_ACTIVATION(identity)
+#define ACTIVATIONS(F) F(tanh) F(relu) F(sigmoid) F(identity)
+
+ACTIVATIONS(DEFINE_ACTIVATION)
 
 typedef void epilogue_fn(const epilogue *, size_t row, size_t rows, size_t column, size_t columns, real *const *out);
 
-static epilogue_fn *const APPLY[] = {[ELMAN_TANH] = apply_tanh,
-                                     [ELMAN_RELU] = apply_relu,
-                                     [ELMAN_SIGMOID] = apply_sigmoid,
-                                     [ELMAN_IDENTITY] = apply_identity};
-static epilogue_fn *const GRADIENT[] = {[ELMAN_TANH] = gradient_tanh,
-                                        [ELMAN_RELU] = gradient_relu,
-                                        [ELMAN_SIGMOID] = gradient_sigmoid,
-                                        [ELMAN_IDENTITY] = gradient_identity};
+#define PAIR(name) static const void *const name##_pair[] = {(const void *)apply_##name, (const void *)gradient_##name};
+#define NAMED_PAIR(name) {#name, name##_pair},
+ACTIVATIONS(PAIR)
+static const elman_named ACTIVATION_LIST[] = {ACTIVATIONS(NAMED_PAIR){NULL, NULL}};
+
+INLINE epilogue_fn *apply_of(const elman_layer *l) { return (epilogue_fn *)l->epilogues[0]; }
+INLINE epilogue_fn *gradient_of(const elman_layer *l) { return (epilogue_fn *)l->epilogues[1]; }
 
 #endif

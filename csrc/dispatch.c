@@ -3,6 +3,13 @@
 
 #include "elman.h"
 
+#define LAYER_FIELD(field) {#field, offsetof(elman_layer, field)},
+#define READOUT_FIELD(field) {#field, offsetof(elman_readout, field)},
+#define UPDATE_FIELD(field) {#field, offsetof(elman_update, field)},
+const elman_field elman_layer_fields[] = {ELMAN_LAYER_FIELDS(LAYER_FIELD){NULL, 0}};
+const elman_field elman_readout_fields[] = {ELMAN_READOUT_FIELDS(READOUT_FIELD){NULL, 0}};
+const elman_field elman_update_fields[] = {ELMAN_UPDATE_FIELDS(UPDATE_FIELD){NULL, 0}};
+
 #define DECLARE(set) extern const elman_kernels elman_##set##_float, elman_##set##_double;
 DECLARE(baseline)
 #ifdef ELMAN_X86

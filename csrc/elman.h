@@ -17,24 +17,24 @@ typedef struct {
     ptrdiff_t t_stride, b_stride;
 } elman_rows;
 
-enum elman_activation { ELMAN_TANH, ELMAN_RELU, ELMAN_SIGMOID, ELMAN_IDENTITY };
 enum elman_loss { ELMAN_CROSS_ENTROPY, ELMAN_BINARY_CROSS_ENTROPY, ELMAN_SQUARED_ERROR };
 
 /* One layer, forward and backward. */
 typedef struct {
     size_t T, B, I, H, D;
-    int activation;
-    int reverse;            /* direction 0 runs backwards in time, as direction 1 always does; needs D = 1 */
-    int has_tokens;         /* x holds int64 tokens (T, B, 1) below I instead of reals */
-    const int64_t *lengths; /* (B,), each in 0..T, or NULL: T for all */
-    elman_rows x;           /* (T, B, I) */
-    const void *h_0;        /* (D, B, H) */
-    const void *weight_ih;  /* (D, I, H) */
-    const void *weight_hh;  /* (D, H, H) */
-    const void *bias;       /* (D, H) or NULL */
-    const void *mask;       /* (D, B, H), multiplies the recurrent input, or NULL */
-    elman_rows y;           /* (T, B, D * H): out of forward, into backward */
-    void *h_n;              /* (D, B, H): out of forward, or NULL */
+    const void *own;              /* that of the table (elman_kernels) */
+    const void *const *epilogues; /* of the activation: f, f' (activations.h) */
+    int64_t reverse;              /* direction 0 runs backwards in time, as direction 1 always does; needs D = 1 */
+    int64_t has_tokens;           /* x holds int64 tokens (T, B, 1) below I instead of reals */
+    const int64_t *lengths;       /* (B,), each in 0..T, or NULL: T for all */
+    elman_rows x;                 /* (T, B, I) */
+    const void *h_0;              /* (D, B, H) */
+    const void *weight_ih;        /* (D, I, H) */
+    const void *weight_hh;        /* (D, H, H) */
+    const void *bias;             /* (D, H) or NULL */
+    const void *mask;             /* (D, B, H), multiplies the recurrent input, or NULL */
+    elman_rows y;                 /* (T, B, D * H): out of forward, into backward */
+    void *h_n;                    /* (D, B, H): out of forward, or NULL */
     /* backward only */
     elman_rows d_y;    /* (T, B, D * H); data may be NULL: zeros */
     const void *d_h_n; /* (D, B, H) or NULL: zeros */
@@ -46,10 +46,18 @@ typedef struct {
     elman_rows d_x;    /* (T, B, I): out; data may be NULL: not wanted */
 } elman_layer;
 
+/* The names of its fields, for whoever fills it in. */
+#define ELMAN_LAYER_FIELDS(F)                                                                                    \
+    F(T)                                                                                                         \
+    F(B)                                                                                                         \
+    F(I) F(H) F(D) F(own) F(epilogues) F(reverse) F(has_tokens) F(lengths) F(x) F(h_0) F(weight_ih) F(weight_hh) \
+        F(bias) F(mask) F(y) F(h_n) F(d_y) F(d_h_n) F(delta) F(d_weight_ih) F(d_weight_hh) F(d_bias) F(d_h_0) F(d_x)
+
 /* The readout o = h weight + bias and its loss. */
 typedef struct {
     size_t T, B, K, O;
-    int loss;
+    const void *own;
+    int64_t loss;           /* enum elman_loss */
     double scale;           /* of the gradients; the returned sum of the loss is unscaled */
     const int64_t *lengths; /* (B,) or NULL */
     elman_rows h;           /* (T, B, K) */
@@ -63,6 +71,29 @@ typedef struct {
     void *d_bias;           /* (O,): added to, or NULL */
 } elman_readout;
 
+#define ELMAN_READOUT_FIELDS(F)                                                                                      \
+    F(T)                                                                                                             \
+    F(B)                                                                                                             \
+    F(K) F(O) F(own) F(loss) F(scale) F(lengths) F(h) F(weight) F(bias) F(target) F(weights) F(o) F(d_h) F(d_weight) \
+        F(d_bias)
+
+/* One step of an optimizer, element by element. */
+typedef struct {
+    size_t n; /* values */
+    void *parameters;
+    const void *gradient;
+    void *const *memories; /* what the rule keeps from step to step: n values each, then NULL */
+    const double *numbers; /* the rule's own: UPDATES of src/elman/backends/reference.py */
+} elman_update;
+
+#define ELMAN_UPDATE_FIELDS(F) F(n) F(parameters) F(gradient) F(memories) F(numbers)
+
+/* Something that has a name: the last one of a list has none. */
+typedef struct {
+    const char *name;
+    const void *address;
+} elman_named;
+
 /* How a pass divides its work (plan.h), for whoever asks. */
 typedef struct {
     size_t threads, shards, parts, rows; /* shards of a direction, the parts and the rows of each */
@@ -73,22 +104,31 @@ typedef struct {
     double cycles; /* of a step's products with weight_hh, by the cost model */
 } elman_plan;
 
+/* How an optimizer updates block i of an elman_update (an elman_task, pool.h), and what it takes. The last of a list
+ * has no name. */
+typedef struct {
+    const char *name;
+    const void *task;
+    size_t least_memories, most_memories, numbers;
+} elman_rule;
+
 /* One table for each instruction set and dtype. n: number of values. Where an int is returned: 0, or why not (pool.h):
  * ELMAN_NO_MEMORY, nothing was written; or, but for clip_norm, ELMAN_INTERRUPTED, outputs hold anything. */
 typedef struct {
     int (*forward)(const elman_layer *);
     int (*backward)(const elman_layer *);
-    /* with that many parts, 0 for the best number; -1 where there are too few threads */
-    int (*plan)(const elman_layer *, int is_backward, size_t parts, elman_plan *);
     int (*readout)(const elman_readout *);
     int (*readout_loss)(const elman_readout *, double *loss);
     int (*clip_norm)(size_t n, void *gradient, double max_norm, double *norm);
+    void (*update)(const elman_update *, const void *task);
+    /* with that many parts, 0 for the best number; -1 where there are too few threads */
+    int (*plan)(const elman_layer *, int is_backward, size_t parts, elman_plan *);
     /* target (n, m) from source (m, n) */
     void (*transpose)(size_t m, size_t n, const void *source, void *target);
-    void (*sgd)(size_t n, void *parameters, const void *gradient, void *velocity, double lr, double momentum);
-    void (*adagrad)(size_t n, void *parameters, const void *gradient, void *square_sum, double lr, double eps);
-    void (*adam)(size_t n, void *parameters, const void *gradient, void *mean, void *square, double lr, double beta1,
-                 double beta2, double eps, double weight_decay, int64_t step);
+    const elman_named *activations; /* pairs of epilogues */
+    const elman_rule *rules;
+    size_t vector_bytes, is_fused; /* whether a multiply-add rounds once */
+    const void *own;               /* what its functions want to find in a layer or readout */
 } elman_kernels;
 
 /* The table for an instruction set by name, with `is_double` for float64; NULL where this machine or build lacks it.
@@ -96,5 +136,12 @@ typedef struct {
 const elman_kernels *elman_table(const char *instruction_set, int is_double);
 const char *elman_best(void);
 extern const char *const elman_sets[];
+
+/* Where the fields of the structures are. */
+typedef struct {
+    const char *name;
+    size_t offset;
+} elman_field;
+extern const elman_field elman_layer_fields[], elman_readout_fields[], elman_update_fields[];
 
 #endif

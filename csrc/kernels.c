@@ -25,12 +25,14 @@ STOPPABLE(readout_loss, (const elman_readout *r, double *loss), r, loss)
 const elman_kernels ELMAN_TABLE = {
     .forward = forward_call,
     .backward = backward_call,
-    .plan = plan,
     .readout = readout_call,
     .readout_loss = readout_loss_call,
     .clip_norm = clip_norm,
+    .update = run_update,
+    .plan = plan,
     .transpose = transpose_matrix,
-    .sgd = sgd,
-    .adagrad = adagrad,
-    .adam = adam,
+    .activations = ACTIVATION_LIST,
+    .rules = RULES,
+    .vector_bytes = VECTOR_BYTES,
+    .is_fused = IS_FUSED,
 };

@@ -10,13 +10,6 @@
 
 #define BLOCK 8192 /* values of a task, some microseconds */
 
-typedef struct {
-    size_t n;
-    real *parameters, *state, *square;
-    const real *gradient;
-    real lr, rate, decay, correction, beta1, beta2, eps; /* those that the update uses */
-} update;
-
 /* Run `task` over blocks: what a value costs does not matter much, memory decides. */
 static void run_blocks(elman_task *task, void *context, size_t n) {
     elman_run(task, context, ceil_div(n, BLOCK), 1 + (int)smaller(n / (4 * BLOCK), 255));
@@ -27,71 +20,54 @@ static void run_blocks(elman_task *task, void *context, size_t n) {
     for (size_t j = i * BLOCK, count; j < smaller((i + 1) * BLOCK, n) && (count = smaller(n - j, VL)); j += VL)
 
 static void sgd_block(void *context, size_t i) {
-    const update *u = context;
+    const elman_update *u = context;
+    const real lr = (real)u->numbers[0], momentum = (real)u->numbers[1], *gradient = u->gradient;
+    real *parameters = u->parameters, *velocity = u->memories[0];
     FOR_BLOCK(u->n) {
-        vec step = load_upto(u->gradient + j, count);
-        if (u->state) {
-            step = fma_(set1(u->beta1), load_upto(u->state + j, count), step);
-            store_upto(u->state + j, step, count);
+        vec step = load_upto(gradient + j, count);
+        if (velocity) {
+            step = fma_(set1(momentum), load_upto(velocity + j, count), step);
+            store_upto(velocity + j, step, count);
         }
-        store_upto(u->parameters + j, fma_(set1(-u->lr), step, load_upto(u->parameters + j, count)), count);
+        store_upto(parameters + j, fma_(set1(-lr), step, load_upto(parameters + j, count)), count);
     }
 }
 
 static void adagrad_block(void *context, size_t i) {
-    const update *u = context;
+    const elman_update *u = context;
+    const real lr = (real)u->numbers[0], eps = (real)u->numbers[1], *gradient = u->gradient;
+    real *parameters = u->parameters, *square_sum = u->memories[0];
     FOR_BLOCK(u->n) {
-        vec g = load_upto(u->gradient + j, count), s = fma_(g, g, load_upto(u->square + j, count));
-        store_upto(u->square + j, s, count);
-        store_upto(u->parameters + j, load_upto(u->parameters + j, count) - set1(u->lr) * g / (sqrt_(s) + set1(u->eps)),
-                   count);
+        vec g = load_upto(gradient + j, count), s = fma_(g, g, load_upto(square_sum + j, count));
+        store_upto(square_sum + j, s, count);
+        store_upto(parameters + j, load_upto(parameters + j, count) - set1(lr) * g / (sqrt_(s) + set1(eps)), count);
     }
 }
 
 static void adam_block(void *context, size_t i) {
-    const update *u = context;
+    const elman_update *u = context;
+    const double lr = u->numbers[0], step = u->numbers[5];
+    const real beta1 = (real)u->numbers[1], beta2 = (real)u->numbers[2], eps = (real)u->numbers[3];
+    const real rate = (real)(lr / (1 - pow(u->numbers[1], step))), correction = (real)(1 - pow(u->numbers[2], step));
+    const real decay = (real)(1 - lr * u->numbers[4]), *gradient = u->gradient;
+    real *parameters = u->parameters, *mean = u->memories[0], *square = u->memories[1];
     FOR_BLOCK(u->n) {
-        vec g = load_upto(u->gradient + j, count);
-        vec m = fma_(set1(u->beta1), load_upto(u->state + j, count), set1(1 - u->beta1) * g);
-        vec v = fma_(set1(u->beta2), load_upto(u->square + j, count), set1(1 - u->beta2) * g * g);
-        vec step = set1(u->rate) * m / (sqrt_(v / set1(u->correction)) + set1(u->eps));
-        store_upto(u->state + j, m, count);
-        store_upto(u->square + j, v, count);
-        store_upto(u->parameters + j, load_upto(u->parameters + j, count) * set1(u->decay) - step, count);
+        vec g = load_upto(gradient + j, count);
+        vec m = fma_(set1(beta1), load_upto(mean + j, count), set1(1 - beta1) * g);
+        vec v = fma_(set1(beta2), load_upto(square + j, count), set1(1 - beta2) * g * g);
+        vec change = set1(rate) * m / (sqrt_(v / set1(correction)) + set1(eps));
+        store_upto(mean + j, m, count);
+        store_upto(square + j, v, count);
+        store_upto(parameters + j, load_upto(parameters + j, count) * set1(decay) - change, count);
     }
 }
 
-static void sgd(size_t n, void *parameters, const void *gradient, void *velocity, double lr, double momentum) {
-    update u = {.n = n,
-                .parameters = parameters,
-                .gradient = gradient,
-                .state = velocity,
-                .lr = (real)lr,
-                .beta1 = (real)momentum};
-    run_blocks(sgd_block, &u, n);
-}
+static const elman_rule RULES[] = {{"sgd", (const void *)sgd_block, 0, 1, 2},
+                                   {"adagrad", (const void *)adagrad_block, 1, 1, 2},
+                                   {"adam", (const void *)adam_block, 2, 2, 6},
+                                   {NULL, NULL, 0, 0, 0}};
 
-static void adagrad(size_t n, void *parameters, const void *gradient, void *square_sum, double lr, double eps) {
-    update u = {
-        .n = n, .parameters = parameters, .gradient = gradient, .square = square_sum, .lr = (real)lr, .eps = (real)eps};
-    run_blocks(adagrad_block, &u, n);
-}
-
-static void adam(size_t n, void *parameters, const void *gradient, void *mean, void *square, double lr, double beta1,
-                 double beta2, double eps, double weight_decay, int64_t step) {
-    update u = {.n = n,
-                .parameters = parameters,
-                .gradient = gradient,
-                .state = mean,
-                .square = square,
-                .beta1 = (real)beta1,
-                .beta2 = (real)beta2,
-                .eps = (real)eps};
-    u.rate = (real)(lr / (1 - pow(beta1, (double)step)));
-    u.correction = (real)(1 - pow(beta2, (double)step));
-    u.decay = (real)(1 - lr * weight_decay);
-    run_blocks(adam_block, &u, n);
-}
+static void run_update(const elman_update *u, const void *task) { run_blocks((elman_task *)task, (void *)u, u->n); }
 
 typedef struct {
     size_t n;

@@ -120,7 +120,7 @@ static void forward_block(const pass *p, shard *s, size_t begin, size_t end) {
     else
         gemm(&s->ih, n, x, init, y, NULL);
     if (meet(p, s)) return;
-    const epilogue activate = {.apply = APPLY[l->activation]};
+    const epilogue activate = {.apply = apply_of(l)};
     for (size_t i = 0, from = 0; i < end - begin; from = ends[i++]) {
         if (l->mask)
             for (size_t k = from; k < ends[i]; k++) {
@@ -161,7 +161,7 @@ static void backward_step(const pass *p, shard *s, size_t t) {
     const size_t j = s->own.column, columns = s->own.columns;
     const real *next[MAX_ROWS], *init[MAX_ROWS], *d_y[MAX_ROWS], *y[MAX_ROWS], *mask[MAX_ROWS];
     real *delta[MAX_ROWS];
-    epilogue e = {.apply = GRADIENT[l->activation], .y = y, .d_y = d_y};
+    epilogue e = {.apply = gradient_of(l), .y = y, .d_y = d_y};
     const int back = backwards(l, s->d);
     e.next_y = back ? l->y.t_stride : -l->y.t_stride;
     e.next_out = back ? l->delta.t_stride : -l->delta.t_stride;

@@ -38,6 +38,12 @@ typedef int32_t int_r;
 #define X86(op) PER_DTYPE(_mm_##op##_ps, _mm_##op##_pd)
 #endif
 
+#if defined(__FMA__) || defined(__aarch64__)
+#define IS_FUSED 1 /* a multiply-add rounds once */
+#else
+#define IS_FUSED 0
+#endif
+
 #define INLINE static inline __attribute__((always_inline))
 #define VL ((size_t)(VECTOR_BYTES / sizeof(real))) /* reals in a vector */
 

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <string.h>
 
 #include "elman.h"
 #include "pool.h"
@@ -44,20 +45,27 @@ static void report(const char *name, const void *reals, size_t n) {
 
 typedef struct {
     size_t T, B, I, H, D;
-    int activation, is_ragged, has_mask, has_tokens, reverse;
+    const char *activation;
+    int is_ragged, has_mask, has_tokens, reverse;
 } problem;
 
 static const problem PROBLEMS[] = {
-    {1, 1, 1, 1, 1, ELMAN_TANH, 0, 0, 0, 0},       {5, 3, 2, 17, 1, ELMAN_TANH, 0, 0, 0, 0},
-    {7, 9, 30, 65, 2, ELMAN_SIGMOID, 1, 1, 0, 0},  {20, 33, 12, 100, 1, ELMAN_RELU, 0, 1, 0, 1},
-    {40, 1, 3, 257, 1, ELMAN_TANH, 0, 0, 0, 0},    {30, 2, 5, 300, 2, ELMAN_TANH, 1, 1, 0, 0},
-    {12, 100, 50, 31, 1, ELMAN_TANH, 1, 0, 1, 0},  {9, 5, 65, 130, 2, ELMAN_IDENTITY, 0, 0, 1, 0},
-    {300, 4, 8, 16, 1, ELMAN_SIGMOID, 1, 0, 0, 1},
+    {1, 1, 1, 1, 1, "tanh", 0, 0, 0, 0},       {5, 3, 2, 17, 1, "tanh", 0, 0, 0, 0},
+    {7, 9, 30, 65, 2, "sigmoid", 1, 1, 0, 0},  {20, 33, 12, 100, 1, "relu", 0, 1, 0, 1},
+    {40, 1, 3, 257, 1, "tanh", 0, 0, 0, 0},    {30, 2, 5, 300, 2, "tanh", 1, 1, 0, 0},
+    {12, 100, 50, 31, 1, "tanh", 1, 0, 1, 0},  {9, 5, 65, 130, 2, "identity", 0, 0, 1, 0},
+    {300, 4, 8, 16, 1, "sigmoid", 1, 0, 0, 1},
 };
+
+static const void *find(const elman_named *list, const char *name) {
+    while (strcmp(list->name, name)) list++;
+    return list->address;
+}
 
 static void run_layer(const problem *p) {
     const size_t T = p->T, B = p->B, I = p->I, H = p->H, D = p->D;
-    elman_layer l = {.T = T, .B = B, .I = I, .H = H, .D = D, .activation = p->activation, .reverse = p->reverse};
+    elman_layer l = {.T = T, .B = B, .I = I, .H = H, .D = D, .reverse = p->reverse};
+    l.epilogues = find(kernels->activations, p->activation);
     l.has_tokens = p->has_tokens;
     l.lengths = p->is_ragged ? integers(B, 0, (int64_t)T + 1) : NULL;
     l.x = p->has_tokens ? (elman_rows){integers(T * B, 0, (int64_t)I), (ptrdiff_t)B, 1}
@@ -100,9 +108,19 @@ static void run_optimizers(void) {
     void *parameters = reals(n, 1), *gradient = reals(n, 1), *state = reals(n, 0.1), *square = reals(n, 0);
     double norm;
     if (kernels->clip_norm(n, gradient, 0.5, &norm)) abort();
-    kernels->sgd(n, parameters, gradient, state, 0.1, 0.9);
-    kernels->adagrad(n, parameters, gradient, square, 0.1, 1e-8);
-    kernels->adam(n, parameters, gradient, state, square, 0.1, 0.9, 0.999, 1e-8, 0.01, 3);
+    const struct {
+        const char *rule;
+        void *memories[3];
+        double numbers[6];
+    } updates[] = {{"sgd", {state}, {0.1, 0.9}},
+                   {"adagrad", {square}, {0.1, 1e-8}},
+                   {"adam", {state, square}, {0.1, 0.9, 0.999, 1e-8, 0.01, 3}}};
+    for (int i = 0; i < 3; i++) {
+        const elman_update u = {n, parameters, gradient, updates[i].memories, updates[i].numbers};
+        const elman_rule *rule = kernels->rules;
+        while (strcmp(rule->name, updates[i].rule)) rule++;
+        kernels->update(&u, rule->task);
+    }
     report("gradient", gradient, n), report("parameters", parameters, n), report("state", state, n);
 }
 

@@ -54,8 +54,10 @@ def results(process: subprocess.Popen[str]) -> tuple[str, str]:
 def test_inner_loops_are_vector_multiply_adds(real: str, tmp_path: Path):
     if jit.instruction_set() == "baseline":
         pytest.skip("the baseline has no fused multiply-add")
-    code = "import sys, numpy, elman.backends.jit as jit\nfrom elman.backends.jit import entries\n"
-    code += f"kernels = jit._kernels_for(numpy.zeros(1, '{real}'))\nkernels.tiles, kernels.column_tiles\n"
+    code = "import elman.backends.jit.backend as jit\nfrom elman.backends.jit import entries\n"
+    code += (
+        f"jit.make('own', jit.instruction_set(), '{real}')\njit.make('gradients', jit.instruction_set(), '{real}')\n"
+    )
     code += "print(*entries.tiles.inspect_asm().values(), *entries.column_tiles.inspect_asm().values())\n"
     assembly, _ = results(run(code, NUMBA_CACHE_DIR=str(tmp_path)))  # code from a cache cannot be inspected
     register, suffix = {"avx512": "zmm", "avx2": "ymm"}[jit.instruction_set()], {"float32": "ps", "float64": "pd"}[real]

@@ -69,7 +69,7 @@ def call(backend: Any, name: str, arguments: dict[str, Any]) -> Any:
         own = [given.pop(field) for field in contract.Gradients._fields]
         return backend.backward(contract.Layer(h_n=None, bias=None, **given), contract.Gradients(*own))
     if name == "update":
-        memories = tuple(given.pop(key) for key in ("memory_0", "memory_1") if key in given)
+        memories = tuple(given.pop(key) for key in ("memory_0", "memory_1", "memory_2") if key in given)
         return backend.update(contract.Update(memories=memories, **given))
     kind = contract.Layer if name == "forward" else contract.Readout
     return getattr(backend, name)(kind(**given))
@@ -116,7 +116,7 @@ def wrong_places(array: np.ndarray) -> Iterator[np.ndarray]:
 
 OUTPUTS = {"h_n", "delta", "d_weight_ih", "d_weight_hh", "d_bias", "d_h_0", "d_x", "h_next", "o", "d_h", "d_weight"}
 WRITTEN = OUTPUTS | {"parameters", "memory_0", "memory_1"}
-OPTIONAL = {"bias", "d_y", "d_h_n", "d_bias", "d_x", "lengths", "mask", "weights"}
+OPTIONAL = {"bias", "h_n", "d_y", "d_h_n", "d_bias", "d_x", "lengths", "mask", "weights"}
 ANY_STRIDE = {"target": ("cross_entropy",), "weights": ("cross_entropy", "binary_cross_entropy", "squared_error")}
 
 
@@ -217,3 +217,11 @@ def test_strides_of_axes_of_one_lead_nowhere(walled: Any):
     np.testing.assert_array_equal(y, p.forward(walled)["y"])
     for name, array in absurd.backward(walled, y).items():
         np.testing.assert_array_equal(array, p.backward(walled, y)[name])
+
+
+def test_updates_have_all_that_their_rule_takes(walled: Any):
+    for rule, n, numbers in (("adagrad", 0, 2), ("adagrad", 1, 1), ("adam", 1, 6), ("adam", 3, 6), ("other", 1, 2)):
+        memories = {f"memory_{i}": np.zeros(9) for i in range(n)}
+        given = {"rule": rule, "parameters": np.zeros(9), "gradient": np.zeros(9), "numbers": (0.1,) * numbers}
+        with pytest.raises(ValueError, match="update: expected a rule with its memories and numbers"):
+            call(walled, "update", given | memories)

@@ -26,7 +26,9 @@ class _Entry(NamedTuple):
 _TABLE = {
     "numpy": _Entry("elman.backends.reference", (), "it is a part of elman: reinstall elman"),
     "numba": _Entry(
-        "elman.backends.jit.backend", ("numba",), "pip install numba; not every version of elman brings it"
+        "elman.backends.jit.backend",
+        ("numba", "elman.backends.native"),
+        "pip install numba; not every elman brings it",
     ),
     "cython": _Entry("elman.backends.native", (), "reinstall elman from a wheel, or from source with a C compiler"),
 }

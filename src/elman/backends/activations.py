@@ -1,4 +1,4 @@
-"""A user's own activation: a pair of scalar functions that the NumPy backend maps and the Numba backend compiles in."""
+"""A user's own activation: a pair of scalar functions that NumPy's backend maps, and Numba compiles for the others."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Activation(Checked):
 
 
 def activation(f: Callable[[float], float], df: Callable[[float], float], *, name: str | None = None) -> Activation:
-    """An activation of one's own, for the backends "numba", into whose kernel it is compiled, and "numpy".
+    """An activation of one's own, which Numba compiles for the kernels; the backend "numpy" takes it as it is.
 
     Parameters
     ----------

@@ -1,67 +1,71 @@
 """The objects of the kernel contract: what a backend's functions are handed, in the words of csrc/elman.h.
 
-``T, B, I, H, O, D``: time steps, batch, inputs, hidden units, outputs, directions (1 or 2). Arrays over time are
-(T, B, ·) with any strides on T and B and unit stride on the last axis; tokens (T, B) and weights of steps have any
-strides; everything else is C-contiguous. All reals have one dtype, float32 or float64; tokens and lengths are int64.
-No array that is written may overlap another one. What is computed, `elman.backends.reference` says.
+``T, B, I, H, O, D``: time steps, batch, inputs, hidden units, outputs, directions (1 or 2), and K the units that a
+readout sees. All reals have one dtype, float32 or float64; tokens and lengths are int64. No array that is written may
+overlap another one. What is computed, `elman.backends.reference` says.
+
+An array's annotation names its extents, ``DH`` being D·H, and says what else is expected of it, which `native.pyx`
+holds it against before it becomes a pointer: nothing for a C-contiguous array; "rows" for one over time, with any
+strides on T and B and unit stride on the last axis; "steps" for any strides; "out" where it is written or added to;
+"tokens" where it may also be integers without the last axis, of any strides. None is taken where its type has it.
 """
 
-from __future__ import annotations
-
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 from elman.backends.activations import Activation
 from elman.typing import Int, Real
+
+LOSSES = ("cross_entropy", "binary_cross_entropy", "squared_error")  # enum elman_loss
 
 
 class Layer(NamedTuple):
     """One layer over a sequence, both directions."""
 
-    x: Real | Int  # (T, B, I), or tokens (T, B) below I
-    h_0: Real  # (D, B, H)
-    weight_ih: Real  # (D, I, H)
-    weight_hh: Real  # (D, H, H)
-    bias: Real | None  # (D, H); None for none
-    y: Real  # (T, B, D·H): out of forward, into backward; direction d in columns d·H to (d + 1)·H
-    h_n: Real | None  # (D, B, H): out of forward, each row's state after its own last step; backward needs none
+    x: Annotated[Real | Int, "T B I rows tokens"]  # tokens are below I
+    h_0: Annotated[Real, "D B H"]
+    weight_ih: Annotated[Real, "D I H"]
+    weight_hh: Annotated[Real, "D H H"]
+    bias: Annotated[Real | None, "D H"]
+    y: Annotated[Real, "T B DH rows out"]  # of forward; backward reads it. Direction d in columns d·H to (d + 1)·H
+    h_n: Annotated[Real | None, "D B H out"]  # each row's state after its own last step; not looked at by backward
     activation: str | Activation
-    lengths: Int | None = None  # (B,), each from 0 to T; None for T
-    mask: Real | None = None  # (D, B, H), multiplies the recurrent input; None for none
+    lengths: Annotated[Int | None, "B integers"] = None  # each from 0 to T; None for T
+    mask: Annotated[Real | None, "D B H"] = None  # multiplies the recurrent input
     reverse: bool = False  # whether direction 0 runs backwards in time, as direction 1 always does; needs D = 1
 
 
 class Gradients(NamedTuple):
     """What `backward` goes from, and what it writes."""
 
-    d_y: Real | None  # (T, B, D·H); None for zeros
-    d_h_n: Real | None  # (D, B, H); None for zeros
-    delta: Real  # (T, B, D·H): out
-    d_weight_ih: Real  # (D, I, H): added to
-    d_weight_hh: Real  # (D, H, H): added to
-    d_bias: Real | None  # (D, H): added to, unless None
-    d_h_0: Real  # (D, B, H): out
-    d_x: Real | None  # (T, B, I): out, unless None; needs real x
+    d_y: Annotated[Real | None, "T B DH rows"]  # None for zeros
+    d_h_n: Annotated[Real | None, "D B H"]  # None for zeros
+    delta: Annotated[Real, "T B DH rows out"]  # by the pre-activations
+    d_weight_ih: Annotated[Real, "D I H out"]  # added to
+    d_weight_hh: Annotated[Real, "D H H out"]  # added to
+    d_bias: Annotated[Real | None, "D H out"]  # added to
+    d_h_0: Annotated[Real, "D B H out"]
+    d_x: Annotated[Real | None, "T B I rows out"]  # needs real x
 
 
 class Readout(NamedTuple):
     """The readout o = h weight + bias and, for `readout_loss`, its loss and gradients."""
 
-    h: Real  # (T, B, K)
-    weight: Real  # (K, O)
-    bias: Real | None  # (O,); None for none
-    o: Real  # (T, B, O): out; with gradients, that by the outputs
-    target: Real | Int | None = None  # (T, B) categories, a negative one for none; otherwise (T, B, O)
+    h: Annotated[Real, "T B K rows"]
+    weight: Annotated[Real, "K O"]
+    bias: Annotated[Real | None, "O"]
+    o: Annotated[Real, "T B O rows out"]  # the outputs; with gradients, that by the outputs; otherwise scratch
+    target: Annotated[Real | Int | None, "T B O rows tokens"] = None  # categories, a negative one for none
     loss: str = ""
     scale: float = 1.0  # of the gradients; the returned sum of the loss is unscaled
-    lengths: Int | None = None  # (B,)
-    weights: Real | None = None  # (T, B), of each step's loss, 0: no target; None for 1
-    d_h: Real | None = None  # (T, B, K): out; None for the loss alone
-    d_weight: Real | None = None  # (K, O): added to
-    d_bias: Real | None = None  # (O,): added to, unless None
+    lengths: Annotated[Int | None, "B integers"] = None
+    weights: Annotated[Real | None, "T B steps"] = None  # of each step's loss, 0: no target; None for 1
+    d_h: Annotated[Real | None, "T B K rows out"] = None  # None for the loss alone
+    d_weight: Annotated[Real | None, "K O out"] = None  # added to
+    d_bias: Annotated[Real | None, "O out"] = None  # added to
 
 
 class Update(NamedTuple):
-    """One step of an optimizer. All arrays are (n,)."""
+    """One step of an optimizer, all arrays (n,)."""
 
     rule: str
     parameters: Real  # changed

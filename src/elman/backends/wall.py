@@ -1,8 +1,9 @@
 """The wall: what the compiled backends say about an array that a kernel must not get.
 
-Where arrays become pointers, `native.pyx` (Buffers) and `kernels/wall.py` hold every array against the layer: dtype,
-extents, strides, alignment, lengths and tokens, in integer comparisons. What a user passes has been refused before, in
-better words; what is refused here is a mistake in elman, or a direct call of a backend. Nothing has been written then.
+Where arrays become pointers, `native.pyx` (Call) holds every array against the others and what contract.py says of it:
+dtype, extents, strides, alignment, lengths and tokens, in integer comparisons. What a user passes has been refused
+before, in better words; what is refused here is a mistake in elman, or a direct call of a backend. Nothing has been
+written then.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ class RNN(Checked):
     num_layers : int
         L; each layer's outputs are the next one's inputs.
     nonlinearity : {"tanh", "relu", "sigmoid", "identity"} or Activation
-        The function f. One of your own, from `elman.activation`, needs the backend "numba" or "numpy".
+        The function f. One of your own, from `elman.activation`, is compiled by Numba, but for the backend "numpy".
     bias : bool
         Whether there is a bias.
     batch_first : bool
@@ -665,8 +665,8 @@ def _chunks(batch: _Batch, *, backwards: bool = False) -> Iterator[tuple[Real, I
 
 
 def _check_runs_activations(backend: ModuleType, nonlinearity: Any) -> None:
-    if not getattr(backend, "takes_activations", False):
+    if not backend.takes_activations:
         raise ValueError(
-            f"nonlinearity {nonlinearity} cannot run on the backend 'cython', only on 'numba' and 'numpy': "
-            "choose one by backend= or elman.use_backend()"
+            f"nonlinearity {nonlinearity} must be compiled by Numba for the backend 'cython', and there is none here: "
+            "pip install numba, or choose backend='numpy'"
         )

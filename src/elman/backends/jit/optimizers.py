@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba.core import types
+from numba.extending import intrinsic
 
-from elman.backends.jit.options import kernel
+from elman.backends import native
+from elman.backends.jit.options import entry, kernel
 from elman.backends.jit.plan import ceil_div
 from elman.backends.jit.simd import (
+    Address,
     fma,
     load_real,
     load_upto,
@@ -19,80 +23,108 @@ from elman.backends.jit.simd import (
     square_root,
     store_upto,
 )
-from elman.backends.jit.structs import FLOAT, INT, Struct, give_back, lease, load_double, run, smaller, store_double
+from elman.backends.jit.structs import (
+    FLOAT,
+    INT,
+    INTS,
+    NO_MEMORY,
+    Struct,
+    emit_address,
+    give_back,
+    lease,
+    load_double,
+    local,
+    run,
+    smaller,
+    store_double,
+)
 
 BLOCK = 8192  # values of a task, some microseconds
 
-# Addresses of n values each, and the numbers that the update uses
-UPDATE = Struct(
-    "update",
-    n=INT,
-    parameters=INT,
-    gradient=INT,
-    state=INT,
-    square=INT,
-    lr=FLOAT,
-    rate=FLOAT,
-    decay=FLOAT,
-    correction=FLOAT,
-    beta1=FLOAT,
-    beta2=FLOAT,
-    eps=FLOAT,
-)
+UPDATE = Struct.of_c("update", native.OFFSETS["update"], memories=INTS)  # elman_update of csrc/elman.h
 
 
 @kernel
-def run_blocks(v: Any, task: Any, u: Any) -> None:
-    """What a value costs does not matter much, memory decides."""
-    run(v, task, u, ceil_div(u.n, BLOCK), 1 + smaller(u.n // (4 * BLOCK), 255))
+def number(u: Any, i: int) -> float:
+    return load_double(u.numbers + 8 * i)
 
 
 @kernel
-def sgd_block(v: Any, u: Any, i: int) -> None:
-    lr, momentum = splat(v, -real(v, u.lr)), splat(v, real(v, u.beta1))
+def sgd_block(v: Any, u: UPDATE, i: int) -> None:
+    lr, momentum, velocity = splat(v, -real(v, number(u, 0))), splat(v, real(v, number(u, 1))), u.memories[0]
     for j in range(i * BLOCK, smaller((i + 1) * BLOCK, u.n), reals(v)):
         n, k = smaller(u.n - j, reals(v)), j * size_of_real(v)
         step = load_upto(v, u.gradient + k, n)
-        if u.state:
-            step = fma(momentum, load_upto(v, u.state + k, n), step)
-            store_upto(u.state + k, step, n)
+        if velocity:
+            step = fma(momentum, load_upto(v, velocity + k, n), step)
+            store_upto(velocity + k, step, n)
         store_upto(u.parameters + k, fma(lr, step, load_upto(v, u.parameters + k, n)), n)
 
 
 @kernel
-def adagrad_block(v: Any, u: Any, i: int) -> None:
-    lr, eps = splat(v, real(v, u.lr)), splat(v, real(v, u.eps))
+def adagrad_block(v: Any, u: UPDATE, i: int) -> None:
+    lr, eps, square_sum = splat(v, real(v, number(u, 0))), splat(v, real(v, number(u, 1))), u.memories[0]
     for j in range(i * BLOCK, smaller((i + 1) * BLOCK, u.n), reals(v)):
         n, k = smaller(u.n - j, reals(v)), j * size_of_real(v)
         g = load_upto(v, u.gradient + k, n)
-        s = fma(g, g, load_upto(v, u.square + k, n))
-        store_upto(u.square + k, s, n)
+        s = fma(g, g, load_upto(v, square_sum + k, n))
+        store_upto(square_sum + k, s, n)
         store_upto(u.parameters + k, load_upto(v, u.parameters + k, n) - lr * g / (square_root(s) + eps), n)
 
 
 @kernel
-def adam_block(v: Any, u: Any, i: int) -> None:
-    beta1, beta2 = real(v, u.beta1), real(v, u.beta2)
-    one = real(v, 1.0)
-    rate, correction = splat(v, real(v, u.rate)), splat(v, real(v, u.correction))
-    decay, eps = splat(v, real(v, u.decay)), splat(v, real(v, u.eps))
+def adam_block(v: Any, u: UPDATE, i: int) -> None:
+    lr, steps, one = number(u, 0), number(u, 5), real(v, 1.0)
+    beta1, beta2, eps = real(v, number(u, 1)), real(v, number(u, 2)), splat(v, real(v, number(u, 3)))
+    rate = splat(v, real(v, lr / (1 - number(u, 1) ** steps)))
+    correction = splat(v, real(v, 1 - number(u, 2) ** steps))
+    decay, mean, square = splat(v, real(v, 1 - lr * number(u, 4))), u.memories[0], u.memories[1]
     for j in range(i * BLOCK, smaller((i + 1) * BLOCK, u.n), reals(v)):
         n, k = smaller(u.n - j, reals(v)), j * size_of_real(v)
         g = load_upto(v, u.gradient + k, n)
-        m = fma(splat(v, beta1), load_upto(v, u.state + k, n), splat(v, one - beta1) * g)
-        s = fma(splat(v, beta2), load_upto(v, u.square + k, n), splat(v, one - beta2) * g * g)
+        m = fma(splat(v, beta1), load_upto(v, mean + k, n), splat(v, one - beta1) * g)
+        s = fma(splat(v, beta2), load_upto(v, square + k, n), splat(v, one - beta2) * g * g)
         step = rate * m / (square_root(s / correction) + eps)
-        store_upto(u.state + k, m, n)
-        store_upto(u.square + k, s, n)
+        store_upto(mean + k, m, n)
+        store_upto(square + k, s, n)
         store_upto(u.parameters + k, load_upto(v, u.parameters + k, n) * decay - step, n)
 
 
+RULES = {"sgd": sgd_block, "adagrad": adagrad_block, "adam": adam_block}
+
+
+@intrinsic(prefer_literal=True)
+def _rule(typingctx: Any, v: Any, name: Any) -> Any:  # noqa: ARG001
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
+        block = types.Dispatcher(RULES[sig.args[1].literal_value])
+        return emit_address(context, builder, sig.args[0], block)
+
+    return types.int64(v, name), emit
+
+
+@entry
+def rule(v: Any, name: str) -> Address:
+    """The address of a rule's task (RULES of csrc/optimizers.h); its name is a literal type."""
+    return _rule(v, name)
+
+
+# ---- clipping
+
+SCALING = Struct("scaling", n=INT, values=INT, squares=INT, factor=FLOAT)
+
+
 @kernel
-def square_block(v: Any, u: Any, i: int) -> None:
-    """In double, by eight sums that every instruction set adds alike; `square` holds one double for each block."""
+def run_blocks(v: Any, task: Any, s: Any) -> None:
+    """What a value costs does not matter much, memory decides."""
+    run(v, task, s, ceil_div(s.n, BLOCK), 1 + smaller(s.n // (4 * BLOCK), 255))
+
+
+@kernel
+def square_block(v: Any, s: Any, i: int) -> None:
+    """In double, by eight sums that every instruction set adds alike; `squares` holds one double for each block."""
     size, begin = size_of_real(v), i * BLOCK
-    n = smaller(u.n - begin, BLOCK)
-    p, whole = u.parameters + begin * size, n // 8 * 8
+    n = smaller(s.n - begin, BLOCK)
+    p, whole = s.values + begin * size, n // 8 * 8
     s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = 0.0
     for j in range(0, whole, 8):
         q = p + j * size
@@ -106,31 +138,31 @@ def square_block(v: Any, u: Any, i: int) -> None:
         s7 += np.float64(load_real(v, q + 7 * size)) * np.float64(load_real(v, q + 7 * size))
     for j in range(whole, n):
         s0 += np.float64(load_real(v, p + j * size)) * np.float64(load_real(v, p + j * size))
-    store_double(u.square + 8 * i, ((s0 + s4) + (s2 + s6)) + ((s1 + s5) + (s3 + s7)))
+    store_double(s.squares + 8 * i, ((s0 + s4) + (s2 + s6)) + ((s1 + s5) + (s3 + s7)))
 
 
 @kernel
-def scale_block(v: Any, u: Any, i: int) -> None:
-    factor = splat(v, real(v, u.rate))
-    for j in range(i * BLOCK, smaller((i + 1) * BLOCK, u.n), reals(v)):
-        n, p = smaller(u.n - j, reals(v)), u.parameters + j * size_of_real(v)
+def scale_block(v: Any, s: Any, i: int) -> None:
+    factor = splat(v, real(v, s.factor))
+    for j in range(i * BLOCK, smaller((i + 1) * BLOCK, s.n), reals(v)):
+        n, p = smaller(s.n - j, reals(v)), s.values + j * size_of_real(v)
         store_upto(p, load_upto(v, p, n) * factor, n)
 
 
 @kernel
-def clip_pass(v: Any, u: Any, max_norm: float) -> float:
-    """The norm of the values at `parameters`, or -1 if there is no memory for scratch."""
-    blocks = ceil_div(u.n, BLOCK)
-    u.square = lease(8 * blocks)
-    if not u.square:
-        return -1.0
-    run_blocks(v, square_block, u)
+def clip_norm(v: Any, n: int, gradient: Address, max_norm: float, norm: Address) -> int:
+    s, blocks = local(SCALING), ceil_div(n, BLOCK)
+    s.n, s.values, s.squares = n, gradient, lease(8 * blocks)
+    if not s.squares:
+        return NO_MEMORY
+    run_blocks(v, square_block, s)
     total = 0.0
     for i in range(blocks):
-        total += load_double(u.square + 8 * i)
-    give_back(u.square)
-    norm = np.sqrt(total)
-    u.rate = max_norm / norm
-    if max_norm < norm < np.inf:
-        run_blocks(v, scale_block, u)
-    return norm
+        total += load_double(s.squares + 8 * i)
+    give_back(s.squares)
+    found = np.sqrt(total)
+    store_double(norm, found)
+    s.factor = max_norm / found
+    if max_norm < found < np.inf:
+        run_blocks(v, scale_block, s)
+    return 0

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from elman.backends.contract import LOSSES, Readout
 from elman.backends.jit.gemm import (
     EPILOGUE,
     MATRIX,
@@ -21,8 +22,8 @@ from elman.backends.jit.plan import MAX_ROWS, ceil_div, mode_for, threads_for
 from elman.backends.jit.rows import (
     EXTENT,
     OUTER_SUM,
-    ROWS,
     at,
+    c_struct,
     integer_at,
     length_of,
     outer_sum_task,
@@ -47,12 +48,16 @@ from elman.backends.jit.simd import (
     total,
 )
 from elman.backends.jit.structs import (
+    CALL_BYTES,
     FLOAT,
     INT,
     INTS,
     NO_MEMORY,
+    Pointer,
     Struct,
+    begin_call,
     clear,
+    end_call,
     give_back,
     ints,
     larger,
@@ -68,30 +73,14 @@ from elman.backends.jit.structs import (
 from elman.backends.jit.tile import DIRECT, PACKED
 from elman.backends.jit.vecmath import exp_negative, sigmoid
 
-LOSSES = CROSS_ENTROPY, BINARY_CROSS_ENTROPY, SQUARED_ERROR = range(3)  # enum elman_loss
+CROSS_ENTROPY, BINARY_CROSS_ENTROPY, SQUARED_ERROR = range(len(LOSSES))
 
-# What a caller hands over, elman_readout of csrc/elman.h, and the state of the pass
-READOUT = Struct(
-    "readout",
-    T=INT,
-    B=INT,
-    K=INT,
-    O=INT,
-    tiles=INTS,
-    column_tiles=INTS,
-    loss=INT,
-    scale=FLOAT,
-    lengths=INT,
-    h=ROWS,
-    weight_data=INT,
-    bias=INT,
-    target=ROWS,
-    weights=ROWS,
-    o=ROWS,
-    d_h=ROWS,
-    d_weight=INT,
-    d_bias=INT,
-    extent=EXTENT,  # from here on, of the pass
+# What a caller hands over: elman_readout of csrc/elman.h, with `own` as in a layer; and the state of the pass
+READOUT = c_struct("readout", Readout, own=INTS, scale=FLOAT)
+PASS = Struct(
+    "readout_pass",
+    readout=Pointer(READOUT),
+    extent=EXTENT,
     weight=MATRIX,
     transposed=MATRIX,
     zeros=INT,
@@ -182,84 +171,102 @@ def weighted_loss(v: Any, r: Any, o: Address, target: Address, weight: Address, 
 
 
 @kernel
-def readout_rows(v: Any, r: Any, task: int) -> None:
+def readout_rows(v: Any, p: Any, task: int) -> None:
     """MAX_ROWS places of (T, B)."""
+    r = p.readout
     h, o, init, d_h = ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST))
     target, weight, gradient, n = ints(stack(_LIST)), ints(stack(_LIST)), r.d_h.data != 0, 0
     for i in range(task * MAX_ROWS, smaller((task + 1) * MAX_ROWS, r.T * r.B)):
         t, b = i // r.B, i % r.B
-        if t >= length_of(r.extent, b):
+        if t >= length_of(p.extent, b):
             continue
-        h[n], o[n], init[n] = at(v, r.h, t, b), at(v, r.o, t, b), r.bias if r.bias else r.zeros
+        h[n], o[n], init[n] = at(v, r.h, t, b), at(v, r.o, t, b), r.bias if r.bias else p.zeros
         target[n] = integer_at(r.target, t, b) if r.loss == CROSS_ENTROPY else at(v, r.target, t, b)
         weight[n], d_h[n] = at(v, r.weights, t, b) if r.weights.data else 0, at(v, r.d_h, t, b)
         n += 1
     nothing = local(EPILOGUE)
-    gemm(v, r.weight, n, h, init, o, nothing)
-    if not r.losses:
+    gemm(v, p.weight, n, h, init, o, nothing)
+    if not p.losses:
         return
     loss = 0.0
     for i in range(n):
         loss += weighted_loss(v, r, o[i], target[i], weight[i], gradient)
-        init[i] = r.zeros
-    store_double(r.losses + 8 * task, loss)
+        init[i] = p.zeros
+    store_double(p.losses + 8 * task, loss)
     if gradient:
-        gemm(v, r.transposed, n, o, init, d_h, nothing)
+        gemm(v, p.transposed, n, o, init, d_h, nothing)
 
 
 @kernel
-def pack_weight(v: Any, r: Any, i: int) -> None:
-    pack(v, r.weight, i, 0, r.K, r.weight_data, r.O, False)
+def pack_weight(v: Any, p: Any, i: int) -> None:
+    r = p.readout
+    pack(v, p.weight, i, 0, r.K, r.weight, r.O, False)
 
 
 @kernel
-def pack_transposed(v: Any, r: Any, i: int) -> None:
-    pack(v, r.transposed, i, 0, r.O, r.weight_data, r.O, True)
+def pack_transposed(v: Any, p: Any, i: int) -> None:
+    r = p.readout
+    pack(v, p.transposed, i, 0, r.O, r.weight, r.O, True)
 
 
 @kernel
-def readout_gradient(v: Any, r: Any, i: int) -> None:
-    outer_sum_task(v, r.sum, i)
+def readout_gradient(v: Any, p: Any, i: int) -> None:
+    outer_sum_task(v, p.sum, i)
 
 
 @kernel
-def add_gradient(v: Any, r: Any, threads: int) -> None:
-    s = r.sum
+def add_gradient(v: Any, p: Any, threads: int) -> None:
+    r, s = p.readout, p.sum
     set_extent(s.extent, r.T, r.B, r.lengths)
     set_rows(s.a.rows, r.h, 0)
     set_rows(s.delta, r.o, 0)
-    s.a.width, s.columns, s.tiles, s.d_weight, s.d_bias = r.K, r.O, r.column_tiles, r.d_weight, r.d_bias
+    s.a.width, s.columns, s.tiles, s.d_weight, s.d_bias = r.K, r.O, ints(r.own[1]), r.d_weight, r.d_bias
     plan_outer_sum(v, s, threads)
-    run(v, readout_gradient, r, outer_sum_tasks(s), threads)
+    run(v, readout_gradient, p, outer_sum_tasks(s), threads)
 
 
 @kernel
-def readout_pass(v: Any, r: Any, loss: Address) -> int:
+def readout_pass(v: Any, p: Any, loss: Address) -> int:
     """Its loss goes to an address, or with 0 there is none. Returns 0, or NO_MEMORY for scratch."""
+    r, tiles = p.readout, ints(p.readout.own[0])
     rows, size = r.T * r.B, size_of_real(v)
     tasks, gradient = ceil_div(rows, MAX_ROWS), loss != 0 and r.d_h.data != 0
     threads = threads_for(2.0 * rows * r.K * r.O * (3 if gradient else 1))
-    set_extent(r.extent, r.T, r.B, r.lengths)
-    set_matrix(v, r.weight, r.tiles, r.K, r.O, rows, 1, mode_for(rows))
-    set_matrix(v, r.transposed, r.tiles, r.O, r.K, rows, 1, PACKED if gradient else DIRECT)
+    set_extent(p.extent, r.T, r.B, r.lengths)
+    set_matrix(v, p.weight, tiles, r.K, r.O, rows, 1, mode_for(rows))
+    set_matrix(v, p.transposed, tiles, r.O, r.K, rows, 1, PACKED if gradient else DIRECT)
     widest = ceil_div(larger(r.K, r.O), reals(v)) * reals(v) * size
-    scratch = lease(scratch_size(v, r.weight) + scratch_size(v, r.transposed) + widest + 8 * tasks)
+    scratch = lease(scratch_size(v, p.weight) + scratch_size(v, p.transposed) + widest + 8 * tasks)
     if not scratch:
         return NO_MEMORY
-    r.zeros = place(v, r.transposed, 0, place(v, r.weight, r.weight_data, scratch))
-    clear(r.zeros, widest)
-    r.losses = r.zeros + widest if loss else 0
-    if r.weight.mode == PACKED:
-        run(v, pack_weight, r, r.weight.panels, threads)
+    p.zeros = place(v, p.transposed, 0, place(v, p.weight, r.weight, scratch))
+    clear(p.zeros, widest)
+    p.losses = p.zeros + widest if loss else 0
+    if p.weight.mode == PACKED:
+        run(v, pack_weight, p, p.weight.panels, threads)
     if gradient:
-        run(v, pack_transposed, r, r.transposed.panels, threads)
-    run(v, readout_rows, r, tasks, threads)
+        run(v, pack_transposed, p, p.transposed.panels, threads)
+    run(v, readout_rows, p, tasks, threads)
     if loss:
         sum_of_losses = 0.0
         for i in range(tasks):
-            sum_of_losses += load_double(r.losses + 8 * i)
+            sum_of_losses += load_double(p.losses + 8 * i)
         store_double(loss, sum_of_losses)
     if gradient:
-        add_gradient(v, r, threads)
+        add_gradient(v, p, threads)
     give_back(scratch)
     return 0
+
+
+@kernel
+def readout(v: Any, r: READOUT) -> int:
+    return readout_loss(v, r, 0)
+
+
+@kernel
+def readout_loss(v: Any, r: READOUT, loss: Address) -> int:
+    p, call = local(PASS), stack(CALL_BYTES)
+    p.readout = r
+    begin_call(call)
+    status, reason = readout_pass(v, p, loss), end_call(call)
+    return status if status else reason

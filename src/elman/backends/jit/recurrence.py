@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from elman.backends.contract import Gradients, Layer
 from elman.backends.jit.gemm import (
     EPILOGUE,
     MATRIX,
@@ -28,6 +29,7 @@ from elman.backends.jit.rows import (
     SOURCE,
     add_row,
     at,
+    c_struct,
     integer_at,
     length_of,
     multiply_row,
@@ -42,14 +44,18 @@ from elman.backends.jit.rows import (
 )
 from elman.backends.jit.simd import Address, size_of_real
 from elman.backends.jit.structs import (
+    CALL_BYTES,
     INT,
     INTS,
     NO_MEMORY,
+    Pointer,
     Struct,
     after,
+    begin_call,
     call,
     clear,
     copy,
+    end_call,
     give_back,
     ints,
     larger,
@@ -65,41 +71,12 @@ from elman.backends.jit.structs import (
 )
 from elman.backends.jit.tile import DIRECT, PACKED
 
-# What a caller hands over: elman_layer of csrc/elman.h, with the tables of tiles and of the activation's epilogues
-LAYER = Struct(
-    "layer",
-    T=INT,
-    B=INT,
-    I=INT,
-    H=INT,
-    D=INT,
-    tiles=INTS,
-    column_tiles=INTS,
-    epilogues=INTS,  # [apply, gradient] (activations.py)
-    reverse=INT,
-    has_tokens=INT,
-    lengths=INT,
-    x=ROWS,
-    h_0=INT,
-    weight_ih=INT,
-    weight_hh=INT,
-    bias=INT,
-    mask=INT,
-    y=ROWS,
-    h_n=INT,
-    d_y=ROWS,  # from here on, backward only
-    d_h_n=INT,
-    delta=ROWS,
-    d_weight_ih=INT,
-    d_weight_hh=INT,
-    d_bias=INT,
-    d_h_0=INT,
-    d_x=ROWS,
-)
+# What a caller hands over: elman_layer of csrc/elman.h. own: the tables of tiles and of those by columns (tile.py)
+LAYER = c_struct("layer", Layer, Gradients, own=INTS, epilogues=INTS)
 
 PASS = Struct(
     "pass",
-    layer=LAYER,
+    layer=Pointer(LAYER),
     extent=EXTENT,
     shards=INT,
     parts=INT,
@@ -419,7 +396,7 @@ def plan_sums(v: Any, p: Any, threads: int) -> None:
             s = after(hh, i)
             set_extent(s.extent, layer.T, layer.B, layer.lengths)
             set_columns(v, s.delta, layer, layer.delta, d)
-            s.columns, s.tiles, s.backwards = layer.H, layer.column_tiles, backwards(layer, d)
+            s.columns, s.tiles, s.backwards = layer.H, ints(layer.own[1]), backwards(layer, d)
             plan_outer_sum(v, s, threads)
             p.sum_tasks += outer_sum_tasks(s)
 
@@ -464,8 +441,8 @@ def run_shards(v: Any, task: Any, p: Any, threads: int) -> None:
 
 @kernel
 def forward_pass(v: Any, p: Any) -> int:
-    """Of a layer that lies in p: 0, or NO_MEMORY for scratch."""
-    layer, size, tiles = p.layer, size_of_real(v), p.layer.tiles
+    """0, or NO_MEMORY for scratch."""
+    layer, size, tiles = p.layer, size_of_real(v), ints(p.layer.own[0])
     rows = layer.T * layer.B
     threads = threads_for(2.0 * rows * layer.D * layer.H * (layer.H + (1 if layer.has_tokens else layer.I)))
     plan_shards(v, p, threads)
@@ -503,7 +480,7 @@ def block_steps(v: Any, layer: Any) -> int:
 
 @kernel
 def backward_pass(v: Any, p: Any) -> int:
-    layer, size, tiles = p.layer, size_of_real(v), p.layer.tiles
+    layer, size, tiles = p.layer, size_of_real(v), ints(p.layer.own[0])
     rows, widest = layer.T * layer.B, larger(layer.H, layer.I)
     threads = threads_for(2.0 * rows * layer.D * layer.H * (2 * layer.H + layer.I))
     wants_d_x = layer.d_x.data != 0
@@ -536,3 +513,21 @@ def backward_pass(v: Any, p: Any) -> int:
         run(v, input_gradient, p, ceil_div(rows, MAX_ROWS), threads)
     give_back(scratch)
     return 0
+
+
+@kernel
+def forward(v: Any, layer: LAYER) -> int:
+    p, call = local(PASS), stack(CALL_BYTES)
+    p.layer = layer
+    begin_call(call)
+    status, reason = forward_pass(v, p), end_call(call)
+    return status if status else reason
+
+
+@kernel
+def backward(v: Any, layer: LAYER) -> int:
+    p, call = local(PASS), stack(CALL_BYTES)
+    p.layer = layer
+    begin_call(call)
+    status, reason = backward_pass(v, p), end_call(call)
+    return status if status else reason

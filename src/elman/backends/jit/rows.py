@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from elman.backends import native
 from elman.backends.jit.gemm import Panel, copy_row, panel_of, panels_between, tile_of
 from elman.backends.jit.options import kernel
 from elman.backends.jit.plan import ceil_div, cheapest_division, part
@@ -25,6 +26,16 @@ from elman.backends.jit.tile import MAX_HEIGHT, MAX_NARROW_WIDTH, tallest
 
 # Element (t, b, i) is at data + (t * t_stride + b * b_stride + i) * size: strides in elements
 ROWS = Struct("rows", data=INT, t_stride=INT, b_stride=INT)
+
+
+def c_struct(name: str, *objects: Any, **fields: Any) -> Struct:
+    """The structure of csrc/elman.h that holds the arrays of the contract's objects."""
+    for kind in objects:
+        for field, hint in kind.__annotations__.items():
+            if {"rows", "steps"} & set(getattr(hint, "__metadata__", ("",))[0].split()):
+                fields[field] = ROWS
+    return Struct.of_c(name, native.OFFSETS[name], **fields)
+
 
 # What a pass goes over: rows b with their lengths (0: T for all), and of their steps, in a direction's own order,
 # [first, last)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+import llvmlite.binding as llvm
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.typing.templates import AttributeTemplate
@@ -24,6 +25,7 @@ from numba.extending import (
     type_callable,
 )
 
+from elman.backends import native
 from elman.backends.jit.simd import INT64, emit_call, emit_pointer
 
 INT, FLOAT = types.int64, types.float64
@@ -42,6 +44,22 @@ class Struct:
             self.fields[field] = offset, kind
             offset += kind.size if isinstance(kind, Struct) else 8
         self.size = offset
+
+    @classmethod
+    def of_c(cls, name: str, offsets: dict[str, int], **fields: Any) -> Struct:
+        """One of csrc/elman.h: all its fields are ints but for these."""
+        struct = cls(name)
+        struct.fields = {field: (offset, fields.get(field, INT)) for field, offset in offsets.items()}
+        return struct
+
+
+class Pointer:
+    """A field that holds the address of a structure."""
+
+    size = 8
+
+    def __init__(self, struct: Struct) -> None:
+        self.struct = struct
 
 
 class _StructType(types.Type):
@@ -85,7 +103,7 @@ register_model(_StructClass)(models.OpaqueModel)
 
 def _field(struct: Struct, name: str) -> tuple[int, Any]:
     offset, kind = struct.fields[name]
-    return offset, _StructType(kind) if isinstance(kind, Struct) else kind
+    return offset, _StructType(getattr(kind, "struct", kind)) if isinstance(kind, (Struct, Pointer)) else kind
 
 
 @infer_getattr
@@ -100,7 +118,7 @@ class _StructAttributes(AttributeTemplate):
 def _get(context: Any, builder: Any, kind: Any, address: Any, name: str) -> Any:
     offset, field = _field(kind.struct, name)
     address = builder.add(address, INT64(offset))
-    if isinstance(field, _StructType):
+    if isinstance(kind.struct.fields[name][1], Struct):
         return address
     return builder.load(emit_pointer(builder, context.get_value_type(field), address), align=8)
 
@@ -293,27 +311,55 @@ def call(typingctx: Any, function: Any, arguments: Any) -> Any:  # noqa: ARG001
     return types.void(function, arguments), emit
 
 
-def emit_c_function(context: Any, builder: Any, function: Any, before: list[Any], kinds: list[Any]) -> Any:
+def emit_c_function(
+    context: Any, builder: Any, function: Any, before: list[Any], kinds: list[Any], *, has_status: bool = False
+) -> Any:
     """A C function of the arguments `kinds`: calls a jitted one, `before` being types that it takes before them.
 
-    Where that raises, as a user's own may, the call that it is a part of is stopped.
+    Where that raises, as a user's own may, the call that it is a part of is stopped. It returns nothing, or a status.
     """
     signature = (*before, *kinds)
     function.dispatcher.compile(signature)
     compiled = function.dispatcher.overloads[signature]
     context.add_linking_libs([compiled.library])
-    c_type = ir.FunctionType(ir.VoidType(), [context.get_value_type(kind) for kind in kinds])
+    result = ir.IntType(32) if has_status else ir.VoidType()
+    c_type = ir.FunctionType(result, [context.get_value_type(kind) for kind in kinds])
     name = f"c_{compiled.fndesc.mangled_name}"
     wrapper = cgutils.get_or_insert_function(builder.module, c_type, name)
     if wrapper.is_declaration:
         wrapper.linkage = "internal"
         inside = ir.IRBuilder(wrapper.append_basic_block())
         values = [context.get_dummy_value() for _ in before] + list(wrapper.args)
-        status, _ = context.call_internal_no_propagate(inside, compiled.fndesc, compiled.signature, values)
+        status, value = context.call_internal_no_propagate(inside, compiled.fndesc, compiled.signature, values)
         with cgutils.if_unlikely(inside, status.is_error):
             emit_call(inside, "elman_stop", ir.VoidType(), [ir.IntType(32)(RAISED)])
-        inside.ret_void()
+        if has_status:
+            inside.ret(inside.trunc(value, result))
+        else:
+            inside.ret_void()
     return wrapper
+
+
+@intrinsic
+def c_function(typingctx: Any, v: Any, function: Any) -> Any:  # noqa: ARG001
+    """The address of a jitted function as C calls it: its annotations, but for v, say with what."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
+        return emit_address(context, builder, *sig.args)
+
+    return types.int64(v, function), emit
+
+
+def emit_address(context: Any, builder: Any, v: Any, function: Any) -> Any:
+    hints = function.dispatcher.py_func.__annotations__
+    kinds = [_c_kind(function, hint) for name, hint in hints.items() if name not in ("v", "return")]
+    wrapper = emit_c_function(context, builder, function, [v], kinds, has_status=hints["return"] == "int")
+    return builder.ptrtoint(wrapper, INT64)
+
+
+def _c_kind(function: Any, hint: str) -> Any:
+    struct = function.dispatcher.py_func.__globals__.get(hint)
+    return _StructType(struct) if isinstance(struct, Struct) else FLOAT if hint == "float" else INT
 
 
 @intrinsic
@@ -342,7 +388,10 @@ def run_team(typingctx: Any, v: Any, task: Any, argument: Any, n: Any) -> Any:  
     return types.boolean(v, task, argument, types.int64), emit
 
 
-# The pool's other functions, found by name when kernels are linked (kernels/pool.py)
+for _name, _address in native.pool_addresses().items():  # found by name when kernels are linked
+    llvm.add_symbol(_name, _address)
+
+# The pool's other functions
 thread_limit = types.ExternalFunction("elman_get_num_threads", types.int32())
 meet = types.ExternalFunction("elman_meet", types.int32(types.int64, types.int64))
 stopped = types.ExternalFunction("elman_stopped", types.int32())
