@@ -46,12 +46,13 @@ typedef struct {
     elman_rows d_x;    /* (T, B, I): out; data may be NULL: not wanted */
 } elman_layer;
 
+/* clang-format off */
 /* The names of its fields, for whoever fills it in. */
-#define ELMAN_LAYER_FIELDS(F)                                                                                    \
-    F(T)                                                                                                         \
-    F(B)                                                                                                         \
-    F(I) F(H) F(D) F(own) F(epilogues) F(reverse) F(has_tokens) F(lengths) F(x) F(h_0) F(weight_ih) F(weight_hh) \
-        F(bias) F(mask) F(y) F(h_n) F(d_y) F(d_h_n) F(delta) F(d_weight_ih) F(d_weight_hh) F(d_bias) F(d_h_0) F(d_x)
+#define ELMAN_LAYER_FIELDS(F) \
+    F(T) F(B) F(I) F(H) F(D) F(own) F(epilogues) F(reverse) F(has_tokens) F(lengths) F(x) F(h_0) F(weight_ih) \
+    F(weight_hh) F(bias) F(mask) F(y) F(h_n) F(d_y) F(d_h_n) F(delta) F(d_weight_ih) F(d_weight_hh) F(d_bias) \
+    F(d_h_0) F(d_x)
+/* clang-format on */
 
 /* The readout o = h weight + bias and its loss. */
 typedef struct {
@@ -71,11 +72,11 @@ typedef struct {
     void *d_bias;           /* (O,): added to, or NULL */
 } elman_readout;
 
-#define ELMAN_READOUT_FIELDS(F)                                                                                      \
-    F(T)                                                                                                             \
-    F(B)                                                                                                             \
-    F(K) F(O) F(own) F(loss) F(scale) F(lengths) F(h) F(weight) F(bias) F(target) F(weights) F(o) F(d_h) F(d_weight) \
-        F(d_bias)
+/* clang-format off */
+#define ELMAN_READOUT_FIELDS(F) \
+    F(T) F(B) F(K) F(O) F(own) F(loss) F(scale) F(lengths) F(h) F(weight) F(bias) F(target) F(weights) F(o) F(d_h) \
+    F(d_weight) F(d_bias)
+/* clang-format on */
 
 /* One step of an optimizer, element by element. */
 typedef struct {
