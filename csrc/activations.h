@@ -1,4 +1,5 @@
-/* The activations: f(a), and f' as a function of y = f(a), applied to a tile while it is in the first-level cache. */
+/* The activations: f(a), and f' as a function of f(a); and the cells with each of them, applied to a tile while it is
+ * in the first-level cache. */
 #ifndef ELMAN_ACTIVATIONS_H
 #define ELMAN_ACTIVATIONS_H
 
@@ -14,44 +15,52 @@ INLINE vec d_relu(vec y) { return choose(y > set1(0), set1(1), set1(0)); }
 INLINE vec d_sigmoid(vec y) { return y * (set1(1) - y); }
 INLINE vec d_identity(vec y) { return (void)y, set1(1); }
 
-/* An activation's two epilogues: out = f(out), and out = (d_y + mask out) f'(y). */
-#define DEFINE_ACTIVATION(name)                                                                            \
-    static void apply_##name(const epilogue *e, size_t row, size_t rows, size_t column, size_t columns,    \
-                             real *const *out) {                                                           \
-        (void)e, (void)row;                                                                                \
-        for (size_t r = 0; r < rows; r++)                                                                  \
-            for (size_t j = 0; j < columns; j += VL) {                                                     \
-                real *p = out[r] + column + j;                                                             \
-                size_t n = smaller(columns - j, VL);                                                       \
-                store_upto(p, name##_(load_upto(p, n)), n);                                                \
-            }                                                                                              \
-    }                                                                                                      \
-    static void gradient_##name(const epilogue *e, size_t row, size_t rows, size_t column, size_t columns, \
-                                real *const *out) {                                                        \
-        for (size_t r = 0; r < rows; r++)                                                                  \
-            for (size_t j = column; j < column + columns; j += VL) {                                       \
-                size_t n = smaller(column + columns - j, VL);                                              \
-                const real *y = e->y[row + r] + j, *d_y = e->d_y[row + r] + j;                             \
-                __builtin_prefetch(y + e->next_y);                                                         \
-                __builtin_prefetch(d_y + e->next_d_y);                                                     \
-                __builtin_prefetch(out[r] + j + e->next_out);                                              \
-                vec d = load_upto(out[r] + j, n);                                                          \
-                if (e->mask) d = load_upto(e->mask[row + r] + j, n) * d;                                   \
-                d = load_upto(d_y, n) + d;                                                                 \
-                store_upto(out[r] + j, d * d_##name(load_upto(y, n)), n);                                  \
-            }                                                                                              \
-    }
+#define ACTIVATIONS(F, cell) F(cell, tanh) F(cell, relu) F(cell, sigmoid) F(cell, identity)
 
-#define ACTIVATIONS(F) F(tanh) F(relu) F(sigmoid) F(identity)
+typedef vec slope(vec);
 
-ACTIVATIONS(DEFINE_ACTIVATION)
+/* What a cell is (cells/), in two functions of some elements of a row, n of them from column j on: its state from f(a),
+ * and from the gradient by its state that by a, with f' at hand. What they need besides is in the epilogue, and a cell
+ * says how many numbers of its own it has, and whether there must be `second` and `carry` (elman.h). */
+#include "cells.h"
+
+/* A cell's two epilogues for an activation: out = state(f(out)), and out = delta(d_y + mask out). */
+#define DEFINE_EPILOGUES(cell, name)                                                                              \
+    static void cell##_apply_##name(const epilogue *e, size_t row, size_t rows, size_t column, size_t columns,    \
+                                    real *const *out) {                                                           \
+        for (size_t r = 0; r < rows; r++)                                                                         \
+            for (size_t j = column; j < column + columns; j += VL) {                                              \
+                size_t n = smaller(column + columns - j, VL);                                                     \
+                store_upto(out[r] + j, cell##_state(e, row + r, j, n, name##_(load_upto(out[r] + j, n))), n);     \
+            }                                                                                                     \
+    }                                                                                                             \
+    static void cell##_gradient_##name(const epilogue *e, size_t row, size_t rows, size_t column, size_t columns, \
+                                       real *const *out) {                                                        \
+        for (size_t r = 0; r < rows; r++)                                                                         \
+            for (size_t j = column; j < column + columns; j += VL) {                                              \
+                size_t n = smaller(column + columns - j, VL);                                                     \
+                const real *y = e->y[row + r] + j, *d_y = e->d_y[row + r] + j;                                    \
+                __builtin_prefetch(y + e->next_y);                                                                \
+                __builtin_prefetch(d_y + e->next_d_y);                                                            \
+                __builtin_prefetch(out[r] + j + e->next_out);                                                     \
+                vec d = load_upto(out[r] + j, n);                                                                 \
+                if (e->mask) d = load_upto(e->mask[row + r] + j, n) * d;                                          \
+                d = load_upto(d_y, n) + d;                                                                        \
+                store_upto(out[r] + j, cell##_delta(e, row + r, j, n, d, load_upto(y, n), d_##name), n);          \
+            }                                                                                                     \
+    }                                                                                                             \
+    static const void *const cell##_pair_##name[] = {(const void *)cell##_apply_##name,                           \
+                                                     (const void *)cell##_gradient_##name};
+#define NAMED_PAIR(cell, name) {#name, cell##_pair_##name},
+#define DEFINE_CELL(cell)               \
+    ACTIVATIONS(DEFINE_EPILOGUES, cell) \
+    static const elman_named cell##_pairs[] = {ACTIVATIONS(NAMED_PAIR, cell){NULL, NULL}};
+#define NAMED_CELL(cell) {#cell, cell##_pairs, cell##_numbers, cell##_second, cell##_carry},
+
+CELLS(DEFINE_CELL)
+static const elman_cell CELL_LIST[] = {CELLS(NAMED_CELL){NULL, NULL, 0, 0, 0}};
 
 typedef void epilogue_fn(const epilogue *, size_t row, size_t rows, size_t column, size_t columns, real *const *out);
-
-#define PAIR(name) static const void *const name##_pair[] = {(const void *)apply_##name, (const void *)gradient_##name};
-#define NAMED_PAIR(name) {#name, name##_pair},
-ACTIVATIONS(PAIR)
-static const elman_named ACTIVATION_LIST[] = {ACTIVATIONS(NAMED_PAIR){NULL, NULL}};
 
 INLINE epilogue_fn *apply_of(const elman_layer *l) { return (epilogue_fn *)l->epilogues[0]; }
 INLINE epilogue_fn *gradient_of(const elman_layer *l) { return (epilogue_fn *)l->epilogues[1]; }

@@ -23,7 +23,8 @@ enum elman_loss { ELMAN_CROSS_ENTROPY, ELMAN_BINARY_CROSS_ENTROPY, ELMAN_SQUARED
 typedef struct {
     size_t T, B, I, H, D;
     const void *own;              /* that of the table (elman_kernels) */
-    const void *const *epilogues; /* of the activation: f, f' (activations.h) */
+    const void *const *epilogues; /* of the cell with its activation (activations.h) */
+    const double *numbers;        /* the cell's own, or NULL where it looks at nothing but a and y */
     int64_t reverse;              /* direction 0 runs backwards in time, as direction 1 always does; needs D = 1 */
     int64_t has_tokens;           /* x holds int64 tokens (T, B, 1) below I instead of reals */
     const int64_t *lengths;       /* (B,), each in 0..T, or NULL: T for all */
@@ -35,6 +36,7 @@ typedef struct {
     const void *mask;             /* (D, B, H), multiplies the recurrent input, or NULL */
     elman_rows y;                 /* (T, B, D * H): out of forward, into backward */
     void *h_n;                    /* (D, B, H): out of forward, or NULL */
+    elman_rows second;            /* (T, B, D * H), as y: what else the cell keeps of each step; data may be NULL */
     /* backward only */
     elman_rows d_y;    /* (T, B, D * H); data may be NULL: zeros */
     const void *d_h_n; /* (D, B, H) or NULL: zeros */
@@ -44,14 +46,15 @@ typedef struct {
     void *d_bias;      /* (D, H): added to, or NULL */
     void *d_h_0;       /* (D, B, H): out */
     elman_rows d_x;    /* (T, B, I): out; data may be NULL: not wanted */
+    void *carry;       /* (D, B, H): scratch for what reaches a state from the next one past the product, or NULL */
 } elman_layer;
 
 /* clang-format off */
 /* The names of its fields, for whoever fills it in. */
 #define ELMAN_LAYER_FIELDS(F) \
-    F(T) F(B) F(I) F(H) F(D) F(own) F(epilogues) F(reverse) F(has_tokens) F(lengths) F(x) F(h_0) F(weight_ih) \
-    F(weight_hh) F(bias) F(mask) F(y) F(h_n) F(d_y) F(d_h_n) F(delta) F(d_weight_ih) F(d_weight_hh) F(d_bias) \
-    F(d_h_0) F(d_x)
+    F(T) F(B) F(I) F(H) F(D) F(own) F(epilogues) F(numbers) F(reverse) F(has_tokens) F(lengths) F(x) F(h_0) F(weight_ih) \
+    F(weight_hh) F(bias) F(mask) F(y) F(h_n) F(second) F(d_y) F(d_h_n) F(delta) F(d_weight_ih) F(d_weight_hh) F(d_bias) \
+    F(d_h_0) F(d_x) F(carry)
 /* clang-format on */
 
 /* The readout o = h weight + bias and its loss. */
@@ -89,7 +92,7 @@ typedef struct {
 
 #define ELMAN_UPDATE_FIELDS(F) F(n) F(parameters) F(gradient) F(memories) F(numbers)
 
-/* Something that has a name: the last one of a list has none. */
+/* Something that has a name, such as a pair of epilogues: the last one of a list has none. */
 typedef struct {
     const char *name;
     const void *address;
@@ -104,6 +107,13 @@ typedef struct {
     size_t vector_reals;
     double cycles; /* of a step's products with weight_hh, by the cost model */
 } elman_plan;
+
+/* A cell: its epilogues with each activation, and what it needs of a layer. The last of a list has no name. */
+typedef struct {
+    const char *name;
+    const elman_named *activations;
+    size_t numbers, has_second, has_carry;
+} elman_cell;
 
 /* How an optimizer updates block i of an elman_update (an elman_task, pool.h), and what it takes. The last of a list
  * has no name. */
@@ -126,7 +136,7 @@ typedef struct {
     int (*plan)(const elman_layer *, int is_backward, size_t parts, elman_plan *);
     /* target (n, m) from source (m, n) */
     void (*transpose)(size_t m, size_t n, const void *source, void *target);
-    const elman_named *activations; /* pairs of epilogues */
+    const elman_cell *cells;
     const elman_rule *rules;
     size_t vector_bytes, is_fused; /* whether a multiply-add rounds once */
     const void *own;               /* what its functions want to find in a layer or readout */

@@ -92,6 +92,11 @@ static source states_before(const elman_layer *l, size_t d) {
                     .width = l->H};
 }
 
+/* What a cell keeps of a step besides its state, NULL for nothing. */
+INLINE real *second_of(const elman_layer *l, size_t d, size_t t, size_t b) {
+    return l->second.data ? at(&l->second, t, b) + d * l->H : NULL;
+}
+
 /* A few steps, as many as MAX_ROWS allows: all their inputs' part in one product, then step by step the recurrence. */
 static void forward_block(const pass *p, shard *s, size_t begin, size_t end) {
     const elman_layer *l = p->layer;
@@ -99,7 +104,8 @@ static void forward_block(const pass *p, shard *s, size_t begin, size_t end) {
     const elman_rows y_rows = columns_from(l->y, s->d * l->H);
     const real *bias = l->bias ? (const real *)l->bias + s->d * l->H : p->zeros;
     const real *x[MAX_ROWS], *h[MAX_ROWS], *init[MAX_ROWS];
-    real *y[MAX_ROWS];
+    real *y[MAX_ROWS], *second[MAX_ROWS];
+    const real *own[MAX_ROWS]; /* h before masks */
     size_t b[MAX_ROWS], ends[MAX_ROWS], n = 0;
     for (size_t step = begin; step < end; step++) {
         size_t t = time_of(&p->extent, step, backwards(l, s->d));
@@ -107,6 +113,7 @@ static void forward_block(const pass *p, shard *s, size_t begin, size_t end) {
             size_t row = s->first + i * s->stride;
             if (t >= length_of(&p->extent, row)) continue;
             b[n] = row, init[n] = bias, y[n] = at(&y_rows, t, row), h[n] = row_of(&before, &p->extent, t, row);
+            if (l->numbers) own[n] = h[n], second[n] = second_of(l, s->d, t, row);
             if (l->has_tokens)
                 x[n] = (const real *)l->weight_ih + (s->d * l->I + (size_t)token_at(&l->x, t, row)) * l->H;
             else
@@ -120,7 +127,7 @@ static void forward_block(const pass *p, shard *s, size_t begin, size_t end) {
     else
         gemm(&s->ih, n, x, init, y, NULL);
     if (meet(p, s)) return;
-    const epilogue activate = {.apply = apply_of(l)};
+    epilogue activate = {.apply = apply_of(l), .numbers = l->numbers};
     for (size_t i = 0, from = 0; i < end - begin; from = ends[i++]) {
         if (l->mask)
             for (size_t k = from; k < ends[i]; k++) {
@@ -130,6 +137,7 @@ static void forward_block(const pass *p, shard *s, size_t begin, size_t end) {
             }
         if (p->parts > 1)
             for (size_t k = from; k < ends[i]; k++) prefetch_row(h[k], l->H);
+        activate.before = own + from, activate.second = second + from;
         gemm(&s->hh, ends[i] - from, h + from, (const real *const *)y + from, y + from, &activate);
         if (meet(p, s)) return;
     }
@@ -159,9 +167,11 @@ static void backward_step(const pass *p, shard *s, size_t t) {
     const elman_rows d_y_rows = columns_from(l->d_y, s->d * l->H), y_rows = columns_from(l->y, s->d * l->H);
     const elman_rows deltas = columns_from(l->delta, s->d * l->H);
     const size_t j = s->own.column, columns = s->own.columns;
-    const real *next[MAX_ROWS], *init[MAX_ROWS], *d_y[MAX_ROWS], *y[MAX_ROWS], *mask[MAX_ROWS];
-    real *delta[MAX_ROWS];
-    epilogue e = {.apply = gradient_of(l), .y = y, .d_y = d_y};
+    const real *next[MAX_ROWS], *init[MAX_ROWS], *d_y[MAX_ROWS], *y[MAX_ROWS], *mask[MAX_ROWS], *before[MAX_ROWS];
+    real *delta[MAX_ROWS], *second[MAX_ROWS], *carry[MAX_ROWS];
+    const source states = states_before(l, s->d);
+    epilogue e = {.apply = gradient_of(l), .y = y, .d_y = d_y, .numbers = l->numbers};
+    e.before = before, e.second = second, e.carry = carry;
     const int back = backwards(l, s->d);
     e.next_y = back ? l->y.t_stride : -l->y.t_stride;
     e.next_out = back ? l->delta.t_stride : -l->delta.t_stride;
@@ -173,7 +183,13 @@ static void backward_step(const pass *p, shard *s, size_t t) {
         d_y[n] = l->d_y.data ? at(&d_y_rows, t, b) : p->zeros;
         delta[n] = at(&deltas, t, b);
         y[n] = at(&y_rows, t, b);
-        if (t == (back ? 0 : length - 1)) {
+        const int is_last = t == (back ? 0 : length - 1);
+        if (l->numbers) {
+            before[n] = row_of(&states, &p->extent, t, b), second[n] = second_of(l, s->d, t, b);
+            carry[n] = l->carry ? state(l, l->carry, s->d, b) : NULL;
+            if (is_last && l->carry) add_row(carry[n] + j, NULL, NULL, columns);
+        }
+        if (is_last) {
             add_row(delta[n] + j, l->d_h_n ? state(l, l->d_h_n, s->d, b) + j : NULL, NULL, columns);
             e.apply(&e, n, 1, j, columns, delta + n);
         } else {
@@ -188,7 +204,8 @@ static void backward_step(const pass *p, shard *s, size_t t) {
     gemm(&s->hh, n, next, init, delta, &e);
 }
 
-/* What reaches the initial states: mask * (weight_hh delta[first step]), or for a row of no steps d_h_n. */
+/* What reaches the initial states: mask * (weight_hh delta[first step]) and what the cell carries past the product, or
+ * for a row of no steps d_h_n. */
 static void initial_gradient(const pass *p, const shard *s) {
     const elman_layer *l = p->layer;
     const elman_rows deltas = columns_from(l->delta, s->d * l->H);
@@ -207,10 +224,12 @@ static void initial_gradient(const pass *p, const shard *s) {
         init[n++] = p->zeros;
     }
     gemm(&s->hh, n, first, init, d_h_0, NULL);
-    for (size_t i = 0; l->mask && i < s->count; i++) {
+    for (size_t i = 0; i < s->count; i++) {
         size_t b = s->first + i * s->stride;
         real *row = state(l, l->d_h_0, s->d, b) + j;
-        if (length_of(&p->extent, b)) multiply_row(row, row, state(l, l->mask, s->d, b) + j, columns);
+        if (!length_of(&p->extent, b)) continue;
+        if (l->mask) multiply_row(row, row, state(l, l->mask, s->d, b) + j, columns);
+        if (l->carry) add_row(row, row, state(l, l->carry, s->d, b) + j, columns);
     }
 }
 

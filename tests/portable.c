@@ -65,7 +65,7 @@ static const void *find(const elman_named *list, const char *name) {
 static void run_layer(const problem *p) {
     const size_t T = p->T, B = p->B, I = p->I, H = p->H, D = p->D;
     elman_layer l = {.T = T, .B = B, .I = I, .H = H, .D = D, .reverse = p->reverse};
-    l.epilogues = find(kernels->activations, p->activation);
+    l.epilogues = find(kernels->cells->activations, p->activation);
     l.has_tokens = p->has_tokens;
     l.lengths = p->is_ragged ? integers(B, 0, (int64_t)T + 1) : NULL;
     l.x = p->has_tokens ? (elman_rows){integers(T * B, 0, (int64_t)I), (ptrdiff_t)B, 1}

@@ -42,8 +42,9 @@ done
 # The pool is the same on all instruction sets, so the least one, which compiles in seconds, will do.
 step "building with ThreadSanitizer"
 python_h=$(python -c "import sysconfig; print(sysconfig.get_path('include'))")
+python csrc/cells/list.py >"$target/cells.h"
 for real in float double; do
-    $cc "${thread[@]}" -ffp-contract=off -fno-math-errno -DELMAN_${real^^} -DELMAN_TABLE=elman_baseline_$real \
+    $cc "${thread[@]}" -I"$target" -ffp-contract=off -fno-math-errno -DELMAN_${real^^} -DELMAN_TABLE=elman_baseline_$real \
         -c csrc/kernels.c -o "$target/$real.o"
 done
 $cc "${thread[@]}" -DPy_LIMITED_API=0x030B0000 -I"$python_h" -shared "$(find "$target/build" -name native.c)" \

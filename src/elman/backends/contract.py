@@ -32,6 +32,9 @@ class Layer(NamedTuple):
     lengths: Annotated[Int | None, "B integers"] = None  # each from 0 to T; None for T
     mask: Annotated[Real | None, "D B H"] = None  # multiplies the recurrent input
     reverse: bool = False  # whether direction 0 runs backwards in time, as direction 1 always does; needs D = 1
+    cell: str = "elman"
+    numbers: tuple[float, ...] = ()  # the cell's own
+    second: Annotated[Real | None, "T B DH rows out"] = None  # what else the cell keeps of each step; as y
 
 
 class Gradients(NamedTuple):
@@ -45,6 +48,7 @@ class Gradients(NamedTuple):
     d_bias: Annotated[Real | None, "D H out"]  # added to
     d_h_0: Annotated[Real, "D B H out"]
     d_x: Annotated[Real | None, "T B I rows out"]  # needs real x
+    carry: Annotated[Real | None, "D B H out"] = None  # scratch of cells whose states reach the next one directly
 
 
 class Readout(NamedTuple):

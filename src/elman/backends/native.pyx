@@ -14,6 +14,7 @@ from typing import get_args
 from elman.backends import contract
 from elman.backends.wall import refuse
 
+cimport cython
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, Py_buffer, PyBuffer_Release
 from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear
 from cpython.object cimport PyObject
@@ -33,13 +34,15 @@ cdef extern from "elman.h" nogil:
         size_t T, B, I, H, D
         const void *own
         const void *epilogues
+        const double *numbers
         int64_t reverse, has_tokens
         const int64_t *lengths
-        elman_rows x, y, d_x
+        elman_rows x, y, second, d_x
         const void *h_0
         const void *weight_ih
         const void *weight_hh
         const void *bias
+        void *carry
 
     ctypedef struct elman_readout:
         size_t T, B, O
@@ -65,6 +68,11 @@ cdef extern from "elman.h" nogil:
         const char *name
         const void *address
 
+    ctypedef struct elman_cell:
+        const char *name
+        const elman_named *activations
+        size_t numbers, has_second, has_carry
+
     ctypedef struct elman_rule:
         const char *name
         const void *task
@@ -79,7 +87,7 @@ cdef extern from "elman.h" nogil:
         void (*update)(const elman_update *, const void *) noexcept nogil
         int (*plan)(const elman_layer *, int, size_t, elman_plan *) noexcept nogil
         void (*transpose)(size_t, size_t, const void *, void *) noexcept nogil
-        const elman_named *activations
+        const elman_cell *cells
         const elman_rule *rules
         size_t vector_bytes, is_fused
         const void *own
@@ -238,13 +246,19 @@ cdef Fields LAYER = Fields(contract.Layer, offsets_of(elman_layer_fields))
 cdef Fields GRADIENTS = Fields(contract.Gradients, offsets_of(elman_layer_fields))
 cdef Fields READOUT = Fields(contract.Readout, offsets_of(elman_readout_fields))
 OFFSETS = {"layer": LAYER.offsets, "readout": READOUT.offsets, "update": offsets_of(elman_update_fields)}
+cdef enum:
+    MOST_NUMBERS = 8
+
+cdef int ACTIVATION, REVERSE, CELL, NUMBERS
+ACTIVATION, REVERSE, CELL, NUMBERS = map(contract.Layer._fields.index, ("activation", "reverse", "cell", "numbers"))
 cdef dict LOSSES = {name: i for i, name in enumerate(contract.LOSSES)}
 
 
 cdef class Call:
     """The arrays of one call, held until it ends: each is held against the others before it becomes a pointer."""
 
-    cdef Py_buffer views[20]
+    cdef Py_buffer views[22]
+    cdef double numbers[MOST_NUMBERS]
     cdef int n
     cdef char dtype  # of all reals: 'f' or 'd'
 
@@ -253,11 +267,12 @@ cdef class Call:
         for i in range(self.n):
             PyBuffer_Release(&self.views[i])
 
-    cdef Py_buffer *hold(self, array, name) except NULL:
+    cdef Py_buffer *hold(self, array) noexcept:
+        """NULL for what is no array."""
         cdef Py_buffer *view = &self.views[self.n]
         if get_buffer(array, view, PyBUF_STRIDES | PyBUF_FORMAT):
             PyErr_Clear()
-            refuse(name, NO_ARRAY, array)
+            return NULL
         self.n += 1
         return view
 
@@ -297,11 +312,19 @@ cdef class Call:
         if array is None and kind & OPTIONAL:
             return NULL
         cdef Py_ssize_t *expected = [n0, n1]
-        cdef Py_buffer *view = self.hold(array, name)
-        cdef int fault = self.fault(view, kind, ndim, expected)
+        cdef Py_buffer *view = self.hold(array)
+        cdef int fault = NO_ARRAY if view == NULL else self.fault(view, kind, ndim, expected)
         if fault:
             refuse(name, fault, array)
         return view.buf
+
+    cdef double *take_numbers(self, numbers) except NULL:
+        cdef int i
+        if len(numbers) > MOST_NUMBERS:
+            raise ValueError(f"numbers: expected at most {MOST_NUMBERS}; got {len(numbers)}")
+        for i, number in enumerate(numbers):
+            self.numbers[i] = number
+        return self.numbers
 
     cdef int take(self, Fields fields, values, char *structure, bint reads_out=False) except -1:
         """Bring an object's arrays into its structure, whose sizes the first array that has them says.
@@ -318,7 +341,9 @@ cdef class Call:
             array = <object>item_of(values, f.number)
             if array is None and f.kind & OPTIONAL:
                 continue
-            view = self.hold(array, fields.names[f.number])
+            view = self.hold(array)
+            if view == NULL:
+                refuse(fields.names[f.number], NO_ARRAY, array)
             kind, ndim = f.kind, f.ndim
             if kind & TOKENS and view.ndim == ndim - 1:
                 kind, ndim, has_tokens = INTEGERS | STEPS, ndim - 1, 1
@@ -392,10 +417,14 @@ cdef bint have_targets(const elman_readout *r, char dtype) noexcept:
 cdef int take_layer(Call call, elman_layer *l, layer, bint reads_out) except -1:
     memset(l, 0, sizeof(elman_layer))
     l.has_tokens = call.take(LAYER, layer, <char *>l, reads_out)
-    l.reverse = layer.reverse
+    l.reverse = <object>item_of(layer, REVERSE)
+    numbers = <object>item_of(layer, NUMBERS)
+    if numbers:
+        l.numbers = call.take_numbers(numbers)
     if l.D > 2 or (l.reverse and l.D > 1):
         refuse("weight_ih", SHAPE, layer.weight_ih)
-    check_lengths(l.lengths, l.T, l.B, layer.lengths)
+    if l.lengths != NULL:
+        check_lengths(l.lengths, l.T, l.B, layer.lengths)
     if l.has_tokens and not are_within(&l.x, l.T, l.B, l.lengths, l.I):
         refuse("x", VALUES, layer.x)
     return 0
@@ -410,27 +439,54 @@ cdef class Table:
     cdef readonly str instruction_set, dtype
 
 
+cdef str ELMAN = contract.Layer._field_defaults["cell"]
+
+
+cdef int check_cell(const elman_cell *cell, layer, const elman_layer *l, bint has_gradients) except -1:
+    """A cell gets what it needs, and nothing else."""
+    while cell.name != NULL and cell.name.decode() != layer.cell:
+        cell += 1
+    if (
+        cell.name == NULL
+        or len(layer.numbers) != cell.numbers
+        or (l.second.data != NULL) != cell.has_second
+        or (has_gradients and (l.carry != NULL) != cell.has_carry)
+    ):
+        raise ValueError(f"cell: expected one of the kernels', with its numbers, second and carry; got {layer.cell!r}")
+    return 0
+
+
+cdef dict named(const elman_named *item):
+    result = {}
+    while item.name != NULL:
+        result[item.name.decode()] = <size_t>item.address
+        item += 1
+    return result
+
+
 cdef enum:  # fields of elman_kernels that a Door may have to ask for
     FORWARD = 0, BACKWARD, A_READOUT, READOUT_LOSS, CLIP_NORM
 
 cdef tuple FUNCTIONS = ("forward", "backward", "readout", "readout_loss", "clip_norm")
 
 
+@cython.final
 cdef class Door:
     """The functions of the contract, on the kernels of csrc/, or on such as are made elsewhere when they are needed.
 
     `make(what, instruction_set, dtype)` returns an address: of a function of elman_kernels by its name (but "update",
     "plan" and "transpose" are always C); of what they want as "own", to which "gradients" adds what is only for these;
-    of a pair of epilogues, for an activation; of a rule, for ("update", name).
+    of a pair of epilogues, for (cell, activation); of a rule, for ("update", name).
+    `places`: by dtype, the addresses of elman_kernels to begin with, instead of those of csrc/.
     """
 
     cdef object make
     cdef bint is_made  # elsewhere
-    cdef dict tables
+    cdef dict tables, places
     cdef Table single, double
 
-    def __init__(self, make, *, is_made: bool = True):
-        self.make, self.is_made, self.tables = make, is_made, {}
+    def __init__(self, make, *, is_made: bool = True, places=None):
+        self.make, self.is_made, self.tables, self.places = make, is_made, {}, places
         doors.append(self)
         self.choose()
 
@@ -443,15 +499,17 @@ cdef class Door:
     cdef Table table(self, str dtype):
         cdef Table table = Table()
         table.instruction_set, table.dtype = chosen_set, dtype
-        table.kernels = elman_table(chosen_set.encode(), dtype == "float64")[0]
+        cdef const elman_kernels *kernels = elman_table(chosen_set.encode(), dtype == "float64")
+        if self.places is not None:
+            kernels = <const elman_kernels *><size_t>self.places[dtype]
+        table.kernels = kernels[0]
         table.epilogues, table.rules = {}, {}
-        cdef const elman_named *activation = table.kernels.activations
+        cdef const elman_cell *cell = table.kernels.cells
+        while cell.name != NULL:
+            table.epilogues[cell.name.decode()] = {} if self.is_made else named(cell.activations)
+            cell += 1
         if self.is_made:
             memset(&table.kernels, 0, len(FUNCTIONS) * sizeof(void *))
-        else:
-            while activation.name != NULL:
-                table.epilogues[activation.name.decode()] = <size_t>activation.address
-                activation += 1
         return table
 
     cdef Table of(self, char dtype, int function):
@@ -469,25 +527,32 @@ cdef class Door:
             table.has_gradients = True
         return 0
 
-    cdef const void *epilogues(self, Table table, activation) except NULL:
-        address = table.epilogues.get(activation)
+    cdef const void *epilogues(self, Table table, layer, const elman_layer *l, bint has_gradients=False) except NULL:
+        activation, cell = <object>item_of(layer, ACTIVATION), <object>item_of(layer, CELL)
+        if cell is not ELMAN or l.numbers != NULL or l.second.data != NULL or l.carry != NULL:
+            check_cell(table.kernels.cells, layer, l, has_gradients)
+        return self.pair_of(table, cell, activation)
+
+    cdef const void *pair_of(self, Table table, cell, activation) except NULL:
+        cdef dict pairs = table.epilogues[cell]
+        address = pairs.get(activation)
         if address is None:
-            address = table.epilogues[activation] = self.make(activation, table.instruction_set, table.dtype)
+            address = pairs[activation] = self.make((cell, activation), table.instruction_set, table.dtype)
         return <const void *><size_t>address
 
-    def forward(self, layer):
+    cpdef forward(self, layer):
         cdef Call call = Call()
         cdef elman_layer l
         cdef int status
         take_layer(call, &l, layer, False)
         cdef Table table = self.of(call.dtype, FORWARD)
-        l.own, l.epilogues = table.kernels.own, self.epilogues(table, layer.activation)
+        l.own, l.epilogues = table.kernels.own, self.epilogues(table, layer, &l)
         with nogil:
             status = table.kernels.forward(&l)
         if status:
             check(status, layer.activation)
 
-    def backward(self, layer, gradients):
+    cpdef backward(self, layer, gradients):
         cdef Call call = Call()
         cdef elman_layer l
         cdef int status
@@ -497,13 +562,13 @@ cdef class Door:
             refuse("d_x", DTYPE, gradients.d_x)
         cdef Table table = self.of(call.dtype, BACKWARD)
         self.prepare_gradients(table)
-        l.own, l.epilogues = table.kernels.own, self.epilogues(table, layer.activation)
+        l.own, l.epilogues = table.kernels.own, self.epilogues(table, layer, &l, True)
         with nogil:
             status = table.kernels.backward(&l)
         if status:
             check(status, layer.activation)
 
-    def step(self, x, h, weight_ih, weight_hh, bias, h_next, activation):
+    cpdef step(self, x, h, weight_ih, weight_hh, bias, h_next, activation):
         """A sequence of one time step."""
         cdef Call call = Call()
         cdef elman_layer l
@@ -513,24 +578,29 @@ cdef class Door:
         l.T, l.D, l.I, l.H = 1, 1, call.views[0].shape[0], call.views[0].shape[1]
         l.h_0 = call.block(h, "h", BLOCK, 2, ANY, l.H)
         l.B = call.views[1].shape[0]
-        l.has_tokens = getattr(x, "ndim", 0) == 1
-        if l.has_tokens:
-            l.x.data, l.x.b_stride = call.block(x, "x", INTEGERS, 1, l.B), 1
-            if not are_within(&l.x, 1, l.B, NULL, l.I):
-                refuse("x", VALUES, x)
-        else:
-            l.x.data, l.x.b_stride = call.block(x, "x", BLOCK, 2, l.B, l.I), l.I
+        cdef Py_buffer *view = call.hold(x)
+        cdef Py_ssize_t *expected = [l.B, l.I]
+        l.has_tokens = view != NULL and view.ndim == 1
+        cdef int fault = NO_ARRAY
+        if view != NULL:
+            fault = call.fault(view, INTEGERS if l.has_tokens else BLOCK, 1 if l.has_tokens else 2, expected)
+        if not fault:
+            l.x.data, l.x.b_stride = view.buf, 1 if l.has_tokens else l.I
+        if not fault and l.has_tokens and not are_within(&l.x, 1, l.B, NULL, l.I):
+            fault = VALUES
+        if fault:
+            refuse("x", fault, x)
         l.weight_hh = call.block(weight_hh, "weight_hh", BLOCK, 2, l.H, l.H)
         l.bias = call.block(bias, "bias", OPTIONAL, 1, l.H)
         l.y.data, l.y.b_stride = call.block(h_next, "h_next", OUT, 2, l.B, l.H), l.H
         cdef Table table = self.of(call.dtype, FORWARD)
-        l.own, l.epilogues = table.kernels.own, self.epilogues(table, activation)
+        l.own, l.epilogues = table.kernels.own, self.pair_of(table, "elman", activation)
         with nogil:
             status = table.kernels.forward(&l)
         if status:
             check(status, activation)
 
-    def readout(self, r):
+    cpdef readout(self, r):
         cdef Call call = Call()
         cdef elman_readout c
         cdef int status
@@ -543,7 +613,7 @@ cdef class Door:
         if status:
             check(status)
 
-    def readout_loss(self, r):
+    cpdef readout_loss(self, r):
         cdef Call call = Call()
         cdef elman_readout c
         cdef double total = 0
@@ -568,7 +638,7 @@ cdef class Door:
             check(status)
         return total
 
-    def clip_norm(self, gradient, max_norm):
+    cpdef clip_norm(self, gradient, max_norm):
         cdef Call call = Call()
         cdef void *g = call.block(gradient, "gradient", OUT, 1, ANY)
         cdef size_t n = call.views[0].shape[0]
@@ -581,11 +651,10 @@ cdef class Door:
             check(status)
         return norm
 
-    def update(self, u):
+    cpdef update(self, u):
         cdef Call call = Call()
         cdef elman_update c
         cdef void *memories[5]
-        cdef double numbers[8]
         cdef int i
         c.parameters = call.block(u.parameters, "parameters", OUT, 1, ANY)
         c.n = call.views[0].shape[0]
@@ -599,9 +668,7 @@ cdef class Door:
         memset(memories, 0, sizeof(memories))
         for i, memory in enumerate(u.memories):
             memories[i] = call.block(memory, f"memories[{i}]", OUT, 1, c.n)
-        for i, number in enumerate(u.numbers):
-            numbers[i] = number
-        c.memories, c.numbers = memories, numbers
+        c.memories, c.numbers = memories, call.take_numbers(u.numbers)
         cdef const void *task = rule.task
         if self.is_made:
             if u.rule not in table.rules:
@@ -654,8 +721,8 @@ def _made(what, instruction_set, dtype):
     """A user's own activation, which Numba compiles; everything else is there already."""
     from elman.backends.activations import Activation
 
-    if not isinstance(what, Activation):
-        raise KeyError(what)
+    if not isinstance(what[1], Activation):
+        raise KeyError(what[1])
     from elman.backends.jit.backend import make
 
     return make(what, instruction_set, dtype)

@@ -28,10 +28,13 @@ def _sigmoid(a: Real) -> Real:
     return np.where(a >= 0, 1 / (1 + e), e / (1 + e))
 
 
+Function = Callable[[Real], Real]
+Numbers = tuple[float, ...]
+
 takes_activations = True  # a user's own (elman.activation), besides those of the table
 
 # name -> (f(a), f'(a) as a function of y = f(a))
-ACTIVATIONS: dict[str, tuple[Callable[[Real], Real], Callable[[Real], Real]]] = {
+ACTIVATIONS: dict[str, tuple[Function, Function]] = {
     "tanh": (np.tanh, lambda y: 1 - y * y),
     "relu": (lambda a: np.maximum(a, 0), lambda y: (y > 0).astype(y.dtype)),
     "sigmoid": (_sigmoid, lambda y: y * (1 - y)),
@@ -39,8 +42,23 @@ ACTIVATIONS: dict[str, tuple[Callable[[Real], Real], Callable[[Real], Real]]] = 
 }
 
 
-def _functions_of(activation: str | Activation) -> tuple[Callable[[Real], Real], Callable[[Real], Real]]:
+def _functions_of(activation: str | Activation) -> tuple[Function, Function]:
     return ACTIVATIONS[activation] if isinstance(activation, str) else (activation.apply, activation.derivative)
+
+
+def _elman_state(f: Real, before: Real, numbers: Numbers) -> tuple[Real, Any]:  # noqa: ARG001
+    return f, None
+
+
+def _elman_delta(d_h: Real, h: Real, df: Function, before: Real, second: Any, numbers: Numbers) -> tuple[Real, Any]:  # noqa: ARG001
+    return d_h * df(h), 0
+
+
+# name -> (the state, and what else the cell keeps of the step, from f(a) and the state before; the gradient by a, and
+# by the state before where it reaches the next one past a, from that by the state)
+CELLS: dict[str, tuple[Callable[..., tuple[Real, Any]], Callable[..., tuple[Real, Any]]]] = {
+    "elman": (_elman_state, _elman_delta),
+}
 
 
 def _cross_entropy(o: Real, target: Int) -> tuple[Any, Real]:
@@ -86,19 +104,25 @@ def forward(layer: Layer) -> None:
 
     Writes y and h_n (h_0 where the length is zero).
     """
-    x, h_0, weight_ih, weight_hh, bias, y, h_n, activation, lengths, mask, reverse = layer
-    assert h_n is not None
+    x, h_0, weight_ih, weight_hh, bias, y, h_n, activation, lengths, mask, reverse, cell, numbers, second = layer
     f, _ = _functions_of(activation)
+    state, _ = CELLS[cell]
     n_units = weight_hh.shape[-1]
     for d in range(len(weight_hh)):
-        h_n[d] = h_0[d]
-        y_d = y[..., d * n_units : (d + 1) * n_units]
+        columns = slice(d * n_units, (d + 1) * n_units)
+        y_d = y[..., columns]
+        if h_n is not None:
+            h_n[d] = h_0[d]
         for t, rows, h in _steps(len(x), h_0[d], y_d, lengths, backwards=reverse or d == 1):
             x_t = x[t, rows]
             a = weight_ih[d][x_t] if x.ndim == 2 else x_t @ weight_ih[d]  # a token selects a row: a one-hot product
             a = a + (0 if bias is None else bias[d])
             a = a + (h if mask is None else mask[d, rows] * h) @ weight_hh[d]
-            h_n[d, rows] = y_d[t, rows] = f(a)
+            y_d[t, rows], kept = state(f(a), h, numbers)
+            if h_n is not None:
+                h_n[d, rows] = y_d[t, rows]
+            if second is not None:
+                second[t, rows, columns] = kept
 
 
 def backward(layer: Layer, gradients: Gradients) -> None:
@@ -107,9 +131,9 @@ def backward(layer: Layer, gradients: Gradients) -> None:
     y is as `forward` wrote it; h_n is not looked at. Writes delta, the gradient of the pre-activations, d_h_0 and d_x;
     *adds to* d_weight_ih, d_weight_hh and d_bias: steps descending, rows ascending.
     """
-    x, h_0, weight_ih, weight_hh, _, y, _, activation, lengths, mask, reverse = layer
-    d_y, d_h_n, delta, d_weight_ih, d_weight_hh, d_bias, d_h_0, d_x = gradients
-    _, df = _functions_of(activation)
+    x, h_0, weight_ih, weight_hh, _, y, _, activation, lengths, mask, reverse, cell, numbers, second = layer
+    d_y, d_h_n, delta, d_weight_ih, d_weight_hh, d_bias, d_h_0, d_x, _ = gradients
+    (_, df), (_, delta_of) = _functions_of(activation), CELLS[cell]
     n_units = weight_hh.shape[-1]
     if d_x is not None:
         d_x[slice(None) if lengths is None else np.arange(len(x))[:, None] < lengths] = 0
@@ -121,8 +145,10 @@ def backward(layer: Layer, gradients: Gradients) -> None:
         for t, rows, h in reversed(list(steps)):
             m: Any = 1 if mask is None else mask[d, rows]
             d_state = d_h[rows] + (0 if d_y is None else d_y[t, rows, columns])
-            delta[t, rows, columns] = d_a = d_state * df(y[t, rows, columns])
-            d_h[rows] = m * (d_a @ weight_hh[d].T)
+            kept = None if second is None else second[t, rows, columns]
+            d_a, d_before = delta_of(d_state, y[t, rows, columns], df, h, kept, numbers)
+            delta[t, rows, columns] = d_a
+            d_h[rows] = m * (d_a @ weight_hh[d].T) + d_before
             d_weight_hh[d] += (m * h).T @ d_a
             if x.ndim == 2:
                 np.add.at(d_weight_ih[d], x[t, rows], d_a)

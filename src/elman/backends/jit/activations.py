@@ -13,6 +13,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from elman.backends.jit.cells import CELLS
 from elman.backends.jit.gemm import EPILOGUE
 from elman.backends.jit.options import entry, kernel, uncached_entry
 from elman.backends.jit.simd import (
@@ -30,7 +31,7 @@ from elman.backends.jit.simd import (
     store_real,
     store_upto,
 )
-from elman.backends.jit.structs import INTS, _StructType, emit_c_function, ints, prefetch, smaller
+from elman.backends.jit.structs import INTS, _StructType, emit_c_function, ints, prefetch, smaller, stack
 from elman.backends.jit.vecmath import sigmoid, tanh
 
 
@@ -72,19 +73,41 @@ PAIRS = {
 }
 
 
+# ---- the epilogues of a cell (cells/) with an activation, whose functions `of_vector` applies
+
+
 @kernel
-def apply(v: Any, f: Any, e: Any, row: int, rows: int, column: int, columns: int, out: Any) -> None:  # noqa: ARG001
-    """out = f(out): an epilogue (gemm.py)."""
+def built_in_vector(v: Any, f: Any, x: Vec, n: int) -> Vec:  # noqa: ARG001
+    return f(v, x)
+
+
+@kernel
+def own_vector(v: Any, f: Any, x: Vec, n: int) -> Vec:
+    """Of a user's own (elman.activation): a scalar function, in float64."""
+    memory = stack(64)
+    store_upto(memory, x, n)
+    for i in range(n):
+        p = memory + i * size_of_real(v)
+        store_real(v, p, real(v, f(np.float64(load_real(v, p)))))
+    return load_upto(v, memory, n)
+
+
+@kernel
+def apply(
+    v: Any, of_vector: Any, state: Any, f: Any, e: Any, row: int, rows: int, column: int, columns: int, out: Any
+) -> None:
+    """out = state(f(out)): an epilogue (gemm.py)."""
     for r in range(rows):
-        p = out[r] + column * size_of_real(v)
-        for j in range(0, columns, reals(v)):
-            n, q = smaller(columns - j, reals(v)), p + j * size_of_real(v)
-            store_upto(q, f(v, load_upto(v, q, n)), n)
+        for j in range(column, column + columns, reals(v)):
+            n, p = smaller(column + columns - j, reals(v)), out[r] + j * size_of_real(v)
+            store_upto(p, state(v, e, row + r, j, n, of_vector(v, f, load_upto(v, p, n), n)), n)
 
 
 @kernel
-def gradient(v: Any, df: Any, e: Any, row: int, rows: int, column: int, columns: int, out: Any) -> None:
-    """out = (d_y + mask out) f'(y)."""
+def gradient(
+    v: Any, of_vector: Any, delta: Any, df: Any, e: Any, row: int, rows: int, column: int, columns: int, out: Any
+) -> None:
+    """out = delta(d_y + mask out)."""
     for r in range(rows):
         for j in range(column, column + columns, reals(v)):
             n, offset = smaller(column + columns - j, reals(v)), j * size_of_real(v)
@@ -96,7 +119,7 @@ def gradient(v: Any, df: Any, e: Any, row: int, rows: int, column: int, columns:
             if e.mask:
                 d = load_upto(v, ints(e.mask)[row + r] + offset, n) * d
             d = load_upto(v, d_y, n) + d
-            store_upto(p, d * df(v, load_upto(v, y, n)), n)
+            store_upto(p, delta(v, e, row + r, j, n, d, load_upto(v, y, n), of_vector, df), n)
 
 
 def _table(builder: Any, functions: list[Any]) -> Any:
@@ -111,60 +134,50 @@ def _table(builder: Any, functions: list[Any]) -> Any:
 _ARGUMENTS = [_StructType(EPILOGUE), types.int64, types.int64, types.int64, types.int64, INTS]
 
 
-def _epilogues(context: Any, builder: Any, v: Any, pairs: Any) -> Any:
-    """The table [apply, gradient], each made of an epilogue and the type of the function that it applies."""
-    functions = [emit_c_function(context, builder, types.Dispatcher(e), [v, f], _ARGUMENTS) for e, f in pairs]
-    return _table(builder, functions)
+def _epilogues(context: Any, builder: Any, v: Any, cell: str, of_vector: Any, functions: Any) -> Any:
+    """The table [apply, gradient] of a cell and the types of the functions f and f'."""
+    pairs = zip((apply, gradient), (CELLS[cell].state, CELLS[cell].delta), functions, strict=True)
+    return _table(
+        builder,
+        [
+            emit_c_function(
+                context,
+                builder,
+                types.Dispatcher(epilogue),
+                [v, types.Dispatcher(of_vector), types.Dispatcher(of_cell), f],
+                _ARGUMENTS,
+            )
+            for epilogue, of_cell, f in pairs
+        ],
+    )
 
 
 @intrinsic(prefer_literal=True)
-def _built_in(typingctx: Any, v: Any, name: Any) -> Any:  # noqa: ARG001
+def _built_in(typingctx: Any, v: Any, cell: Any, name: Any) -> Any:  # noqa: ARG001
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        f, df = (types.Dispatcher(function) for function in PAIRS[sig.args[1].literal_value])
-        return _epilogues(context, builder, sig.args[0], ((apply, f), (gradient, df)))
+        v, cell, name = sig.args
+        pair = [types.Dispatcher(function) for function in PAIRS[name.literal_value]]
+        return _epilogues(context, builder, v, cell.literal_value, built_in_vector, pair)
 
-    return types.int64(v, name), emit
+    return types.int64(v, cell, name), emit
 
 
 @entry
-def built_in(v: Any, name: str) -> Address:
-    """The address of the epilogues [apply, gradient] of an activation; its name is a literal type."""
-    return _built_in(v, name)
+def built_in(v: Any, cell: str, name: str) -> Address:
+    """The address of the epilogues [apply, gradient] of a cell with an activation; their names are literal types."""
+    return _built_in(v, cell, name)
 
 
-# ---- a user's own (elman.activation): scalar functions, in float64
-
-
-@kernel
-def apply_own(v: Any, f: Any, e: Any, row: int, rows: int, column: int, columns: int, out: Any) -> None:  # noqa: ARG001
-    for r in range(rows):
-        for j in range(column, column + columns):
-            p = out[r] + j * size_of_real(v)
-            store_real(v, p, f(np.float64(load_real(v, p))))
-
-
-@kernel
-def gradient_own(v: Any, df: Any, e: Any, row: int, rows: int, column: int, columns: int, out: Any) -> None:
-    for r in range(rows):
-        for j in range(column, column + columns):
-            offset = j * size_of_real(v)
-            d = load_real(v, out[r] + offset)
-            if e.mask:
-                d = load_real(v, ints(e.mask)[row + r] + offset) * d
-            d = load_real(v, e.d_y[row + r] + offset) + d
-            slope = real(v, df(np.float64(load_real(v, e.y[row + r] + offset))))
-            store_real(v, out[r] + offset, d * slope)
-
-
-@intrinsic
-def _own(typingctx: Any, v: Any, f: Any, df: Any) -> Any:  # noqa: ARG001
+@intrinsic(prefer_literal=True)
+def _own(typingctx: Any, v: Any, cell: Any, f: Any, df: Any) -> Any:  # noqa: ARG001
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        return _epilogues(context, builder, sig.args[0], ((apply_own, sig.args[1]), (gradient_own, sig.args[2])))
+        v, cell, *pair = sig.args
+        return _epilogues(context, builder, v, cell.literal_value, own_vector, pair)
 
-    return types.int64(v, f, df), emit
+    return types.int64(v, cell, f, df), emit
 
 
 @uncached_entry
-def own(v: Any, f: Any, df: Any) -> Address:
-    """The address of the epilogues of a user's two functions, jitted; their types are their own."""
-    return _own(v, f, df)
+def own(v: Any, cell: str, f: Any, df: Any) -> Address:
+    """The same with a user's two functions, jitted; their types are their own."""
+    return _own(v, cell, f, df)

@@ -53,13 +53,16 @@ def make(what: Any, instruction_set: str, dtype: str) -> int:
     lanes = _lanes(instruction_set, dtype)
     if what == "own":
         return int(_tables(lanes).ctypes.data)
-    if isinstance(what, Activation):
-        pair = user_function(what.f), user_function(what.df)
-        return int(_compiled(activations.own, lanes, *map(types.Dispatcher, pair))(None, *pair))
     if isinstance(what, tuple):
-        return int(_compiled(optimizers.rule, lanes, types.literal(what[1]))(None, what[1]))
-    if what in activations.PAIRS:
-        return int(_compiled(activations.built_in, lanes, types.literal(what))(None, what))
+        kind, name = what
+        if kind == "update":
+            return int(_compiled(optimizers.rule, lanes, types.literal(name))(None, name))
+        if isinstance(name, str):
+            return int(_compiled(activations.built_in, lanes, *map(types.literal, what))(None, *what))
+        pair = user_function(name.f), user_function(name.df)
+        return int(
+            _compiled(activations.own, lanes, types.literal(kind), *map(types.Dispatcher, pair))(None, kind, *pair)
+        )
     if what == "gradients":
         _tables(lanes)[1] = _compiled(entries.column_tiles, lanes)(None)
         return 0

@@ -25,8 +25,22 @@ MATRIX = Struct("matrix", data=INT, depth=INT, columns=INT, panels=INT, first=IN
 
 # What happens to a tile right after it was stored: apply(epilogue, row, rows, column, columns, out), or 0 for nothing.
 # For a gradient (activations.py) y, d_y and mask (or 0): rows as out's; and bytes from out, y and d_y to those of the
-# next product, which are asked for now.
-EPILOGUE = Struct("epilogue", apply=INT, y=INTS, d_y=INTS, mask=INT, next_y=INT, next_d_y=INT, next_out=INT)
+# next product, which are asked for now. For cells with numbers: rows of the states before, of what they keep of the
+# step, and of what they carry past the product.
+EPILOGUE = Struct(
+    "epilogue",
+    apply=INT,
+    y=INTS,
+    d_y=INTS,
+    mask=INT,
+    next_y=INT,
+    next_d_y=INT,
+    next_out=INT,
+    numbers=INT,
+    before=INTS,
+    second=INTS,
+    carry=INTS,
+)
 
 
 class Panel(NamedTuple):

@@ -194,6 +194,12 @@ def come_size(p: Any) -> int:
 
 
 @kernel
+def second_of(v: Any, layer: Any, d: int, t: int, b: int) -> Address:
+    """What a cell keeps of a step besides its state, 0 for nothing."""
+    return at(v, layer.second, t, b) + d * layer.H * size_of_real(v) if layer.second.data else 0
+
+
+@kernel
 def forward_block(v: Any, p: Any, s: Any, begin: int, end: int) -> None:
     """A few steps, as many as MAX_ROWS allows: their inputs' part in one product, then step by step the recurrence."""
     layer, size = p.layer, size_of_real(v)
@@ -202,6 +208,7 @@ def forward_block(v: Any, p: Any, s: Any, begin: int, end: int) -> None:
     set_columns(v, y_rows, layer, layer.y, s.d)
     bias = layer.bias + s.d * layer.H * size if layer.bias else p.zeros
     x, h, init, y = ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST))
+    own, second = ints(stack(_LIST)), ints(stack(_LIST))  # own: h before masks
     b, ends, n = ints(stack(_LIST)), ints(stack(_LIST)), 0
     for step in range(begin, end):
         t = time_of(p.extent, step, backwards(layer, s.d))
@@ -210,6 +217,8 @@ def forward_block(v: Any, p: Any, s: Any, begin: int, end: int) -> None:
             if t >= length_of(p.extent, row):
                 continue
             b[n], init[n], y[n], h[n] = row, bias, at(v, y_rows, t, row), row_of(v, before, p.extent, t, row)
+            if layer.numbers:
+                own[n], second[n] = h[n], second_of(v, layer, s.d, t, row)
             if layer.has_tokens:
                 x[n] = layer.weight_ih + (s.d * layer.I + load_int(integer_at(layer.x, t, row))) * layer.H * size
             else:
@@ -225,7 +234,7 @@ def forward_block(v: Any, p: Any, s: Any, begin: int, end: int) -> None:
     if meet_parts(p, s):
         return
     activate, begin_of_step = local(EPILOGUE), 0
-    activate.apply = layer.epilogues[0]
+    activate.apply, activate.numbers = layer.epilogues[0], layer.numbers
     for i in range(end - begin):
         if layer.mask:
             for k in range(begin_of_step, ends[i]):
@@ -235,6 +244,7 @@ def forward_block(v: Any, p: Any, s: Any, begin: int, end: int) -> None:
         if p.parts > 1:
             for k in range(begin_of_step, ends[i]):
                 prefetch_row(v, h[k], layer.H)
+        activate.before, activate.second = after(own, begin_of_step), after(second, begin_of_step)
         y_step = after(y, begin_of_step)
         gemm(v, s.hh, ends[i] - begin_of_step, after(h, begin_of_step), y_step, y_step, activate)
         if meet_parts(p, s):
@@ -279,8 +289,11 @@ def backward_step(v: Any, p: Any, s: Any, t: int) -> None:
     set_columns(v, deltas, layer, layer.delta, s.d)
     following, init, delta = ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST))
     d_y, y, mask_address, n = ints(stack(_LIST)), ints(stack(_LIST)), stack(_LIST), 0
-    mask = ints(mask_address)
+    mask, before, second, carry = ints(mask_address), ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST))
+    states = local(SOURCE)
+    set_states_before(v, states, layer, s.d)
     e.apply, e.y, e.d_y, e.mask = layer.epilogues[1], y, d_y, 0
+    e.numbers, e.before, e.second, e.carry = layer.numbers, before, second, carry
     back, j = backwards(layer, s.d), s.column * size_of_real(v)
     step = size_of_real(v) if back else -size_of_real(v)
     e.next_y, e.next_out = step * layer.y.t_stride, step * layer.delta.t_stride
@@ -293,7 +306,13 @@ def backward_step(v: Any, p: Any, s: Any, t: int) -> None:
             continue
         d_y[n] = at(v, d_y_rows, t, b) if layer.d_y.data else p.zeros
         delta[n], y[n] = at(v, deltas, t, b), at(v, y_rows, t, b)
-        if t == (0 if back else length - 1):
+        is_last = t == (0 if back else length - 1)
+        if layer.numbers:
+            before[n], second[n] = row_of(v, states, p.extent, t, b), second_of(v, layer, s.d, t, b)
+            carry[n] = state(v, layer, layer.carry, s.d, b) if layer.carry else 0
+            if is_last and layer.carry:
+                add_row(v, carry[n] + j, 0, 0, s.columns)
+        if is_last:
             d_h_n = state(v, layer, layer.d_h_n, s.d, b) + j if layer.d_h_n else 0
             add_row(v, delta[n] + j, d_h_n, 0, s.columns)
             call(e.apply, (e, n, 1, s.column, s.columns, after(delta, n)))
@@ -311,7 +330,10 @@ def backward_step(v: Any, p: Any, s: Any, t: int) -> None:
 
 @kernel
 def initial_gradient(v: Any, p: Any, s: Any) -> None:
-    """What reaches the initial states: mask * (weight_hh delta[first step]), or for a row of no steps d_h_n."""
+    """What reaches the initial states: mask * (weight_hh delta[first step]) and what the cell carries past the product.
+
+    For a row of no steps it is d_h_n.
+    """
     layer, deltas, j = p.layer, local(ROWS), s.column * size_of_real(v)
     set_columns(v, deltas, layer, layer.delta, s.d)
     first, init, d_h_0, n = ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST)), 0
@@ -326,12 +348,15 @@ def initial_gradient(v: Any, p: Any, s: Any) -> None:
         first[n], init[n] = at(v, deltas, length - 1 if backwards(layer, s.d) else 0, b), p.zeros
         n += 1
     gemm(v, s.hh, n, first, init, d_h_0, local(EPILOGUE))
-    if layer.mask:
-        for i in range(s.count):
-            b = s.first + i * s.stride
-            row = state(v, layer, layer.d_h_0, s.d, b) + j
-            if length_of(p.extent, b):
-                multiply_row(v, row, row, state(v, layer, layer.mask, s.d, b) + j, s.columns)
+    for i in range(s.count):
+        b = s.first + i * s.stride
+        row = state(v, layer, layer.d_h_0, s.d, b) + j
+        if length_of(p.extent, b) == 0:
+            continue
+        if layer.mask:
+            multiply_row(v, row, row, state(v, layer, layer.mask, s.d, b) + j, s.columns)
+        if layer.carry:
+            add_row(v, row, row, state(v, layer, layer.carry, s.d, b) + j, s.columns)
 
 
 @kernel

@@ -41,7 +41,7 @@ _SIZE = {"float32": 4, "float64": 8}
 
 def _digest() -> str:
     """Of the sources that kernels are compiled from."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
+    files = sorted(Path(__file__).parent.rglob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 

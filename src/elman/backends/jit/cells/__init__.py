@@ -1,0 +1,10 @@
+"""The cells: each file of this folder is one, as csrc/cells/ has it.
+
+A cell is two functions of n elements of a row, from column j on: `state`, its state from f(a), and `delta`, from the
+gradient by its state that by a. What they need besides is in the epilogue `e` (EPILOGUE of gemm.py).
+"""
+
+import importlib
+import pkgutil
+
+CELLS = {found.name: importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)}

@@ -1,0 +1,174 @@
+"""A cell is a file in each language: one that the package does not have is added by its three files alone (leaky/)."""
+
+import ctypes
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import elman
+from elman.backends import native, reference
+from elman.backends.contract import Gradients
+
+from ..cases import Problem, check_untouched, make, place, poison
+from ..compare import assert_same_bits
+
+jit = pytest.importorskip("elman.backends.jit.backend", reason="there is no Numba for this Python")
+from numba.core.caching import NullCache  # noqa: E402
+
+from elman.backends.jit import activations  # noqa: E402
+from elman.backends.jit.cells import CELLS  # noqa: E402
+
+HERE, CSRC = Path(__file__).parent / "leaky", Path(__file__).parents[2] / "csrc"
+FLAGS = {
+    "baseline": [],
+    "avx2": ["-mavx2", "-mfma"],
+    "avx512": ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mfma"],
+}
+ALPHA = 0.3
+PROBLEMS = [
+    {"T": 6, "B": 3, "I": 4, "H": 5},
+    {"T": 7, "B": 4, "I": 3, "H": 17, "D": 2, "lengths": "ragged", "mask": True},
+    {"T": 5, "B": 9, "I": 6, "H": 33, "reverse": True, "lengths": "ragged", "activation": "sigmoid"},
+    {"T": 4, "B": 100, "I": 5, "H": 16, "tokens": True, "layout": "batch_major"},
+    {"T": 9, "B": 1, "I": 2, "H": 257, "d_y": False, "bias": False},
+]
+
+
+def loaded(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(f"leaky_{name}", HERE / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    spec.loader.exec_module(module)  # type: ignore[union-attr]
+    return module
+
+
+def built(folder: Path, dtype: str) -> ctypes.CDLL:
+    """The kernels with all cells of a folder, listed as in CMakeLists.txt."""
+    with (folder / "cells.h").open("w") as file:
+        subprocess.run([sys.executable, folder / "cells" / "list.py"], stdout=file, check=True)
+    options = f"-std=gnu11 -O1 -shared -fPIC -pthread -ffp-contract=off -fno-math-errno -DELMAN_TABLE=table -o {dtype}"
+    options += f" -DELMAN_{'DOUBLE' if dtype == 'float64' else 'FLOAT'} kernels.c pool.c -lm"
+    command = [os.environ.get("CC", "cc"), *FLAGS[native.instruction_set()], *options.split()]
+    subprocess.run(command, cwd=folder, check=True)
+    return ctypes.CDLL(str(folder / dtype))
+
+
+@pytest.fixture(scope="module")
+def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """Backends that have the cell."""
+    if shutil.which(os.environ.get("CC", "cc")) is None or native.instruction_set() not in FLAGS:
+        pytest.skip("needs a C compiler that knows this machine")
+    folder = tmp_path_factory.mktemp("cells") / "csrc"
+    shutil.copytree(CSRC, folder)
+    shutil.copy(HERE / "leaky.h", folder / "cells")
+    libraries = {dtype: built(folder, dtype) for dtype in ("float32", "float64")}
+    places = {dtype: ctypes.addressof(ctypes.c_char.in_dll(library, "table")) for dtype, library in libraries.items()}
+    CELLS["leaky"], own = loaded("leaky"), loaded("reference")
+    reference.CELLS["leaky"] = own.state, own.delta
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(activations.built_in, "_cache", NullCache())  # what lies on disk may be of another leaky.py
+    yield {
+        "numpy": reference,
+        "cython": native.Door(jit.make, is_made=False, places=places),
+        "numba": native.Door(jit.make, places=places),
+    }
+    monkeypatch.undo()
+    del CELLS["leaky"], reference.CELLS["leaky"]
+    libraries.clear()
+
+
+def run(p: Problem, backend: Any, **options: Any) -> dict[str, np.ndarray]:
+    """What both passes write."""
+    shape = len(p.x), p.h_0.shape[1], p.h_0.shape[0] * p.h_0.shape[2]
+    out = {name: poison(shape, p.dtype, p.layout) for name in ("y", "second", "delta")}
+    out |= {name: poison(p.h_0.shape, p.dtype) for name in ("h_n", "d_h_0", "carry")}
+    out |= {name: place(array, writeable=True) for name, array in p.sums.items()}
+    if p.x.ndim == 3:
+        out["d_x"] = poison(p.x.shape, p.dtype, p.layout)
+    layer = p.layer(out["y"], out["h_n"])._replace(cell="leaky", numbers=(ALPHA,), second=out["second"], **options)
+    backend.forward(layer)
+    names = ("delta", "d_weight_ih", "d_weight_hh", "d_bias", "d_h_0", "d_x", "carry")
+    backend.backward(layer, Gradients(p.d_y, p.d_h_n, *map(out.get, names)))  # type: ignore[arg-type]
+    for name in ("y", "second", "delta", "d_x"):
+        if name in out:
+            check_untouched(out[name], p.lengths)
+    del out["carry"]
+    return out
+
+
+def test_the_reference_is_the_formula():
+    p = make(T=6, B=2, I=3, H=4, d_h_n=False)
+    own = loaded("reference")
+    reference.CELLS["leaky"] = own.state, own.delta
+
+    def states(**changes: Any) -> np.ndarray:
+        q = p.replace(**changes)
+        h, result = q.h_0[0], []
+        for x_t in q.x:
+            a = x_t @ q.weight_ih[0] + h @ q.weight_hh[0] + q.bias[0]
+            h = (1 - ALPHA) * h + ALPHA * np.tanh(a)
+            result.append(h)
+        return np.array(result)
+
+    got = run(p, reference)
+    np.testing.assert_allclose(got["y"], states(), rtol=1e-12)
+    for name in ("h_0", "weight_ih", "weight_hh", "bias", "x"):
+        array, step = getattr(p, name), 1e-6
+        direction = np.random.default_rng(0).standard_normal(array.shape)
+        ends = [float((states(**{name: array + s * direction}) * p.d_y).sum()) for s in (step, -step)]
+        gradient = got[f"d_{name}"] - p.sums.get(f"d_{name}", 0)
+        assert float((gradient * direction).sum()) == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-6), name
+
+
+@pytest.mark.parametrize("case", PROBLEMS, ids=str)
+def test_both_compiled_backends_have_it(doors: dict[str, Any], dtype: str, case: dict[str, Any]):
+    p = make(**case, dtype=dtype)
+    got = {name: run(p, doors[name]) for name in ("cython", "numba")}
+    exact = run(p.astype("float64"), reference)
+    assert_same_bits(got["numba"], got["cython"])
+    for name, array in exact.items():
+        tolerance = 1e-12 if dtype == "float64" else 1e-5
+        largest = np.abs(array[~np.isnan(array)]).max(initial=1)
+        np.testing.assert_allclose(got["cython"][name], array, rtol=0, atol=tolerance * largest, err_msg=name)
+
+
+def test_with_an_activation_of_a_user_s_own(doors: dict[str, Any]):
+    softsign = elman.activation(lambda a: a / (1 + abs(a)), lambda y: (1 - abs(y)) ** 2)
+    p = make(T=4, B=3, H=19)
+    exact = run(p, reference, activation=softsign)
+    for name in ("cython", "numba"):
+        for key, array in run(p, doors[name], activation=softsign).items():
+            np.testing.assert_allclose(array, exact[key], rtol=0, atol=1e-12 * np.abs(exact[key]).max(), err_msg=key)
+
+
+def test_a_cell_gets_what_it_needs(doors: dict[str, Any]):
+    p = make(T=4, B=3, H=19)
+    y, second = np.zeros((4, 3, 19)), np.zeros((4, 3, 19))
+    whole = p.layer(y)._replace(cell="leaky", numbers=(ALPHA,), second=second)
+    elmans = p.layer(y)
+    names = ("d_weight_ih", "d_weight_hh", "d_bias")
+    gradients = Gradients(None, None, y.copy(), *(p.sums[name].copy() for name in names), np.zeros((1, 3, 19)), None)
+    for name in ("cython", "numba"):
+        for wrong in (
+            *(whole._replace(**change) for change in ({"numbers": ()}, {"second": None}, {"cell": "other"})),
+            *(elmans._replace(**change) for change in ({"numbers": (ALPHA,)}, {"second": second})),
+        ):
+            with pytest.raises((ValueError, KeyError), match=r"cell: expected|other"):
+                doors[name].forward(wrong)
+        with pytest.raises(ValueError, match="cell: expected one of the kernels', with its numbers, second and carry"):
+            doors[name].backward(whole, gradients)  # without carry
+
+
+def test_all_backends_have_the_same_cells():
+    assert (
+        {path.stem for path in (CSRC / "cells").glob("*.h")}
+        == set(CELLS) - {"leaky"}
+        == set(reference.CELLS) - {"leaky"}
+    )
