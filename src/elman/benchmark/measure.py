@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from elman.benchmark.contestants import Contestant, Program, Unsupported
 from elman.benchmark.machine import busy_seconds
+from elman.benchmark.program import Contestant, Program, Unsupported
+from elman.benchmark.truth import Truth
 from elman.benchmark.workloads import Case, Workload
 
 # Threads of other contestants' pools spin for a while after a call, PyTorch's (OpenMP's) for 8 ms. Nobody is timed
@@ -76,7 +77,7 @@ def measure(
 
     Examples
     --------
-    >>> from elman.benchmark.contestants import backend
+    >>> from elman.benchmark.contestants.own import backend
     >>> from elman.benchmark.workloads import Shape
     >>> work = Workload(Shape(7, 5, 3, 11))
     >>> measurement = measure(work, [backend("numpy")], n_threads=1, budget=0.01)
@@ -84,6 +85,7 @@ def measure(
     True
     """
     case = Case.of(work)
+    truth = Truth(case)
     programs: dict[str, Program] = {}
     results: dict[str, Result] = {}
     for contestant in contestants:
@@ -91,7 +93,7 @@ def measure(
         name = contestant.name
         try:
             programs[name] = contestant.prepare(case, n_threads)
-            complaint = case.complaint(programs[name].results(programs[name].run()))
+            complaint = truth.complaint(programs[name].results(programs[name].run()))
         except Unsupported as reason:
             results[name] = Result(name, problem=str(reason))
             programs.pop(name, None)
