@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import elman
-from elman import backends
+from elman.about import instruction_set
 from elman.benchmark.workloads import Workload
 
 _N = 2048  # of the matrices whose product is the peak
@@ -45,11 +45,10 @@ class Machine:
         versions = {"python": platform.python_version(), "elman": elman.__version__}
         for name in ("numpy", *packages):
             versions[name] = _version(name)
-        has_native = "cython" in backends.available()
         return cls(
             cpu=_cpu_name(),
             n_cores=os.cpu_count() or 1,
-            instruction_set=backends.get("cython").instruction_set() if has_native else "NumPy's own",
+            instruction_set=instruction_set(),
             n_threads=n_threads,
             blas_threads=_set_blas_threads(n_threads),
             versions=versions,
@@ -68,9 +67,7 @@ class Machine:
         >>> machine.bandwidth(1000), machine.bandwidth(1025), machine.bandwidth(10_000)
         (400.0, 50.0, 50.0)
         """
-        return next(
-            (speed for size, speed in self.bandwidths.items() if size >= n_bytes), [*self.bandwidths.values()][-1]
-        )
+        return self.bandwidths[min((size for size in self.bandwidths if size >= n_bytes), default=max(self.bandwidths))]
 
     def roofline(self, work: Workload) -> float:
         """Seconds of a workload at the peak, or for reading its `weight_hh` in each step, whichever takes longer.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,7 +30,7 @@ class Result:
     contestant: str
     times: tuple[float, ...] = ()
     problem: str | None = None
-    is_wrong: bool = field(default=False)  # the problem is a wrong result, not something missing
+    is_wrong: bool = False  # the problem is a wrong result, not something missing
 
     @property
     def quartiles(self) -> tuple[float, float, float]:
