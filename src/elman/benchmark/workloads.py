@@ -73,10 +73,12 @@ class Workload:
 
     @property
     def is_training(self) -> bool:
+        """Whether it is a training step, of a model that reads tokens, and not a layer's pass."""
         return self.what.startswith("train")
 
     @property
     def n_directions(self) -> int:
+        """D."""
         return 2 if self.bidirectional else 1
 
     @property

@@ -50,7 +50,7 @@ _quiet_option = click.option("--quiet", is_flag=True, help="No progress bar.")
 )
 @click.option("--what", type=click.Choice(tuple(WHAT)), help="What to compute, if not what the set says.")
 @click.option("--nonlinearity", type=click.Choice(tuple(ACTIVATIONS)), help="Instead of the set's.")
-@click.option("--layers", type=LAYERS, help="Instead of one.")
+@click.option("--layers", "num_layers", type=LAYERS, help="Instead of one.")
 @click.option("--bidirectional", is_flag=True, show_default=False, help="Both directions.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Instead of float32.")
 @_backend_option
@@ -77,11 +77,6 @@ _quiet_option = click.option("--quiet", is_flag=True, help="No progress bar.")
 def bench(
     set_name: str | None,
     shapes: tuple[Shape, ...],
-    what: str | None,
-    nonlinearity: str | None,
-    layers: int | None,
-    bidirectional: bool,
-    dtype: str | None,
     backend_names: tuple[str, ...],
     peer_names: tuple[str, ...],
     threads: int | None,
@@ -90,6 +85,7 @@ def bench(
     json_file: Path | None,
     plot_file: Path | None,
     quiet: bool,
+    **changes: Any,
 ) -> int:
     """Measure the speed of backends and of other frameworks that are installed, on this machine.
 
@@ -101,14 +97,7 @@ def bench(
     from elman.benchmark.contestants.own import backend
     from elman.benchmark.machine import Machine
 
-    changes: dict[str, Any] = {
-        "what": what,
-        "nonlinearity": nonlinearity,
-        "num_layers": layers,
-        "bidirectional": bidirectional or None,
-        "dtype": dtype,
-    }
-    changes = {name: value for name, value in changes.items() if value is not None}
+    changes = {name: value for name, value in changes.items() if value}
     if explained:
         return _explain([Workload(shape, **changes) for shape in explained], threads)
     workloads = _workloads(set_name, shapes, changes)
