@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import elman
@@ -51,16 +51,17 @@ def results(process: subprocess.Popen[str]) -> tuple[str, str]:
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads the assembly of x86-64")
 @pytest.mark.parametrize("real", ["float32", "float64"])
-def test_inner_loops_are_vector_multiply_adds(real: str, tmp_path: Path):
-    if jit.instruction_set() == "baseline":
+def test_inner_loops_are_vector_multiply_adds(real: str, instruction_set: str, tmp_path: Path):
+    if instruction_set == "baseline":
         pytest.skip("the baseline has no fused multiply-add")
     code = "import elman.backends.jit.backend as jit\nfrom elman.backends.jit import entries\n"
     code += (
         f"jit.make('own', jit.instruction_set(), '{real}')\njit.make('gradients', jit.instruction_set(), '{real}')\n"
     )
     code += "print(*entries.tiles.inspect_asm().values(), *entries.column_tiles.inspect_asm().values())\n"
-    assembly, _ = results(run(code, NUMBA_CACHE_DIR=str(tmp_path)))  # code from a cache cannot be inspected
-    register, suffix = {"avx512": "zmm", "avx2": "ymm"}[jit.instruction_set()], {"float32": "ps", "float64": "pd"}[real]
+    # In a process of its own, as code from a cache cannot be inspected
+    assembly, _ = results(run(code, NUMBA_CACHE_DIR=str(tmp_path), ELMAN_ISA=instruction_set))
+    register, suffix = {"avx512": "zmm", "avx2": "ymm"}[instruction_set], {"float32": "ps", "float64": "pd"}[real]
     fused = re.findall(rf"vfmadd\d+{suffix}\s.*%{register}\d+", assembly)
     scalar = re.findall(r"vfmadd\d+s[sd]\b", assembly)
     assert len(fused) > 500  # all tiles' accumulators
@@ -83,7 +84,10 @@ def test_no_recompilation_for_other_sizes(rng: np.random.Generator):
     assert count() == before
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@pytest.mark.usefixtures("instruction_set")
+@settings(  # which stays what it is from one example to the next
+    max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     st.integers(1, 9), st.integers(1, 40), st.integers(1, 40), st.integers(1, 80),
     st.sampled_from(["float32", "float64"]), st.sampled_from(["tanh", "relu", "sigmoid", "identity"]),
@@ -103,7 +107,7 @@ def test_same_bits_as_cython(n_steps, n_rows, n_inputs, hidden, dtype, nonlinear
         np.testing.assert_array_equal(ours.view(f"u{ours.itemsize}"), theirs.view(f"u{theirs.itemsize}"))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.usefixtures("instruction_set")
 def test_training_has_the_same_bits_as_cython(dtype: str, rng: np.random.Generator):
     x, y = rng.integers(0, 30, (2, 20, 13, 7))
     curves, parameters = [], []
@@ -159,10 +163,11 @@ def test_nothing_is_compiled_at_import():
     assert results(run(code))[0].strip() == "[]"
 
 
-def test_instruction_set_is_that_of_the_c_kernels():
-    assert jit.instruction_set() == native.instruction_set()
+def test_instruction_set_is_that_of_the_c_kernels(instruction_set: str):
+    assert jit.instruction_set() == native.instruction_set() == instruction_set
 
 
+@pytest.mark.usefixtures("instruction_set")
 @pytest.mark.parametrize("case", READOUT_CASES, ids=name)
 def test_losses_are_those_of_cython(dtype: str, case: dict[str, Any]):
     r = make_readout(**case, dtype=dtype)
