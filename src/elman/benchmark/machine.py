@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import math
 import os
 import platform
 import subprocess
@@ -77,12 +78,12 @@ class Machine:
         return max(work.flops / self.peak, work.bytes_read / self.bandwidth(work.recurrent_bytes)) / 1e9
 
 
-def busy_seconds() -> float | None:
-    """CPU time that all programs on this machine have used so far, all cores together; None where Linux is not."""
+def busy_seconds() -> float:
+    """CPU time that all programs on this machine have used so far, all cores together; NaN where Linux is not."""
     try:
         fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
     except OSError:
-        return None
+        return math.nan
     user, nice, system, _idle, _iowait, *rest = map(int, fields)
     return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
 

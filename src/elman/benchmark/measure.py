@@ -5,6 +5,7 @@ What disturbs a machine for a while then disturbs all of them, and ratios are ta
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -102,25 +103,17 @@ def measure(
             results[name] = Result(name, problem=complaint, is_wrong=True)
             del programs[name]
     advance(f"{work.shape}: timing")
-    clock = _Clock()
+    began = _clocks()
     times = _rounds(programs, budget)
-    others = clock.others()
+    passed, busy, own = (end - start for end, start in zip(_clocks(), began, strict=True))
+    others = None if math.isnan(busy) else max(0.0, (busy - own) / passed)
     results |= {name: Result(name, tuple(times[name])) for name in programs}
     return Measurement(work, {contestant.name: results[contestant.name] for contestant in contestants}, others)
 
 
-class _Clock:
-    """Since it was made, how many cores have been busy with other programs?"""
-
-    def __init__(self) -> None:
-        self.start, self.own, self.all = time.perf_counter(), time.process_time(), busy_seconds()
-
-    def others(self) -> float | None:
-        now = busy_seconds()
-        if self.all is None or now is None:
-            return None
-        theirs = now - self.all - (time.process_time() - self.own)
-        return max(0.0, theirs / (time.perf_counter() - self.start))
+def _clocks() -> tuple[float, float, float]:
+    """Seconds passed, of all cores that were busy, and of those with this program."""
+    return time.perf_counter(), busy_seconds(), time.process_time()
 
 
 def _rounds(programs: dict[str, Program], budget: float) -> dict[str, list[float]]:

@@ -1,7 +1,5 @@
 """The form that contestants have: from a case and a number of threads to a program that can be run again and again."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

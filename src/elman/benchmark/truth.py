@@ -1,7 +1,5 @@
 """What is exact, and whether a contestant's results are right."""
 
-from __future__ import annotations
-
 import functools
 
 import numpy as np

@@ -127,10 +127,7 @@ def _set(shapes: str, **options: Any) -> list[Workload]:
 
 
 SETS = {
-    "quick": [
-        *_set("25,1,64,100 100,32,32,64 128,64,64,128"),
-        *_set("50,1,65,100", what="train"),
-    ],
+    "quick": [*_set("25,1,64,100 100,32,32,64 128,64,64,128"), *_set("50,1,65,100", what="train")],
     "table": _set(
         "25,1,64,100 100,1,32,64 1000,1,64,256 100,32,32,64 50,32,64,128 500,64,8,100 128,64,64,128 100,20,64,256 "
         "200,16,50,512 128,64,128,256 128,128,512,512 50,64,1760,1760"
@@ -143,10 +140,7 @@ SETS = {
     # DeepBench has no input product, which none of the layers compared here can leave out: I = 1 costs next to nothing.
     # Behind its shapes, the one of MXNet's benchmark of recurrent layers.
     "deepbench": [
-        *_set(
-            " ".join(f"50,{b},1,{h}" for h in (1760, 2048, 2560) for b in (16, 32, 64, 128)),
-            nonlinearity="relu",
-        ),
+        *_set(" ".join(f"50,{b},1,{h}" for h in (1760, 2048, 2560) for b in (16, 32, 64, 128)), nonlinearity="relu"),
         *_set("300,20,800,800"),
     ],
 }
@@ -168,13 +162,8 @@ class Case:
         n_steps, n_rows, n_inputs, n_units = work.shape
         if work.is_training:
             x, target = rng.integers(n_inputs, size=(2, n_steps, n_rows))
-            model = reference.SequenceModel(
-                reference.Tokens(n_inputs),
-                reference.Categories(n_inputs),
-                hidden_size=n_units,
-                seed=rng,
-                **work.options,
-            )
+            kinds = reference.Tokens(n_inputs), reference.Categories(n_inputs)
+            model = reference.SequenceModel(*kinds, hidden_size=n_units, seed=rng, **work.options)
             return cls(work, model.parameters(), x, None, target)
         x = rng.standard_normal((n_steps, n_rows, n_inputs)).astype(work.dtype)
         d_y = rng.standard_normal((n_steps, n_rows, work.n_directions * n_units)).astype(work.dtype)

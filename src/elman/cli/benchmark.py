@@ -96,6 +96,7 @@ def bench(
     from elman.benchmark import report
     from elman.benchmark.contestants.own import backend
     from elman.benchmark.machine import Machine
+    from elman.benchmark.measure import measure
 
     changes = {name: value for name, value in changes.items() if value}
     if explained:
@@ -111,12 +112,16 @@ def bench(
         os.environ |= contestants.environment(n_threads)
         names = _backend_names(backend_names)
         peers, absent = _peers(peer_names)
-        packages = [package for contestant in (*map(backend, names), *peers) for package in contestant.packages]
-        machine = Machine.measured(
-            n_threads=n_threads, dtype=workloads[0].dtype, packages=tuple(dict.fromkeys(packages))
-        )
+        chosen = [*map(backend, names), *peers]
+        packages = tuple(dict.fromkeys(package for contestant in chosen for package in contestant.packages))
+        machine = Machine.measured(n_threads=n_threads, dtype=workloads[0].dtype, packages=packages)
         click.echo(report.machine_text(machine) + "\n")
-        measurements = _measure(workloads, [*map(backend, names), *peers], n_threads, budget, quiet=quiet)
+        measurements = []
+        with _progress_bar(len(workloads), quiet=quiet) as bar:
+            advance = bar.set_postfix_str
+            for work in workloads:
+                measurements.append(measure(work, chosen, n_threads=n_threads, budget=budget, advance=advance))
+                bar.update()
         click.echo(report.table(measurements, machine, names))
         remarks = [*report.remarks(measurements), *(f"{name} is not installed: {remedy}" for name, remedy in absent)]
         click.echo("".join(f"\n- {remark}" for remark in remarks))
@@ -166,20 +171,6 @@ def _check_folder(file: Path) -> None:
     """Better to know now than after the measurements."""
     if not file.absolute().parent.is_dir():
         raise click.ClickException(f"{file.parent}: No such folder")
-
-
-def _measure(
-    workloads: list[Workload], chosen: list[Contestant], n_threads: int, budget: float, *, quiet: bool
-) -> list[Any]:
-    """All measurements, under a progress bar."""
-    from elman.benchmark.measure import measure
-
-    measurements = []
-    with _progress_bar(len(workloads), quiet=quiet) as bar:
-        for work in workloads:
-            measurements.append(measure(work, chosen, n_threads=n_threads, budget=budget, advance=bar.set_postfix_str))
-            bar.update()
-    return measurements
 
 
 @click.command()

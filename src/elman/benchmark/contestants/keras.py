@@ -22,9 +22,8 @@ def prepare(case: Case, n_threads: int) -> Program:
     only_passes("Keras", case)
     only_one_layer("Keras", case)
     f = {"identity": "linear"}.get(work.nonlinearity, work.nonlinearity)
-    layer = keras.layers.SimpleRNN(
-        work.shape.n_units, activation=f, return_sequences=True, return_state=True, dtype=work.dtype
-    )
+    options = {"activation": f, "return_sequences": True, "return_state": True, "dtype": work.dtype}
+    layer = keras.layers.SimpleRNN(work.shape.n_units, **options)
     layer.build((work.shape.n_rows, work.shape.n_steps, work.shape.n_inputs))
     layer.set_weights([case.parameters[name].T for name in ("weight_ih_l0", "weight_hh_l0", "bias_l0")])
     x = tf.constant(case.x.swapaxes(0, 1))

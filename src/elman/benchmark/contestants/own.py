@@ -49,9 +49,8 @@ def program(case: Case, name: str, dtype: str | None = None) -> Program:
 
 def _training(case: Case, options: dict[str, Any]) -> Program:
     n_tokens, what = case.work.shape.n_inputs, case.work.what
-    model = elman.SequenceModel(
-        elman.Tokens(n_tokens), elman.Categories(n_tokens), hidden_size=case.work.shape.n_units, **options
-    )
+    kinds = elman.Tokens(n_tokens), elman.Categories(n_tokens)
+    model = elman.SequenceModel(*kinds, hidden_size=case.work.shape.n_units, **options)
     for name, array in model.parameters().items():
         array[...] = case.parameters[name]
     optimizer = (elman.Adam if what == "train" else elman.SGD)(LEARNING_RATE[what])

@@ -21,14 +21,7 @@ def program(case: Case, n_threads: int, layer: Any) -> Program:
     dtype = getattr(torch, work.dtype)
     if work.nonlinearity not in ("tanh", "relu"):
         raise Unsupported(f"torch.nn.RNN has no {work.nonlinearity}")
-    rnn = layer(
-        work.shape.n_inputs,
-        work.shape.n_units,
-        work.num_layers,
-        work.nonlinearity,
-        bidirectional=work.bidirectional,
-        dtype=dtype,
-    )
+    rnn = layer(work.shape.n_inputs, work.shape.n_units, **{**work.options, "dtype": dtype})
     ours = {name: torch.tensor(array) for name, array in case.parameters.items()}
     with torch.no_grad():
         for name, parameter in rnn.named_parameters():
@@ -58,9 +51,7 @@ def program(case: Case, n_threads: int, layer: Any) -> Program:
         gradients = {
             name.replace("bias_ih", "bias"): p.grad for name, p in rnn.named_parameters() if "bias_hh" not in name
         }
-        if x.grad is not None:
-            gradients["d_x"] = x.grad
-        tensors = {"y": found[0], "h_n": found[1], **gradients}
+        tensors = {"y": found[0], "h_n": found[1], **gradients, **({} if x.grad is None else {"d_x": x.grad})}
         return {name: tensor.detach().numpy() for name, tensor in tensors.items()}
 
     return Program(both, results)
