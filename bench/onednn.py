@@ -22,10 +22,11 @@ import numpy as np
 
 import elman
 from elman.benchmark import report
-from elman.benchmark.contestants import Contestant, Program, Unsupported, backend
+from elman.benchmark.contestants import environment
+from elman.benchmark.contestants.own import backend
 from elman.benchmark.machine import Machine
 from elman.benchmark.measure import measure
-from elman.benchmark.peers import environment
+from elman.benchmark.program import Contestant, Program, Unsupported
 from elman.benchmark.workloads import SETS, Case, Shape, Workload
 
 

@@ -10,13 +10,15 @@ Results are checked outside the timed call. `pytest` alone does not come here.
 import pytest
 
 import elman
-from elman.benchmark.contestants import Unsupported, backend
-from elman.benchmark.peers import PEERS, missing
+from elman.benchmark.contestants import PEERS, missing, peer
+from elman.benchmark.contestants.own import backend
+from elman.benchmark.program import Unsupported
+from elman.benchmark.truth import Truth
 from elman.benchmark.workloads import SETS, Case, Workload
 
 WORKLOADS = {f"{name}-{work.what}-{work.shape}": work for name in ("quick", "table", "seq") for work in SETS[name]}
 CONTESTANTS = {name: backend(name) for name in ("cython", "numba")} | {
-    name: peer for name, peer in PEERS.items() if name not in missing()
+    name: peer(name) for name in PEERS if name not in missing()
 }
 
 
@@ -28,6 +30,6 @@ def test_speed(benchmark, work: Workload, contestant: str) -> None:
         program = CONTESTANTS[contestant].prepare(case, elman.get_num_threads())
     except Unsupported as reason:
         pytest.skip(str(reason))
-    assert case.complaint(program.results(program.run())) is None
+    assert Truth(case).complaint(program.results(program.run())) is None
     benchmark.extra_info["flops"] = work.flops
     benchmark(program.run)

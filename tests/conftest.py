@@ -1,11 +1,41 @@
+import contextlib
+import itertools
 import zlib
+from collections.abc import Iterator
 from types import ModuleType
 
 import numpy as np
 import pytest
 
 import elman.backends
-from elman.backends import reference
+from elman.backends import native, reference
+
+SETS = native.instruction_sets()
+COMPILED = [name for name in elman.backends.available() if name != "numpy"]
+
+
+@contextlib.contextmanager
+def _using(instruction_set: str) -> Iterator[None]:
+    before = native.instruction_set()
+    native.use_instruction_set(instruction_set)
+    try:
+        yield
+    finally:
+        native.use_instruction_set(before)
+
+
+@pytest.fixture(params=SETS)
+def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every instruction set of this machine in turn, which compiled backends use until the test ends."""
+    with _using(request.param):
+        yield request.param
+
+
+@pytest.fixture(params=[("numpy",), *itertools.product(COMPILED, SETS)], ids="-".join)
+def everywhere(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The name of every backend in turn, and of a compiled one on every instruction set; NumPy has its own."""
+    with _using(request.param[1]) if request.param[1:] else contextlib.nullcontext():
+        yield request.param[0]
 
 
 @pytest.fixture(params=elman.backends.available(), scope="session")

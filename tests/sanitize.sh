@@ -29,11 +29,9 @@ asan() {
         ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PYTHONPATH="$target/site" "$@"
 }
 asan python -c "import elman.backends.native as n; assert n.__file__.startswith('$target'), n.__file__"
+step "kernels"
+asan python -m pytest -q -p no:cacheprovider tests/kernels/test_kernels.py -k "not numpy and not numba"
 sets=$(asan python -c "from elman.backends import native; print(*native.instruction_sets())")
-for set in $sets; do
-    step "kernels: $set"
-    asan ELMAN_ISA="$set" python -m pytest -q -p no:cacheprovider tests/kernels/test_kernels.py -k "not numpy and not numba"
-done
 for set in $sets; do # without Numba, which takes two minutes to compile under them, and hides from them what it compiled
     step "fuzzing: $set"
     asan ELMAN_ISA="$set" python tests/fuzz.py "${SEED:-1}" $((60 / $(wc -w <<<"$sets"))) --backends numpy,cython

@@ -110,7 +110,7 @@ def test_pytorch(run_example):
 
 
 def test_memory(run_example):
-    example = run_example("memory", EPOCHS=6)
+    example = run_example("memory", EPOCHS=4)
     tanh, relu = (model.evaluate(*example["held_out"])["loss"] for model in example["models"].values())
     assert tanh > 0.1
     assert relu < 0.02

@@ -10,6 +10,11 @@ from elman import backends
 from elman.threads import get_num_threads
 
 
+def instruction_set() -> str:
+    """That of the compiled kernels."""
+    return backends.get("cython").instruction_set() if "cython" in backends.available() else "NumPy's own"
+
+
 def show_config() -> None:
     """Print versions, backends, instruction set and threads: what a bug report should contain.
 
@@ -20,18 +25,18 @@ def show_config() -> None:
     """
     import importlib.metadata  # not at the top: it would be a third of the time of `import elman`
 
-    available, current = backends.available(), backends.current()
-    instruction_set = backends.get("cython").instruction_set() if "cython" in available else "NumPy's own"
     try:
         numba = importlib.metadata.version("numba")  # without the second that importing it takes
     except importlib.metadata.PackageNotFoundError:
         numba = "not installed"
-    n_threads = get_num_threads()
-    print(f"elman            {importlib.metadata.version('elman')}")
-    print(f"python           {sys.version.split()[0]} on {sys.platform}")
-    print(f"numpy            {np.__version__}")
-    print(f"numba            {numba}")
-    print(f"backends         {', '.join(available)}")
-    print(f"default backend  {current}")
-    print(f"instruction set  {instruction_set}")
-    print(f"threads          {n_threads}")
+    facts = {
+        "elman": importlib.metadata.version("elman"),
+        "python": f"{sys.version.split()[0]} on {sys.platform}",
+        "numpy": np.__version__,
+        "numba": numba,
+        "backends": ", ".join(backends.available()),
+        "default backend": backends.current(),
+        "instruction set": instruction_set(),
+        "threads": get_num_threads(),
+    }
+    print(*(f"{name:<16} {fact}" for name, fact in facts.items()), sep="\n")

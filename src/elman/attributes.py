@@ -27,7 +27,8 @@ class Checked:
         if accepted is not None:
             value = accepted(value, name)
         elif name in self._fixed and hasattr(self, name):
-            check.fixed(name, type(self).__name__)
+            owner = type(self).__name__
+            raise AttributeError(f"{name} of {owner} is fixed once it is made: make another {owner}")
         super().__setattr__(name, value)
 
 

@@ -24,10 +24,9 @@ Shape = tuple[int | str, ...]  # a string names an axis of any length
 T = TypeVar("T")
 _FLOAT64 = np.dtype(np.float64)
 _INT64 = np.dtype(np.int64)
-_INT64_MAX = 2**63 - 1  # of every int: what a float holds without overflow, and what int64 holds
+_INT64_MAX = 2**63 - 1  # of every int: what a float holds without overflow, and what int64 holds; of bytes, for NumPy
 SIZE_MAX = 2**31 - 1  # of an axis
 MOST_LAYERS = 2**16 - 1  # each of them is some Python objects
-_BYTES_MAX = 2**63 - 1  # of an array, for NumPy
 
 
 def refuse(message: str) -> NoReturn:
@@ -35,8 +34,72 @@ def refuse(message: str) -> NoReturn:
     raise ValueError(message)
 
 
-def fixed(name: str, owner: str) -> NoReturn:
-    raise AttributeError(f"{name} of {owner} is fixed once it is made: make another {owner}")
+def is_int(value: Any) -> bool:
+    # NumPy's intervals of time are integers to NumPy
+    return isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.timedelta64))
+
+
+def integers(least: int, most: int = _INT64_MAX, words: str = "") -> Callable[[Any, str], int]:
+    """A check that takes ints from `least` to `most`, of Python or NumPy, and returns Python's.
+
+    With `words` for them, `most`, one less than a power of two, is only spoken of to who goes beyond it.
+    """
+    expected = words or f"an int from {least} to {most}"
+    beyond = f"{words} below 2**{most.bit_length()}" if words else expected
+
+    def checked(value: Any, name: str) -> int:
+        if not is_int(value):
+            raise TypeError(f"{name} must be {expected}, got {shown(value)}")
+        if not least <= value <= most:
+            raise ValueError(f"{name} must be {beyond if value > most else expected}, got {shown(value)}")
+        return int(value)
+
+    return checked
+
+
+def number(value: Any, name: str, expected: str, fits: Callable[[float], bool]) -> float:
+    """A number, of Python or NumPy, that fits what is expected, as Python's float."""
+    if not (is_int(value) or isinstance(value, (float, np.floating))):
+        raise TypeError(f"{name} must be {expected}, got {shown(value)}")
+    try:
+        found = float(value)
+    except OverflowError:  # an int of more than 1024 bits
+        found = math.nan
+    if not fits(found):
+        raise ValueError(f"{name} must be {expected}, got {shown(value)}")
+    return found
+
+
+def numbers(expected: str, fits: Callable[[float], bool]) -> Callable[[Any, str], float]:
+    """`number` as a check of value and name alone."""
+    return lambda value, name: number(value, name, expected, fits)
+
+
+positive_int = integers(1, words="a positive int")
+size = integers(1, SIZE_MAX, "a positive int")  # the length of an axis
+number_of_layers = integers(1, MOST_LAYERS, "a positive int")
+non_negative_int = integers(0, words="an int of at least 0")
+count = integers(0, 2**53 - 1, "an int of at least 0")  # of what may go on: far from what an int64 can hold
+
+probability = numbers("a number from 0 to 1", lambda x: 0 <= x <= 1)
+positive_probability = numbers("a number above 0, up to 1", lambda x: 0 < x <= 1)
+below_one = numbers("a number from 0 to 1, exclusive", lambda x: 0 <= x < 1)
+positive = numbers("a number above 0", lambda x: x > 0)
+finite_positive = numbers("a finite number above 0", lambda x: 0 < x < math.inf)
+non_negative = numbers("a finite number of at least 0", lambda x: 0 <= x < math.inf)
+finite_number = numbers("a finite number", math.isfinite)
+
+
+def at_least(value: Any, name: str, least: int, most: int = _INT64_MAX) -> int:
+    return integers(least, most, f"an int of at least {least}")(value, name)
+
+
+def size_of_at_least(value: Any, name: str, least: int) -> int:
+    return at_least(value, name, least, SIZE_MAX)
+
+
+def below(value: Any, name: str, n: int) -> int:
+    return integers(0, n - 1)(value, name)
 
 
 def choice(value: Any, name: str, names: Iterable[str]) -> str:
@@ -54,19 +117,6 @@ def flag(value: Any, name: str) -> bool:
     return bool(value)
 
 
-def positive_int(value: Any, name: str, most: int = _INT64_MAX) -> int:
-    return integer(value, name, "a positive int", 1, most)
-
-
-def size(value: Any, name: str) -> int:
-    """The length of an axis."""
-    return positive_int(value, name, SIZE_MAX)
-
-
-def number_of_layers(value: Any, name: str) -> int:
-    return positive_int(value, name, MOST_LAYERS)
-
-
 def int_in_text(text: str) -> int | None:
     """The int that decimal digits stand for, spaces around them; None for anything else, also for 20 digits or more.
 
@@ -78,30 +128,22 @@ def int_in_text(text: str) -> int | None:
 
 def addressable(n_bytes: int, **sizes: int) -> None:
     """Sizes whose product is more than memory can have addresses for; whether there is so much, NumPy says."""
-    if n_bytes > _BYTES_MAX:
-        shown = ", ".join(f"{name}={value}" for name, value in sizes.items())
-        raise ValueError(f"{shown} must be smaller together: they stand for an array of {n_bytes} bytes")
+    if n_bytes > _INT64_MAX:
+        product = ", ".join(f"{name}={value}" for name, value in sizes.items())
+        raise ValueError(f"{product} must be smaller together: they stand for an array of {n_bytes} bytes")
 
 
-def probability(value: Any, name: str) -> float:
-    return number(value, name, "a number from 0 to 1", lambda x: 0 <= x <= 1)
-
-
-def below_one(value: Any, name: str) -> float:
-    return number(value, name, "a number from 0 to 1, exclusive", lambda x: 0 <= x < 1)
-
-
-def instance(value: Any, name: str, kind: type[T]) -> T:
-    if not isinstance(value, kind):
-        where = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
-        raise TypeError(f"{name} must be an instance of {where}{kind.__name__}, got {shown(value)}")
+def instance(value: Any, name: str, of: type[T]) -> T:
+    if not isinstance(value, of):
+        where = "" if of.__module__ == "builtins" else f"{of.__module__}."
+        raise TypeError(f"{name} must be an instance of {where}{of.__name__}, got {shown(value)}")
     return value
 
 
 def kind(value: Any, name: str, kinds: tuple[type[Any], ...]) -> Any:
     """An instance of one of our classes."""
     if not isinstance(value, kinds):
-        *most, last = (f"elman.{kind.__name__}" for kind in kinds)
+        *most, last = (f"elman.{one.__name__}" for one in kinds)
         expected = f"{', '.join(most)} or {last}" if most else last
         raise TypeError(f"{name} must be {expected}, got {shown(value)}")
     return value
@@ -122,51 +164,6 @@ def same_names(found: Iterable[str], expected: Iterable[str], name: str) -> None
     found, expected = sorted(found), sorted(expected)
     if found != expected:
         raise ValueError(f"{name} must have the names {shown(expected)}, got {shown(found)}")
-
-
-def at_least(value: Any, name: str, least: int, most: int = _INT64_MAX) -> int:
-    return integer(value, name, f"an int of at least {least}", least, most)
-
-
-def size_of_at_least(value: Any, name: str, least: int) -> int:
-    return at_least(value, name, least, SIZE_MAX)
-
-
-def count(value: Any, name: str) -> int:
-    """Of something that may go on: far from what an int64 can hold."""
-    return at_least(value, name, 0, (1 << 53) - 1)
-
-
-def non_negative_int(value: Any, name: str) -> int:
-    return at_least(value, name, 0)
-
-
-def non_negative(value: Any, name: str) -> float:
-    return number(value, name, "a finite number of at least 0", lambda x: 0 <= x < np.inf)
-
-
-def finite_number(value: Any, name: str) -> float:
-    return number(value, name, "a finite number", lambda x: -np.inf < x < np.inf)
-
-
-def positive(value: Any, name: str) -> float:
-    return number(value, name, "a number above 0", lambda x: x > 0)
-
-
-def finite_positive(value: Any, name: str) -> float:
-    return number(value, name, "a finite number above 0", lambda x: 0 < x < np.inf)
-
-
-def positive_probability(value: Any, name: str) -> float:
-    return number(value, name, "a number above 0, up to 1", lambda x: 0 < x <= 1)
-
-
-def below(value: Any, name: str, n: int) -> int:
-    if not is_int(value):
-        raise TypeError(f"{name} must be an int from 0 to {n - 1}, got {shown(value)}")
-    if not 0 <= value < n:
-        raise ValueError(f"{name} must be an int from 0 to {n - 1}, got {shown(value)}")
-    return int(value)
 
 
 def pair(value: Any, name: str) -> tuple[Any, Any]:
@@ -298,8 +295,8 @@ def as_array(value: Any, name: str) -> NDArray[Any]:
     try:
         return np.asarray(value)
     except Exception as error:  # whatever a stranger's __array__ raises, or NumPy about a ragged list
-        kind = ValueError if isinstance(error, ValueError) else TypeError
-        raise kind(f"{name} must be an array, got {shown(value)}: {error}") from error
+        as_refused = ValueError if isinstance(error, ValueError) else TypeError
+        raise as_refused(f"{name} must be an array, got {shown(value)}: {error}") from error
 
 
 def as_int64(array: NDArray[Any], name: str) -> Int:
@@ -310,55 +307,27 @@ def as_int64(array: NDArray[Any], name: str) -> Int:
     return np.array(array, dtype=_INT64)  # a uint64 beyond int64 wraps to a negative number, which is out of any range
 
 
-def is_int(value: Any) -> bool:
-    # NumPy's intervals of time are integers to NumPy
-    return isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.timedelta64))
-
-
-def integer(value: Any, name: str, expected: str, least: int, most: int) -> int:
-    """An int from `least` on; `most`, one less than a power of two, is only spoken of to who goes beyond it."""
-    if not is_int(value):
-        raise TypeError(f"{name} must be {expected}, got {shown(value)}")
-    if value > most:
-        raise ValueError(f"{name} must be {expected} below 2**{most.bit_length()}, got {shown(value)}")
-    if value < least:
-        raise ValueError(f"{name} must be {expected}, got {shown(value)}")
-    return int(value)
-
-
-def number(value: Any, name: str, expected: str, fits: Callable[[float], bool]) -> float:
-    if not (is_int(value) or isinstance(value, (float, np.floating))):
-        raise TypeError(f"{name} must be {expected}, got {shown(value)}")
-    try:
-        number = float(value)
-    except OverflowError:  # an int of more than 1024 bits
-        number = math.nan
-    if not fits(number):
-        raise ValueError(f"{name} must be {expected}, got {shown(value)}")
-    return number
-
-
-def shape(shape: tuple[int, ...], name: str, expected: Sequence[Shape], *, allow_empty: bool = False) -> None:
+def shape(found: tuple[int, ...], name: str, expected: Sequence[Shape], *, allow_empty: bool = False) -> None:
     for pattern in expected:
-        if shape == pattern or is_like(shape, pattern):
+        if found == pattern or is_like(found, pattern):
             break
     else:
-        raise ValueError(f"{name} must have shape {' or '.join(map(_shape_text, expected))}, got {shape}")
-    if 0 in shape and not allow_empty:
-        raise ValueError(f"{name} must not have an empty axis, got shape {shape}")
+        raise ValueError(f"{name} must have shape {' or '.join(map(_shape_text, expected))}, got {found}")
+    if 0 in found and not allow_empty:
+        raise ValueError(f"{name} must not have an empty axis, got shape {found}")
 
 
-def is_like(shape: tuple[int, ...], pattern: Shape) -> bool:
-    if len(shape) != len(pattern):
+def is_like(found: tuple[int, ...], pattern: Shape) -> bool:
+    if len(found) != len(pattern):
         return False
-    for n, m in zip(shape, pattern, strict=True):  # noqa: SIM110 - a generator would take a tenth of a time step
+    for n, m in zip(found, pattern, strict=True):  # noqa: SIM110 - a generator would take a tenth of a time step
         if n != m and type(m) is not str:
             return False
     return True
 
 
-def _shape_text(shape: Shape) -> str:
-    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+def _shape_text(pattern: Shape) -> str:
+    return f"({', '.join(map(str, pattern))}{',' if len(pattern) == 1 else ''})"
 
 
 def listed(names: Iterable[str]) -> str:

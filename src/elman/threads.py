@@ -7,10 +7,11 @@ import math
 import os
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from elman import check
 
+MOST_THREADS = 1024  # of the pool in C
+_number = check.integers(1, MOST_THREADS)
 _pool: ModuleType | None = None  # the module with the C thread pool, once loaded: the number of threads lives there
 _n_threads: int | None = None  # what set_num_threads() asked for before that
 
@@ -34,7 +35,7 @@ def set_num_threads(n: int) -> None:
     >>> set_num_threads(before)
     """
     global _n_threads
-    _n_threads = _number_of_threads(n, "n")
+    _n_threads = _number(n, "n")
     if _pool is not None:
         _pool.set_num_threads(_n_threads)
 
@@ -73,7 +74,10 @@ def attach_pool(module: ModuleType) -> None:
 def _default_num_threads() -> int:
     wanted = os.environ.get("ELMAN_NUM_THREADS")
     if wanted:
-        return _number_in_text(wanted, "ELMAN_NUM_THREADS")
+        number = check.int_in_text(wanted)
+        if number is None or not 1 <= number <= MOST_THREADS:
+            check.refuse(f"ELMAN_NUM_THREADS must be an int from 1 to {MOST_THREADS}, got {check.shown(wanted)}")
+        return number
     n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     most = min(_cgroup_quota(), _openmp_limit(), MOST_THREADS)
     return max(1, min(n_cores, math.ceil(most)))
@@ -99,40 +103,14 @@ def _cgroup_quota(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sy
         here = Path(path.lstrip("/"))
         # A group is bound by those above it. In a container the path may be the host's; then only the root is there.
         for group in (tree / here, *(tree / parent for parent in here.parents)):
-            quota = min(quota, _quota_v1(group) if controllers else _quota_v2(group))
+            quota = min(quota, _quota(group, is_v1=bool(controllers)))
     return quota
 
 
-def _quota_v2(group: Path) -> float:
+def _quota(group: Path, *, is_v1: bool) -> float:
+    files = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if is_v1 else ("cpu.max",)
     try:
-        quota, period = (group / "cpu.max").read_text().split()
-        return math.inf if quota == "max" else int(quota) / int(period)
+        quota, period = " ".join((group / file).read_text() for file in files).split()
+        return math.inf if quota in ("max", "-1") else int(quota) / int(period)
     except (OSError, ValueError, ArithmeticError):
         return math.inf
-
-
-def _quota_v1(group: Path) -> float:
-    try:
-        quota = int((group / "cpu.cfs_quota_us").read_text())
-        return math.inf if quota < 0 else quota / int((group / "cpu.cfs_period_us").read_text())
-    except (OSError, ValueError, ArithmeticError):
-        return math.inf
-
-
-MOST_THREADS = 1024  # of the pool in C
-
-
-def _number_of_threads(value: Any, name: str) -> int:
-    expected = f"an int from 1 to {MOST_THREADS}"
-    if not check.is_int(value):
-        raise TypeError(f"{name} must be {expected}, got {check.shown(value)}")
-    if not 1 <= value <= MOST_THREADS:
-        raise ValueError(f"{name} must be {expected}, got {check.shown(value)}")
-    return int(value)
-
-
-def _number_in_text(text: str, name: str) -> int:
-    number = check.int_in_text(text)
-    if number is None or not 1 <= number <= MOST_THREADS:
-        raise ValueError(f"{name} must be an int from 1 to {MOST_THREADS}, got {check.shown(text)}")
-    return number

@@ -12,12 +12,14 @@ from click.testing import CliRunner, Result
 
 import elman
 from elman.backends import native, reference
-from elman.benchmark import peers
+from elman.benchmark import contestants
 from elman.benchmark.accuracy import count_float32, worst_float32, worst_float64
-from elman.benchmark.contestants import Contestant, Program, Unsupported, backend
+from elman.benchmark.contestants.own import backend
 from elman.benchmark.machine import Machine
 from elman.benchmark.measure import Measurement, measure
+from elman.benchmark.program import Contestant, Program, Unsupported
 from elman.benchmark.report import as_json, remarks, table
+from elman.benchmark.truth import Truth
 from elman.benchmark.workloads import SETS, WHAT, Case, Shape, Workload
 from elman.cli import benchmark as command
 from elman.cli import main
@@ -31,7 +33,7 @@ MACHINE = Machine("a cpu", 2, "avx2", 2, "2", VERSIONS, 100.0, {1 << 20: 50.0})
 def _environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Undo what the command sets."""
     before = elman.get_num_threads()
-    for name in peers.environment(1):
+    for name in contestants.environment(1):
         monkeypatch.setenv(name, "")  # so that monkeypatch knows what to restore
         monkeypatch.delenv(name)
     yield
@@ -42,18 +44,12 @@ def invoke(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["bench", *map(str, arguments)], prog_name="elman")
 
 
-def run(work: Workload, *contestants: Contestant) -> Measurement:
+def run(work: Workload, *those: Contestant) -> Measurement:
     """A measurement on a machine that is as good as quiet."""
-    return dataclasses.replace(measure(work, contestants, n_threads=1, budget=0), others=0.0)
+    return dataclasses.replace(measure(work, those, n_threads=1, budget=0), others=0.0)
 
 
 # Workloads
-
-
-def test_the_command_knows_what_there_is() -> None:
-    assert tuple(SETS) == command._SETS
-    assert tuple(WHAT) == command._WHAT
-    assert tuple(peers.PEERS) == command._PEERS
 
 
 @pytest.mark.parametrize("text", ["", "1,2,3", "1,2,3,4,5", "1,2,3,0", "1,2,3,-4", "1,2,3,x", "1 2 3 4", "1,2,3,4.0"])
@@ -87,23 +83,23 @@ def test_backends_are_right(what: str, options: dict) -> None:
 @pytest.mark.parametrize(
     "options", [{}, {"num_layers": 2, "bidirectional": True}, {"nonlinearity": "relu"}, {"dtype": "float64"}], ids=str
 )
-@pytest.mark.parametrize("name", peers.PEERS)
+@pytest.mark.parametrize("name", contestants.PEERS)
 def test_peers_are_right(name: str, what: str, options: dict) -> None:
-    if name in peers.missing():
-        pytest.skip(f"{name} is not installed: {peers.missing()[name]}")
+    if name in contestants.missing():
+        pytest.skip(f"{name} is not installed: {contestants.missing()[name]}")
     case = Case.of(Workload(Shape(7, 1, 3, 11), what, **options))
     try:
-        program = peers.PEERS[name].prepare(case, 1)
+        program = contestants.peer(name).prepare(case, 1)
     except Unsupported:
         return
-    assert case.complaint(program.results(program.run())) is None
+    assert Truth(case).complaint(program.results(program.run())) is None
 
 
 def test_every_peer_computes_something() -> None:
     """That `test_peers_are_right` is not satisfied by excuses: each says what it can do at all."""
     for name, what in [("torch", "train"), ("jax", "both"), ("keras", "both"), ("numpy-script", "train-sgd")]:
-        if name not in peers.missing():
-            assert peers.PEERS[name].prepare(Case.of(Workload(Shape(7, 1, 3, 11), what)), 1)
+        if name not in contestants.missing():
+            assert contestants.peer(name).prepare(Case.of(Workload(Shape(7, 1, 3, 11), what)), 1)
 
 
 # Wrong contestants
@@ -146,7 +142,7 @@ def test_a_wrong_training_step_is_found() -> None:
 
 
 def test_what_a_contestant_cannot_do_is_said_once() -> None:
-    measurements = [run(Workload(shape), peers.PEERS["numpy-script"]) for shape in (SHAPE, Shape(2, 1, 3, 4))]
+    measurements = [run(Workload(shape), contestants.peer("numpy-script")) for shape in (SHAPE, Shape(2, 1, 3, 4))]
     (remark,) = remarks(measurements)
     assert remark.startswith("numpy-script left out: ")
 
@@ -226,14 +222,16 @@ def test_json_of_a_wrong_result_can_be_written() -> None:
 
 
 def test_a_wrong_result_is_exit_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(peers.PEERS, "numpy-script", _spoilt(SPOILERS["sign"])._replace(name="numpy-script"))
+    monkeypatch.setattr(contestants, "peer", lambda name: _spoilt(SPOILERS["sign"])._replace(name=name))
     result = invoke(*SMALL, "--peer", "numpy-script")
     assert result.exit_code == 1
     assert "- WRONG: numpy-script at 7,5,3,11: weight_hh_l0 is off" in result.stdout
 
 
 def test_missing_peers_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "missing", lambda: {"jax": "pip install jax", "keras": "pip install keras tensorflow"})
+    monkeypatch.setattr(
+        contestants, "missing", lambda: {"jax": "pip install jax", "keras": "pip install keras tensorflow"}
+    )
     result = invoke(*SMALL, "--peer", "jax")
     assert result.exit_code == 0, result.output
     assert "- jax is not installed: pip install jax\n" in result.stdout
@@ -295,10 +293,11 @@ def test_a_gradient_that_is_zero_is_right() -> None:
     case = Case.of(Workload(Shape(1, 1, 4, 3)))  # no state before the only step: no gradient of weight_hh
     program = backend("numpy").prepare(case, 1)
     results = program.results(program.run())
-    assert case.complaint(results) is None
-    assert case.deviations(results)["weight_hh_l0"] == 0
+    truth = Truth(case)
+    assert truth.complaint(results) is None
+    assert truth.deviations(results)["weight_hh_l0"] == 0
     results["weight_hh_l0"][0, 0] = 1e-3
-    assert str(case.complaint(results)).startswith("weight_hh_l0 is off")
+    assert str(truth.complaint(results)).startswith("weight_hh_l0 is off")
 
 
 # What the kernels decide

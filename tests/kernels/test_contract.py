@@ -2,7 +2,7 @@
 
 import importlib
 import inspect
-from types import FunctionType, ModuleType
+from types import FunctionType
 
 import numpy as np
 import pytest
@@ -27,8 +27,9 @@ def test_the_reference_has_the_functions_of_the_design():
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_signatures_are_the_reference_s(backend: ModuleType, name):
-    assert _parameters(getattr(backend, name)) == _parameters(getattr(reference, name))
+@pytest.mark.parametrize("backend", elman.backends.available())
+def test_signatures_are_the_reference_s(backend: str, name: str):
+    assert _parameters(getattr(elman.backends.get(backend), name)) == _parameters(getattr(reference, name))
 
 
 def test_the_native_backend_is_there():

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from elman.backends import reference
@@ -97,7 +97,9 @@ def test_gradients_of_zero_stride(backend, dtype):
     check_backward(backend, constant)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(  # a backend may stay what it is from one example to the next
+    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     sizes=st.fixed_dictionaries(
         {"T": st.integers(1, 12), "B": st.integers(1, 20), "I": st.integers(1, 40), "H": st.integers(1, 70)}
@@ -295,6 +297,7 @@ SHARED_COLUMNS = [  # so few rows that threads share the columns of H (csrc/plan
 ]
 
 
+@pytest.mark.usefixtures("instruction_set")
 @pytest.mark.parametrize("case", SHARED_COLUMNS, ids=name)
 def test_threads_share_columns(threads, case):
     native = pytest.importorskip("elman.backends.native")
@@ -563,6 +566,7 @@ def test_nan_in_nan_out(backend, dtype, activation):
     assert np.isnan(_activate(backend, activation, values)).all()
 
 
+@pytest.mark.usefixtures("instruction_set")
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (4, 4), (5, 3), (17, 16), (37, 70), (128, 33)])
 def test_transpose(shape, dtype, rng):
     native = pytest.importorskip("elman.backends.native")

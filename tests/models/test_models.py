@@ -702,7 +702,7 @@ def batches_of(data: Sequences, seed: int | None) -> list[list[int]]:
 
 @pytest.mark.parametrize("seed", [None, 0, 1])
 def test_batches(seed: int | None):
-    """Each sequence once, batches full but for the ends of pools, and hardly any padding."""
+    """Each sequence once, batches full but for the last of those sorted together, and hardly any padding."""
     rng = np.random.default_rng(3)
     X = [np.full(n, i) for i, n in enumerate(rng.integers(1, 200, 500))]
     data = token_data(X)

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from elman import backends
-from elman.benchmark.contestants import backend as contestant
+from elman.benchmark.contestants import own
+from elman.benchmark.truth import Truth
 from elman.benchmark.workloads import Case, Workload
 from elman.typing import Real
 
@@ -109,8 +110,8 @@ def deviations(work: Workload, name: str, n_threads: int) -> dict[str, float]:
     True
     """
     case = Case.of(work)
-    program = contestant(name).prepare(case, n_threads)
-    return case.deviations(program.results(program.run()))
+    program = own.backend(name).prepare(case, n_threads)
+    return Truth(case).deviations(program.results(program.run()))
 
 
 def instruction_sets(name: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import math
 import os
 import platform
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import elman
-from elman import backends
+from elman.about import instruction_set
 from elman.benchmark.workloads import Workload
 
 _N = 2048  # of the matrices whose product is the peak
@@ -45,11 +46,10 @@ class Machine:
         versions = {"python": platform.python_version(), "elman": elman.__version__}
         for name in ("numpy", *packages):
             versions[name] = _version(name)
-        has_native = "cython" in backends.available()
         return cls(
             cpu=_cpu_name(),
             n_cores=os.cpu_count() or 1,
-            instruction_set=backends.get("cython").instruction_set() if has_native else "NumPy's own",
+            instruction_set=instruction_set(),
             n_threads=n_threads,
             blas_threads=_set_blas_threads(n_threads),
             versions=versions,
@@ -68,9 +68,7 @@ class Machine:
         >>> machine.bandwidth(1000), machine.bandwidth(1025), machine.bandwidth(10_000)
         (400.0, 50.0, 50.0)
         """
-        return next(
-            (speed for size, speed in self.bandwidths.items() if size >= n_bytes), [*self.bandwidths.values()][-1]
-        )
+        return self.bandwidths[min((size for size in self.bandwidths if size >= n_bytes), default=max(self.bandwidths))]
 
     def roofline(self, work: Workload) -> float:
         """Seconds of a workload at the peak, or for reading its `weight_hh` in each step, whichever takes longer.
@@ -80,12 +78,12 @@ class Machine:
         return max(work.flops / self.peak, work.bytes_read / self.bandwidth(work.recurrent_bytes)) / 1e9
 
 
-def busy_seconds() -> float | None:
-    """CPU time that all programs on this machine have used so far, all cores together; None where Linux is not."""
+def busy_seconds() -> float:
+    """CPU time that all programs on this machine have used so far, all cores together; NaN where Linux is not."""
     try:
         fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
     except OSError:
-        return None
+        return math.nan
     user, nice, system, _idle, _iowait, *rest = map(int, fields)
     return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
 

@@ -5,14 +5,16 @@ What disturbs a machine for a while then disturbs all of them, and ratios are ta
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from elman.benchmark.contestants import Contestant, Program, Unsupported
 from elman.benchmark.machine import busy_seconds
+from elman.benchmark.program import Contestant, Program, Unsupported
+from elman.benchmark.truth import Truth
 from elman.benchmark.workloads import Case, Workload
 
 # Threads of other contestants' pools spin for a while after a call, PyTorch's (OpenMP's) for 8 ms. Nobody is timed
@@ -29,7 +31,7 @@ class Result:
     contestant: str
     times: tuple[float, ...] = ()
     problem: str | None = None
-    is_wrong: bool = field(default=False)  # the problem is a wrong result, not something missing
+    is_wrong: bool = False  # the problem is a wrong result, not something missing
 
     @property
     def quartiles(self) -> tuple[float, float, float]:
@@ -76,7 +78,7 @@ def measure(
 
     Examples
     --------
-    >>> from elman.benchmark.contestants import backend
+    >>> from elman.benchmark.contestants.own import backend
     >>> from elman.benchmark.workloads import Shape
     >>> work = Workload(Shape(7, 5, 3, 11))
     >>> measurement = measure(work, [backend("numpy")], n_threads=1, budget=0.01)
@@ -84,6 +86,7 @@ def measure(
     True
     """
     case = Case.of(work)
+    truth = Truth(case)
     programs: dict[str, Program] = {}
     results: dict[str, Result] = {}
     for contestant in contestants:
@@ -91,7 +94,7 @@ def measure(
         name = contestant.name
         try:
             programs[name] = contestant.prepare(case, n_threads)
-            complaint = case.complaint(programs[name].results(programs[name].run()))
+            complaint = truth.complaint(programs[name].results(programs[name].run()))
         except Unsupported as reason:
             results[name] = Result(name, problem=str(reason))
             programs.pop(name, None)
@@ -100,25 +103,17 @@ def measure(
             results[name] = Result(name, problem=complaint, is_wrong=True)
             del programs[name]
     advance(f"{work.shape}: timing")
-    clock = _Clock()
+    began = _clocks()
     times = _rounds(programs, budget)
-    others = clock.others()
+    passed, busy, own = (end - start for end, start in zip(_clocks(), began, strict=True))
+    others = None if math.isnan(busy) else max(0.0, (busy - own) / passed)
     results |= {name: Result(name, tuple(times[name])) for name in programs}
     return Measurement(work, {contestant.name: results[contestant.name] for contestant in contestants}, others)
 
 
-class _Clock:
-    """Since it was made, how many cores have been busy with other programs?"""
-
-    def __init__(self) -> None:
-        self.start, self.own, self.all = time.perf_counter(), time.process_time(), busy_seconds()
-
-    def others(self) -> float | None:
-        now = busy_seconds()
-        if self.all is None or now is None:
-            return None
-        theirs = now - self.all - (time.process_time() - self.own)
-        return max(0.0, theirs / (time.perf_counter() - self.start))
+def _clocks() -> tuple[float, float, float]:
+    """Seconds passed, of all cores that were busy, and of those with this program."""
+    return time.perf_counter(), busy_seconds(), time.process_time()
 
 
 def _rounds(programs: dict[str, Program], budget: float) -> dict[str, list[float]]:

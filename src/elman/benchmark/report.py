@@ -73,9 +73,7 @@ def as_json(measurements: Sequence[Measurement], machine: Machine) -> dict[str, 
     entries = []
     for measurement in measurements:
         work = {**asdict(measurement.work), "shape": list(measurement.work.shape)}
-        results = [
-            {**asdict(result), **_speeds(measurement.work, result, machine)} for result in measurement.results.values()
-        ]
+        results = [asdict(one) | _speeds(measurement.work, one, machine) for one in measurement.results.values()]
         entries.append({**work, "flops": measurement.work.flops, "others": measurement.others, "results": results})
     return {"machine": asdict(machine), "measurements": entries}
 
@@ -96,12 +94,11 @@ def plot(path: Path, measurements: Sequence[Measurement], machine: Machine, back
     if size is not None:
         figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
         _draw_times(figure.subplots(), measurements, size, backends[0])
-        figure.savefig(path, format="png")
-        return
-    figure = Figure(figsize=(13, 1.5 + 0.45 * max(6, len(measurements))), dpi=110, layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    _draw_ratios(left, measurements, backends[0], backends)
-    _draw_speeds(right, measurements, machine, backends)
+    else:
+        figure = Figure(figsize=(13, 1.5 + 0.45 * max(6, len(measurements))), dpi=110, layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+        _draw_ratios(left, measurements, backends[0], backends)
+        _draw_speeds(right, measurements, machine, backends)
     figure.savefig(path, format="png")
 
 
@@ -149,9 +146,8 @@ def _draw_ratios(axes: Any, measurements: Sequence[Measurement], backend: str, b
             if own.times and theirs is not None and theirs.times:
                 places.append(place + (i - (len(others) - 1) / 2) * height)
                 ratios.append(theirs.ratio_to(own))
-        axes.barh(
-            places, [ratio - 1 for ratio in ratios], height, left=1, label=other
-        )  # to the left where it is faster
+        # to the left where it is faster
+        axes.barh(places, [ratio - 1 for ratio in ratios], height, left=1, label=other)
     axes.axvline(1, color="black", lw=1)
     axes.set(xscale="log", xlabel=f"time over that of elman ({backend})")
     axes.set_yticks(range(len(measurements)), [_label(measurement.work) for measurement in measurements])
@@ -167,13 +163,10 @@ def _draw_speeds(axes: Any, measurements: Sequence[Measurement], machine: Machin
     rooflines = [m.work.flops / machine.roofline(m.work) / 1e9 for m in measurements]
     axes.barh(places, rooflines, 0.8, color="lightgray", label="roofline")
     for backend in backends:
-        measured = [
-            (m.work.flops / m.results[backend].quartiles[1] / 1e9, i)
-            for i, m in enumerate(measurements)
-            if m.results[backend].times
-        ]
-        if measured:
-            axes.plot(*zip(*measured, strict=True), "o", label=f"elman ({backend})")
+        timed = [(place, m) for place, m in enumerate(measurements) if m.results[backend].times]
+        if timed:
+            speeds = [m.work.flops / m.results[backend].quartiles[1] / 1e9 for _, m in timed]
+            axes.plot(speeds, [place for place, _ in timed], "o", label=f"elman ({backend})")
     axes.set(xlabel="GFLOP/s")
     axes.set_yticks(places, [])
     axes.invert_yaxis()
@@ -201,27 +194,16 @@ def _grouped(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]
 
 
 def _line(measurement: Measurement, own: Result, others: list[str], machine: Machine) -> list[str]:
+    head = [str(measurement.work.shape), own.contestant]
     if not own.times:
-        return [
-            str(measurement.work.shape),
-            own.contestant,
-            "WRONG" if own.is_wrong else "-",
-            *[""] * (len(others) + 2),
-        ]
+        return [*head, "WRONG" if own.is_wrong else "-", *[""] * (len(others) + 2)]
     lower, median, upper = (_significant(1e3 * seconds) for seconds in own.quartiles)
     ratios = []
     for name in others:
         theirs = measurement.results[name]
         ratios.append(f"{theirs.ratio_to(own):.2f}×" if theirs.times else "WRONG" if theirs.is_wrong else "-")
     speeds = _speeds(measurement.work, own, machine)
-    return [
-        str(measurement.work.shape),
-        own.contestant,
-        f"{median} ({lower}–{upper})",
-        *ratios,
-        f"{speeds['gflops']:.0f}",
-        f"{speeds['share']:.0%}",
-    ]
+    return [*head, f"{median} ({lower}–{upper})", *ratios, f"{speeds['gflops']:.0f}", f"{speeds['share']:.0%}"]
 
 
 def _speeds(work: Workload, result: Result, machine: Machine) -> dict[str, float]:

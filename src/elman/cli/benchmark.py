@@ -7,49 +7,25 @@ import importlib.util
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 import elman
 from elman import backends
 from elman.backends.reference import ACTIVATIONS
-from elman.cli.common import LAYERS, THREADS, Finite, Int, options, reported
-
-if TYPE_CHECKING:
-    from elman.benchmark.contestants import Contestant
-    from elman.benchmark.workloads import Shape, Workload
-
-_SETS = ("quick", "table", "seq", "hidden", "deepbench")  # of elman.benchmark.workloads, which only a run needs
-_WHAT = ("forward", "both", "both-dx", "train", "train-sgd")
-_PEERS = ("torch", "elman.torch", "jax", "keras", "onnxruntime", "numpy-script")
+from elman.benchmark import contestants
+from elman.benchmark.program import Contestant
+from elman.benchmark.workloads import SETS, WHAT, Shape, Workload
+from elman.cli.common import LAYERS, THREADS, Finite, Int, reported
 
 
 def _shapes(context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> tuple[Shape, ...]:
-    from elman.benchmark.workloads import Shape
-
     try:
         return tuple(map(Shape.parse, texts))
     except ValueError as error:
         raise click.BadParameter(str(error), context, option) from error
 
-
-_workload_options = options(
-    click.option("--set", "set_name", type=click.Choice(_SETS), help="A set of workloads.  [default: quick]"),
-    click.option(
-        "--shape",
-        "shapes",
-        metavar="T,B,I,H",
-        callback=_shapes,
-        multiple=True,
-        help="Time steps, batch, inputs (or different tokens), hidden units. Can be given again.",
-    ),
-    click.option("--what", type=click.Choice(_WHAT), help="What to compute, if not what the set says."),
-    click.option("--nonlinearity", type=click.Choice(tuple(ACTIVATIONS)), help="Instead of the set's."),
-    click.option("--layers", type=LAYERS, help="Instead of one."),
-    click.option("--bidirectional", is_flag=True, show_default=False, help="Both directions."),
-    click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Instead of float32."),
-)
 
 _backend_option = click.option(
     "--backend",
@@ -63,12 +39,25 @@ _quiet_option = click.option("--quiet", is_flag=True, help="No progress bar.")
 
 
 @click.command()
-@_workload_options
+@click.option("--set", "set_name", type=click.Choice(tuple(SETS)), help="A set of workloads.  [default: quick]")
+@click.option(
+    "--shape",
+    "shapes",
+    metavar="T,B,I,H",
+    callback=_shapes,
+    multiple=True,
+    help="Time steps, batch, inputs (or different tokens), hidden units. Can be given again.",
+)
+@click.option("--what", type=click.Choice(tuple(WHAT)), help="What to compute, if not what the set says.")
+@click.option("--nonlinearity", type=click.Choice(tuple(ACTIVATIONS)), help="Instead of the set's.")
+@click.option("--layers", "num_layers", type=LAYERS, help="Instead of one.")
+@click.option("--bidirectional", is_flag=True, show_default=False, help="Both directions.")
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Instead of float32.")
 @_backend_option
 @click.option(
     "--peer",
     "peer_names",
-    type=click.Choice((*_PEERS, "none")),
+    type=click.Choice((*contestants.PEERS, "none")),
     multiple=True,
     help="What to compare with; can be given again.  [default: all that are installed]",
 )
@@ -88,11 +77,6 @@ _quiet_option = click.option("--quiet", is_flag=True, help="No progress bar.")
 def bench(
     set_name: str | None,
     shapes: tuple[Shape, ...],
-    what: str | None,
-    nonlinearity: str | None,
-    layers: int | None,
-    bidirectional: bool,
-    dtype: str | None,
     backend_names: tuple[str, ...],
     peer_names: tuple[str, ...],
     threads: int | None,
@@ -101,6 +85,7 @@ def bench(
     json_file: Path | None,
     plot_file: Path | None,
     quiet: bool,
+    **changes: Any,
 ) -> int:
     """Measure the speed of backends and of other frameworks that are installed, on this machine.
 
@@ -109,19 +94,11 @@ def bench(
     reading the recurrent weights from cache in each time step. The exit status is 1 if a result is wrong.
     """
     from elman.benchmark import report
-    from elman.benchmark.contestants import backend
+    from elman.benchmark.contestants.own import backend
     from elman.benchmark.machine import Machine
-    from elman.benchmark.peers import environment
-    from elman.benchmark.workloads import Workload
+    from elman.benchmark.measure import measure
 
-    changes: dict[str, Any] = {
-        "what": what,
-        "nonlinearity": nonlinearity,
-        "num_layers": layers,
-        "bidirectional": bidirectional or None,
-        "dtype": dtype,
-    }
-    changes = {name: value for name, value in changes.items() if value is not None}
+    changes = {name: value for name, value in changes.items() if value}
     if explained:
         return _explain([Workload(shape, **changes) for shape in explained], threads)
     workloads = _workloads(set_name, shapes, changes)
@@ -132,15 +109,19 @@ def bench(
             import matplotlib.figure  # noqa: F401
     with reported():
         n_threads = threads or elman.get_num_threads()
-        os.environ |= environment(n_threads)
+        os.environ |= contestants.environment(n_threads)
         names = _backend_names(backend_names)
         peers, absent = _peers(peer_names)
-        packages = [package for contestant in (*map(backend, names), *peers) for package in contestant.packages]
-        machine = Machine.measured(
-            n_threads=n_threads, dtype=workloads[0].dtype, packages=tuple(dict.fromkeys(packages))
-        )
+        chosen = [*map(backend, names), *peers]
+        packages = tuple(dict.fromkeys(package for contestant in chosen for package in contestant.packages))
+        machine = Machine.measured(n_threads=n_threads, dtype=workloads[0].dtype, packages=packages)
         click.echo(report.machine_text(machine) + "\n")
-        measurements = _measure(workloads, [*map(backend, names), *peers], n_threads, budget, quiet=quiet)
+        measurements = []
+        with _progress_bar(len(workloads), quiet=quiet) as bar:
+            advance = bar.set_postfix_str
+            for work in workloads:
+                measurements.append(measure(work, chosen, n_threads=n_threads, budget=budget, advance=advance))
+                bar.update()
         click.echo(report.table(measurements, machine, names))
         remarks = [*report.remarks(measurements), *(f"{name} is not installed: {remedy}" for name, remedy in absent)]
         click.echo("".join(f"\n- {remark}" for remark in remarks))
@@ -161,8 +142,6 @@ def _backend_names(chosen: tuple[str, ...]) -> tuple[str, ...]:
 
 def _workloads(set_name: str | None, shapes: tuple[Shape, ...], changes: dict[str, Any]) -> list[Workload]:
     """Those of the set and those of the shapes, with what the options change about them."""
-    from elman.benchmark.workloads import SETS, Workload
-
     if set_name is None and not shapes:
         set_name = "quick"
     chosen = [*(SETS[set_name] if set_name else ()), *map(Workload, shapes)]
@@ -181,13 +160,11 @@ def _explain(workloads: list[Workload], threads: int | None) -> int:
 
 def _peers(names: tuple[str, ...]) -> tuple[list[Contestant], list[tuple[str, str]]]:
     """The chosen peers that are installed, and what installs those that are not."""
-    from elman.benchmark.peers import PEERS, missing
-
     if "none" in names and len(names) > 1:
         raise click.UsageError(f"--peer none goes with no other --peer, got {', '.join(names)}")
-    wanted = tuple(PEERS) if not names else () if "none" in names else names
-    absent = {name: remedy for name, remedy in missing().items() if name in wanted}
-    return [PEERS[name] for name in wanted if name not in absent], list(absent.items())
+    wanted = tuple(contestants.PEERS) if not names else () if "none" in names else names
+    absent = {name: remedy for name, remedy in contestants.missing().items() if name in wanted}
+    return [contestants.peer(name) for name in wanted if name not in absent], list(absent.items())
 
 
 def _check_folder(file: Path) -> None:
@@ -196,25 +173,9 @@ def _check_folder(file: Path) -> None:
         raise click.ClickException(f"{file.parent}: No such folder")
 
 
-def _measure(
-    workloads: list[Workload], contestants: list[Contestant], n_threads: int, budget: float, *, quiet: bool
-) -> list[Any]:
-    """All measurements, under a progress bar."""
-    from elman.benchmark.measure import measure
-
-    measurements = []
-    with _progress_bar(len(workloads), quiet=quiet) as bar:
-        for work in workloads:
-            measurements.append(
-                measure(work, contestants, n_threads=n_threads, budget=budget, advance=bar.set_postfix_str)
-            )
-            bar.update()
-    return measurements
-
-
 @click.command()
 @click.option("--stride", type=Int(min=1), default=1021, help="Look at every so-many-th float32; 1: at all.")
-@click.option("--set", "set_name", type=click.Choice(_SETS), default="quick", help="Shapes of whole passes.")
+@click.option("--set", "set_name", type=click.Choice(tuple(SETS)), default="quick", help="Shapes of whole passes.")
 @_backend_option
 @_threads_option
 @_quiet_option

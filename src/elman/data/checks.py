@@ -129,7 +129,7 @@ def weights(value: Any, name: str, dtype: np.dtype[Any], *shapes: check.Shape) -
 
 
 def class_weights(value: Any, n: int) -> NDArray[np.float64]:
-    array = weights(value, "class_weights", check._FLOAT64, (n,)).astype(np.float64, copy=False)
+    array = weights(value, "class_weights", np.dtype(np.float64), (n,)).astype(np.float64, copy=False)
     if not array.all():
         raise ValueError(f"class_weights must be above 0, got {array.tolist()}")
     array.flags.writeable = False

@@ -15,7 +15,7 @@ from elman.data.outputs import Output, total_weight, with_class_weights
 from elman.data.patterns import PATTERNS, Pattern
 from elman.typing import Int, Real
 
-_POOL = 32  # batches whose sequences are sorted by length together: padding goes, chance stays
+_SORTED_TOGETHER = 32  # batches whose sequences are sorted by length together: padding goes, chance stays
 
 
 class Batch(NamedTuple):
@@ -52,10 +52,10 @@ class Inputs:
         n = len(order)
         if rng is not None:
             order = rng.permutation(order)
-        pool = n if rng is None else batch_size * _POOL
+        n_sorted = n if rng is None else batch_size * _SORTED_TOGETHER
         groups = []
-        for start in range(0, n, pool):
-            part = order[start : start + pool]
+        for start in range(0, n, n_sorted):
+            part = order[start : start + n_sorted]
             part = part[np.argsort(self.costs[part], kind="stable")]
             groups += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
         return groups if rng is None else [groups[i] for i in rng.permutation(len(groups))]

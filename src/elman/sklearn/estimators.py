@@ -1,42 +1,33 @@
-"""scikit-learn's API around `elman.SequenceModel`, for its pipelines, searches and cross-validation.
-
-Needs scikit-learn, which `pip install 'elman[sklearn]'` brings along.
-"""
+"""The estimators: their parameters, how they are trained and what they predict."""
 
 from __future__ import annotations
 
 import math
-import reprlib
 import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import accuracy_score
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_array, check_consistent_length, check_random_state, column_or_1d
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from elman import check
-from elman.data import checks
+from elman.data import checks as data_checks
 from elman.data.inputs import Features
 from elman.data.outputs import Categories, Output, Reals
 from elman.data.sequences import Rows, lengths_of
 from elman.models.sequence import SequenceModel
+from elman.sklearn import checks
 from elman.training.callbacks import EarlyStopping, History
 from elman.training.optimizers import AdamW
 from elman.typing import Int, Real
-
-try:
-    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.metrics import accuracy_score
-    from sklearn.model_selection import train_test_split
-    from sklearn.utils import check_array, check_consistent_length, check_random_state, column_or_1d
-    from sklearn.utils.class_weight import compute_class_weight
-    from sklearn.utils.multiclass import check_classification_targets
-    from sklearn.utils.validation import check_is_fitted, validate_data
-except ImportError as error:
-    raise ImportError("elman.sklearn needs scikit-learn 1.6 or later: pip install 'elman[sklearn]'") from error
-
-__all__ = ["RNNClassifier", "RNNRegressor", "RNNTagger"]
 
 _REALS = (np.float64, np.float32)  # the first one is what everything else becomes
 _LARGEST_BATCH = 200  # of batch_size="auto", as in scikit-learn's MLPClassifier
@@ -81,25 +72,11 @@ class _Estimator(BaseEstimator):
         verbose: bool = False,
         backend: str | None = None,
     ) -> None:
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
-        self.nonlinearity = nonlinearity
-        self.bidirectional = bidirectional
-        self.dropout = dropout
-        self.recurrent_dropout = recurrent_dropout
-        self.learning_rate_init = learning_rate_init
-        self.weight_decay = weight_decay
-        self.clip_norm = clip_norm
-        self.batch_size = batch_size
-        self.max_iter = max_iter
-        self.tol = tol
-        self.n_iter_no_change = n_iter_no_change
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.warm_start = warm_start
-        self.random_state = random_state
-        self.verbose = verbose
-        self.backend = backend
+        self._keep(locals())
+
+    def _keep(self, arguments: dict[str, Any]) -> None:
+        """Those of a constructor as attributes, as they are: scikit-learn lets it do nothing else."""
+        self.__dict__.update((name, value) for name, value in arguments.items() if name != "self")
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train on sequences X with targets y.
@@ -166,10 +143,10 @@ class _Estimator(BaseEstimator):
         check_consistent_length(X, targets.rows)
         weights = sample_weight
         if weights is not None:
-            weights = checks.weights(weights, "sample_weight", np.dtype(np.float64), (len(targets.rows),))
+            weights = data_checks.weights(weights, "sample_weight", np.dtype(np.float64), (len(targets.rows),))
         X = self._sequences(X, reset=is_new)
         if self._pattern == "many-to-many":
-            checks.same_lengths(lengths_of(targets.rows), lengths_of(X), "y", "X")
+            data_checks.same_lengths(lengths_of(targets.rows), lengths_of(X), "y", "X")
         seed = self._seed()
         data, held_out = self._split([X, targets.rows] if weights is None else [X, targets.rows, weights], seed)
         model = self._new_model(X, targets.outputs, seed) if is_new else self.model_
@@ -217,7 +194,7 @@ class _Estimator(BaseEstimator):
             return data, None
         name = "validation_fraction"
         fraction = check.positive(check.below_one(self.validation_fraction, name), name)
-        _check_held_out(math.ceil(fraction * len(data[1])), name)
+        checks.enough_held_out(math.ceil(fraction * len(data[1])), name)
         stratify = data[1] if isinstance(self, ClassifierMixin) else None
         parts = train_test_split(*data, test_size=fraction, stratify=stratify, random_state=seed)
         return parts[::2], tuple(parts[1::2])
@@ -257,13 +234,13 @@ class _Estimator(BaseEstimator):
         """
         if not reset:
             check_is_fitted(self, "model_")
-        steps, lengths = _steps(X, "X")
+        steps, lengths = checks.steps(X, "X")
         steps = validate_data(self, steps, reset=reset, dtype=_REALS)
         if lengths is None:  # an array (n, T)
             steps, lengths = steps.reshape(-1, 1), np.full(len(steps), steps.shape[1])
         if not reset:
-            _check_features(steps.shape[1], self.model_.inputs.n, "X")
-        return _cut(steps, lengths)
+            checks.as_before(steps.shape[1], self.model_.inputs.n, "X", "features at each step, as in training")
+        return checks.cut(steps, lengths)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -307,7 +284,7 @@ class RNNRegressor(RegressorMixin, _Estimator):
         array = check_array(y, ensure_2d=False, dtype=_REALS, ensure_all_finite=False, input_name="y")
         if np.isfinite(array).all():
             return y
-        weights = checks.weights(sample_weight, "sample_weight", np.dtype(np.float64), (len(array),))
+        weights = data_checks.weights(sample_weight, "sample_weight", np.dtype(np.float64), (len(array),))
         array = array.copy()
         array[weights == 0] = 0
         return array
@@ -318,7 +295,7 @@ class RNNRegressor(RegressorMixin, _Estimator):
         if n == 1:
             y = column_or_1d(y, warn=True)
         if not is_new:
-            _check_outputs(n, self.model_.outputs.n, "y")
+            checks.as_before(n, self.model_.outputs.n, "y", "outputs for each sequence, as before")
         return _Targets(y, Reals(n))
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -367,28 +344,7 @@ class _Labelling(_Estimator):
         verbose: bool = False,
         backend: str | None = None,
     ) -> None:
-        super().__init__(
-            hidden_size,
-            num_layers=num_layers,
-            nonlinearity=nonlinearity,
-            bidirectional=bidirectional,
-            dropout=dropout,
-            recurrent_dropout=recurrent_dropout,
-            learning_rate_init=learning_rate_init,
-            weight_decay=weight_decay,
-            clip_norm=clip_norm,
-            batch_size=batch_size,
-            max_iter=max_iter,
-            tol=tol,
-            n_iter_no_change=n_iter_no_change,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            warm_start=warm_start,
-            random_state=random_state,
-            verbose=verbose,
-            backend=backend,
-        )
-        self.class_weight = class_weight
+        self._keep(locals())
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Train for one epoch on a part of the data, from where the last call, or `fit`, came to.
@@ -412,8 +368,8 @@ class _Labelling(_Estimator):
         check_classification_targets(labels)
         known = np.unique(labels if classes is None else classes) if is_new else self.classes_
         if not (is_new or classes is None):
-            _check_classes(np.unique(classes), known)
-        codes = _codes(labels, "y", known)
+            checks.same_classes(np.unique(classes), known)
+        codes = checks.codes(labels, "y", known)
         weights = self.class_weight
         if isinstance(weights, Mapping):
             weights = {key: check.positive(value, f"class_weight[{key!r}]") for key, value in weights.items()}
@@ -547,9 +503,9 @@ class RNNTagger(_Labelling):
     _pattern = "many-to-many"
 
     def _targets(self, y: Any, *, is_new: bool, classes: Any = None) -> _Targets:
-        labels, lengths = _label_sequences(y, "y")
+        labels, lengths = checks.label_sequences(y, "y")
         codes, outputs, known = self._encoded(labels, is_new=is_new, classes=classes)
-        return _Targets(_cut(codes, lengths), outputs, known)
+        return _Targets(checks.cut(codes, lengths), outputs, known)
 
     def predict(self, X: Any) -> Any:
         """The likeliest label of each step: a list of (T_i,), or an array (n, T) where all are equally long."""
@@ -564,7 +520,7 @@ class RNNTagger(_Labelling):
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The part of all steps that get their label; `sample_weight` (n,) is what those of a sequence count."""
-        labels, lengths = _label_sequences(y, "y")
+        labels, lengths = checks.label_sequences(y, "y")
         check_consistent_length(X, lengths, sample_weight)
         weights = None if sample_weight is None else np.repeat(sample_weight, lengths)
         return float(accuracy_score(labels, np.concatenate(list(self.predict(X))), sample_weight=weights))
@@ -574,77 +530,3 @@ def _checked(y: Any, dtype: Any) -> NDArray[Any]:
     if y is None:
         check.refuse("fit requires y to be passed, but the target y is None")
     return np.asarray(check_array(y, ensure_2d=False, dtype=dtype, input_name="y"))
-
-
-def _cut(steps: Any, lengths: Int) -> Rows:
-    """Steps (Σ T_i, ·) that lie below one another as sequences: an array (n, T, ·) where all are equally long."""
-    if lengths.min() == lengths.max():
-        return np.asarray(steps.reshape(len(lengths), -1, *steps.shape[1:]))
-    return np.split(steps, lengths.cumsum()[:-1])
-
-
-def _steps(value: Any, name: str) -> tuple[Any, Int | None]:
-    """Sequences of features as all their steps below one another, (Σ T_i, features), and the T_i.
-
-    They are an array (n, T, features) or a list of (T_i, features). Anything else comes back as it is, and None.
-    """
-    if getattr(value, "ndim", 0) == 3:
-        array = check.as_array(value, name)
-        check.shape(array.shape, name, (("n", "T", "features"),))
-        return array.reshape(-1, array.shape[2]), np.full(len(array), array.shape[1])
-    if not _holds_sequences(value):
-        return value, None
-    items = [check.as_array(item, f"{name}[{i}]") for i, item in enumerate(value)]
-    check.shape(items[0].shape, f"{name}[0]", (("T", "features"),))
-    for i, item in enumerate(items):
-        check.shape(item.shape, f"{name}[{i}]", (("T", items[0].shape[1]),))
-    return np.concatenate(items), np.array([len(item) for item in items])
-
-
-def _holds_sequences(value: Any) -> bool:
-    """Whether a list holds more than the rows of one array (n, T)."""
-    if isinstance(value, np.ndarray) and value.dtype == object and value.ndim == 1:
-        value = list(value)
-    if check.is_list_of_arrays(value):
-        return value[0].ndim > 1 or len({np.shape(item) for item in value}) > 1
-    return isinstance(value, (list, tuple)) and len(value) > 0 and np.ndim(value[0]) == 2
-
-
-def _check_features(n: int, expected: int, name: str) -> None:
-    if n != expected:
-        raise ValueError(f"{name} must have {expected} features at each step, as in training, got {n}")
-
-
-def _check_outputs(n: int, expected: int, name: str) -> None:
-    if n != expected:
-        raise ValueError(f"{name} must have {expected} outputs for each sequence, as before, got {n}")
-
-
-def _check_held_out(n: int, name: str) -> None:
-    if n < 2:
-        raise ValueError(f"{name} must leave at least 2 sequences to validate on, got {n}")
-
-
-def _label_sequences(value: Any, name: str) -> tuple[NDArray[Any], Int]:
-    """The labels of all steps one after another, and how many each sequence has."""
-    items = checks.sequences(value, name, check.as_array)
-    for i, item in enumerate(items):
-        check.shape(item.shape, f"{name}[{i}]", (("T",),))
-    return np.concatenate(items), np.array([len(item) for item in items])
-
-
-def _codes(array: NDArray[Any], name: str, classes: NDArray[Any]) -> Int:
-    """Labels (n,) as indices of sorted classes."""
-    codes = np.searchsorted(classes, array).clip(max=len(classes) - 1)
-    for i in np.flatnonzero(classes[codes] != array)[:1]:
-        raise ValueError(f"{name} must hold classes among {_classes_text(classes)}, got {array[i]!r}")
-    return codes
-
-
-def _check_classes(classes: NDArray[Any], expected: NDArray[Any]) -> None:
-    if not np.array_equal(classes, expected):
-        raise ValueError(f"classes must be those of before, {_classes_text(expected)}, got {_classes_text(classes)}")
-
-
-def _classes_text(classes: NDArray[Any]) -> str:
-    return reprlib.repr(classes.tolist())
