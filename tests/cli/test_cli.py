@@ -284,6 +284,28 @@ def test_resume_with_other_options_is_refused(corpus: Path, tmp_path: Path, monk
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.parametrize("name", ["settings", "run"])
+def test_files_of_earlier_versions(name: str, tmp_path: Path) -> None:
+    """Trainings on this text that stopped after 50 of 60 steps; files without a digest, and with one."""
+    file, old = tmp_path / "text.txt", Path(__file__).parents[1] / "data" / f"train-0.1-{name}.safetensors"
+    file.write_text("One two three four five six seven eight nine ten.\n" * 40)
+    written = invoke("sample", old, "--prompt", "One", "--length", 20, "--temperature", 0)
+    assert written.exit_code == 0
+    assert "fine" in written.stdout
+    assert elman.load(old).rnn.hidden_size == 8
+    target = tmp_path / "run.safetensors"
+    target.write_bytes(old.read_bytes())
+    sizes = ["--hidden-size", 8, "--layers", 1, "--steps", 60, "--batch-size", 4, "--sequence-length", 16, "--lr", 0.02]
+    result = invoke("train", file, *sizes, "--output", target, "--resume", "--quiet")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"Error: {target} is not of this version's elman train: begin anew")
+    assert target.read_bytes() == old.read_bytes()
+    X, Y = [[0, 1]], [[1, 0]]
+    with pytest.raises(ValueError, match=f"{target} is no checkpoint that this run can go on from"):
+        elman.load(target).fit(X, Y, optimizer=elman.Adam(0.02), checkpoint=target, resume=True, progress=False)
+    assert invoke("train", file, *sizes, "--output", target, "--quiet").exit_code == 0
+
+
 # sample
 
 
