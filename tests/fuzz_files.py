@@ -7,8 +7,8 @@ case] and nothing else, so `--only` repeats it, and shows them. Mutations are ma
 itself, or all would end there; every eighth case damages a file with its digest, which must be noticed.
 
 `elman.load` returns a model that is what its configuration says, and finite, or raises a ValueError whose message
-begins with the path, is one line and not long. `fit` with `resume=True` (and `elman.text.Training`) goes on with finite
-numbers, or raises such a ValueError and has changed nothing. All else is a finding: another error, a warning, a panic,
+begins with the path, is one line and not long. `fit` with `resume=True` goes on with finite numbers, or raises such a
+ValueError and has changed nothing. All else is a finding: another error, a warning, a panic,
 names twice in what was believed, more than a second, more than 100 MB. Numbers that are not finite are none if
 parameters, memories, states or settings of the optimizer are huge, or its eps is 0.
 
@@ -38,7 +38,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import elman
-from elman.text import Training
+from elman import text
 
 SHARED = "/dev/shm"  # memory, where there is such a thing
 MOST_SECONDS, MOST_BYTES, MOST_CHARACTERS = 1.0, 100 << 20, 5000  # of an input; of the message about it
@@ -103,29 +103,30 @@ class Fit:
         return [callback.state() for callback in self.callbacks]
 
 
+class Untimed(text.Recorder):
+    """Files do not depend on how fast this is."""
+
+    def on_step(self, training: Any) -> None:
+        super().on_step(training)
+        self.seconds = 0.5
+
+
 class Text:
-    """A run of `elman.text.Training`."""
+    """A run of `elman.text.train`, as `elman train` makes it."""
 
     def __init__(self) -> None:
-        tokens = np.arange(60) * 7 % 11 % 3
         self.model = elman.SequenceModel(elman.Tokens(3), elman.Categories(3), hidden_size=2, seed=5, backend="cython")
-        sizes = {"steps": 5, "batch_size": 2, "sequence_length": 3}
-        self.training = Training(self.model, tokens, tokens[:20].reshape(4, 5), lr=0.01, **sizes)
-        self.optimizer = self.training._optimizer
+        self.optimizer, self.tokens = elman.Adam(0.01), np.arange(60) * 7 % 11 % 3
+        self.recorder = Untimed(self.tokens[:20].reshape(4, 5), steps=5)
 
     def go(self, path: Path, stop_at: int | None = None) -> list[float]:
-        if not stop_at:
-            self.training.restore(path)
-        for record in self.training:
-            if record.step == stop_at:  # files do not depend on how fast this is
-                self.training._seconds = 0.5
-                self.training.records = [one._replace(tokens_per_second=9.0) for one in self.training.records]
-                self.training.save(path)
-                raise InterruptedError
-        return [value for record in self.training.records for value in record if value is not None]
+        options: dict[str, Any] = {"checkpoint_every": 1} if stop_at else {"resume": True}
+        options |= {"optimizer": self.optimizer, "callbacks": [self.recorder, StopAt(stop_at)], "checkpoint": path}
+        text.train(self.model, self.tokens, steps=5, batch_size=2, sequence_length=3, **options)
+        return [*self.recorder.losses, *self.recorder.validation_losses.values()]
 
     def more(self) -> list[Any]:
-        return [self.training._state.tobytes(), self.training.records, self.training._seconds]
+        return [self.recorder.losses, self.recorder.validation_losses, self.recorder.seconds]
 
 
 def tokens_model(**options: Any) -> elman.SequenceModel:

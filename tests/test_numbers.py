@@ -21,7 +21,6 @@ from click.testing import CliRunner
 import elman
 from elman import cli, schedules, tasks
 from elman.models import streaming
-from elman.text import Progress
 from elman.training import loop, optimizers
 
 VALUES = [
@@ -92,7 +91,7 @@ def threads() -> Case:
 def curve(folder: Any) -> Case:
     from elman.plot import loss_curve
 
-    return Case(loss_curve, {"path": folder / "curve.png", "records": [Progress(1, 2.0, None, 1.0)], "bigram": 3.0})
+    return Case(loss_curve, {"path": folder / "curve.png", "losses": [2.0], "validation_losses": {}, "bigram": 3.0})
 
 
 def estimator(name: str) -> Callable[[], Case]:

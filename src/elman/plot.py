@@ -13,20 +13,23 @@ from numpy.typing import NDArray
 
 from elman import check
 from elman.storage import atomic
-from elman.text import Progress
 
 
-def loss_curve(path: str | Path, records: Sequence[Progress], *, bigram: float | None = None) -> None:
-    """Write a PNG of the training loss, the validation loss and, if given, a bigram model's as a line to compare with.
+def loss_curve(
+    path: str | Path, losses: Sequence[float], validation_losses: Mapping[int, float], *, bigram: float | None = None
+) -> None:
+    """Write a PNG of a character model's losses in bits per character, such as an `elman.text.Recorder` has.
 
     Parameters
     ----------
     path : str or path
         The file, which is overwritten.
-    records : sequence of Progress
-        What `elman.text.Training` yields, at least one.
+    losses : sequence of float
+        The training loss of each step, at least one.
+    validation_losses : mapping from int to float
+        By the steps, counted from 1, after which they were measured.
     bigram : float, optional
-        Bits per character.
+        A bigram model's, which becomes a line to compare with.
 
     Raises
     ------
@@ -36,8 +39,7 @@ def loss_curve(path: str | Path, records: Sequence[Progress], *, bigram: float |
     Examples
     --------
     >>> folder = getfixture("tmp_path")
-    >>> records = [Progress(1, 6.7, None, 5e5), Progress(2, 6.5, 6.4, 5e5)]
-    >>> loss_curve(folder / "loss.png", records, bigram=3.5)
+    >>> loss_curve(folder / "loss.png", [6.7, 6.5], {2: 6.4}, bigram=3.5)
     >>> (folder / "loss.png").read_bytes()[1:4]
     b'PNG'
     """
@@ -45,10 +47,10 @@ def loss_curve(path: str | Path, records: Sequence[Progress], *, bigram: float |
         bigram = check.non_negative(bigram, "bigram")
     figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")  # without pyplot: no window system, no global state
     axes = figure.add_subplot()
-    steps = [record.step for record in records]
-    axes.plot(steps, _smoothed([record.loss for record in records]), color="tab:blue", lw=1.2, label="training text")
-    measured = [(record.step, record.validation_loss) for record in records if record.validation_loss is not None]
-    if measured:
+    steps = np.arange(1, len(losses) + 1)
+    axes.plot(steps, _smoothed(losses), color="tab:blue", lw=1.2, label="training text")
+    if validation_losses:
+        measured = sorted(validation_losses.items())
         axes.plot(*zip(*measured, strict=True), "o-", color="tab:orange", label="held-out text")
         axes.annotate(f"{measured[-1][1]:.2f}", measured[-1], xytext=(0, 8), textcoords="offset points", ha="right")
     if bigram is not None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
-import zlib
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Sequence
 from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,9 +17,9 @@ from numpy.typing import NDArray
 
 from elman import check
 from elman.models.sequence import SequenceModel
-from elman.storage import atomic, files
-from elman.training import checkpoint
-from elman.training.optimizers import Adam
+from elman.schedules import Cosine
+from elman.training import Callback, Training
+from elman.training.optimizers import Optimizer
 from elman.typing import Int, Real
 
 _LEAST = 1000  # characters of a text: below, neither what is held out nor a bigram means anything
@@ -27,6 +28,7 @@ _MAX_HELD_OUT = 100_000  # characters: enough for three digits, and quick to go 
 _COPY = 50  # characters in a row that make a copy
 _ALPHAS = np.logspace(-4, 1, 51)  # to choose the bigram's smoothing from
 _BITS = 1 / math.log(2)  # in a nat
+_LEAST_STEPS = 1000  # of an epoch, if there are so many: at its end a checkpoint is written, which takes a while
 
 
 def topics_text() -> str:
@@ -131,6 +133,7 @@ class Corpus(NamedTuple):
     train: Int  # (n,)
     held_out: Int  # (pieces, length)
     n_copies: int  # characters that are in neither, as they repeat what is held out
+    fingerprint: str  # of the whole text: its size and a hash
 
     @classmethod
     def of(cls, text: str) -> Corpus:
@@ -144,7 +147,10 @@ class Corpus(NamedTuple):
         vocabulary = Vocabulary(text)
         train, held_out = split(text)
         n_copies = len(text) - len(train) - sum(map(len, held_out))
-        return cls(vocabulary, vocabulary.encode(train), np.stack([*map(vocabulary.encode, held_out)]), n_copies)
+        pieces = np.stack([*map(vocabulary.encode, held_out)])
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        fingerprint = f"{len(text):,} characters (fingerprint {digest[:12]})"
+        return cls(vocabulary, vocabulary.encode(train), pieces, n_copies, fingerprint)
 
 
 def split(text: str) -> tuple[str, list[str]]:
@@ -191,30 +197,6 @@ def _without_copies(text: str, pieces: list[str]) -> str:
     return rest if 2 * len(rest) >= len(text) else text
 
 
-def batches(tokens: Int, batch_size: int, n_steps: int, first: int = 0) -> Iterator[tuple[Int, Int]]:
-    """Endless inputs and targets (T, B) from a text (n,): B readers, evenly spread, who go round and round.
-
-    Row b of a batch continues row b of the one before, so a state can be carried over. The first one is number `first`.
-
-    Examples
-    --------
-    >>> x, y = next(batches(np.arange(10), batch_size=2, n_steps=3))
-    >>> x.T
-    array([[0, 1, 2],
-           [5, 6, 7]])
-    >>> y.T
-    array([[1, 2, 3],
-           [6, 7, 8]])
-    """
-    n = len(tokens)
-    positions = np.arange(n_steps + 1)[:, None] + np.arange(batch_size) * n // batch_size
-    positions += first * n_steps
-    while True:
-        window = tokens[positions % n]
-        yield window[:-1], window[1:]
-        positions += n_steps
-
-
 def bigram_bits(train: Int, held_out: Int, n_tokens: int) -> float:
     """Bits per character of a bigram model: p(b after a) = (count of ab + α) / (count of a + α · n_tokens).
 
@@ -242,7 +224,7 @@ def bigram_bits(train: Int, held_out: Int, n_tokens: int) -> float:
 
 def model_bits(model: SequenceModel, held_out: Int, n_steps: int = 128) -> float:
     """Bits per character of a model on `held_out` (pieces, length); it reads each piece from a zero state on."""
-    state = _zero_state(model, len(held_out))
+    state = np.zeros((model.rnn.num_layers, len(held_out), model.rnn.hidden_size), model.rnn.dtype)
     x, y = held_out[:, :-1].T, held_out[:, 1:].T
     total = 0.0
     for t in range(0, len(x), n_steps):
@@ -250,38 +232,79 @@ def model_bits(model: SequenceModel, held_out: Int, n_steps: int = 128) -> float
     return total / len(x) * _BITS
 
 
-class Progress(NamedTuple):
-    """Where a training stands after a step. Losses are in bits per character."""
-
-    step: int  # counted from 1
-    loss: float  # of the step's own batch, before its update
-    validation_loss: float | None  # where it was measured
-    tokens_per_second: float  # in training so far; the measuring is not counted
-
-
-class Training:
-    """Training on a text by truncated back-propagation through time, with Adam: an iterator over records of its steps.
-
-    The learning rate falls from `lr` to 0 in half a cosine, after rising to it in the first twentieth of the steps.
+class Recorder(Callback):
+    """What a training on a text comes to, in bits per character: a callback for one call of `train`.
 
     Parameters
     ----------
-    model : SequenceModel
-        From tokens to categories of the same number.
-    tokens : integers (n,)
-        The text.
     held_out : integers (pieces, length)
         Text to measure the validation loss on, ten times in all.
+    steps : int
+        How many updates there are to be.
 
     Attributes
     ----------
-    records : list of Progress
-        Those of all steps so far.
+    losses : array of float
+        The loss of each step's own batch, before its update.
+    validation_losses : dict from int to float
+        By the steps, counted from 1, after which they were measured.
+    seconds : float
+        What the steps have taken, without the measuring.
+    """
 
-    Raises
-    ------
-    FloatingPointError
-        If the loss or its gradient is not finite.
+    def __init__(self, held_out: Int, steps: int) -> None:
+        self._held_out, self._steps = held_out, steps
+        self.losses, self.validation_losses, self.seconds = array("d"), dict[int, float](), 0.0
+
+    def on_start(self, training: Training) -> None:  # noqa: ARG002
+        self._since = time.perf_counter()
+
+    def on_step(self, training: Training) -> None:
+        step = len(self.losses) + 1
+        if step > self._steps:  # nothing is learnt: see `train`
+            return
+        self.seconds += time.perf_counter() - self._since
+        self.losses.append(training.loss * _BITS)
+        if self._is_due(step):
+            self.validation_losses[step] = model_bits(training.model, self._held_out)
+        self._since = time.perf_counter()
+
+    def _is_due(self, step: int) -> bool:
+        return step % math.ceil(self._steps / 10) == 0 or step == self._steps
+
+    def state(self) -> dict[str, Any]:
+        measured = np.array([*self.validation_losses.values()], dtype=float)
+        return {"losses": np.array(self.losses), "validation_losses": measured, "seconds": self.seconds}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        check.same_names(state, self.state(), "the state of a Recorder")
+        losses, measured = (_numbers(state[name], name) for name in ("losses", "validation_losses"))
+        n_steps = check.below(len(losses), "the number of losses", self._steps + 1)
+        due = [step for step in range(1, n_steps + 1) if self._is_due(step)]
+        check.same_count(len(measured), len(due), "the number of validation_losses", "steps after which to measure")
+        self.seconds = check.non_negative(state["seconds"], "seconds")
+        self.losses, self.validation_losses = array("d", losses), dict(zip(due, measured.tolist(), strict=True))
+
+
+def train(
+    model: SequenceModel,
+    tokens: Int,
+    *,
+    steps: int,
+    batch_size: int,
+    sequence_length: int,
+    optimizer: Optimizer,
+    clip_norm: float = 1.0,
+    **options: Any,
+) -> None:
+    """Train on a text (n,) by truncated back-propagation through time: `fit`, with other `options` of it.
+
+    For each update, `batch_size` readers, evenly spread, go on by `sequence_length` characters. The learning rate rises
+    to the optimizer's in the first twentieth of the steps, and falls to 0 in half a cosine.
+
+    States begin with zeros in each epoch. It has as many steps as go round the text, or 1,000 if that is more, and less
+    than twice as many, and takes 33 bytes of memory for each character. Where no equal epochs make up `steps`, the last
+    one goes on for less than a thousandth of them at a learning rate of 0, so that nothing changes any more.
 
     Examples
     --------
@@ -289,121 +312,38 @@ class Training:
     >>> corpus = Corpus.of(topics_text()[:5000])
     >>> n = len(corpus.vocabulary)
     >>> model = SequenceModel(elman.Tokens(n), elman.Categories(n), hidden_size=32, seed=0)
-    >>> sizes = {"steps": 50, "batch_size": 8, "sequence_length": 16}
-    >>> records = list(Training(model, corpus.train, corpus.held_out, lr=0.01, **sizes))
-    >>> records[-1].validation_loss < records[0].loss
+    >>> recorder = Recorder(corpus.held_out, steps=50)
+    >>> options = {"batch_size": 8, "sequence_length": 16, "optimizer": elman.Adam(0.01), "callbacks": [recorder]}
+    >>> train(model, corpus.train, steps=50, **options)
+    >>> recorder.validation_losses[50] < recorder.losses[0]
     True
     """
-
-    def __init__(
-        self,
-        model: SequenceModel,
-        tokens: Int,
-        held_out: Int,
-        *,
-        steps: int,
-        batch_size: int,
-        sequence_length: int,
-        lr: float,
-        clip_norm: float = 1.0,
-    ) -> None:
-        self.model, self.records = model, list[Progress]()
-        self._tokens, self._held_out = tokens, held_out
-        self._settings: dict[str, Any] = {
-            "steps": steps,
-            "batch_size": batch_size,
-            "sequence_length": sequence_length,
-            "lr": lr,
-            "clip_norm": clip_norm,
-        }
-        self._about = {
-            **self._settings,
-            "seed": model._seed,
-            "the alphabet": model.metadata.get("vocabulary"),
-            "the text": checkpoint.fingerprint(tokens[None], is_sampled=False),
-            "what is held out of it": checkpoint.fingerprint(held_out, is_sampled=False),
-        }
-        self._optimizer = Adam(lr)
-        self._state = _zero_state(model, batch_size)
-        self._seconds = 0.0
-
-    def __iter__(self) -> Iterator[Progress]:
-        steps, batch_size, sequence_length, lr, clip_norm = self._settings.values()
-        every, first = math.ceil(steps / 10), len(self.records)
-        readers = batches(self._tokens, batch_size, sequence_length, first)
-        for step, (x, y) in zip(range(first + 1, steps + 1), readers, strict=False):
-            self._optimizer.lr = lr * _schedule((step - 1) / steps)
-            start = time.perf_counter()
-            loss = self.model.train_step(x, y, optimizer=self._optimizer, clip_norm=clip_norm, state=self._state)
-            self._seconds += time.perf_counter() - start
-            is_due = step % every == 0 or step == steps
-            validation_loss = model_bits(self.model, self._held_out) if is_due else None
-            self.records.append(Progress(step, loss * _BITS, validation_loss, step * x.size / self._seconds))
-            yield self.records[-1]
-
-    def save(self, path: Path) -> None:
-        """Write the model with all that `restore` needs: the old file or the whole new one."""
-        losses, measured, speeds = zip(*(record[1:] for record in self.records), strict=True)
-        record = {
-            "run": self._about,
-            "optimizer_steps": self._optimizer.steps,
-            "seconds": self._seconds,
-            "generators": [generator.bit_generator.state for generator in self.model._generators()],
-        }
-        arrays = {"state": self._state, "losses": np.array(losses), "speeds": np.array(speeds)}
-        arrays["validation_losses"] = np.array(measured, dtype=float)  # NaN for None
-        arrays |= {f"optimizer.{i}": array for i, array in enumerate(self._optimizer._memories["flat"])}
-        atomic.write(path, *self.model._content(files.Progress(record, arrays)))
-
-    def _run_of(self, record: dict[str, Any]) -> Any:
-        """What a checkpoint says of its run. Those without a digest say less: that is taken to be as it is here."""
-        found = record.get("settings")
-        if not isinstance(found, dict):
-            return record.get("run")
-        same = self._about if found.pop("text", None) == zlib.crc32(self._tokens.tobytes()) else {"the text": "another"}
-        return {**self._about, **same, **found}
-
-    def restore(self, path: Path) -> None:
-        """Go on from what `save` wrote, bit for bit; a ValueError if it was of another training."""
-        model = self.model
-        parameters, record, arrays = checkpoint.read(path, model)
-        checkpoint.same_run(self._run_of(record), self._about, str(path))
-        with checkpoint.refusing(path):
-            seconds = check.non_negative(record["seconds"], "its seconds")
-            n_steps = check.below(record["optimizer_steps"], "its optimizer_steps", self._settings["steps"] + 1)
-            generators = checkpoint.read_generators(record, model)
-            memories = checkpoint.read_memories(record, arrays, self._optimizer, model)
-            state = checkpoint.read_array(arrays, "state", model.rnn.dtype, self._state.shape)
-            losses, speeds, measured = (
-                checkpoint.read_array(arrays, name, np.dtype(float), (n_steps,))
-                for name in ("losses", "speeds", "validation_losses")
-            )
-            held_out = measured[~np.isnan(measured)]
-            for name, array in (
-                ("state", state),
-                ("losses", losses),
-                ("speeds", speeds),
-                ("validation_losses", held_out),
-            ):
-                check.finite(array, f"its training:{name}")
-            own = [f"optimizer.{i}" for i in range(len(memories))]
-            check.same_names(arrays, ["state", "losses", "speeds", "validation_losses", *own], "its training")
-            model.load_state_dict(parameters)  # all of them or an error: from here on there is none
-        checkpoint.take_over(generators, model)
-        self._optimizer.steps, self._seconds, self._state = n_steps, seconds, state
-        self._optimizer._memories = {"flat": memories}
-        validations = [None if math.isnan(value) else value for value in measured.tolist()]
-        rows = zip(losses.tolist(), validations, speeds.tolist(), strict=True)
-        self.records = [Progress(step, *row) for step, row in enumerate(rows, start=1)]
+    n_steps = max(math.ceil(len(tokens) / (batch_size * sequence_length)), _LEAST_STEPS)
+    epochs = max(1, steps // n_steps)
+    n_steps = math.ceil(steps / epochs)
+    cosine = Cosine(warmup=steps / 20 / n_steps)
+    starts = np.arange(batch_size)[:, None] * len(tokens) // batch_size
+    read = tokens[(starts + np.arange(n_steps * sequence_length + 1)) % len(tokens)]
+    model.fit(
+        read[:, :-1],
+        read[:, 1:],
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        schedule=lambda done, _: cosine(done, steps / n_steps),
+        clip_norm=clip_norm,
+        tbptt=(sequence_length, sequence_length),
+        shuffle=False,
+        progress=False,
+        **options,
+    )
 
 
-def _schedule(done: float) -> float:
-    """The learning rate, as part of the highest, after this part of the steps."""
-    return min(1.0, (done + 0.001) / 0.05) * (1 + math.cos(math.pi * done)) / 2
-
-
-def _zero_state(model: SequenceModel, n_rows: int) -> Real:
-    return np.zeros((model.rnn.num_layers, n_rows, model.rnn.hidden_size), model.rnn.dtype)
+def _numbers(value: Any, name: str) -> Real:
+    """Finite ones (n,), from a checkpoint."""
+    numbers = check.real_array(value, name, np.dtype(float), ("n",), contiguous=True, allow_empty=True)
+    check.finite(numbers, name)
+    return numbers
 
 
 def _code_points(text: str) -> NDArray[np.uint32]:

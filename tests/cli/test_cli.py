@@ -117,6 +117,20 @@ def test_train_on_another_backend(corpus: Path, tmp_path: Path) -> None:
     assert elman.load(tmp_path / "elman-model.safetensors").rnn.backend is None
 
 
+def test_train_for_steps_that_equal_epochs_do_not_make_up(tmp_path: Path) -> None:
+    """Two epochs of 1,002 steps, the last of which changes nothing."""
+    file = tmp_path / "text.txt"
+    file.write_text("abcd" * 250)
+    sizes = ["--hidden-size", 2, "--layers", 1, "--steps", 2003, "--batch-size", 1, "--sequence-length", 1]
+    done = invoke("train", file, *sizes, "--length", 8, "--output", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert "2003/2003, " in done.stderr
+    assert "2004" not in done.stderr
+    again = invoke("train", file, *sizes, "--length", 8, "--output", tmp_path, "--resume")
+    assert (again.exit_code, again.stdout) == (0, done.stdout)
+    assert "2003/2003, " in again.stderr
+
+
 def test_train_without_matplotlib(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib" or name == "elman.plot"]:
         monkeypatch.delitem(sys.modules, name)
@@ -151,13 +165,12 @@ def test_interrupted_training_keeps_the_model(corpus: Path, tmp_path: Path, quie
     # Where tests run in the background, SIGINT may be ignored, which a child inherits.
     program = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
-        "import elman.models; from elman.cli import main\n"
-        "class Watched(elman.SequenceModel):\n"
-        "    def train_step(self, *args, **options):\n"
-        "        loss = super().train_step(*args, **options)\n"
-        "        if options['optimizer'].steps == 20: print('running', flush=True)\n"
-        "        return loss\n"
-        "elman.SequenceModel = Watched\n"
+        "from elman.cli import main; from elman.text import Recorder\n"
+        "on_step = Recorder.on_step\n"
+        "def watched(self, training):\n"
+        "    on_step(self, training)\n"
+        "    if training.steps == 20: print('running', flush=True)\n"
+        "Recorder.on_step = watched\n"
         "main(prog_name='elman')"
     )
     arguments = ["train", str(corpus), "--steps", "1000000", "--hidden-size", "32", *(["--quiet"] if quiet else [])]
@@ -175,24 +188,26 @@ def test_interrupted_training_keeps_the_model(corpus: Path, tmp_path: Path, quie
     kept = "the model is in elman-model.safetensors; --resume goes on from there"
     assert last.endswith(f" of 1000000 steps: {kept}.")
     assert b"Traceback" not in stderr
+    assert b"resume=True" not in stderr, "these are not a shell's words"
     assert [path.name for path in tmp_path.iterdir()] == ["elman-model.safetensors"]
     assert invoke("sample", tmp_path / "elman-model.safetensors", "--length", 5).exit_code == 0
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_training_that_was_cut_off_goes_on_bit_for_bit(corpus: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_training_that_was_cut_off_goes_on_bit_for_bit(
+    corpus: Path, tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
     program = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "import elman; from elman.cli import main\n"
-        "step = int(sys.argv.pop())\n"
-        "class Watched(elman.SequenceModel):\n"
-        "    def train_step(self, *args, **options):\n"
-        "        if options['optimizer'].steps == step:\n"
-        "            print('waiting', flush=True)\n"
-        "            sys.stdin.readline()\n"
-        "        return super().train_step(*args, **options)\n"
-        "elman.SequenceModel = Watched\n"
+        "from elman.cli import main; from elman.text import Recorder\n"
+        "step, on_step = int(sys.argv.pop()), Recorder.on_step\n"
+        "def watched(self, training):\n"
+        "    if training.steps == step:\n"
+        "        print('waiting', flush=True)\n"
+        "        sys.stdin.readline()\n"
+        "    on_step(self, training)\n"
+        "Recorder.on_step = watched\n"
         "main(prog_name='elman')"
     )
     options = [*("train", corpus, "--steps", 300, "--hidden-size", 20, "--dropout", 0.2), "--quiet"]
@@ -209,6 +224,8 @@ def test_a_training_that_was_cut_off_goes_on_bit_for_bit(corpus: Path, tmp_path:
             process.communicate(b"\n", timeout=60)
         assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL)
         assert invoke("sample", target, "--length", 3).exit_code == 0
+    steps, on_step = list[int](), elman.text.Recorder.on_step
+    monkeypatch.setattr(elman.text.Recorder, "on_step", lambda self, run: (steps.append(run.steps), on_step(self, run)))
     done = invoke(*options, "--output", target, "--resume")
     assert done.exit_code == 0, done.output
     assert done.output.replace("run.", "whole.") == expected.output
@@ -216,37 +233,77 @@ def test_a_training_that_was_cut_off_goes_on_bit_for_bit(corpus: Path, tmp_path:
         assert (array == elman.load(whole).parameters()[name]).all()
     again = invoke(*options, "--output", target, "--resume")
     assert (again.exit_code, again.output) == (0, done.output), "what has ended has ended"
+    n_saved = 130 if number == signal.SIGINT else 120  # on Ctrl-C, and after each tenth
+    assert steps == list(range(n_saved + 1, 301))
 
 
-def test_resume_with_other_options_is_refused(corpus: Path, tmp_path: Path) -> None:
-    """Of a training that has done 7 steps of 60."""
-    text = elman.text.Corpus.of(elman.text.read_text(corpus))
-    n = len(text.vocabulary)
-    model = elman.SequenceModel(elman.Tokens(n), elman.Categories(n), hidden_size=32, num_layers=2, seed=0)
-    model.metadata["vocabulary"] = text.vocabulary.to_json()
-    sizes = {"steps": 60, "batch_size": 8, "sequence_length": 16, "lr": 0.003}
-    training = elman.text.Training(model, text.train, text.held_out, **sizes)
-    for _ in zip(range(7), training, strict=False):
-        pass
-    target = tmp_path / "run.safetensors"
-    training.save(target)
+def test_ctrl_c_twice_does_not_say_that_anything_was_kept(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(elman.text.Recorder, "on_step", interrupted)
+    result = invoke("train", corpus, *SMALL, "--output", tmp_path, "--quiet")
+    assert (result.exit_code, result.output.strip()) == (130, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_resume_with_other_options_is_refused(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a training that was cut off after 7 steps of 60."""
+    target, on_step = tmp_path / "run.safetensors", elman.text.Recorder.on_step
+
+    def cut_off(self: elman.text.Recorder, training: elman.training.Training) -> None:
+        on_step(self, training)
+        if training.steps == 7:
+            raise RuntimeError
+
+    with monkeypatch.context() as context:
+        context.setattr(elman.text.Recorder, "on_step", cut_off)
+        assert isinstance(invoke("train", corpus, *SMALL, "--output", target).exception, RuntimeError)
     content = target.read_bytes()
     other = tmp_path / "other.txt"
     other.write_text(corpus.read_text(encoding="utf-8")[::-1], encoding="utf-8")
     for file, options, reason in (
-        (corpus, ["--lr", 0.1], "lr is 0.1 here, it was 0.003 there"),
-        (corpus, ["--steps", 61], "steps is 61 here, it was 60 there"),
-        (corpus, ["--hidden-size", 33], "hidden_size is 33 here, it was 32 there"),
-        (corpus, ["--seed", 1], "seed is 1 here, it was 0 there"),
-        (other, [], "the text is 1 sequence of"),
+        (corpus, ["--lr", 0.1], "--lr is 0.1 here, it was 0.003 there"),
+        (corpus, ["--steps", 61], "--steps is 61 here, it was 60 there"),
+        (corpus, ["--batch-size", 9], "--batch-size is 9 here, it was 8 there"),
+        (corpus, ["--sequence-length", 17], "--sequence-length is 17 here, it was 16 there"),
+        (corpus, ["--hidden-size", 33], "--hidden-size is 33 here, it was 32 there"),
+        (corpus, ["--layers", 1], "--layers is 1 here, it was 2 there"),
+        (corpus, ["--dropout", 0.1], "--dropout is 0.1 here, it was 0.0 there"),
+        (corpus, ["--seed", 1], "--seed is 1 here, it was 0 there"),
+        (other, [], "text is 20,006 characters (fingerprint "),
     ):
         result = invoke("train", file, *SMALL, *options, "--output", target, "--resume", "--quiet")
         assert result.exit_code == 2
         assert reason in result.stderr
         assert result.stderr.count("\n") == 1
         assert target.read_bytes() == content
-    result = invoke("train", corpus, *SMALL, "--output", target, "--resume", "--quiet")
+    result = invoke("train", corpus, *SMALL, "--output", target, "--resume", "--quiet", "--threads", 1, "--length", 9)
     assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("name", ["settings", "run"])
+def test_files_of_earlier_versions(name: str, tmp_path: Path) -> None:
+    """Trainings on this text that stopped after 50 of 60 steps; files without a digest, and with one."""
+    file, old = tmp_path / "text.txt", Path(__file__).parents[1] / "data" / f"train-0.1-{name}.safetensors"
+    file.write_text("One two three four five six seven eight nine ten.\n" * 40)
+    written = invoke("sample", old, "--prompt", "One", "--length", 20, "--temperature", 0)
+    assert written.exit_code == 0
+    assert "fine" in written.stdout
+    assert elman.load(old).rnn.hidden_size == 8
+    target = tmp_path / "run.safetensors"
+    target.write_bytes(old.read_bytes())
+    sizes = ["--hidden-size", 8, "--layers", 1, "--steps", 60, "--batch-size", 4, "--sequence-length", 16, "--lr", 0.02]
+    result = invoke("train", file, *sizes, "--output", target, "--resume", "--quiet")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"Error: {target} is not of this version's elman train: begin anew")
+    assert target.read_bytes() == old.read_bytes()
+    X, Y = [[0, 1]], [[1, 0]]
+    with pytest.raises(ValueError, match=f"{target} is no checkpoint that this run can go on from"):
+        elman.load(target).fit(X, Y, optimizer=elman.Adam(0.02), checkpoint=target, resume=True, progress=False)
+    assert invoke("train", file, *sizes, "--output", target, "--quiet").exit_code == 0
 
 
 # sample

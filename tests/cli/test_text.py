@@ -4,6 +4,8 @@ import itertools
 import math
 import random
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from hypothesis import strategies as st
 
 import elman
 from elman import text
-from elman.text import Corpus, Vocabulary
+from elman.text import Corpus, Recorder, Vocabulary
+from elman.training import Training
+from elman.typing import Int
 
 
 @pytest.fixture(scope="module")
@@ -131,27 +135,6 @@ def test_split_of_short_and_long_texts() -> None:
     assert sum(map(len, text.split(numbers)[1])) == 100_000
 
 
-# Batches
-
-
-def test_batches_are_streams() -> None:
-    tokens = np.arange(101)
-    stream = text.batches(tokens, batch_size=3, n_steps=7)
-    taken = [next(stream) for _ in range(40)]
-    for x, y in taken:
-        assert x.shape == y.shape == (7, 3)
-        assert x.dtype == np.int64
-    xs, ys = (np.concatenate(arrays) for arrays in zip(*taken, strict=True))
-    assert (xs[1:] == ys[:-1]).all()  # each row goes on from batch to batch
-    assert (ys == (xs + 1) % 101).all()  # and starts anew at the end of the text
-    assert xs[0].tolist() == [0, 33, 67]
-
-
-def test_batches_longer_than_the_text() -> None:
-    x, y = next(text.batches(np.arange(5), batch_size=2, n_steps=12))
-    assert (y == (x + 1) % 5).all()
-
-
 # The bigram model
 
 
@@ -195,47 +178,145 @@ def test_model_bits_is_the_loss_of_one_pass(corpus: Corpus) -> None:
     assert text.model_bits(model, corpus.held_out, n_steps=7) == pytest.approx(expected, rel=1e-12)
 
 
+class Watch(elman.Callback):
+    """What there is after each step."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.parameters, self.rates, self.stop_at = list[np.ndarray](), list[float](), stop_at
+
+    def on_step(self, training: Training) -> None:
+        self.parameters.append(np.concatenate([array.ravel() for array in training.model.parameters().values()]))
+        self.rates.append(training.optimizer.lr)
+        if training.steps == self.stop_at:
+            raise InterruptedError
+
+
+def trained(
+    model: elman.SequenceModel, corpus: Corpus, steps: int, *others: elman.Callback, **options: Any
+) -> Recorder:
+    recorder = Recorder(corpus.held_out, steps)
+    sizes = {"batch_size": 3, "sequence_length": 5}
+    options = {**sizes, "optimizer": elman.Adam(0.01), "callbacks": [recorder, *others]} | options
+    text.train(model, corpus.train, steps=steps, **options)
+    return recorder
+
+
+def given_to_fit(tokens: Int, **sizes: int) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    model: Any = SimpleNamespace(fit=lambda x, y, **options: given.update(x=x, y=y, **options))
+    text.train(model, tokens, optimizer=elman.SGD(0.1), **sizes)
+    return given
+
+
+def test_readers_go_round() -> None:
+    given = given_to_fit(np.arange(101), steps=40, batch_size=3, sequence_length=7)
+    x, y = given["x"], given["y"]
+    assert x.shape == y.shape == (3, 280)
+    assert x.dtype == np.int64
+    assert (x[:, 1:] == y[:, :-1]).all()
+    assert (y == (x + 1) % 101).all()  # at the end of the text they start anew
+    assert x[:, 0].tolist() == [0, 33, 67]
+    assert given["tbptt"] == (7, 7)
+    assert len(given_to_fit(np.arange(5), steps=1, batch_size=2, sequence_length=12)["x"].T) == 12
+
+
 def test_training_learns_and_is_silent(corpus: Corpus, capfd: pytest.CaptureFixture[str]) -> None:
     model = small_model(corpus)
     before = text.model_bits(model, corpus.held_out)
-    sizes = {"steps": 95, "batch_size": 8, "sequence_length": 16}
-    records = list(text.Training(model, corpus.train, corpus.held_out, lr=0.01, **sizes))
-    assert [record.step for record in records] == list(range(1, 96))
-    measured = [record for record in records if record.validation_loss is not None]
-    assert [record.step for record in measured] == [10, 20, 30, 40, 50, 60, 70, 80, 90, 95]
-    assert records[0].loss == pytest.approx(math.log2(len(corpus.vocabulary)), rel=0.1)
-    assert measured[-1].validation_loss == text.model_bits(model, corpus.held_out)
-    assert measured[-1].validation_loss < before - 1
-    assert min(record.tokens_per_second for record in records) > 0
+    recorder = trained(model, corpus, 95, batch_size=8, sequence_length=16)
+    assert len(recorder.losses) == 95
+    assert list(recorder.validation_losses) == [10, 20, 30, 40, 50, 60, 70, 80, 90, 95]
+    assert recorder.losses[0] == pytest.approx(math.log2(len(corpus.vocabulary)), rel=0.1)
+    assert recorder.validation_losses[95] == text.model_bits(model, corpus.held_out)
+    assert recorder.validation_losses[95] < before - 1
+    assert recorder.seconds > 0
     assert capfd.readouterr() == ("", "")
 
 
 def test_training_carries_the_state_and_depends_on_the_seed_alone(corpus: Corpus) -> None:
     def losses(**options: object) -> list[float]:
-        model = small_model(corpus, num_layers=2, dropout=0.2, **options)
-        sizes = {"steps": 4, "batch_size": 3, "sequence_length": 5}
-        return [record.loss for record in text.Training(model, corpus.train, corpus.held_out, lr=0.0, **sizes)]
+        model = small_model(corpus, num_layers=2, **options)
+        return list(trained(model, corpus, 4, optimizer=elman.SGD(0.0)).losses)
 
-    assert losses() == losses()
-    assert losses() != losses(seed=1)
-    model = small_model(corpus, num_layers=2)
-    state = np.zeros((2, 3, 24), np.float32)
-    expected = [
-        model.loss(x, y, state=state) / math.log(2)
-        for _, (x, y) in zip(range(4), text.batches(corpus.train, 3, 5), strict=False)
-    ]
-    model = small_model(corpus, num_layers=2)
-    sizes = {"steps": 4, "batch_size": 3, "sequence_length": 5}
-    records = list(text.Training(model, corpus.train, corpus.held_out, lr=0.0, **sizes))
-    assert [record.loss for record in records] == pytest.approx(expected, rel=1e-6)
+    assert losses(dropout=0.2) == losses(dropout=0.2) != losses(dropout=0.2, seed=1)
+    model, state = small_model(corpus, num_layers=2), np.zeros((2, 3, 24), np.float32)
+    given = given_to_fit(corpus.train, steps=4, batch_size=3, sequence_length=5)
+    x, y = given["x"].T, given["y"].T
+    windows = [slice(t, t + 5) for t in range(0, 20, 5)]
+    expected = [model.loss(x[window], y[window], state=state) / math.log(2) for window in windows]
+    assert losses() == pytest.approx(expected, rel=1e-6)
 
 
-def test_schedule() -> None:
-    rates = [text._schedule(step / 1000) for step in range(1000)]
-    top = int(np.argmax(rates))
-    assert 0 < rates[0] < 0.1
+def test_the_learning_rate(corpus: Corpus) -> None:
+    watch = Watch()
+    trained(small_model(corpus, hidden_size=1), corpus, 1000, watch)
+    top = int(np.argmax(watch.rates))
     assert 45 < top < 55
-    assert rates[top] > 0.99
-    assert rates[:top] == sorted(rates[:top])
-    assert rates[top:] == sorted(rates[top:], reverse=True)
-    assert rates[-1] < 1e-4
+    assert watch.rates[top] == pytest.approx(0.01, rel=1e-3)
+    assert 0 < watch.rates[0] < 0.001
+    assert watch.rates[:top] == sorted(watch.rates[:top])
+    assert watch.rates[top:] == sorted(watch.rates[top:], reverse=True)
+    assert 0 < watch.rates[-1] < 1e-6
+
+
+@pytest.mark.parametrize("steps", [1, 999, 1000, 1999, 2000, 5500, 1_000_003])
+@pytest.mark.parametrize("n_tokens", [900, 30_000])
+def test_epochs(n_tokens: int, steps: int) -> None:
+    """As many steps as asked for or, in memory that does not grow with them, less than a thousandth more."""
+    given = given_to_fit(np.arange(n_tokens), steps=steps, batch_size=4, sequence_length=5)
+    assert given["x"].shape == given["y"].shape
+    n_steps, epochs, all_steps = given["x"].shape[1] // 5, given["epochs"], max(n_tokens // 20, 1000)
+    assert steps <= epochs * n_steps < steps * 1.001
+    assert min(steps, all_steps) <= n_steps < 2 * all_steps
+    assert len(np.unique(given["x"])) == n_tokens or steps < n_tokens // 20
+    factors = [given["schedule"]((step + 0.5) / n_steps, epochs) for step in range(steps - 1, epochs * n_steps)]
+    assert factors[0] > 0
+    assert not any(factors[1:])
+
+
+def test_steps_beyond_those_asked_for_change_nothing(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "_LEAST_STEPS", 1)
+    part, watch = corpus._replace(train=corpus.train[:100]), Watch()  # 7 steps to go through
+    recorder = trained(small_model(corpus), part, 23, watch)
+    assert len(watch.rates) == 24
+    assert (watch.parameters[22] != watch.parameters[21]).any()
+    assert (watch.parameters[23] == watch.parameters[22]).all()
+    assert (len(recorder.losses), max(recorder.validation_losses)) == (23, 23)
+
+
+@pytest.mark.parametrize("step", [3, 11, 23])
+def test_a_training_goes_on(corpus: Corpus, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "_LEAST_STEPS", 10)
+    part, path = corpus._replace(train=corpus.train[:150]), tmp_path / "run.safetensors"  # 3 epochs of 10 steps
+    models = [small_model(corpus, dropout=0.2, num_layers=2) for _ in range(3)]
+    expected = trained(models[0], part, 30)
+    with pytest.raises(InterruptedError):
+        trained(models[1], part, 30, Watch(step), checkpoint=path, checkpoint_every=2)
+    found = trained(models[2], part, 30, watch := Watch(), checkpoint=path, resume=True)
+    assert len(watch.rates) == 30 - (step - 1) // 2 * 2
+    assert (found.losses, found.validation_losses) == (expected.losses, expected.validation_losses)
+    for name, array in models[0].parameters().items():
+        assert (array == models[2].parameters()[name]).all()
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        ({"more": 1}, "must have the names"),
+        ({"seconds": -1.0}, "seconds must be"),
+        ({"seconds": "1"}, "seconds must be"),
+        ({"losses": np.array([1.0, np.nan])}, "losses must be finite"),
+        ({"losses": np.zeros((1, 2))}, "losses must have"),
+        ({"losses": np.zeros(6)}, "the number of losses must be an int from 0 to 5, got 6"),
+        ({"validation_losses": np.zeros(1)}, "the number of validation_losses must be 2"),
+    ],
+    ids=str,
+)
+def test_a_state_that_no_recorder_has(corpus: Corpus, other: dict[str, Any], reason: str) -> None:
+    good = {"losses": np.array([2.0, 1.0]), "validation_losses": np.array([2.5, 1.5]), "seconds": 0.5}
+    recorder = Recorder(corpus.held_out, steps=5)
+    recorder.load_state(good)
+    assert recorder.validation_losses == {1: 2.5, 2: 1.5}
+    with pytest.raises((TypeError, ValueError), match=reason):
+        recorder.load_state(good | other)
+    assert str({**recorder.state()}) == str(good), "it is as it was"

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import math
 import shutil
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import click
 
 import elman
 from elman import backends, text
 from elman.cli.common import LAYERS, Finite, Int, options, prepare, reported, running
-from elman.interrupts import Interrupts
 from elman.storage import atomic
+from elman.training import Callback, Training, checkpoint
 
 _MODEL_FILE = "elman-model.safetensors"
-_SAVE_EVERY = 60.0  # seconds
+_MOST_STEPS = 1000  # from one save to the next: so many take far longer than a save, however small the model is
 _writing = options(
     click.option("--length", type=Int(min=0), default=500, help="Characters to write."),
     click.option(
@@ -65,21 +68,14 @@ _sizes = options(
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def train(
     file: Path | None,
-    hidden_size: int,
-    layers: int,
-    dropout: float,
-    steps: int,
-    batch_size: int,
-    sequence_length: int,
-    lr: float,
     backend: str | None,
     threads: int | None,
-    seed: int,
     output: Path,
     resume: bool,
     length: int,
     temperature: float,
     quiet: bool,
+    **settings: Any,
 ) -> int:
     """Train a character model on FILE, then let it write.
 
@@ -97,28 +93,27 @@ def train(
         model = elman.SequenceModel(
             inputs=elman.Tokens(n_tokens),
             outputs=elman.Categories(n_tokens),
-            hidden_size=hidden_size,
-            num_layers=layers,
-            dropout=dropout,
-            seed=seed,
+            hidden_size=settings["hidden_size"],
+            num_layers=settings["layers"],
+            dropout=settings["dropout"],
+            seed=settings["seed"],
             backend=backend,
         )
-        model.metadata["vocabulary"] = corpus.vocabulary.to_json()
+        shown = {f"--{name.replace('_', '-')}": str(value) for name, value in sorted(settings.items())}
+        model.metadata = {"text": corpus.fingerprint, **shown, "vocabulary": corpus.vocabulary.to_json()}
         if not quiet:
             _introduce(corpus, model)
-        sizes = {"steps": steps, "batch_size": batch_size, "sequence_length": sequence_length}
-        training = text.Training(model, corpus.train, corpus.held_out, lr=lr, **sizes)
         if resume and target.exists():
-            training.restore(target)
-        _run(training, target, steps, quiet=quiet)
-        n_done = len(training.records)
+            _check_same(target, model.metadata)
+        recorder = _train(model, corpus, settings, checkpoint=target, resume=resume, quiet=quiet)
+        n_done, steps = len(recorder.losses), settings["steps"]
         if n_done < steps:
-            kept = f"the model is in {target}; --resume goes on from there" if n_done else "there is no model yet"
+            kept = f"the model is in {target}; --resume goes on from there"
             click.echo(f"Stopped after {n_done} of {steps} steps: {kept}.", err=True)
             return 130
-        _report(model, corpus, training.records, target)
+        _report(model, corpus, recorder, target)
         click.echo(f"\nA sample (temperature {temperature:g}):\n")
-        click.echo(_written(model, corpus.vocabulary, "", length, temperature, seed))
+        click.echo(_written(model, corpus.vocabulary, "", length, temperature, settings["seed"]))
     return 0
 
 
@@ -180,33 +175,55 @@ def _introduce(corpus: text.Corpus, model: elman.SequenceModel) -> None:
     click.echo(f"{model}; backend {backend}, {elman.get_num_threads()} threads.", err=True)
 
 
-def _run(training: text.Training, target: Path, steps: int, *, quiet: bool) -> None:
-    """Train under a progress bar, to the end or to Ctrl-C, and save from time to time."""
+def _check_same(target: Path, metadata: dict[str, str]) -> None:
+    """Refuse to go on with other options than the training in the file began with. (`fit` would, in its own words.)"""
+    found = elman.load(target).metadata
+    if found.keys() != metadata.keys():
+        raise click.ClickException(f"{target} is not of this version's elman train: begin anew, without --resume")
+    checkpoint.same_run(found, metadata, str(target))
+
+
+class _Shown(Callback):
+    """A recorder's numbers at a progress bar of updates."""
+
+    def __init__(self, bar: Any, recorder: text.Recorder, tokens_per_step: int) -> None:
+        self._bar, self._recorder, self._tokens_per_step = bar, recorder, tokens_per_step
+
+    def on_start(self, training: Training) -> None:  # noqa: ARG002
+        self._bar.initial = self._bar.n = len(self._recorder.losses)
+
+    def on_step(self, training: Training) -> None:  # noqa: ARG002
+        losses, measured = self._recorder.losses, [*self._recorder.validation_losses.values()]
+        held_out = f", validation {measured[-1]:.3f}" if measured else ""
+        speed = f"{len(losses) * self._tokens_per_step / self._recorder.seconds / 1000:,.0f}k tokens/s"
+        self._bar.set_postfix_str(f"loss {losses[-1]:.3f}{held_out}, {speed}", refresh=False)
+        self._bar.update(len(losses) - self._bar.n)
+
+
+def _train(
+    model: elman.SequenceModel, corpus: text.Corpus, settings: dict[str, Any], *, quiet: bool, **options: Any
+) -> text.Recorder:
+    """Train under a progress bar, to the end or to Ctrl-C."""
     from tqdm import tqdm
 
     layout = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}, {remaining} left{postfix}"
     columns = shutil.get_terminal_size().columns  # tqdm shows nothing where a terminal claims to have no size
-    held_out, saved, interrupts = "", time.monotonic(), Interrupts(are_noted=True)
-    with (
-        tqdm(
-            total=steps, initial=len(training.records), bar_format=layout, ncols=columns, nrows=24, disable=quiet
-        ) as bar,
-        interrupts.handled(),
-    ):
-        for record in training:
-            if record.validation_loss is not None:
-                held_out = f", validation {record.validation_loss:.3f}"
-            speed = f"{record.tokens_per_second / 1000:,.0f}k tokens/s"
-            bar.set_postfix_str(f"loss {record.loss:.3f}{held_out}, {speed}", refresh=False)
-            bar.update()
-            if interrupts.came or record.validation_loss is not None or time.monotonic() > saved + _SAVE_EVERY:
-                training.save(target)
-                saved = time.monotonic()
-            if interrupts.came:
-                return
+    sizes = {name: settings[name] for name in ("steps", "batch_size", "sequence_length")}
+    steps, *of_step = sizes.values()
+    recorder, said = text.Recorder(corpus.held_out, steps), io.StringIO()
+    with tqdm(total=steps, bar_format=layout, ncols=columns, nrows=24, disable=quiet) as bar:
+        options["callbacks"] = [recorder, _Shown(bar, recorder, math.prod(of_step))]
+        options["checkpoint_every"] = min(math.ceil(steps / 10), _MOST_STEPS)
+        try:
+            with contextlib.redirect_stderr(said):  # when `fit` has saved, it speaks of resume=True
+                text.train(model, corpus.train, optimizer=elman.Adam(settings["lr"]), **sizes, **options)
+        except KeyboardInterrupt:
+            if not said.getvalue():  # pressed twice
+                raise
+    return recorder
 
 
-def _report(model: elman.SequenceModel, corpus: text.Corpus, records: list[text.Progress], target: Path) -> None:
+def _report(model: elman.SequenceModel, corpus: text.Corpus, recorder: text.Recorder, target: Path) -> None:
     """Say how good the model is and where things are, and draw the curve if matplotlib is there."""
     own = text.model_bits(model, corpus.held_out)
     bigram = text.bigram_bits(corpus.train, corpus.held_out, len(corpus.vocabulary))
@@ -218,7 +235,7 @@ def _report(model: elman.SequenceModel, corpus: text.Corpus, records: list[text.
         click.echo("Loss curve: not drawn, as there is no matplotlib: pip install 'elman[plot]'")
         return
     curve = target.with_suffix(".png")
-    loss_curve(curve, records, bigram=bigram)
+    loss_curve(curve, recorder.losses, recorder.validation_losses, bigram=bigram)
     click.echo(f"Loss curve: {curve}")
 
 
