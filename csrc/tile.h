@@ -2,7 +2,7 @@
  *
  * A tile is `rows` x `width` vectors of out in registers. Its accumulators start from init and run over k ascending,
  * one multiply-add for each k: every element of a product is one chain, however rows and columns are blocked, so that
- * it never depends on which rows stand together or on the number of threads (DESIGN, numerics).
+ * it never depends on which rows stand together or on the number of threads (docs/design.md, numerics).
  *
  * Rows of a, init and out are arrays of pointers: rows of a batch, of several time steps, or those still running at
  * one.

@@ -46,7 +46,7 @@ def backend(request: pytest.FixtureRequest) -> ModuleType:
 
 @pytest.fixture
 def compiled(backend: ModuleType) -> ModuleType:
-    """Every backend whose bits are promised (DESIGN.md, section 7)."""
+    """Every backend whose bits are promised (docs/design.md, numerics)."""
     if backend is reference:
         pytest.skip("NumPy's sums depend on shapes: bits are promised for compiled backends only")
     return backend

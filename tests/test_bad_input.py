@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as npst
 import elman
 from elman import check
 
-T, B, I, H = 5, 2, 3, 4  # noqa: E741 - the names of DESIGN.md
+T, B, I, H = 5, 2, 3, 4  # noqa: E741 - the names of docs/design.md
 X, X_T, D_Y = np.ones((T, B, I)), np.ones((B, I)), np.ones((T, B, H))
 INTEGERS = np.ones((T, B, I), dtype=int)
 LISTED = [X[:, 0], X[:2, 1]]

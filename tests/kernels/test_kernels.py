@@ -1,4 +1,4 @@
-"""Every backend against the reference, and what DESIGN.md, section 7, promises about numbers."""
+"""Every backend against the reference, and what docs/design.md promises about numbers."""
 
 import functools
 import itertools

@@ -18,7 +18,7 @@ from elman.layer.parameters import Entry, Parameters
 from ..compare import assert_same_bits
 
 LENGTHS = np.array([6, 0, 9, 1])
-T, B, I, H = 9, 4, 3, 5  # noqa: E741 - the names of DESIGN.md
+T, B, I, H = 9, 4, 3, 5  # noqa: E741 - the names of docs/design.md
 
 backend_names = pytest.mark.parametrize("backend", elman.available_backends())
 directions = pytest.mark.parametrize("bidirectional", [False, True])
