@@ -1,12 +1,12 @@
-/* Products out = init + a b, made of tiles. */
+/* Products out = init + left right, made of tiles. */
 #ifndef ELMAN_GEMM_H
 #define ELMAN_GEMM_H
 
 #include "plan.h"
 
-/* A right operand b (depth, columns), its columns divided into panels of nearly equal width. PACKED: panel after panel,
- * each (depth, width * VL) with zeros beyond the columns; DIRECT: the array itself. Products are made with its panels
- * [from, to). */
+/* A right operand right (depth, columns), its columns divided into panels of nearly equal width. PACKED: panel after
+ * panel, each (depth, width * VL) with zeros beyond the columns; DIRECT: the array itself. Products are made with its
+ * panels [from, to). */
 typedef struct {
     const real *data;
     size_t depth, columns, panels, from, to;
@@ -18,13 +18,13 @@ typedef struct {
     size_t column, columns, width;
 } panel;
 
-INLINE panel panels_between(const matrix *b, size_t from, size_t to) {
-    size_t vectors = ceil_div(b->columns, VL);
-    size_t begin = part(vectors, b->panels, from), end = part(vectors, b->panels, to);
-    return (panel){begin * VL, smaller(end * VL, b->columns) - begin * VL, end - begin};
+INLINE panel panels_between(const matrix *right, size_t from, size_t to) {
+    size_t vectors = ceil_div(right->columns, VL);
+    size_t begin = part(vectors, right->panels, from), end = part(vectors, right->panels, to);
+    return (panel){begin * VL, smaller(end * VL, right->columns) - begin * VL, end - begin};
 }
 
-INLINE panel panel_of(const matrix *b, size_t p) { return panels_between(b, p, p + 1); }
+INLINE panel panel_of(const matrix *right, size_t p) { return panels_between(right, p, p + 1); }
 
 /* A matrix for products of at most `rows` rows at a time, of which `parts` threads make equal numbers of panels;
  * `place` then gives it memory. */
@@ -34,12 +34,14 @@ static matrix matrix_for(size_t depth, size_t columns, size_t rows, size_t parts
     return (matrix){.depth = depth, .columns = columns, .panels = panels, .to = panels, .mode = mode};
 }
 
-INLINE size_t scratch_size(const matrix *b) { return b->mode == DIRECT ? 0 : b->depth * ceil_div(b->columns, VL) * VL; }
+INLINE size_t scratch_size(const matrix *right) {
+    return right->mode == DIRECT ? 0 : right->depth * ceil_div(right->columns, VL) * VL;
+}
 
-/* Let b be the array itself, or a copy to be packed at the beginning of `scratch`; returns the rest of it. */
-static real *place(matrix *b, const real *array, real *scratch) {
-    b->data = b->mode == DIRECT ? array : scratch;
-    return scratch + scratch_size(b);
+/* Let right be the array itself, or a copy to be packed at the beginning of `scratch`; returns the rest of it. */
+static real *place(matrix *right, const real *array, real *scratch) {
+    right->data = right->mode == DIRECT ? array : scratch;
+    return scratch + scratch_size(right);
 }
 
 /* Copy `columns` reals into `width` vectors, zeros behind them. */
@@ -70,10 +72,11 @@ static void transpose(real *to, size_t width, const real *source, size_t stride,
 
 /* Pack rows [k, k + depth) of panel p from source: source[i * stride + column] for row k + i or, transposed,
  * source[column * stride + i]. */
-static void pack(const matrix *b, size_t p, size_t k, size_t depth, const real *source, size_t stride, int transposed) {
-    const panel c = panel_of(b, p);
+static void pack(const matrix *right, size_t p, size_t k, size_t depth, const real *source, size_t stride,
+                 int transposed) {
+    const panel c = panel_of(right, p);
     const size_t width = c.width * VL;
-    real *to = (real *)b->data + c.column * b->depth + k * width;
+    real *to = (real *)right->data + c.column * right->depth + k * width;
     if (transposed)
         transpose(to, width, source + c.column * stride, stride, depth, c.columns);
     else
@@ -94,19 +97,19 @@ typedef struct epilogue {
 
 #define PANELS 16 /* of a product, between looks at whether to stop: with a depth of 10,000 some milliseconds */
 
-/* out[r] = init[r] + a[r] b for n <= MAX_ROWS rows, then the epilogue, if any. */
-static void gemm(const matrix *b, size_t n, const real *const *a, const real *const *init, real *const *out,
+/* out[r] = init[r] + left[r] right for n <= MAX_ROWS rows, then the epilogue, if any. */
+static void gemm(const matrix *right, size_t n, const real *const *left, const real *const *init, real *const *out,
                  const epilogue *e) {
-    for (size_t p = b->from; p < b->to; p++) {
+    for (size_t p = right->from; p < right->to; p++) {
         if (p % PANELS == PANELS - 1 && elman_stopped()) return;
-        panel c = panel_of(b, p);
-        operands o = {.depth = b->depth, .b_stride = b->columns, .column = c.column, .columns = c.columns};
-        o.b = b->data + (b->mode == PACKED ? c.column * b->depth : c.column);
+        panel c = panel_of(right, p);
+        operands o = {.depth = right->depth, .right_stride = right->columns, .column = c.column, .columns = c.columns};
+        o.right = right->data + (right->mode == PACKED ? c.column * right->depth : c.column);
         size_t tiles = ceil_div(n, TALLEST(c.width));
         for (size_t i = 0; i < tiles; i++) {
             size_t row = part(n, tiles, i), rows = part(n, tiles, i + 1) - row;
-            o.a = a + row, o.init = init + row, o.out = out + row;
-            TILES[b->mode][c.width - 1][rows - 1](&o);
+            o.left = left + row, o.init = init + row, o.out = out + row;
+            TILES[right->mode][c.width - 1][rows - 1](&o);
             if (e) e->apply(e, row, rows, c.column, c.columns, out + row);
         }
     }

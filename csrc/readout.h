@@ -153,7 +153,7 @@ static int run_readout(const elman_readout *r, double *loss) {
     if (loss) *loss = 0;
     for (size_t i = 0; loss && i < tasks; i++) *loss += p.losses[i];
     if (gradient) {
-        p.sum = (outer_sum){.extent = &p.extent, .a = {.rows = r->h, .width = r->K}, .delta = r->o, .columns = r->O};
+        p.sum = (outer_sum){.extent = &p.extent, .left = {.rows = r->h, .width = r->K}, .delta = r->o, .columns = r->O};
         p.sum.d_weight = r->d_weight, p.sum.d_bias = r->d_bias;
         plan_outer_sum(&p.sum, threads);
         elman_run(readout_gradient, &p, outer_sum_tasks(&p.sum), threads);

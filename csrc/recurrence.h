@@ -38,9 +38,9 @@ typedef struct {
     size_t *come, met;
 } shard;
 
-static matrix share(const matrix *b, size_t part, size_t parts) {
-    matrix own = *b;
-    own.from = b->panels / parts * part, own.to = b->panels / parts * (part + 1);
+static matrix share(const matrix *whole, size_t part, size_t parts) {
+    matrix own = *whole;
+    own.from = whole->panels / parts * part, own.to = whole->panels / parts * (part + 1);
     return own;
 }
 
@@ -273,10 +273,10 @@ static void plan_sums(pass *p, size_t threads) {
         const elman_rows delta = columns_from(l->delta, d * l->H);
         outer_sum hh = {.extent = &p->extent, .backwards = backwards(l, d), .delta = delta, .columns = l->H};
         outer_sum ih = hh;
-        hh.a = states_before(l, d);
+        hh.left = states_before(l, d);
         hh.d_weight = (real *)l->d_weight_hh + d * l->H * l->H;
         hh.d_bias = l->d_bias ? (real *)l->d_bias + d * l->H : NULL;
-        ih.a = (source){.rows = l->x, .width = l->I, .has_tokens = l->has_tokens};
+        ih.left = (source){.rows = l->x, .width = l->I, .has_tokens = l->has_tokens};
         ih.d_weight = (real *)l->d_weight_ih + d * l->I * l->H;
         p->sums[p->n_sums++] = hh;
         p->sums[p->n_sums++] = ih;

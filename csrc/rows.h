@@ -34,19 +34,19 @@ INLINE void prefetch_row(const real *row, size_t columns) {
     for (size_t j = 0; j < columns; j += 64 / sizeof(real)) __builtin_prefetch(row + j);
 }
 
-/* out = a + b, either of them NULL for zeros. */
-static void add_row(real *out, const real *a, const real *b, size_t columns) {
+/* out = one + other, either of them NULL for zeros. */
+static void add_row(real *out, const real *one, const real *other, size_t columns) {
     for (size_t j = 0; j < columns; j += VL) {
         size_t n = smaller(columns - j, VL);
-        vec sum = a ? load_upto(a + j, n) : set1(0);
-        store_upto(out + j, b ? sum + load_upto(b + j, n) : sum, n);
+        vec sum = one ? load_upto(one + j, n) : set1(0);
+        store_upto(out + j, other ? sum + load_upto(other + j, n) : sum, n);
     }
 }
 
-static void multiply_row(real *out, const real *a, const real *b, size_t columns) {
+static void multiply_row(real *out, const real *one, const real *other, size_t columns) {
     for (size_t j = 0; j < columns; j += VL) {
         size_t n = smaller(columns - j, VL);
-        store_upto(out + j, load_upto(a + j, n) * load_upto(b + j, n), n);
+        store_upto(out + j, load_upto(one + j, n) * load_upto(other + j, n), n);
     }
 }
 
@@ -66,13 +66,13 @@ INLINE const real *row_of(const source *s, const extent *e, size_t t, size_t b) 
     return at(&s->rows, t + (size_t)(ptrdiff_t)s->shift, b);
 }
 
-/* The gradient of a matrix: d_weight (a.width, columns) += sum over (t, b) of a(t, b)^T delta(t, b); d_bias likewise,
- * unless NULL. Steps descend, in the direction's own order, and rows ascend: one chain for each element, which a run
- * over earlier steps continues. */
+/* The gradient of a matrix: d_weight (left.width, columns) += sum over (t, b) of left(t, b)^T delta(t, b); d_bias
+ * likewise, unless NULL. Steps descend, in the direction's own order, and rows ascend: one chain for each element,
+ * which a run over earlier steps continues. */
 typedef struct {
     const extent *extent;
     int backwards;
-    source a;
+    source left;
     elman_rows delta;
     real *d_weight, *d_bias;
     size_t columns;
@@ -83,23 +83,23 @@ typedef struct {
 #define DEPTH 128 /* terms summed while a panel of delta stays in the first-level cache */
 #define BLOCK_BYTES \
     524288             /* of d_weight, which should stay in the second-level cache from one run of terms to the next */
-#define MASKED_ROWS 96 /* of d_weight in a task where a is masked */
+#define MASKED_ROWS 96 /* of d_weight in a task where left is masked */
 
 INLINE size_t outer_sum_tasks(const outer_sum *s) { return s->row_parts * s->column_parts; }
 
 /* Blocks wide rather than tall, as they read whole stretches of delta; at least one for each thread. */
 static void plan_outer_sum(outer_sum *s, size_t threads) {
-    const size_t rows = s->a.width, least = rows > 16 ? threads : 1;
+    const size_t rows = s->left.width, least = rows > 16 ? threads : 1;
     s->shape =
         (matrix){.columns = s->columns, .panels = cheapest_division(DEPTH, s->columns, rows, MAX_NARROW_WIDTH).panels};
-    if (s->a.has_tokens) {
+    if (s->left.has_tokens) {
         s->row_parts = 1, s->column_parts = smaller(s->shape.panels, threads);
         return;
     }
     s->column_parts = ceil_div(s->shape.panels, larger(1, 512 / (MAX_NARROW_WIDTH * VL)));
     size_t block_columns = ceil_div(s->columns, s->column_parts);
     s->row_parts = larger(least, ceil_div(rows * block_columns * sizeof(real), BLOCK_BYTES));
-    if (s->a.mask) s->row_parts = larger(s->row_parts, ceil_div(rows, MASKED_ROWS));
+    if (s->left.mask) s->row_parts = larger(s->row_parts, ceil_div(rows, MASKED_ROWS));
     s->row_parts = smaller(s->row_parts, rows);
 }
 
@@ -109,38 +109,38 @@ typedef struct {
     size_t begin, end;              /* rows of d_weight */
     size_t first_panel, last_panel; /* its columns; last exclusive */
     size_t n;
-    const real *a[DEPTH], *delta[DEPTH];
-    real masked[DEPTH * MASKED_ROWS]; /* rows of a times their masks */
+    const real *left[DEPTH], *delta[DEPTH];
+    real masked[DEPTH * MASKED_ROWS]; /* rows of left times their masks */
 } terms;
 
 static void gather(terms *g, size_t t, size_t row) {
     const outer_sum *s = g->sum;
     const size_t rows = g->end - g->begin;
-    const real *a = row_of(&s->a, s->extent, t, row) + g->begin;
-    if (s->a.mask) {
+    const real *left = row_of(&s->left, s->extent, t, row) + g->begin;
+    if (s->left.mask) {
         real *masked = g->masked + g->n * rows;
-        multiply_row(masked, a, s->a.mask + row * s->a.width + g->begin, rows);
-        a = masked;
+        multiply_row(masked, left, s->left.mask + row * s->left.width + g->begin, rows);
+        left = masked;
     }
     g->delta[g->n] = at(&s->delta, t, row);
-    g->a[g->n++] = a;
+    g->left[g->n++] = left;
 }
 
 /* d_bias += the sum over n packed rows of a panel. */
-static void add_bias_terms(real *d_bias, panel c, const real *b, size_t n) {
+static void add_bias_terms(real *d_bias, panel c, const real *packed, size_t n) {
     for (size_t v = 0; v < c.width; v++) {
         size_t columns = smaller(c.columns - v * VL, VL);
         vec sum = load_upto(d_bias + v * VL, columns);
-        for (size_t k = 0; k < n; k++) sum += load(b + (k * c.width + v) * VL);
+        for (size_t k = 0; k < n; k++) sum += load(packed + (k * c.width + v) * VL);
         store_upto(d_bias + v * VL, sum, columns);
     }
 }
 
 static void add_panel_terms(const terms *g, panel c) {
     const outer_sum *s = g->sum;
-    real b[DEPTH * MAX_NARROW_WIDTH * VECTOR_BYTES / sizeof(real)] __attribute__((aligned(64)));
-    for (size_t k = 0; k < g->n; k++) copy_row(b + k * c.width * VL, g->delta[k] + c.column, c.columns, c.width);
-    operands o = {.a = g->a, .b = b, .depth = g->n, .column = c.column, .columns = c.columns};
+    real packed[DEPTH * MAX_NARROW_WIDTH * VECTOR_BYTES / sizeof(real)] __attribute__((aligned(64)));
+    for (size_t k = 0; k < g->n; k++) copy_row(packed + k * c.width * VL, g->delta[k] + c.column, c.columns, c.width);
+    operands o = {.left = g->left, .right = packed, .depth = g->n, .column = c.column, .columns = c.columns};
     const size_t rows = g->end - g->begin, tiles = ceil_div(rows, TALLEST(c.width));
     real *out[MAX_HEIGHT];
     o.init = (const real *const *)out, o.out = out;
@@ -150,7 +150,7 @@ static void add_panel_terms(const terms *g, panel c) {
         for (size_t r = 0; r < height; r++) out[r] = s->d_weight + (g->begin + o.first + r) * s->columns;
         TILES[COLUMNS][c.width - 1][height - 1](&o);
     }
-    if (s->d_bias && g->begin == 0) add_bias_terms(s->d_bias + c.column, c, b, g->n);
+    if (s->d_bias && g->begin == 0) add_bias_terms(s->d_bias + c.column, c, packed, g->n);
 }
 
 static void add_terms(terms *g) {
@@ -161,7 +161,7 @@ static void add_terms(terms *g) {
 /* A token is a one-hot row: its term is one row of d_weight. */
 static void add_token_term(const outer_sum *s, size_t column, size_t columns, size_t t, size_t row) {
     const real *delta = at(&s->delta, t, row) + column;
-    real *d_weight = s->d_weight + (size_t)token_at(&s->a.rows, t, row) * s->columns + column;
+    real *d_weight = s->d_weight + (size_t)token_at(&s->left.rows, t, row) * s->columns + column;
     add_row(d_weight, d_weight, delta, columns);
 }
 
@@ -169,14 +169,14 @@ static void outer_sum_task(const outer_sum *s, size_t task) {
     const size_t i = task / s->column_parts, j = task % s->column_parts, panels = s->shape.panels;
     terms g;
     g.sum = s, g.n = 0;
-    g.begin = part(s->a.width, s->row_parts, i), g.end = part(s->a.width, s->row_parts, i + 1);
+    g.begin = part(s->left.width, s->row_parts, i), g.end = part(s->left.width, s->row_parts, i + 1);
     g.first_panel = part(panels, s->column_parts, j), g.last_panel = part(panels, s->column_parts, j + 1);
     const panel own = panels_between(&s->shape, g.first_panel, g.last_panel);
     for (size_t step = s->extent->to; step-- > s->extent->from;) {
         const size_t t = time_of(s->extent, step, s->backwards);
         for (size_t row = 0; row < s->extent->B; row++) {
             if (t >= length_of(s->extent, row)) continue;
-            if (s->a.has_tokens) {
+            if (s->left.has_tokens) {
                 add_token_term(s, own.column, own.columns, t, row);
                 continue;
             }

@@ -1,10 +1,10 @@
-/* The micro-kernel: out = init + a b for a tile of out.
+/* The micro-kernel: out = init + left right for a tile of out.
  *
  * A tile is `rows` x `width` vectors of out in registers. Its accumulators start from init and run over k ascending,
  * one multiply-add for each k: every element of a product is one chain, however rows and columns are blocked, so that
  * it never depends on which rows stand together or on the number of threads (docs/design.md, numerics).
  *
- * Rows of a, init and out are arrays of pointers: rows of a batch, of several time steps, or those still running at
+ * Rows of left, init and out are arrays of pointers: rows of a batch, of several time steps, or those still running at
  * one.
  */
 #ifndef ELMAN_TILE_H
@@ -16,7 +16,7 @@
 #define MAX_NARROW_WIDTH 4 /* in mode COLUMNS */
 #define MAX_HEIGHT 8
 
-/* Tallest tile for a width: rows * width accumulators, `width` vectors of b and a broadcast fit the registers. */
+/* Tallest tile for a width: rows * width accumulators, `width` vectors of right and a broadcast fit the registers. */
 #if defined(__AVX512F__) || defined(__aarch64__)
 #define TALLEST(width) \
     ((width) <= 3 ? 8 : (width) == 4 ? 6 : (width) == 5 ? 5 : (width) == 6 ? 4 : (width) == 7 ? 3 : 2)
@@ -26,47 +26,48 @@
 
 /* How a tile reads its operands. */
 enum {
-    PACKED,  /* a[row][k]; b in a packed panel */
-    DIRECT,  /* a[row][k]; b in place: rows of the given stride, the last vector in part */
-    COLUMNS, /* a[k][first + row], a transposed; b in a packed panel */
+    PACKED,  /* left[row][k]; right in a packed panel */
+    DIRECT,  /* left[row][k]; right in place: rows of the given stride, the last vector in part */
+    COLUMNS, /* left[k][first + row], left transposed; right in a packed panel */
     MODES
 };
 
 typedef struct {
-    const real *const *a, *const *init;
+    const real *const *left, *const *init;
     real *const *out;
-    const real *b;
-    size_t depth, b_stride, first; /* number of k; reals between two k of b; COLUMNS: the tile's first column of a */
-    size_t column, columns;        /* the tile's columns of init and out */
+    const real *right;
+    size_t depth, right_stride,
+        first;              /* number of k; reals between two k of right; COLUMNS: the tile's first column of left */
+    size_t column, columns; /* the tile's columns of init and out */
 } operands;
 
 INLINE void tile(const size_t height, const size_t width, const int mode, const operands *o) {
     const size_t last = width - 1, rest = o->columns - last * VL; /* reals in the last vector */
     vec acc[MAX_HEIGHT][MAX_WIDTH];
-    const real *a[MAX_HEIGHT];
+    const real *left[MAX_HEIGHT];
 #pragma GCC unroll 8
     for (size_t r = 0; r < height; r++) {
         const real *init = o->init[r] + o->column;
 #pragma GCC unroll 8
         for (size_t v = 0; v < last; v++) acc[r][v] = load(init + v * VL);
         acc[r][last] = load_upto(init + last * VL, rest);
-        if (mode != COLUMNS) a[r] = o->a[r];
+        if (mode != COLUMNS) left[r] = o->left[r];
     }
-    const real *b = o->b;
-    const size_t b_stride = mode == DIRECT ? o->b_stride : width * VL;
-    for (size_t k = 0; k < o->depth; k++, b += b_stride) {
-        const real *a_k = mode == COLUMNS ? o->a[k] + o->first : NULL;
-        vec b_k[MAX_WIDTH];
+    const real *right = o->right;
+    const size_t right_stride = mode == DIRECT ? o->right_stride : width * VL;
+    for (size_t k = 0; k < o->depth; k++, right += right_stride) {
+        const real *left_k = mode == COLUMNS ? o->left[k] + o->first : NULL;
+        vec right_k[MAX_WIDTH];
 #pragma GCC unroll 8
         for (size_t v = 0; v < width; v++)
-            b_k[v] = mode == DIRECT && v == last ? load_upto(b + v * VL, rest) : load(b + v * VL);
+            right_k[v] = mode == DIRECT && v == last ? load_upto(right + v * VL, rest) : load(right + v * VL);
 #pragma GCC unroll 8
-        for (size_t v = 0; height > 1 && v < width; v++) KEEP(b_k[v]);
+        for (size_t v = 0; height > 1 && v < width; v++) KEEP(right_k[v]);
 #pragma GCC unroll 8
         for (size_t r = 0; r < height; r++) {
-            vec a_rk = set1(mode == COLUMNS ? a_k[r] : a[r][k]);
+            vec left_rk = set1(mode == COLUMNS ? left_k[r] : left[r][k]);
 #pragma GCC unroll 8
-            for (size_t v = 0; v < width; v++) acc[r][v] = fma_(a_rk, b_k[v], acc[r][v]);
+            for (size_t v = 0; v < width; v++) acc[r][v] = fma_(left_rk, right_k[v], acc[r][v]);
         }
     }
 #pragma GCC unroll 8

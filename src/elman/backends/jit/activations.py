@@ -31,7 +31,7 @@ from elman.backends.jit.simd import (
     store_real,
     store_upto,
 )
-from elman.backends.jit.structs import INTS, _StructType, emit_c_function, ints, prefetch, smaller, stack
+from elman.backends.jit.structs import INTS, StructType, emit_c_function, ints, prefetch, smaller, stack
 from elman.backends.jit.vecmath import sigmoid, tanh
 
 
@@ -131,7 +131,7 @@ def _table(builder: Any, functions: list[Any]) -> Any:
     return builder.ptrtoint(table, INT64)
 
 
-_ARGUMENTS = [_StructType(EPILOGUE), types.int64, types.int64, types.int64, types.int64, INTS]
+_ARGUMENTS = [StructType(EPILOGUE), types.int64, types.int64, types.int64, types.int64, INTS]
 
 
 def _epilogues(context: Any, builder: Any, v: Any, cell: str, of_vector: Any, functions: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Products out = init + a b, made of tiles: csrc/gemm.h, where the reasons stand."""
+"""Products out = init + left right, made of tiles: csrc/gemm.h, where the reasons stand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from elman.backends.jit.simd import (
 from elman.backends.jit.structs import INT, INTS, Struct, after, call, clear, smaller, stopped
 from elman.backends.jit.tile import DIRECT, MAX_HEIGHT, MAX_WIDTH, tallest
 
-# A right operand b (depth, columns) in `panels` of nearly equal width. data: the array itself (DIRECT), or panel after
+# A right operand (depth, columns) in `panels` of nearly equal width. data: the array itself (DIRECT), or panel after
 # panel, each (depth, width * VL), 0 beyond the columns (PACKED). Products are made with its panels [first, last).
 MATRIX = Struct("matrix", data=INT, depth=INT, columns=INT, panels=INT, first=INT, last=INT, mode=INT, tiles=INTS)
 
@@ -65,24 +65,24 @@ def panel_of(v: Any, columns: int, panels: int, p: int) -> Panel:
 
 
 @kernel
-def set_matrix(v: Any, b: Any, tiles: Any, depth: int, columns: int, rows: int, parts: int, mode: int) -> None:
+def set_matrix(v: Any, right: Any, tiles: Any, depth: int, columns: int, rows: int, parts: int, mode: int) -> None:
     """A matrix for products of at most `rows` rows at a time, by `parts` threads; `place` then gives it memory."""
-    b.depth, b.columns, b.mode, b.tiles = depth, columns, mode, tiles
+    right.depth, right.columns, right.mode, right.tiles = depth, columns, mode, tiles
     each = cheapest_division(v, depth, share_of(v, columns, parts), smaller(rows, MAX_ROWS), MAX_WIDTH).panels
-    b.panels = b.last = each * parts
+    right.panels = right.last = each * parts
 
 
 @kernel
-def scratch_size(v: Any, b: Any) -> int:
+def scratch_size(v: Any, right: Any) -> int:
     """In bytes."""
-    return 0 if b.mode == DIRECT else b.depth * ceil_div(b.columns, reals(v)) * width_of(v)
+    return 0 if right.mode == DIRECT else right.depth * ceil_div(right.columns, reals(v)) * width_of(v)
 
 
 @kernel
-def place(v: Any, b: Any, array: Address, scratch: Address) -> Address:
-    """Let b be the array itself, or a copy to be packed at the beginning of `scratch`; returns the rest of it."""
-    b.data = array if b.mode == DIRECT else scratch
-    return scratch + scratch_size(v, b)
+def place(v: Any, right: Any, array: Address, scratch: Address) -> Address:
+    """Let right be the array itself, or a copy to be packed at the beginning of `scratch`; returns the rest of it."""
+    right.data = array if right.mode == DIRECT else scratch
+    return scratch + scratch_size(v, right)
 
 
 @kernel
@@ -107,11 +107,11 @@ def transpose(v: Any, to: Address, width: int, source: Address, stride: int, dep
 
 
 @kernel
-def pack(v: Any, b: Any, p: int, k: int, depth: int, source: Address, stride: int, transposed: bool) -> None:
+def pack(v: Any, right: Any, p: int, k: int, depth: int, source: Address, stride: int, transposed: bool) -> None:
     """Rows [k, k + depth) of panel p: row k + i from source[i * stride + column], or source[column * stride + i]."""
-    c, size = panel_of(v, b.columns, b.panels, p), size_of_real(v)
+    c, size = panel_of(v, right.columns, right.panels, p), size_of_real(v)
     width = c.width * reals(v)
-    to = b.data + (c.column * b.depth + k * width) * size
+    to = right.data + (c.column * right.depth + k * width) * size
     if transposed:
         transpose(v, to, width, source + c.column * stride * size, stride, depth, c.columns)
     else:
@@ -129,22 +129,22 @@ PANELS = 16  # of a product, between looks at whether to stop
 
 
 @kernel
-def gemm(v: Any, b: Any, n: int, a: Any, init: Any, out: Any, e: Any) -> None:
-    """out[r] = init[r] + a[r] b for n <= MAX_ROWS rows, then the epilogue."""
-    for p in range(b.first, b.last):
+def gemm(v: Any, right: Any, n: int, left: Any, init: Any, out: Any, e: Any) -> None:
+    """out[r] = init[r] + left[r] right for n <= MAX_ROWS rows, then the epilogue."""
+    for p in range(right.first, right.last):
         if p % PANELS == PANELS - 1 and stopped():
             return
-        c = panel_of(v, b.columns, b.panels, p)
+        c = panel_of(v, right.columns, right.panels, p)
         tiles = ceil_div(n, tallest(v, c.width))
-        if b.mode == DIRECT:
-            data, step = c.column, b.columns
+        if right.mode == DIRECT:
+            data, step = c.column, right.columns
         else:
-            data, step = c.column * b.depth, c.width * reals(v)
-        data, step = b.data + data * size_of_real(v), step * size_of_real(v)
+            data, step = c.column * right.depth, c.width * reals(v)
+        data, step = right.data + data * size_of_real(v), step * size_of_real(v)
         for i in range(tiles):
             row = part(n, tiles, i)
             rows = part(n, tiles, i + 1) - row
-            tile, out_rows = tile_of(b.tiles, b.mode, c.width, rows), after(out, row)
-            call(tile, (after(a, row), after(init, row), out_rows, data, b.depth, step, c.column, c.columns))
+            tile, out_rows = tile_of(right.tiles, right.mode, c.width, rows), after(out, row)
+            call(tile, (after(left, row), after(init, row), out_rows, data, right.depth, step, c.column, c.columns))
             if e.apply:
                 call(e.apply, (e, row, rows, c.column, c.columns, out_rows))

@@ -96,27 +96,27 @@ _LIST = 8 * MAX_ROWS  # bytes of a list of rows
 
 @kernel
 def cross_entropy(v: Any, o: Address, columns: int, token: int, scale: Any, gradient: bool) -> float:
-    size, lanes = size_of_real(v), reals(v)
+    size, n_reals = size_of_real(v), reals(v)
     if token < 0:
         if gradient:
             clear(o, columns * size)
         return 0.0
     most, sums = splat(v, -np.inf), splat(v, 0.0)
-    for j in range(0, columns, lanes):
-        x = load_padded(v, o + j * size, smaller(columns - j, lanes), -np.inf)
+    for j in range(0, columns, n_reals):
+        x = load_padded(v, o + j * size, smaller(columns - j, n_reals), -np.inf)
         most = choose(x > most, x, most)
     highest = largest(most)
     at_token = load_real(v, o + token * size) - highest
-    for j in range(0, columns, lanes):
-        n = smaller(columns - j, lanes)
+    for j in range(0, columns, n_reals):
+        n = smaller(columns - j, n_reals)
         e = exp_negative(v, load_padded(v, o + j * size, n, -np.inf) - splat(v, highest))
         sums = sums + e
         store_upto(o + j * size, e, n)
     sum_of_exp = total(sums)
     if gradient:
         factor = splat(v, scale / sum_of_exp)
-        for j in range(0, columns, lanes):
-            n = smaller(columns - j, lanes)
+        for j in range(0, columns, n_reals):
+            n = smaller(columns - j, n_reals)
             store_upto(o + j * size, load_upto(v, o + j * size, n) * factor, n)
         store_real(v, o + token * size, load_real(v, o + token * size) - scale)
     return math.log(np.float64(sum_of_exp)) - np.float64(at_token)
@@ -124,13 +124,13 @@ def cross_entropy(v: Any, o: Address, columns: int, token: int, scale: Any, grad
 
 @kernel
 def binary_cross_entropy(v: Any, o: Address, columns: int, target: Address, scale: Any, gradient: bool) -> float:
-    loss, size, lanes = 0.0, size_of_real(v), reals(v)
+    loss, size, n_reals = 0.0, size_of_real(v), reals(v)
     for j in range(columns):
         x, y = np.float64(load_real(v, o + j * size)), np.float64(load_real(v, target + j * size))
         loss += (x if x > 0 else 0.0) - x * y + math.log1p(math.exp(-abs(x)))
     if gradient:
-        for j in range(0, columns, lanes):
-            n = smaller(columns - j, lanes)
+        for j in range(0, columns, n_reals):
+            n = smaller(columns - j, n_reals)
             difference = sigmoid(v, load_upto(v, o + j * size, n)) - load_upto(v, target + j * size, n)
             store_upto(o + j * size, difference * splat(v, scale), n)
     return loss
@@ -218,9 +218,9 @@ def readout_gradient(v: Any, p: Any, i: int) -> None:
 def add_gradient(v: Any, p: Any, threads: int) -> None:
     r, s = p.readout, p.sum
     set_extent(s.extent, r.T, r.B, r.lengths)
-    set_rows(s.a.rows, r.h, 0)
+    set_rows(s.left.rows, r.h, 0)
     set_rows(s.delta, r.o, 0)
-    s.a.width, s.columns, s.tiles, s.d_weight, s.d_bias = r.K, r.O, ints(r.own[1]), r.d_weight, r.d_bias
+    s.left.width, s.columns, s.tiles, s.d_weight, s.d_bias = r.K, r.O, ints(r.own[1]), r.d_weight, r.d_bias
     plan_outer_sum(v, s, threads)
     run(v, readout_gradient, p, outer_sum_tasks(s), threads)
 

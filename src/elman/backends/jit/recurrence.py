@@ -118,9 +118,9 @@ _MATRIX_BYTES = MATRIX.size
 
 
 @kernel
-def set_share(own: Any, b: Any, i: int, parts: int) -> None:
-    copy(own, b, _MATRIX_BYTES)
-    own.first, own.last = b.panels // parts * i, b.panels // parts * (i + 1)
+def set_share(own: Any, whole: Any, i: int, parts: int) -> None:
+    copy(own, whole, _MATRIX_BYTES)
+    own.first, own.last = whole.panels // parts * i, whole.panels // parts * (i + 1)
 
 
 @kernel
@@ -411,11 +411,11 @@ def plan_sums(v: Any, p: Any, threads: int) -> None:
     layer, size = p.layer, size_of_real(v)
     for d in range(layer.D):
         hh, ih = after(p.sums, 2 * d), after(p.sums, 2 * d + 1)
-        set_states_before(v, hh.a, layer, d)
+        set_states_before(v, hh.left, layer, d)
         hh.d_weight = layer.d_weight_hh + d * layer.H * layer.H * size
         hh.d_bias = layer.d_bias + d * layer.H * size if layer.d_bias else 0
-        set_rows(ih.a.rows, layer.x, 0)
-        ih.a.width, ih.a.has_tokens = layer.I, layer.has_tokens
+        set_rows(ih.left.rows, layer.x, 0)
+        ih.left.width, ih.left.has_tokens = layer.I, layer.has_tokens
         ih.d_weight = layer.d_weight_ih + d * layer.I * layer.H * size
         for i in range(2):
             s = after(hh, i)

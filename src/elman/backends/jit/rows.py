@@ -45,13 +45,13 @@ EXTENT = Struct("extent", T=INT, B=INT, lengths=INT, first=INT, last=INT)
 # and start[b] where there is none; times mask[b] if there is a mask. Or one-hot rows, given as tokens.
 SOURCE = Struct("source", rows=ROWS, shift=INT, start=INT, mask=INT, width=INT, has_tokens=INT)
 
-# The gradient of a matrix: d_weight (a.width, columns) += sum over (t, b) of a(t, b)^T delta(t, b); d_bias likewise,
-# unless 0. Its tasks are blocks of d_weight.
+# The gradient of a matrix: d_weight (left.width, columns) += sum over (t, b) of left(t, b)^T delta(t, b); d_bias
+# likewise, unless 0. Its tasks are blocks of d_weight.
 OUTER_SUM = Struct(
     "outer_sum",
     extent=EXTENT,
     backwards=INT,
-    a=SOURCE,
+    left=SOURCE,
     delta=ROWS,
     d_weight=INT,
     d_bias=INT,
@@ -64,11 +64,11 @@ OUTER_SUM = Struct(
 
 DEPTH = 128  # terms summed while a panel of delta stays in the first-level cache
 BLOCK_BYTES = 524288  # of d_weight, which should stay in the second-level cache from one run of terms to the next
-MASKED_ROWS = 96  # of d_weight in a task where a is masked
+MASKED_ROWS = 96  # of d_weight in a task where left is masked
 
 # Terms of a task, gathered until there are enough for a run of the micro-kernel. begin, end: rows of d_weight;
-# a, delta: DEPTH addresses; masked: rows of a times their masks, from `begin` on
-TERMS = Struct("terms", begin=INT, end=INT, n=INT, a=INTS, delta=INTS, masked=INT)
+# left, delta: DEPTH addresses; masked: rows of left times their masks, from `begin` on
+TERMS = Struct("terms", begin=INT, end=INT, n=INT, left=INTS, delta=INTS, masked=INT)
 
 # bytes of a task's memory, for the widest vectors and reals
 _OUT, _LIST, _PANEL, _MASKED = 8 * MAX_HEIGHT, 8 * DEPTH, DEPTH * MAX_NARROW_WIDTH * 64, DEPTH * MASKED_ROWS * 8
@@ -113,21 +113,21 @@ def prefetch_row(v: Any, row: Address, columns: int) -> None:
 
 
 @kernel
-def add_row(v: Any, out: Address, a: Address, b: Address, columns: int) -> None:
-    """out = a + b, either of them 0 for zeros."""
+def add_row(v: Any, out: Address, one: Address, other: Address, columns: int) -> None:
+    """out = one + other, either of them 0 for zeros."""
     for j in range(0, columns, reals(v)):
         n, offset = smaller(columns - j, reals(v)), j * size_of_real(v)
-        x = load_upto(v, a + offset, n) if a else splat(v, 0.0)
-        if b:
-            x = x + load_upto(v, b + offset, n)
+        x = load_upto(v, one + offset, n) if one else splat(v, 0.0)
+        if other:
+            x = x + load_upto(v, other + offset, n)
         store_upto(out + offset, x, n)
 
 
 @kernel
-def multiply_row(v: Any, out: Address, a: Address, b: Address, columns: int) -> None:
+def multiply_row(v: Any, out: Address, one: Address, other: Address, columns: int) -> None:
     for j in range(0, columns, reals(v)):
         n, offset = smaller(columns - j, reals(v)), j * size_of_real(v)
-        store_upto(out + offset, load_upto(v, a + offset, n) * load_upto(v, b + offset, n), n)
+        store_upto(out + offset, load_upto(v, one + offset, n) * load_upto(v, other + offset, n), n)
 
 
 @kernel
@@ -145,15 +145,15 @@ def outer_sum_tasks(s: Any) -> int:
 @kernel
 def plan_outer_sum(v: Any, s: Any, threads: int) -> None:
     """Blocks wide rather than tall, as they read whole stretches of delta; at least one for each thread."""
-    rows = s.a.width
+    rows = s.left.width
     s.panels = cheapest_division(v, DEPTH, s.columns, rows, MAX_NARROW_WIDTH).panels
-    if s.a.has_tokens:
+    if s.left.has_tokens:
         s.row_parts, s.column_parts = 1, smaller(s.panels, threads)
         return
     s.column_parts = ceil_div(s.panels, larger(1, 512 // (MAX_NARROW_WIDTH * reals(v))))
     block_columns = ceil_div(s.columns, s.column_parts)
     parts = larger(threads if rows > 16 else 1, ceil_div(rows * block_columns * size_of_real(v), BLOCK_BYTES))
-    if s.a.mask:
+    if s.left.mask:
         parts = larger(parts, ceil_div(rows, MASKED_ROWS))
     s.row_parts = smaller(parts, rows)
 
@@ -162,32 +162,32 @@ def plan_outer_sum(v: Any, s: Any, threads: int) -> None:
 def gather(v: Any, g: Any, s: Any, t: int, row: int) -> None:
     """One more term: where its rows of delta and a are."""
     size, n = size_of_real(v), g.n
-    a = row_of(v, s.a, s.extent, t, row) + g.begin * size
-    if s.a.mask:
+    left = row_of(v, s.left, s.extent, t, row) + g.begin * size
+    if s.left.mask:
         rows = g.end - g.begin
         masked = g.masked + n * rows * size
-        multiply_row(v, masked, a, s.a.mask + (row * s.a.width + g.begin) * size, rows)
-        a = masked
-    g.a[n], g.delta[n] = a, at(v, s.delta, t, row)
+        multiply_row(v, masked, left, s.left.mask + (row * s.left.width + g.begin) * size, rows)
+        left = masked
+    g.left[n], g.delta[n] = left, at(v, s.delta, t, row)
     g.n = n + 1
 
 
 @kernel
-def add_bias_terms(v: Any, d_bias: Address, c: Panel, b: Address, n: int) -> None:
+def add_bias_terms(v: Any, d_bias: Address, c: Panel, packed: Address, n: int) -> None:
     """d_bias += the sum over n packed rows of a panel."""
     for i in range(c.width):
         columns, offset = smaller(c.columns - i * reals(v), reals(v)), i * width_of(v)
         x = load_upto(v, d_bias + offset, columns)
         for k in range(n):
-            x = x + load(v, b + k * c.width * width_of(v) + offset)
+            x = x + load(v, packed + k * c.width * width_of(v) + offset)
         store_upto(d_bias + offset, x, columns)
 
 
 @kernel
 def add_panel_terms(v: Any, g: Any, s: Any, c: Panel) -> None:
-    size, b, out = size_of_real(v), stack(_PANEL), ints(stack(_OUT))
+    size, packed, out = size_of_real(v), stack(_PANEL), ints(stack(_OUT))
     for k in range(g.n):
-        copy_row(v, b + k * c.width * width_of(v), g.delta[k] + c.column * size, c.columns, c.width)
+        copy_row(v, packed + k * c.width * width_of(v), g.delta[k] + c.column * size, c.columns, c.width)
     rows = g.end - g.begin
     tiles = ceil_div(rows, tallest(v, c.width))
     for i in range(tiles):
@@ -195,16 +195,16 @@ def add_panel_terms(v: Any, g: Any, s: Any, c: Panel) -> None:
         height = part(rows, tiles, i + 1) - first
         for r in range(height):
             out[r] = s.d_weight + (g.begin + first + r) * s.columns * size
-        call(tile_of(s.tiles, 0, c.width, height), (g.a, out, out, b, g.n, first, c.column, c.columns))
+        call(tile_of(s.tiles, 0, c.width, height), (g.left, out, out, packed, g.n, first, c.column, c.columns))
     if s.d_bias and g.begin == 0:
-        add_bias_terms(v, s.d_bias + c.column * size, c, b, g.n)
+        add_bias_terms(v, s.d_bias + c.column * size, c, packed, g.n)
 
 
 @kernel
 def add_token_term(v: Any, s: Any, column: int, columns: int, t: int, row: int) -> None:
     """A token is a one-hot row: its term is one row of d_weight."""
     size = size_of_real(v)
-    token = load_int(integer_at(s.a.rows, t, row))
+    token = load_int(integer_at(s.left.rows, t, row))
     d_weight = s.d_weight + (token * s.columns + column) * size
     add_row(v, d_weight, d_weight, at(v, s.delta, t, row) + column * size, columns)
 
@@ -216,14 +216,14 @@ def outer_sum_task(v: Any, s: Any, task: int) -> None:
     first_panel, end_panel = part(s.panels, s.column_parts, j), part(s.panels, s.column_parts, j + 1)
     own = panels_between(v, s.columns, s.panels, first_panel, end_panel)
     g = local(TERMS)
-    g.begin, g.end = part(s.a.width, s.row_parts, i), part(s.a.width, s.row_parts, i + 1)
-    g.a, g.delta, g.masked = ints(stack(_LIST)), ints(stack(_LIST)), stack(_MASKED)
+    g.begin, g.end = part(s.left.width, s.row_parts, i), part(s.left.width, s.row_parts, i + 1)
+    g.left, g.delta, g.masked = ints(stack(_LIST)), ints(stack(_LIST)), stack(_MASKED)
     e = s.extent
     for step in range(e.last - 1, e.first - 1, -1):
         t = time_of(e, step, s.backwards != 0)
         for row in range(e.B):
             if t < length_of(e, row):
-                if s.a.has_tokens:
+                if s.left.has_tokens:
                     add_token_term(v, s, own.column, own.columns, t, row)
                 else:
                     gather(v, g, s, t, row)

@@ -74,6 +74,7 @@ class Lanes(types.Type):
 
     @property
     def ir_real(self) -> Any:
+        """LLVM's type of a real."""
         return _REAL[self.real]
 
     @property
@@ -83,6 +84,7 @@ class Lanes(types.Type):
 
     @property
     def ir_vector(self) -> Any:
+        """LLVM's type of a vector."""
         return ir.VectorType(self.ir_real, self.n)
 
     def ir_constant(self, value: float) -> Any:
@@ -205,6 +207,7 @@ class Rest:
         return vector
 
     def store(self, builder: Any, address: Any, vector: Any) -> None:
+        """The first elements only."""
         with builder.if_else(self.is_whole, likely=True) as (whole, part):
             with whole:
                 emit_store(builder, self.lanes, address, vector)
@@ -455,6 +458,8 @@ def load(typingctx: Any, v: Any, p: Any) -> Any:  # noqa: ARG001
 
 @intrinsic
 def store(typingctx: Any, p: Any, x: Any) -> Any:  # noqa: ARG001
+    """A whole vector."""
+
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         emit_store(builder, sig.args[1].lanes, *args)
         return context.get_dummy_value()

@@ -62,7 +62,7 @@ class Pointer:
         self.struct = struct
 
 
-class _StructType(types.Type):
+class StructType(types.Type):
     """A structure at an address: that is its value."""
 
     def __init__(self, struct: Struct) -> None:
@@ -91,7 +91,7 @@ def _type_of_struct(struct: Struct, _: Any) -> Any:
     return _StructClass(struct)
 
 
-@register_model(_StructType)
+@register_model(StructType)
 @register_model(_IntsType)
 class _AddressModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
@@ -103,18 +103,18 @@ register_model(_StructClass)(models.OpaqueModel)
 
 def _field(struct: Struct, name: str) -> tuple[int, Any]:
     offset, kind = struct.fields[name]
-    return offset, _StructType(getattr(kind, "struct", kind)) if isinstance(kind, (Struct, Pointer)) else kind
+    return offset, StructType(getattr(kind, "struct", kind)) if isinstance(kind, (Struct, Pointer)) else kind
 
 
 @infer_getattr
 class _StructAttributes(AttributeTemplate):
-    key = _StructType
+    key = StructType
 
     def generic_resolve(self, kind: Any, name: str) -> Any:
         return _field(kind.struct, name)[1] if name in kind.struct.fields else None
 
 
-@lower_getattr_generic(_StructType)
+@lower_getattr_generic(StructType)
 def _get(context: Any, builder: Any, kind: Any, address: Any, name: str) -> Any:
     offset, field = _field(kind.struct, name)
     address = builder.add(address, INT64(offset))
@@ -123,7 +123,7 @@ def _get(context: Any, builder: Any, kind: Any, address: Any, name: str) -> Any:
     return builder.load(emit_pointer(builder, context.get_value_type(field), address), align=8)
 
 
-@lower_setattr_generic(_StructType)
+@lower_setattr_generic(StructType)
 def _set(context: Any, builder: Any, sig: Any, args: Any, name: str) -> None:
     (kind, given), (address, value) = sig.args, args
     offset, field = _field(kind.struct, name)
@@ -156,7 +156,7 @@ def _setitem(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 @intrinsic
 def view(typingctx: Any, struct: Any, address: Any) -> Any:  # noqa: ARG001
     """The structure at an address."""
-    return _StructType(struct.struct)(struct, address), lambda context, builder, sig, args: args[1]  # noqa: ARG005
+    return StructType(struct.struct)(struct, address), lambda context, builder, sig, args: args[1]  # noqa: ARG005
 
 
 @intrinsic
@@ -168,7 +168,7 @@ def ints(typingctx: Any, address: Any) -> Any:  # noqa: ARG001
 @intrinsic
 def after(typingctx: Any, place: Any, n: Any) -> Any:  # noqa: ARG001
     """What stands n integers, or n structures, behind `place`."""
-    size = place.struct.size if isinstance(place, _StructType) else 8
+    size = place.struct.size if isinstance(place, StructType) else 8
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
         return builder.add(args[0], builder.mul(args[1], INT64(size)))
@@ -186,7 +186,7 @@ def local(typingctx: Any, struct: Any) -> Any:  # noqa: ARG001
         cgutils.memset(builder, builder.inttoptr(memory, ir.IntType(8).as_pointer()), INT64(size), 0)
         return memory
 
-    return _StructType(struct.struct)(struct), emit
+    return StructType(struct.struct)(struct), emit
 
 
 @intrinsic(prefer_literal=True)
@@ -359,7 +359,7 @@ def emit_address(context: Any, builder: Any, v: Any, function: Any) -> Any:
 
 def _c_kind(function: Any, hint: str) -> Any:
     struct = function.dispatcher.py_func.__globals__.get(hint)
-    return _StructType(struct) if isinstance(struct, Struct) else FLOAT if hint == "float" else INT
+    return StructType(struct) if isinstance(struct, Struct) else FLOAT if hint == "float" else INT
 
 
 @intrinsic

@@ -3,10 +3,10 @@
 It is `tile` of csrc/tile.h. Accumulators start from `init` and run over k ascending, one multiply-add for each k; in
 the IR they are the loop's phi nodes, so LLVM has no choice but to keep them in registers. Each is a C function
 
-    void tile(a, init, out, b, depth, step, column, columns)
+    void tile(left, init, out, right, depth, step, column, columns)
 
-all 8 arguments being 64-bit: lists of the rows' addresses, the address of b, the number of k; the bytes from one k of b
-to the next (PACKED, DIRECT) or the tile's first column of a (COLUMNS); the tile's columns of init and out.
+all 8 arguments being 64-bit: lists of the rows' addresses, the address of right, the number of k; the bytes from one k
+of right to the next (PACKED, DIRECT) or the tile's first column of left (COLUMNS); the tile's columns of init and out.
 
 `python -m elman.backends.jit.tile HEIGHT WIDTH` prints the IR of one.
 """
@@ -26,12 +26,12 @@ from elman.backends.jit.simd import INT64, Lanes
 MAX_WIDTH = 8
 MAX_NARROW_WIDTH = 4  # in mode COLUMNS
 MAX_HEIGHT = 8
-MODES = PACKED, DIRECT, COLUMNS = range(3)  # a[row][k] and b in a panel; b in place; a[k][first + row] and b in a panel
+MODES = PACKED, DIRECT, COLUMNS = range(3)  # left[row][k] and right in a panel; in place; left[k][first + row]
 
-_ARGUMENTS = ("a", "init", "out", "b", "depth", "step", "column", "columns")
+_ARGUMENTS = ("left", "init", "out", "right", "depth", "step", "column", "columns")
 TILE_TYPE = ir.FunctionType(ir.VoidType(), [INT64] * len(_ARGUMENTS))
 
-# Tallest tile for a width: accumulators, `width` vectors of b and a broadcast fit 32 registers, or 16.
+# Tallest tile for a width: accumulators, `width` vectors of right and a broadcast fit 32 registers, or 16.
 _TALLEST_OF_32 = (8, 8, 8, 6, 5, 4, 3, 2)
 _TALLEST_OF_16 = (8, 6, 4, 2, 2, 2, 1, 1)
 
@@ -49,7 +49,7 @@ def emit_tile(module: Any, lanes: Lanes, mode: int, width: int, height: int) -> 
     function.linkage = "internal"
     for argument, label in zip(function.args, _ARGUMENTS, strict=True):
         argument.name = label
-    a, init, out, b, depth, step, column, columns = function.args
+    left, init, out, right, depth, step, column, columns = function.args
     start = function.append_basic_block("start")
     loop = function.append_basic_block("loop")
     end = function.append_basic_block("end")
@@ -71,7 +71,7 @@ def emit_tile(module: Any, lanes: Lanes, mode: int, width: int, height: int) -> 
         row = builder.add(row_of(init, INT64(r)), offset)
         whole = [simd.emit_load(builder, lanes, at(row, v)) for v in vectors[:-1]]
         sums.append([*whole, load_rest(builder, at(row, width - 1))])
-    a_rows = [row_of(a, INT64(r)) for r in rows] if mode != COLUMNS else []
+    left_rows = [row_of(left, INT64(r)) for r in rows] if mode != COLUMNS else []
     first_row = builder.mul(step, size) if mode == COLUMNS else None
     before = builder.block
     builder.branch(loop)
@@ -79,23 +79,25 @@ def emit_tile(module: Any, lanes: Lanes, mode: int, width: int, height: int) -> 
     # for each k
     builder.position_at_end(loop)
     k = builder.phi(INT64, "k")
-    b_k = builder.phi(INT64, "b_k")
+    right_k = builder.phi(INT64, "right_k")
     accumulators = [[builder.phi(lanes.ir_vector, f"sum_{r}_{v}") for v in vectors] for r in rows]
-    b_vectors = [simd.emit_load(builder, lanes, at(b_k, v)) for v in vectors[:-1]]
-    b_last = at(b_k, width - 1)
-    b_vectors.append(load_rest(builder, b_last) if mode == DIRECT else simd.emit_load(builder, lanes, b_last))
-    a_k = builder.add(row_of(a, k), first_row) if mode == COLUMNS else None
+    right_vectors = [simd.emit_load(builder, lanes, at(right_k, v)) for v in vectors[:-1]]
+    right_last = at(right_k, width - 1)
+    right_vectors.append(
+        load_rest(builder, right_last) if mode == DIRECT else simd.emit_load(builder, lanes, right_last)
+    )
+    left_k = builder.add(row_of(left, k), first_row) if mode == COLUMNS else None
     results = []
     for r in rows:
-        where = (a_k, INT64(r)) if mode == COLUMNS else (a_rows[r], k)
+        where = (left_k, INT64(r)) if mode == COLUMNS else (left_rows[r], k)
         number = builder.load(simd.emit_pointer(builder, lanes.ir_real, *where), align=lanes.size)
-        a_rk = simd.emit_splat(builder, lanes, number)
-        results.append([simd.emit_fma(builder, lanes, a_rk, b_vectors[v], accumulators[r][v]) for v in vectors])
+        left_rk = simd.emit_splat(builder, lanes, number)
+        results.append([simd.emit_fma(builder, lanes, left_rk, right_vectors[v], accumulators[r][v]) for v in vectors])
     k_next = builder.add(k, INT64(1))
-    b_next = builder.add(b_k, INT64(width * lanes.width) if mode == COLUMNS else step)
+    right_next = builder.add(right_k, INT64(width * lanes.width) if mode == COLUMNS else step)
     for phi, first, following in [
         (k, INT64(0), k_next),
-        (b_k, b, b_next),
+        (right_k, right, right_next),
         *((accumulators[r][v], sums[r][v], results[r][v]) for r in rows for v in vectors),
     ]:
         phi.add_incoming(first, before)
@@ -147,7 +149,7 @@ def tile_table(typingctx: Any, v: Any) -> Any:  # noqa: ARG001
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
         lanes, module = sig.args[0], builder.module
         direct = _emit_tiles(module, lanes, DIRECT)
-        # Where masks are free, a tile that reads b in place reads panels as fast: half to compile.
+        # Where masks are free, a tile that reads right in place reads panels as fast: half to compile.
         packed = direct if lanes.masks_are_free else _emit_tiles(module, lanes, PACKED)
         return builder.ptrtoint(_emit_table(module, [packed, direct]), INT64)
 
