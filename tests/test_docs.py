@@ -2,12 +2,15 @@
 
 import doctest
 import importlib.util
+import inspect
 import os
 import re
 import shutil
 import types
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,3 +114,30 @@ def test_the_stages_of_a_fast_kernel_agree(tmp_path):
     spec.loader.exec_module(measure)
     measure.ROUNDS = 1
     assert set(measure.measure(measure.compiled(str(tmp_path)), 3, 4, 64)) == {*measure.STAGES, "elman"}
+
+
+def documented(function: Any) -> Iterator[tuple[str, Any]]:
+    """A public function, or a class with its public methods."""
+    yield function.__name__, function
+    if inspect.isclass(function):
+        for name, method in inspect.getmembers(function, inspect.isfunction):
+            if not name.startswith("_"):
+                yield f"{function.__name__}.{name}", method
+
+
+PUBLIC = [getattr(elman, name) for name in elman.__all__]
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [each for thing in PUBLIC if inspect.isclass(thing) or inspect.isfunction(thing) for each in documented(thing)],
+)
+def test_every_parameter_is_documented(name: str, function: Any) -> None:
+    """Where parameters are documented at all, all of them are."""
+    section = re.search(r"Parameters\n-+\n(.*?)(\n\n\w+\n-+\n|\Z)", inspect.getdoc(function) or "", re.DOTALL)
+    if section is None:
+        return
+    heads = [line.partition(" : ")[0] for line in section[1].split("\n") if line[:1].strip()]
+    named = {word for head in heads for word in re.findall(r"\w+", head)}
+    missing = [parameter for parameter in inspect.signature(function).parameters if parameter not in {*named, "self"}]
+    assert not missing, name

@@ -19,7 +19,7 @@ from elman.data.outputs import Output, finite_outputs
 from elman.layer.parameters import Entry, Parameters, load_state
 from elman.layer.rnn import RNN
 from elman.storage import atomic, files
-from elman.training.update import Update
+from elman.training.plan import Descent
 from elman.typing import Int, Real
 
 
@@ -187,17 +187,17 @@ class Model(Checked):
 
     # Updates
 
-    def _update(self, loss: float, update: Update) -> None:
+    def _update(self, loss: float, descent: Descent) -> None:
         """One step along the gradients in the buffer, or an error, and nothing changed."""
-        backend, gradients, optimizer = self._layers()[-1]._resolve(), self._gradient_buffer.flat, update.optimizer
-        norm = float(backend.clip_norm(gradients, max_norm=update.max_norm))
+        backend, gradients, optimizer = self._layers()[-1]._resolve(), self._gradient_buffer.flat, descent.optimizer
+        norm = float(backend.clip_norm(gradients, max_norm=descent.max_norm))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise FloatingPointError(
                 f"step {optimizer.steps + 1}: the loss is {loss:.6g} and the norm of its gradient {norm:.6g}; "
                 f"nothing was updated. A smaller lr (now {optimizer.lr:g}) or clip_norm usually helps."
             )
-        if update.max_value is not None:
+        if descent.max_value is not None:
             # more would overflow in a float32
-            max_value = min(update.max_value, float(np.finfo(gradients.dtype).max))
+            max_value = min(descent.max_value, float(np.finfo(gradients.dtype).max))
             np.clip(gradients, -max_value, max_value, out=gradients)
         optimizer._apply(backend, {"flat": self._parameters.flat}, {"flat": gradients})

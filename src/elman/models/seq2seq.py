@@ -25,9 +25,8 @@ from elman.models.sequence import INPUTS, kind_in_file, output_config
 from elman.storage import files
 from elman.training import loop
 from elman.training.callbacks import Callback, Function, History
-from elman.training.loop import Schedule
-from elman.training.optimizers import Adam, Optimizer
-from elman.training.update import Update
+from elman.training.optimizers import Optimizer
+from elman.training.plan import Descent, Plan, Schedule
 from elman.typing import Int, Real
 
 
@@ -204,13 +203,12 @@ class Seq2Seq(Model):
         if validation_data is not None:
             pair, name = check.pair(validation_data, "validation_data"), "validation_data"
             held_out = self._data(*pair, names=(f"{name}[0]", f"{name}[1]"))
-        return loop.fit(
-            self,
-            self._data(X, Y),
-            held_out,
+        plan = Plan.of(
             epochs=epochs,
             batch_size=batch_size,
-            update=Update.of(Adam(1e-3) if optimizer is None else optimizer, clip_norm, clip_value),
+            optimizer=optimizer,
+            clip_norm=clip_norm,
+            clip_value=clip_value,
             schedule=schedule,
             shuffle=shuffle,
             callbacks=callbacks,
@@ -219,6 +217,7 @@ class Seq2Seq(Model):
             checkpoint_every=checkpoint_every,
             resume=resume,
         )
+        return loop.fit(self, self._data(X, Y), held_out, plan)
 
     def predict(self, X: Any, *, beam: int = 1, max_length: int | None = None, batch_size: int = 128) -> list[Int]:
         """The sequence that each of X becomes.
@@ -231,6 +230,8 @@ class Seq2Seq(Model):
             mean log-probability is taken. With 1 the likeliest token is always taken (greedy search).
         max_length : int, optional
             Where to stop if there is no end; by default after twice as many tokens as there are steps in X, and 10.
+        batch_size : int
+            How many sequences to go through at a time, which makes no difference to the result.
 
         Returns
         -------
@@ -334,13 +335,13 @@ class Seq2Seq(Model):
         total = total_weight(self._predicted, y_out, weights, y_lengths)
         return _Batch(x, x_lengths, y_in, y_out, y_lengths, weights, total)
 
-    def _n_windows(self, batch: _Batch, update: Update) -> int:  # noqa: ARG002
+    def _n_windows(self, batch: _Batch, descent: Descent) -> int:  # noqa: ARG002
         return 1
 
     def _gradients_of(
         self,
         batch: _Batch,
-        update: Update,  # noqa: ARG002
+        descent: Descent,  # noqa: ARG002
         window: int,  # noqa: ARG002
         state: Real | None,  # noqa: ARG002
     ) -> tuple[float, float, None]:

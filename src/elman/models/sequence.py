@@ -29,9 +29,8 @@ from elman.models.streaming import Stream
 from elman.storage import files
 from elman.training import loop
 from elman.training.callbacks import Callback, Function, History
-from elman.training.loop import Schedule
-from elman.training.optimizers import Adam, Optimizer
-from elman.training.update import Update
+from elman.training.optimizers import Optimizer
+from elman.training.plan import Descent, Plan, Schedule
 from elman.typing import Int, Real
 
 INPUTS = {"Tokens": Tokens, "Features": Features}  # kinds by the names that they have in files
@@ -214,7 +213,7 @@ class SequenceModel(Model):
         FloatingPointError
             If the loss or the gradient is not finite. In both cases parameters and state are left as they were.
         """
-        update = Update.of(optimizer, clip_norm, clip_value)
+        descent = Descent.of(optimizer, clip_norm, clip_value)
         l2 = check.non_negative(activation_l2, "activation_l2")
         most = self._memory(memory)
         batch = self._batch(x, y, lengths, weights)
@@ -223,7 +222,7 @@ class SequenceModel(Model):
         gradients.flat.fill(0)
         backend = self.rnn._resolve()
         loss, h_n = self._gradients(backend, batch, h_0, gradients, most, l2)
-        self._update(loss, update)
+        self._update(loss, descent)
         if state is not None:
             state[...] = h_n
         return loss
@@ -398,7 +397,7 @@ class SequenceModel(Model):
         checkpoint_every: int | None = None,
         resume: bool = False,
     ) -> History:
-        """Train on a data set, `epochs` times over.
+        """Train on a data set.
 
         Parameters
         ----------
@@ -407,6 +406,10 @@ class SequenceModel(Model):
             sequences of about equal length, so that the cost follows the sum of the lengths.
         Y : list of integers (T_i,) or arrays (T_i, n); or one array (N, T) or (N, T, n)
             Targets; (N,) or (N, n) where the pattern has one for each sequence. As in `train_step` otherwise.
+        epochs : int
+            How often to go through the data.
+        batch_size : int
+            How many sequences to an update, the last one of an epoch perhaps less.
         optimizer : Optimizer, optional
             ``Adam(1e-3)`` by default.
         schedule : function (done, epochs) -> float, optional
@@ -472,15 +475,12 @@ class SequenceModel(Model):
             tbptt = self._truncation(tbptt)
             if memory is not None:
                 check.refuse("memory must be None where there is tbptt, which keeps no more than its steps")
-        update = Update.of(Adam(1e-3) if optimizer is None else optimizer, clip_norm, clip_value)
-        l2 = check.non_negative(activation_l2, "activation_l2")
-        return loop.fit(
-            self,
-            self._data(X, Y, weights),
-            None if validation_data is None else self._validation_data(validation_data),
+        plan = Plan.of(
             epochs=epochs,
             batch_size=batch_size,
-            update=update._replace(tbptt=tbptt, memory=self._memory(memory), activation_l2=l2),
+            optimizer=optimizer,
+            clip_norm=clip_norm,
+            clip_value=clip_value,
             schedule=schedule,
             shuffle=shuffle,
             callbacks=callbacks,
@@ -489,6 +489,10 @@ class SequenceModel(Model):
             checkpoint_every=checkpoint_every,
             resume=resume,
         )
+        l2 = check.non_negative(activation_l2, "activation_l2")
+        descent = plan.descent._replace(tbptt=tbptt, memory=self._memory(memory), activation_l2=l2)
+        held_out = None if validation_data is None else self._validation_data(validation_data)
+        return loop.fit(self, self._data(X, Y, weights), held_out, plan._replace(descent=descent))
 
     def predict(self, X: Any, *, batch_size: int = 128) -> Any:
         """The likeliest labels, or the numbers, for a data set X as `fit` takes it.
@@ -846,12 +850,12 @@ class SequenceModel(Model):
         loss, h_n, _ = self._differentiate(backend, batch, h_0, gradients, l2)
         return loss, h_n
 
-    def _n_windows(self, batch: Batch, update: Update) -> int:
+    def _n_windows(self, batch: Batch, descent: Descent) -> int:
         """How many updates a batch leads to."""
-        return 1 if update.tbptt is None else -(-len(batch.x) // update.tbptt[0])
+        return 1 if descent.tbptt is None else -(-len(batch.x) // descent.tbptt[0])
 
     def _gradients_of(
-        self, batch: Batch, update: Update, window: int, state: Real | None
+        self, batch: Batch, descent: Descent, window: int, state: Real | None
     ) -> tuple[float, float, Real | None]:
         """One update's mean loss, the weight of its targets, and the state that the next window begins with.
 
@@ -859,32 +863,32 @@ class SequenceModel(Model):
         """
         gradients, backend = self._gradient_buffer, self.rnn._resolve()
         gradients.flat.fill(0)
-        if update.tbptt is None:
+        if descent.tbptt is None:
             h_0 = self._initial_state(batch.x.shape[1], None)
-            loss, _ = self._gradients(backend, batch, h_0, gradients, update.memory, update.activation_l2)
+            loss, _ = self._gradients(backend, batch, h_0, gradients, descent.memory, descent.activation_l2)
             return loss, batch.total, None
-        k1, _ = update.tbptt
-        start, next_start = (_first_step(update.tbptt, i) for i in (window, window + 1))
+        k1, _ = descent.tbptt
+        start, next_start = (_first_step(descent.tbptt, i) for i in (window, window + 1))
         batch = self._window(batch, start, window * k1, (window + 1) * k1)
         h_0 = self._initial_state(batch.x.shape[1], None) if state is None or start == 0 else state
         if batch.total > 0:
-            l2 = update.activation_l2
+            l2 = descent.activation_l2
             loss, h_n, tape = self._differentiate(backend, batch, h_0, gradients, l2, is_first=start == 0)
         else:
             loss, h_n = 0.0, np.empty_like(h_0)
             tape = self.rnn._forward(backend, batch.x, h_0, h_n, lengths=batch.lengths)
         return loss, batch.total, _state_after(next_start - start, h_0, h_n, tape)
 
-    def _rows_of(self, batch: Batch, update: Update, window: int) -> NDArray[np.bool_]:
+    def _rows_of(self, batch: Batch, descent: Descent, window: int) -> NDArray[np.bool_]:
         """Which rows (B,) have steps in a window."""
-        assert update.tbptt is not None  # else there are no windows
+        assert descent.tbptt is not None  # else there are no windows
         lengths = np.full(batch.x.shape[1], len(batch.x)) if batch.lengths is None else batch.lengths
-        return np.asarray(lengths > _first_step(update.tbptt, window))
+        return np.asarray(lengths > _first_step(descent.tbptt, window))
 
-    def _weight_before(self, batch: Batch, update: Update, window: int) -> float:
+    def _weight_before(self, batch: Batch, descent: Descent, window: int) -> float:
         """That of the targets of the windows before this one."""
-        assert update.tbptt is not None  # else there are no windows
-        return self._window(batch, 0, 0, window * update.tbptt[0]).total
+        assert descent.tbptt is not None  # else there are no windows
+        return self._window(batch, 0, 0, window * descent.tbptt[0]).total
 
     def _window(self, batch: Batch, start: int, first_target: int, end: int) -> Batch:
         """The steps from `start` to `end`, with the targets from `first_target` on."""

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,16 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elman import check
-from elman.attributes import Settings
 from elman.data.sequences import Rows
 from elman.interrupts import Interrupts
 from elman.storage import atomic, files
 from elman.training import checkpoint
-from elman.training.callbacks import Callback, Function, History, Training, as_callbacks
-from elman.training.update import Update
+from elman.training.callbacks import History, Training
+from elman.training.plan import Descent, Plan, described
 from elman.typing import Int, Real
-
-Schedule = Callable[[float, float], float]  # of the epochs done and of all, to a factor of the learning rate
 
 
 class Data(Protocol):
@@ -42,93 +38,42 @@ class Trainable(Protocol):
     """What a model does for `fit`."""
 
     def _ready(self, data: Any, rows: Int) -> Any: ...
-    def _n_windows(self, batch: Any, update: Update) -> int: ...
+    def _n_windows(self, batch: Any, descent: Descent) -> int: ...
     def _gradients_of(
-        self, batch: Any, update: Update, window: int, state: Real | None
+        self, batch: Any, descent: Descent, window: int, state: Real | None
     ) -> tuple[float, float, Real | None]: ...
-    def _rows_of(self, batch: Any, update: Update, window: int) -> NDArray[np.bool_]: ...
-    def _weight_before(self, batch: Any, update: Update, window: int) -> float: ...  # if there are several windows
+    def _rows_of(self, batch: Any, descent: Descent, window: int) -> NDArray[np.bool_]: ...
+    def _weight_before(self, batch: Any, descent: Descent, window: int) -> float: ...  # if there are several windows
     def _evaluate(self, data: Any, batch_size: int) -> dict[str, float]: ...
 
 
-def fit(
-    model: Any,
-    data: Data,
-    held_out: Data | None,
-    *,
-    epochs: int,
-    batch_size: int,
-    update: Update,
-    schedule: Schedule | None,
-    shuffle: bool,
-    callbacks: Iterable[Callback | Function],
-    progress: bool,
-    checkpoint: str | Path | None,
-    checkpoint_every: int | None,
-    resume: bool,
-) -> History:
+def fit(model: Any, data: Data, held_out: Data | None, plan: Plan) -> History:
     """`SequenceModel.fit`, of validated data."""
-    if schedule is not None:
-        check.function(schedule, "schedule")
-    if checkpoint is None and (checkpoint_every is not None or resume is not False):
-        check.refuse("checkpoint must be a path where there is checkpoint_every or resume, got None")
-    if checkpoint is not None:
-        checkpoint = check.path(checkpoint, "checkpoint")
-        atomic.check_place(checkpoint, "checkpoint")  # now, and not after an epoch
-    training = Run(
-        model,
-        data,
-        held_out,
-        epochs=check.positive_int(epochs, "epochs"),
-        batch_size=check.positive_int(batch_size, "batch_size"),
-        update=update,
-        schedule=schedule,
-        shuffle=check.flag(shuffle, "shuffle"),
-        callbacks=as_callbacks(callbacks, "callbacks"),
-        checkpoint=checkpoint,
-        checkpoint_every=(
-            None if checkpoint_every is None else check.positive_int(checkpoint_every, "checkpoint_every")
-        ),
-    )
-    progress = check.flag(progress, "progress")
-    if checkpoint is not None:
-        training._check_storable()
-    if check.flag(resume, "resume") and checkpoint is not None and checkpoint.exists():
-        training._restore(checkpoint)
-    training._run(progress=progress)
-    return training.history
+    run = Run(model, data, held_out, plan)
+    if plan.checkpoint is not None:
+        run.check_storable()
+        if plan.resume and plan.checkpoint.exists():
+            run.restore(plan.checkpoint)
+    run.go_on()
+    return run.history
 
 
 class Run(Training):
     """One run of `fit`: what callbacks see of it, and how it goes on."""
 
-    def __init__(
-        self,
-        model: Any,
-        data: Data,
-        held_out: Data | None,
-        *,
-        epochs: int,
-        batch_size: int,
-        update: Update,
-        schedule: Schedule | None,
-        shuffle: bool,
-        callbacks: list[Callback],
-        checkpoint: Path | None,
-        checkpoint_every: int | None,
-    ) -> None:
+    def __init__(self, model: Any, data: Data, held_out: Data | None, plan: Plan) -> None:
         names = ["loss"] if held_out is None else ["loss", "val_loss", f"val_{model._metric}"]
-        super().__init__(model, update.optimizer, epochs, History({name: [] for name in names}))
+        super().__init__(model, plan.descent.optimizer, plan.epochs, History({name: [] for name in names}))
         self._trainable: Trainable = model
-        self._data, self._held_out = data, held_out
-        self._batch_size, self._shuffle = batch_size, shuffle
-        self._schedule, self._update = schedule, update
-        self._callbacks, self._checkpoint, self._checkpoint_every = callbacks, checkpoint, checkpoint_every
+        self._data, self._held_out, self._plan = data, held_out, plan
         self._given = self.optimizer._settings()
         self._lr = self.optimizer.lr  # what the schedule multiplies
-        self._place = Path() if checkpoint is None else checkpoint.absolute()  # callbacks may go to another folder
-        self._about = {} if checkpoint is None else self._about_run()
-        self._interrupts = Interrupts(are_noted=checkpoint is not None)
+        has_file = plan.checkpoint is not None
+        self._place = (
+            Path() if plan.checkpoint is None else plan.checkpoint.absolute()
+        )  # callbacks may go to another folder
+        self._about = self._about_run() if has_file else {}
+        self._interrupts = Interrupts(are_noted=has_file)
         # Where it stands in the epoch: the next batch, the next window of it and the state that this begins with
         self._batch, self._window = 0, 0
         self._state: Real | None = None
@@ -137,26 +82,27 @@ class Run(Training):
 
     # The loop
 
-    def _run(self, *, progress: bool) -> None:
+    def go_on(self) -> None:
+        """From where it stands to the last epoch."""
         try:
-            for callback in self._callbacks:
+            for callback in self._plan.callbacks:
                 callback.on_start(self)
-            with _progress_bar(self, show=progress) as bar, self._interrupts.handled():
+            with _progress_bar(self, show=self._plan.progress) as bar, self._interrupts.handled():
                 while self.epoch < self.epochs and not self._is_stopped:
                     self._run_epoch(bar)
         finally:
             for name, value in self._given.items():  # a schedule, or callbacks, have changed them
                 setattr(self.optimizer, name, value)
-        for callback in self._callbacks:
+        for callback in self._plan.callbacks:
             callback.on_end(self)
 
     def _run_epoch(self, bar: Any) -> None:
         rng = self.model._shuffle_rng
         self._order = rng.bit_generator.state
-        groups = self._data.groups(self._batch_size, rng if self._shuffle else None)
+        groups = self._data.groups(self._plan.batch_size, rng if self._plan.shuffle else None)
         for i in range(self._batch, len(groups)):
             batch = self._trainable._ready(self._data, groups[i])
-            n_windows = self._trainable._n_windows(batch, self._update)
+            n_windows = self._trainable._n_windows(batch, self._plan.descent)
             for window in range(self._window, n_windows):
                 self._step(batch, window, (i + (window + 0.5) / n_windows) / len(groups))
                 is_last = window + 1 == n_windows
@@ -168,27 +114,27 @@ class Run(Training):
         self._end_epoch()
         bar.set_postfix({name: f"{values[-1]:.4f}" for name, values in self.history.items()}, refresh=False)
         bar.update(self.epoch - bar.n)
-        if self._checkpoint is not None:
+        if self._plan.checkpoint is not None:
             self._save()
         self._stop_if_interrupted()
 
     def _step(self, batch: Any, window: int, done: float) -> None:
-        if self._schedule is not None:
-            self.optimizer.lr = self._lr * _factor(self._schedule, self.epoch + done, self.epochs)
+        if self._plan.schedule is not None:
+            self.optimizer.lr = self._lr * self._plan.factor(self.epoch + done)
         state = self._state if window else None
         with self._nothing_changes():
-            loss, weight, after = self._trainable._gradients_of(batch, self._update, window, state)
+            loss, weight, after = self._trainable._gradients_of(batch, self._plan.descent, window, state)
         with self._interrupts.noted():  # an update is whole, or is none
             if weight > 0:
-                self.model._update(loss, self._update)
+                self.model._update(loss, self._plan.descent)
             self.loss, self._state = loss, after
             self.steps += 1
             self._sums = self._sums[0] + weight * loss, self._sums[1] + weight
 
     def _after_step(self) -> None:
-        for callback in self._callbacks:
+        for callback in self._plan.callbacks:
             callback.on_step(self)
-        if self._checkpoint_every is not None and self.steps % self._checkpoint_every == 0:
+        if self._plan.checkpoint_every is not None and self.steps % self._plan.checkpoint_every == 0:
             self._save()
         self._stop_if_interrupted()
 
@@ -196,14 +142,14 @@ class Run(Training):
         measured = {}
         if self._held_out is not None:
             with self._nothing_changes():
-                measured = self._trainable._evaluate(self._held_out, self._batch_size)
+                measured = self._trainable._evaluate(self._held_out, self._plan.batch_size)
         self.history["loss"].append(self._sums[0] / self._sums[1])
         for name, value in measured.items():
             self.history[f"val_{name}"].append(value)
         self.epoch += 1
         self._batch, self._sums = 0, (0.0, 0.0)
         self._order = self.model._shuffle_rng.bit_generator.state
-        for callback in self._callbacks:
+        for callback in self._plan.callbacks:
             callback.on_epoch(self)
 
     @contextlib.contextmanager
@@ -227,10 +173,10 @@ class Run(Training):
             raise KeyboardInterrupt
 
     def _save_what_is_done(self) -> None:
-        if self._checkpoint is not None:
+        if self._plan.checkpoint is not None:
             self._save()
             print(
-                f"\nStopped after {self.steps} steps. {self._checkpoint} holds all; "
+                f"\nStopped after {self.steps} steps. {self._plan.checkpoint} holds all; "
                 "fit with resume=True goes on from there.",
                 file=sys.stderr,
             )
@@ -247,37 +193,25 @@ class Run(Training):
             "spectral_radius": None if model._seed is None else layer.spectral_radius,
             **_fingerprints(self._data),
             **{f"validation_data[{i}]": value for i, value in enumerate(held_out.values())},
-            "batch_size": self._batch_size,
-            "optimizer": repr(self.optimizer),
-            "schedule": _described(self._schedule, self.epochs),
-            "clip_norm": None if self._update.max_norm == math.inf else self._update.max_norm,
-            "clip_value": self._update.max_value,
-            "tbptt": self._update.tbptt,
-            "memory": _memory(self._update) if layer.dropout or layer.recurrent_dropout else None,
-            "activation_l2": self._update.activation_l2,
-            "shuffle": self._shuffle,
-            "callbacks that keep a state": ", ".join(map(_kind, self._with_state())) or None,
+            **self._plan.settings(has_dropout=layer.dropout > 0 or layer.recurrent_dropout > 0),
         }
         return files.as_read(settings)
-
-    def _with_state(self) -> list[Callback]:
-        return [callback for callback in self._callbacks if type(callback).state is not Callback.state]
 
     def _save(self) -> None:
         atomic.write(self._place, *self._content(), name="checkpoint")
 
-    def _check_storable(self) -> None:
+    def check_storable(self) -> None:
         """Refuse now, and not after an epoch, what cannot be in a file."""
         self.model._check_saveable()
-        for callback in self._with_state():
-            checkpoint.divided(callback.state(), f"what state() of {_kind(callback)} returns")
+        for callback in self._plan.with_state:
+            checkpoint.divided(callback.state(), f"what state() of {described(callback)} returns")
 
     def _content(self) -> tuple[bytes, memoryview]:
         """What a checkpoint holds, in pieces."""
         states: list[dict[str, Any]] = []
         arrays = {f"optimizer.{i}": array for i, array in enumerate(self.optimizer._memories.get("flat", []))}
-        for i, callback in enumerate(self._with_state()):
-            state, own = checkpoint.divided(callback.state(), f"what state() of {_kind(callback)} returns")
+        for i, callback in enumerate(self._plan.with_state):
+            state, own = checkpoint.divided(callback.state(), f"what state() of {described(callback)} returns")
             states.append(state)
             arrays |= {f"callback.{i}.{name}": array for name, array in own.items()}
         if self._window and self._state is not None:
@@ -312,14 +246,14 @@ class Run(Training):
                 record, arrays = checkpoint.modernized(record, arrays, self._about, self.optimizer)
             epochs = check.positive_int(record["epochs"], "its epochs")
             run = check.instance(record["run"], "its run", dict)
-        now = self._about | {"schedule": _described(self._schedule, epochs)}
+        now = self._about | {"schedule": self._plan.described_schedule(epochs)}
         if now["seed"] is None:  # nobody asks for one here, and the first parameters are those of the run
             first = {name: run.get(name) for name in ("seed", "initialization", "spectral_radius")}
             now, self._about = now | first, self._about | first
         checkpoint.same_run(run, now, str(path))
         return parameters, record, arrays
 
-    def _restore(self, path: Path) -> None:
+    def restore(self, path: Path) -> None:
         """Go on from the checkpoint: all of it, or an error and nothing changed."""
         model, optimizer = self.model, self.optimizer
         parameters, record, arrays = self._of_this_run(path)
@@ -360,7 +294,7 @@ class Run(Training):
         self, record: dict[str, Any], arrays: checkpoint.Arrays, others: set[str]
     ) -> list[dict[str, Any]]:
         """Their states, put together again. The arrays are theirs and `others`, and there are no more."""
-        callbacks, states, expected = self._with_state(), [], set(others)
+        callbacks, states, expected = self._plan.with_state, [], set(others)
         check.same_count(len(record["callbacks"]), len(callbacks), "its callbacks", "callbacks that keep a state")
         for i, callback in enumerate(callbacks):
             start = f"callback.{i}."
@@ -373,7 +307,7 @@ class Run(Training):
 
     def _load_callbacks(self, states: list[dict[str, Any]], path: Path) -> None:
         """All of them or, as what is a stranger's may raise, none."""
-        callbacks = self._with_state()
+        callbacks = self._plan.with_state
         before = [copy.deepcopy(callback.state()) for callback in callbacks]
         for i, (callback, state) in enumerate(zip(callbacks, states, strict=True)):
             try:
@@ -383,59 +317,34 @@ class Run(Training):
                     loaded.load_state(own)
                 if not isinstance(error, Exception):
                     raise
-                raise ValueError(f"{_kind(callback)} does not take its state in {path}: {error!r}") from error
+                raise ValueError(f"{described(callback)} does not take its state in {path}: {error!r}") from error
 
     def _read_place(
         self, record: dict[str, Any], arrays: checkpoint.Arrays, rng: np.random.Generator, sums: tuple[float, float]
     ) -> tuple[int, int, Real | None]:
         """Where in the epoch whose order is drawn from `rng` it stands: the batch, its window, the state before it."""
-        groups = self._data.groups(self._batch_size, copy.deepcopy(rng) if self._shuffle else None)
+        groups = self._data.groups(self._plan.batch_size, copy.deepcopy(rng) if self._plan.shuffle else None)
         batch = check.below(record["batch"], "its batch", len(groups) + 1)
         if batch == len(groups):
             _check_sums(*sums, is_something_done=True, name="its sums")
             return batch, check.below(record["window"], "its window", 1), None
         ready = self._trainable._ready(self._data, groups[batch])
-        n_windows = self._trainable._n_windows(ready, self._update)
+        n_windows = self._trainable._n_windows(ready, self._plan.descent)
         window = check.below(record["window"], "its window", n_windows)
-        weight = self._trainable._weight_before(ready, self._update, window) if window else 0.0
+        weight = self._trainable._weight_before(ready, self._plan.descent, window) if window else 0.0
         _check_sums(*sums, is_something_done=batch > 0 or weight > 0, name="its sums")
         if not window:
             return batch, 0, None
         layer = self.model._layers()[-1]
         shape = (layer.num_layers, len(groups[batch]), layer.hidden_size)  # windows are of one direction
         state = checkpoint.read_array(arrays, "state", layer.dtype, shape)
-        goes_on = self._trainable._rows_of(ready, self._update, window)
+        goes_on = self._trainable._rows_of(ready, self._plan.descent, window)
         check.finite(state[:, goes_on], "its training:state")  # of sequences that have ended it is anything
         return batch, window, state
 
 
 def _fingerprints(data: Data) -> dict[str, str | None]:
     return {name: None if rows is None else checkpoint.fingerprint(rows) for name, rows in data.parts().items()}
-
-
-def _memory(update: Update) -> str | None:
-    """What makes a difference only to how dropout is drawn."""
-    if update.memory is None:
-        return None
-    return f"{update.memory:g} {'steps' if isinstance(update.memory, int) else 'bytes'}"
-
-
-def _kind(callback: Callback) -> str:
-    """What must be the same of a callback: ours say all, of others it is the class."""
-    return repr(callback) if isinstance(callback, Settings) else type(callback).__name__
-
-
-def _described(schedule: Schedule | None, epochs: int) -> str | None:
-    """A schedule, which may be any function: then by some of its values in a run of so many epochs."""
-    if schedule is None:
-        return None
-    factors = np.array([_factor(schedule, (i + 0.5) / 1000 * epochs, epochs) for i in range(1000)])
-    kind = repr(schedule) if isinstance(schedule, Settings) else "a function"
-    return f"{kind} with factors such as {factors[::250].tolist()} (fingerprint {checkpoint.fingerprint_of([factors])})"
-
-
-def _factor(schedule: Schedule, done: float, epochs: int) -> float:
-    return check.non_negative(schedule(done, epochs), "what schedule returns")
 
 
 def _progress_bar(training: Training, *, show: bool) -> Any:
