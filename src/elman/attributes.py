@@ -7,6 +7,7 @@ the instance's `__dict__`.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
@@ -48,6 +49,17 @@ def shown(thing: object, hidden: Iterable[str] = ()) -> str:
     """A repr: the class and its public attributes, those of a subclass among them."""
     public = {name: value for name, value in vars(thing).items() if not name.startswith("_") and name not in hidden}
     return f"{type(thing).__name__}({', '.join(f'{name}={value!r}' for name, value in public.items())})"
+
+
+def as_made(thing: Any, kind: type, value_of: Callable[[str], Any]) -> str:
+    """A repr: the call of the class that makes such a thing, but for what is as by default, and its parameters."""
+    arguments = []
+    for name, parameter in inspect.signature(kind).parameters.items():
+        if name != "seed" and (value := value_of(name)) != parameter.default:
+            is_first = parameter.default is parameter.empty and parameter.kind is not parameter.KEYWORD_ONLY
+            arguments.append(repr(value) if is_first else f"{name}={value!r}")
+    n_parameters = sum(array.size for array in thing.parameters().values())
+    return f"{type(thing).__name__}({', '.join(arguments)}) with {n_parameters} parameters"
 
 
 def optional(accepted: Check) -> Check:

@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from elman.lengths import within
 from elman.typing import Int, Real
 
 Shape = tuple[int | str, ...]  # a string names an axis of any length
@@ -246,7 +247,7 @@ def tokens(value: Any, name: str, n_tokens: int, *shapes: Shape, row_lengths: An
         return array
     wrong = array.view(np.uint64) >= n_tokens
     if row_lengths is not None:
-        wrong &= active(len(array), lengths(row_lengths, array.shape[1], len(array)))
+        wrong &= within(len(array), lengths(row_lengths, array.shape[1], len(array)))
     for where in np.argwhere(wrong)[:1].tolist():
         raise ValueError(f"{name} must hold tokens from 0 to {n_tokens - 1}, got {given[tuple(where)]} at {where}")
     return array
@@ -262,19 +263,13 @@ def lengths(value: Any, n_rows: int, n_steps: int) -> Int:
     return array.copy()
 
 
-def active(n_steps: int, lengths: Int) -> NDArray[np.bool_]:
-    """Which of the steps (T, B) are within the rows' lengths."""
-    mask: NDArray[np.bool_] = np.arange(n_steps)[:, None] < lengths
-    return mask
-
-
 def finite(array: Real, name: str, row_lengths: Int | None = None) -> None:
     """No NaN and no infinity in an array (T, B, ·) within the lengths, or in one of any shape without lengths."""
     if is_finite(array):
         return
     wrong = ~np.isfinite(array)
     if row_lengths is not None:
-        wrong &= active(len(array), row_lengths)[..., None]
+        wrong &= within(len(array), row_lengths)[..., None]
     for where in np.argwhere(wrong)[:1].tolist():
         raise ValueError(f"{name} must be finite, got {array[tuple(where)]} at {where}")
 

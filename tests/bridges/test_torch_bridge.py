@@ -182,11 +182,11 @@ def test_large_weights_are_transposed_alike():
 
 
 def test_contiguous_input_is_not_copied():
-    from elman.torch.passes import _Form
+    from elman.torch.passes import TensorForm
 
     x = torch.randn(7, 4, 3)
-    assert np.shares_memory(_Form(None, False).rows(x), x.numpy())
-    assert np.shares_memory(_Form(None, True).rows(x), x.numpy())
+    assert np.shares_memory(TensorForm(None, False).rows(x), x.numpy())
+    assert np.shares_memory(TensorForm(None, True).rows(x), x.numpy())
     y, h_n = elman.torch.RNN(3, 5, batch_first=True)(x)
     assert y.is_contiguous()
     assert h_n.data_ptr() != y.data_ptr()

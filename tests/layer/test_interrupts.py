@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import elman
+from elman.layer.rnn import stack_of
 
 from ..compare import assert_same_bits
 
@@ -79,7 +80,7 @@ def assert_stops_soon(call: Callable[[], Any]) -> None:
 
 
 def free_blocks(rnn: elman.RNN) -> int:
-    return sum(map(len, rnn._pool._free.values()))
+    return sum(map(len, stack_of(rnn).workspace._free.values()))
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import elman
+from elman.layer.rnn import stack_of
 
 from ..models.test_patterns import backend_names
 
@@ -181,9 +182,8 @@ def test_only_what_is_within_the_lengths(backend: str) -> None:
     rng = np.random.default_rng(0)
     X = [rng.normal(size=(n, 1)) for n in (9, 1, 5)]
     expected = model.predict(X)
-    lease = model.rnn._pool.lease(1, 9, 3, 4)  # what `predict` is going to use again
-    lease.arrays[0][...] = np.nan
-    del lease
+    with stack_of(model.rnn).lease(9, 3) as (y,):  # what `predict` is going to use again
+        y[...] = np.nan
     for one, other in zip(model.predict(X), expected, strict=True):
         np.testing.assert_array_equal(one, other)
     assert np.isfinite(model.evaluate(X, list(X))["loss"])

@@ -14,6 +14,7 @@ import pytest
 import elman
 from elman import backends, reference
 from elman.layer.parameters import Entry, Parameters
+from elman.layer.rnn import mode_of, move_to, stack_of
 
 from ..compare import assert_same_bits
 
@@ -317,9 +318,10 @@ def test_names_shapes_and_layout():
     for array in rnn.parameters().values():
         assert array.T.flags.carray  # k-major
         assert array.dtype == np.float32
-    for array in rnn._parameters.arrays:
+    parameters = stack_of(rnn).parameters
+    for array in parameters.arrays:
         assert array.__array_interface__["data"][0] % 64 == 0
-        assert np.shares_memory(array, rnn._parameters.flat)
+        assert np.shares_memory(array, parameters.flat)
     assert list(elman.RNN(3, 5, bias=False).parameters()) == ["weight_ih_l0", "weight_hh_l0"]
 
 
@@ -377,7 +379,7 @@ def test_copies(duplicate: Any, backend: str, x: np.ndarray):
     twin.parameters()["bias_l1"][:] += 1
     assert not np.array_equal(twin(x)[0], expected)
     assert np.array_equal(rnn(x)[0], expected)
-    assert twin._parameters.flat.__array_interface__["data"][0] % 64 == 0
+    assert stack_of(twin).parameters.flat.__array_interface__["data"][0] % 64 == 0
 
 
 def test_repr():
@@ -395,13 +397,13 @@ def test_repr():
 def test_a_model_on_the_layer(backend: str, bidirectional: bool, rng: np.random.Generator):
     rnn = layer(num_layers=2, bidirectional=bidirectional, backend=backend)
     before = rnn.state_dict()
-    parameters = Parameters([*rnn._entries(), Entry(("weight_ho",), (7, H))], rnn.dtype)
-    rnn._move_to(parameters)
+    parameters = Parameters([*stack_of(rnn).architecture.entries(), Entry(("weight_ho",), (7, H))], rnn.dtype)
+    move_to(parameters, rnn)
     assert all(np.array_equal(array, before[name]) for name, array in rnn.parameters().items())
     assert list(parameters.named()) == [*before, "weight_ho"]
     assert all(np.shares_memory(array, parameters.flat) for array in rnn.parameters().values())
     model = pickle.loads(pickle.dumps({"rnn": rnn, "parameters": parameters}))
-    assert model["rnn"]._parameters is model["parameters"]
+    assert stack_of(model["rnn"]).parameters is model["parameters"]
 
     tokens, h_0 = rng.integers(0, I, (T, B)), random_states(rnn, rng)
     one_hot = np.eye(I)[tokens]
@@ -411,9 +413,10 @@ def test_a_model_on_the_layer(backend: str, bidirectional: bool, rng: np.random.
 
     gradients = Parameters(parameters.entries, rnn.dtype)
     states, d_states = np.empty_like(h_0), np.empty_like(h_0)
-    tape = rnn._forward(backends.get(backend), tokens, h_0, states)
-    np.testing.assert_allclose(tape.outputs[-1], y, rtol=1e-12)
-    rnn._backward(tape, d_y, d_h_n, d_states, None, gradients)
+    stack = stack_of(rnn)
+    with stack.forward(mode_of(rnn), tokens, h_0, states) as tape:
+        np.testing.assert_allclose(tape.outputs[-1], y, rtol=1e-12)
+        stack.backward(tape, d_y, d_h_n, d_states, None, gradients)
     np.testing.assert_allclose(states, h_n, rtol=1e-12)
     np.testing.assert_allclose(d_states, d_h_0, rtol=1e-9)
     for name, gradient in d_params.items():
@@ -434,7 +437,7 @@ def test_reference_computes_on_numpy(monkeypatch: pytest.MonkeyPatch, x: np.ndar
     monkeypatch.setattr(numpy, "forward", lambda *_, **__: used.append("numpy"))
     reference.RNN(I, H)(x)
     assert used == ["numpy"]
-    assert pickle.loads(pickle.dumps(reference.RNN(I, H)))._resolve() is numpy
+    assert mode_of(pickle.loads(pickle.dumps(reference.RNN(I, H)))).backend is numpy
 
 
 def test_import_is_light():

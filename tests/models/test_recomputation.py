@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import elman
+from elman.layer.rnn import stack_of
 
 from ..compare import assert_same_bits
 
@@ -49,10 +50,10 @@ def test_gradients_have_the_bits_of_a_full_tape(
 ):
     model, x, y = make(pattern, outputs, backend=backend, dtype=dtype, **options)
     given = {"lengths": lengths, "weights": np.linspace(0.5, 2, B), "activation_l2": 0.5 * (pattern != "one-to-many")}
-    before = model.rnn._dropout_rng.bit_generator.state
+    before = stack_of(model.rnn).rng.bit_generator.state
     loss, gradients = model.loss_and_grads(x, y, **given)
     for memory in (1, 7, 22, 23, 99):
-        model.rnn._dropout_rng.bit_generator.state = before
+        stack_of(model.rnn).rng.bit_generator.state = before
         again, recomputed = model.loss_and_grads(x, y, **given, memory=memory)
         assert again == pytest.approx(loss, rel=1e-6 if dtype == "float32" else 1e-13)
         assert_same_bits(recomputed, gradients)
@@ -92,7 +93,7 @@ def test_dropout_is_the_same_in_both_passes(rng: np.random.Generator):
         twin = copy.deepcopy(again)
         twin.load_state_dict(parameters)
         loss = twin.loss_and_grads(x, y, memory=6)[0]
-        assert twin.rnn._dropout_rng.bit_generator.state == model.rnn._dropout_rng.bit_generator.state
+        assert stack_of(twin.rnn).rng.bit_generator.state == stack_of(model.rnn).rng.bit_generator.state
         return loss
 
     for _ in range(3):

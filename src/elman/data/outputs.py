@@ -16,6 +16,7 @@ from elman.attributes import Checked
 from elman.check import Shape
 from elman.data import checks
 from elman.data.checks import Read
+from elman.lengths import within
 from elman.typing import Int, Real
 
 
@@ -275,7 +276,7 @@ def total_weight(outputs: Output, y: Real | Int, weights: Real | None, lengths: 
         return float(n_steps * n_rows if lengths is None else lengths.sum())
     counts: Any = y >= 0 if weights is None else outputs.has_target(y)
     if lengths is not None:
-        counts &= check.active(n_steps, lengths)
+        counts &= within(n_steps, lengths)
     return float(np.count_nonzero(counts)) if weights is None else checks.finite_sum(weights[counts].tolist())
 
 
@@ -287,7 +288,7 @@ def finite_outputs(values: Any, what: str = "output", lengths: Int | None = None
         return
     wrong = ~np.isfinite(values)
     if lengths is not None:
-        wrong &= check.active(len(wrong), lengths)[..., None]
+        wrong &= within(len(wrong), lengths)[..., None]
     for value in np.asarray(values)[wrong][:1]:
         raise FloatingPointError(f"the {what} is {value}: the parameters, or states, are not finite, or far too large")
 
@@ -308,7 +309,7 @@ def penalize(h: Real, lengths: Int | None, scale: float, d_h: Real) -> float:
     total = 0.0
     for t in range(0, len(h), 64):  # a few steps at a time, for the sake of memory
         part = h[t : t + 64]
-        kept = part if lengths is None else part[check.active(len(part), lengths - t)]
+        kept = part if lengths is None else part[within(len(part), lengths - t)]
         total += float(np.square(kept, dtype=np.float64).sum())
         with np.errstate(all="ignore"):
             d_h[t : t + 64] += 2 * scale * part

@@ -1,16 +1,109 @@
-"""TODO"""
+"""The caller's arrays as the kernels' (T, B, ·), and results in the caller's form again."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from elman import check
-from elman.typing import Real
+from elman.layer.architecture import Architecture
+from elman.layer.workspace import Lease, Workspace
+from elman.typing import Int, Real
 
 
-def real_sequences(value: Any, name: str, dtype: np.dtype[Any], *shapes: check.Shape) -> list[Real]:
+class Call(NamedTuple):
+    """What a layer is called with, as the kernels take it, and the form that the caller knows it in.
+
+    Sequences of a list are copied together, into memory that x has for as long as somebody has the call.
+    """
+
+    x: Real  # (T, B, I)
+    h_0: Real  # (L·D, B, H)
+    lengths: Int | None
+    form: str  # "time_major", "batch_major", "single" (unbatched) or "list"
+    lease: Lease | None
+
+    @classmethod
+    def of(
+        cls, x: Any, h_0: Any, lengths: Any, architecture: Architecture, batch_first: bool, workspace: Workspace
+    ) -> Call:
+        """Validated arguments of `RNN.__call__`."""
+        n_inputs, dtype, lease = architecture.input_size, workspace.dtype, None
+        if check.is_list_of_arrays(x):
+            if lengths is not None:
+                check.refuse("lengths must be None where x is a list, whose arrays have their own")
+            sequences = _sequences(x, "x", dtype, *[("T", n_inputs)] * len(x))
+            lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
+            x, lease = _gathered(sequences, workspace)
+            form = "list"
+        else:
+            axes = ("B", "T") if batch_first else ("T", "B")
+            x = check.real_array(x, "x", dtype, (*axes, n_inputs), ("T", n_inputs))
+            if x.ndim == 2:
+                if lengths is not None:
+                    check.refuse("lengths must be None where x is unbatched, a single sequence (T, I)")
+                x, form = x[:, None], "single"
+            elif batch_first:
+                x, form = x.swapaxes(0, 1), "batch_major"
+            else:
+                form = "time_major"
+            if lengths is not None:
+                lengths = check.lengths(lengths, x.shape[1], len(x))
+        shape = architecture.state_shape(x.shape[1])
+        h_0 = np.zeros(shape, dtype) if h_0 is None else _states(h_0, "h_0", dtype, shape, form)
+        return cls(x, h_0, lengths, form, lease)
+
+    @property
+    def batch_major(self) -> bool:
+        """Whether arrays over time lie in memory as (B, T, ·); for a list, what is past the ends stays untouched."""
+        return self.form in ("batch_major", "list")
+
+    def empty(self, n_columns: int) -> Real:
+        """A fresh (T, B, n_columns), zero where no kernel writes unless the caller never sees that."""
+        n_steps, n_rows = self.x.shape[:2]
+        shape = (n_rows, n_steps, n_columns) if self.batch_major else (n_steps, n_rows, n_columns)
+        is_padded = self.lengths is not None and self.form != "list"
+        array = np.zeros(shape, self.x.dtype) if is_padded else np.empty(shape, self.x.dtype)
+        return array.swapaxes(0, 1) if self.batch_major else array
+
+    def over_time(self, value: Any, name: str, n_columns: int, workspace: Workspace) -> tuple[Real, Lease | None]:
+        """What the caller gives in this form as a (T, B, n_columns), validated, and the lease of a copy's memory."""
+        n_steps, n_rows = self.x.shape[:2]
+        if self.form == "list":
+            assert self.lengths is not None
+            shapes = [(n, n_columns) for n in self.lengths.tolist()]
+            return _gathered(_sequences(value, name, self.x.dtype, *shapes), workspace)
+        if self.form == "single":
+            return check.real_array(value, name, self.x.dtype, (n_steps, n_columns))[:, None], None
+        if self.form == "batch_major":
+            return check.real_array(value, name, self.x.dtype, (n_rows, n_steps, n_columns)).swapaxes(0, 1), None
+        return check.real_array(value, name, self.x.dtype, (n_steps, n_rows, n_columns)), None
+
+    def states(self, h: Any, name: str) -> Real:
+        """What the caller gives in the form of h_0 as a C-contiguous (L·D, B, H), validated."""
+        return _states(h, name, self.h_0.dtype, self.h_0.shape, self.form)
+
+    def show(self, array: Real) -> Any:
+        """A (T, B, ·) as the caller knows it."""
+        if self.form == "list":
+            assert self.lengths is not None
+            return [array[:n, b] for b, n in enumerate(self.lengths.tolist())]
+        if self.form == "single":
+            return array[:, 0]
+        return array.swapaxes(0, 1) if self.form == "batch_major" else array
+
+    def show_states(self, h: Real) -> Real:
+        """A (L·D, B, H) as the caller knows it."""
+        return h.reshape(h.shape[0], h.shape[2]) if self.form == "single" else h
+
+
+def _states(h: Any, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], form: str) -> Real:
+    given = (shape[0], shape[2]) if form == "single" else shape
+    return check.real_array(h, name, dtype, given, contiguous=True).reshape(shape)
+
+
+def _sequences(value: Any, name: str, dtype: np.dtype[Any], *shapes: check.Shape) -> list[Real]:
     """One array for each of the shapes, whose first axes may be empty."""
     if not isinstance(value, (list, tuple)):
         raise TypeError(f"{name} must be a list of {len(shapes)} arrays, got {check.shown(value)}")
@@ -20,3 +113,12 @@ def real_sequences(value: Any, name: str, dtype: np.dtype[Any], *shapes: check.S
         check.real_array(item, f"{name}[{i}]", dtype, shape, allow_empty=True)
         for i, (item, shape) in enumerate(zip(value, shapes, strict=True))
     ]
+
+
+def _gathered(sequences: list[Real], workspace: Workspace) -> tuple[Real, Lease]:
+    """Sequences (T_i, ·), copied into one (T, B, ·) that is not touched beyond their ends."""
+    n_steps = max(1, *map(len, sequences))
+    lease = workspace.lease(1, n_steps, len(sequences), sequences[0].shape[1], batch_major=True)
+    for b, sequence in enumerate(sequences):
+        lease.arrays[0][: len(sequence), b] = sequence
+    return lease.arrays[0], lease

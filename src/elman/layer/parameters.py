@@ -18,6 +18,8 @@ from elman import check
 from elman.layer.workspace import aligned_size, aligned_zeros
 from elman.typing import Real
 
+_FLOAT64 = np.dtype(np.float64)
+
 
 class Entry(NamedTuple):
     """One array of the buffer: the names of its parts (one per direction) and the shape of each as users see it."""
@@ -117,7 +119,7 @@ def _checked_state(value: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[st
     unexpected = [key for key in value if key not in shapes]
     if missing or unexpected:
         raise ValueError(f"state must have the keys {list(shapes)}; missing {missing}, unexpected {unexpected}")
-    arrays = {key: check.real_array(value[key], key, check._FLOAT64, shape).copy() for key, shape in shapes.items()}
+    arrays = {key: check.real_array(value[key], key, _FLOAT64, shape).copy() for key, shape in shapes.items()}
     for key, array in arrays.items():
         check.finite(array, key)
     return arrays

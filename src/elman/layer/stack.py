@@ -1,12 +1,12 @@
-"""A stack of layers over a batch: the backend called once per layer, forward and backward.
+"""Layers above one another over a batch: the backend called once per layer, forward and backward.
 
-Nothing is validated and nothing is allocated here. Shapes are those of `elman.backends.reference`, with the states of
-all layers in one array (L·D, B, H).
+Nothing is validated here. Shapes are those of `elman.backends.contract`, with the states of all layers in one array
+(L·D, B, H). `forward` and `backward` work in memory that they are given, a `Stack` in its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import NamedTuple
 
@@ -14,30 +14,50 @@ import numpy as np
 
 from elman.backends.activations import Activation
 from elman.backends.contract import Gradients, Layer
-from elman.layer.workspace import pieces
+from elman.layer.architecture import Architecture
+from elman.layer.parameters import Parameters
+from elman.layer.workspace import Lease, Workspace, pieces
+from elman.lengths import clipped
 from elman.typing import Int, Real
 
 Weights = tuple[Real, Real, Real | None]  # one layer's weight_ih (D, I, H), weight_hh (D, H, H), bias (D, H)
+_STRETCH = 64  # time steps that `last_states` runs at once: packing the weights for them costs 1 % of the work
 
 
-class Tape(NamedTuple):
-    """What a forward pass leaves for the backward pass. What `leases` holds ends with it."""
+class Mode(NamedTuple):
+    """How a call computes. An `RNN` lets all of it be set at any time, so it is read once, when the call begins."""
 
     backend: ModuleType
     activation: str | Activation
+    dropout: float = 0.0  # between layers
+    recurrent_dropout: float = 0.0
+
+
+class Tape(NamedTuple):
+    """What a forward pass leaves for the backward pass; its memory is leased, for as long as a `with` block."""
+
+    mode: Mode
     h_0: Real
     lengths: Int | None
-    inputs: list[Real | Int]  # of each layer (T, B, ·)
-    outputs: list[Real]  # of each layer (T, B, D·H), before dropout
-    masks: Sequence[Real]  # (T, B, D·H) each, one per layer but the last; empty without dropout
-    recurrent_mask: Real | None  # (L·D, B, H)
-    batch_major: bool
-    leases: tuple[object, ...]
+    inputs: Sequence[Real | Int]  # of each layer (T, B, ·)
+    outputs: Sequence[Real]  # of each layer (T, B, D·H), before dropout
+    masks: Sequence[Real] = ()  # (T, B, D·H) each, one per layer but the last; empty without dropout
+    recurrent_mask: Real | None = None  # (L·D, B, H)
+    batch_major: bool = False
+    leases: Sequence[Lease] = ()
+
+    def __enter__(self) -> Tape:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for lease in self.leases:
+            lease.release()
 
     def layer(self, k: int, own: slice, weights: Weights, h_n: Real | None) -> Layer:
         """Layer k, whose states are `own` of all."""
         mask = None if self.recurrent_mask is None else self.recurrent_mask[own]
-        return Layer(self.inputs[k], self.h_0[own], *weights, self.outputs[k], h_n, self.activation, self.lengths, mask)
+        x, h_0, y, activation = self.inputs[k], self.h_0[own], self.outputs[k], self.mode.activation
+        return Layer(x, h_0, *weights, y, h_n, activation, self.lengths, mask)
 
 
 def forward(tape: Tape, weights: Sequence[Weights], h_n: Real) -> None:
@@ -50,7 +70,7 @@ def forward(tape: Tape, weights: Sequence[Weights], h_n: Real) -> None:
         if k and tape.masks:
             drop(tape, k)
         own = slice(k * n_directions, (k + 1) * n_directions)
-        tape.backend.forward(tape.layer(k, own, weights[k], h_n[own]))
+        tape.mode.backend.forward(tape.layer(k, own, weights[k], h_n[own]))
 
 
 def backward(
@@ -62,10 +82,13 @@ def backward(
     d_x: Real | None,
     gradients: Sequence[Real],
     scratch: Sequence[Real],
+    look: Callable[[int, Real | None, Real], None] | None = None,
 ) -> None:
     """Write d_h_0 and, unless None, d_x (T, B, I); *add* to gradients, arrays in the order of the weights'.
 
-    scratch: as many arrays (T, B, D·H) as there are layers, at most 3.
+    scratch: as many arrays (T, B, D·H) as there are layers, at most 3. After each layer k, `look` is called with k,
+    the gradient by its outputs and that by its pre-activations, both (T, B, D·H); what is beyond the lengths is left
+    as it was in scratch.
     """
     delta, *d_inputs = scratch
     n_directions = len(d_h_0) // len(weights)
@@ -84,7 +107,9 @@ def backward(
             d_h_0[own],
             d_input,
         )
-        tape.backend.backward(tape.layer(k, own, weights[k], None), outputs)
+        tape.mode.backend.backward(tape.layer(k, own, weights[k], None), outputs)
+        if look is not None:
+            look(k, d_y, delta)
         if d_input is not None and k and tape.masks:
             with np.errstate(all="ignore"):  # beyond the lengths there is anything
                 for piece in pieces(d_input):
@@ -97,3 +122,180 @@ def drop(tape: Tape, k: int) -> None:
     with np.errstate(all="ignore"):  # beyond the lengths there is anything
         for piece in pieces(tape.inputs[k]):
             np.multiply(tape.outputs[k - 1][piece], tape.masks[k - 1][piece], out=tape.inputs[k][piece])
+
+
+class Stack:
+    """Layers on their parameters, with memory to run in. It can be used from several threads at once.
+
+    Attributes
+    ----------
+    architecture : Architecture
+    parameters : Parameters
+        They begin with the layers' entries; a model's go on.
+    weights : list
+        For each layer weight_ih (D, I, H), weight_hh (D, H, H) and bias (D, H) or None: live.
+    rng : numpy.random.Generator
+        What dropout is drawn with.
+    workspace : Workspace
+    """
+
+    __slots__ = ("_of_one_direction", "architecture", "parameters", "rng", "weights", "workspace")
+
+    def __init__(self, architecture: Architecture, parameters: Parameters, rng: np.random.Generator) -> None:
+        self.architecture, self.parameters, self.rng = architecture, parameters, rng
+        arrays, has_bias = iter(parameters.arrays), architecture.bias
+        self.weights: list[Weights] = [
+            (next(arrays), next(arrays), next(arrays) if has_bias else None) for _ in range(architecture.num_layers)
+        ]
+        self._of_one_direction = [(ih[0], hh[0], None if bias is None else bias[0]) for ih, hh, bias in self.weights]
+        self.workspace = Workspace(parameters.flat.dtype)
+
+    def lease(self, n_steps: int, n_rows: int) -> Lease:
+        """One array (T, B, D·H), as outputs and their gradients have it, with arbitrary content."""
+        return self.workspace.lease(1, n_steps, n_rows, self.architecture.n_outputs)
+
+    def evaluate(
+        self,
+        mode: Mode,
+        x: Real | Int,
+        h_0: Real,
+        h_n: Real,
+        y: Real,
+        lengths: Int | None = None,
+        batch_major: bool = False,
+    ) -> None:
+        """Run all layers over x (T, B, I) or tokens (T, B), writing h_n (L·D, B, H) and y (T, B, D·H): no dropout.
+
+        What is `batch_major` lies in memory as (B, T, ·).
+        """
+        n_layers = len(self.weights)
+        if n_layers == 1:
+            self._evaluate(mode, x, h_0, h_n, (y,), lengths)
+            return
+        n_steps, n_rows, n_columns = y.shape
+        with self.workspace.lease(min(n_layers - 1, 2), n_steps, n_rows, n_columns, batch_major) as buffers:
+            outputs = [buffers[k % len(buffers)] for k in range(n_layers - 1)]  # which take turns
+            self._evaluate(mode, x, h_0, h_n, (*outputs, y), lengths)
+
+    def _evaluate(
+        self, mode: Mode, x: Real | Int, h_0: Real, h_n: Real, outputs: Sequence[Real], lengths: Int | None
+    ) -> None:
+        n_directions = self.architecture.n_directions
+        for k, weights in enumerate(self.weights):
+            own = slice(k * n_directions, (k + 1) * n_directions)
+            mode.backend.forward(Layer(x, h_0[own], *weights, outputs[k], h_n[own], mode.activation, lengths))
+            x = outputs[k]
+
+    def forward(
+        self,
+        mode: Mode,
+        x: Real | Int,
+        h_0: Real,
+        h_n: Real,
+        y: Real | None = None,
+        lengths: Int | None = None,
+        *,
+        recurrent_mask: Real | None = None,
+        batch_major: bool = False,
+    ) -> Tape:
+        """`evaluate` with dropout, all that `backward` needs being kept.
+
+        Without y, the last layer's outputs lie in leased memory too: `tape.outputs[-1]`, as long as the tape's lease.
+        The mask of recurrent dropout is drawn, unless it is given.
+        """
+        n_steps, n_rows = x.shape[:2]
+        n_inner = len(self.weights) - 1
+        drawn = self._draw_masks(mode.dropout, n_steps, n_rows) if mode.dropout and n_inner else None
+        if recurrent_mask is None and mode.recurrent_dropout:
+            recurrent_mask = self.draw_recurrent_mask(mode, n_rows)
+        count = n_inner * (1 if drawn is None else 2) + (y is None)
+        lease = self.workspace.lease(count, n_steps, n_rows, self.architecture.n_outputs, batch_major)
+        outputs = [*lease.arrays[:n_inner], lease.arrays[-1] if y is None else y]
+        inputs = [x, *(outputs[:-1] if drawn is None else lease.arrays[n_inner : 2 * n_inner])]
+        masks, leases = ((), (lease,)) if drawn is None else (drawn.arrays, (lease, drawn))
+        tape = Tape(mode, h_0, lengths, inputs, outputs, masks, recurrent_mask, batch_major, leases)
+        forward(tape, self.weights, h_n)
+        return tape
+
+    def backward(
+        self,
+        tape: Tape,
+        d_y: Real | None,
+        d_h_n: Real | None,
+        d_h_0: Real,
+        d_x: Real | None,
+        gradients: Parameters,
+    ) -> None:
+        """Write d_h_0 (L·D, B, H) and, unless None, d_x (T, B, I); *add* to gradients, which begin with the layers'."""
+        n_steps, n_rows = tape.inputs[0].shape[:2]
+        count = min(len(self.weights), 3)
+        columns = self.architecture.n_outputs
+        with self.workspace.lease(count, n_steps, n_rows, columns, tape.batch_major) as scratch:
+            backward(tape, self.weights, d_y, d_h_n, d_h_0, d_x, gradients.arrays, scratch)
+
+    def step(self, backend: ModuleType, activation: str | Activation, x_t: Real | Int, h: Real, h_next: Real) -> None:
+        """One time step of one direction: x_t (B, I) or tokens (B,), h (L, B, H); writes h_next (L, B, H)."""
+        for k, (weight_ih, weight_hh, bias) in enumerate(self._of_one_direction):
+            backend.step(x_t, h[k], weight_ih, weight_hh, bias, h_next[k], activation=activation)
+            x_t = h_next[k]
+
+    def last_states(self, mode: Mode, x: Real, h_0: Real, lengths: Int | None, batch_major: bool = False) -> Real:
+        """The h_n of `evaluate`, in memory that does not grow with T.
+
+        Where several layers run in both directions, each needs the outputs of the one below from both ends: it grows.
+        """
+        n_steps, n_rows = x.shape[:2]
+        h, h_n = np.empty_like(h_0), h_0.copy()
+        if self.architecture.bidirectional and self.architecture.num_layers > 1:
+            columns = self.architecture.n_outputs
+            with self.workspace.lease(1, n_steps, n_rows, columns, batch_major) as (y,):
+                self.evaluate(mode, x, h_0, h_n, y, lengths, batch_major)
+            return h_n
+        if self.architecture.bidirectional:
+            return self._last_states_both_ways(mode, x, h_0, lengths)
+        with self.lease(min(n_steps, _STRETCH), n_rows) as (y,):
+            for part, part_lengths in _stretches(x, lengths):
+                h, h_n = h_n, h
+                self.evaluate(mode, part, h, h_n, y[: len(part)], part_lengths)
+        return h_n
+
+    def _last_states_both_ways(self, mode: Mode, x: Real, h_0: Real, lengths: Int | None) -> Real:
+        """Of one layer: one direction over the stretches, then the other from the last one."""
+        ((weight_ih, weight_hh, bias),), last = self.weights, np.empty_like(h_0)
+        with self.workspace.lease(1, min(len(x), _STRETCH), x.shape[1], self.architecture.hidden_size) as (y,):
+            for d in range(2):
+                own = slice(d, d + 1)
+                weights = weight_ih[own], weight_hh[own], None if bias is None else bias[own]
+                h, h_n = np.empty_like(h_0[own]), h_0[own].copy()
+                for part, own_lengths in _stretches(x, lengths, backwards=d == 1):
+                    h, h_n = h_n, h
+                    outputs = y[: len(part)]
+                    layer = Layer(part, h, *weights, outputs, h_n, mode.activation, own_lengths, reverse=d == 1)
+                    mode.backend.forward(layer)
+                last[own] = h_n
+        return last
+
+    def draw_recurrent_mask(self, mode: Mode, n_rows: int) -> Real | None:
+        """What states are multiplied by on their way to the next step: (L·D, B, H) of 0 or 1 / (1 - p), if p > 0."""
+        if not mode.recurrent_dropout:
+            return None
+        dtype = self.parameters.flat.dtype
+        kept = self.rng.random(self.architecture.state_shape(n_rows), dtype=dtype) >= mode.recurrent_dropout
+        return np.asarray(kept / (1 - mode.recurrent_dropout), dtype=dtype)
+
+    def _draw_masks(self, dropout: float, n_steps: int, n_rows: int) -> Lease:
+        """What dropout multiplies each layer's outputs by, but the last: (T, B, D·H) of 0 or 1 / (1 - dropout)."""
+        lease = self.workspace.lease(len(self.weights) - 1, n_steps, n_rows, self.architecture.n_outputs)
+        for part in (mask[piece] for mask in lease.arrays for piece in pieces(mask)):
+            self.rng.random(out=part, dtype=part.dtype)
+            np.greater_equal(part, dropout, out=part)
+            part *= 1 / (1 - dropout) if dropout < 1 else 0
+        return lease
+
+
+def _stretches(x: Real, lengths: Int | None, *, backwards: bool = False) -> Iterator[tuple[Real, Int | None]]:
+    """Stretches of x and how many steps of each a sequence takes part in."""
+    starts = range(0, len(x), _STRETCH)
+    for start in reversed(starts) if backwards else starts:
+        part = x[start : start + _STRETCH]
+        yield part, clipped(lengths, start, len(part))

@@ -49,7 +49,10 @@ class _Block:
 
 
 class Lease:
-    """Arrays of a pool; they go back to it when the lease dies, so it must live as long as they are used."""
+    """Arrays of a workspace, for as long as a `with` block, which gets them as a list.
+
+    What has no such block, as the user's pullback, gives them back when nobody refers to the lease any more.
+    """
 
     __slots__ = ("_block", "_free", "arrays")
 
@@ -57,11 +60,25 @@ class Lease:
         self._free, self._block = free, block
         self.arrays = block.arrays
 
-    def __del__(self) -> None:
-        self._free.append(self._block)
+    def __enter__(self) -> list[Real]:
+        return self.arrays
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Give the arrays back, once: whoever leases next may get them."""
+        if self.arrays is not _RELEASED:
+            self.arrays = _RELEASED
+            self._free.append(self._block)
+
+    __del__ = release
 
 
-class Pool:
+_RELEASED: list[Real] = []
+
+
+class Workspace:
     """Free blocks of one dtype, listed by how many arrays they hold and how wide these are.
 
     Safe in several threads without a lock: a block is in at most one lease, and `pop` and `append` are atomic. Blocks
@@ -70,7 +87,7 @@ class Pool:
     """
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
-        self._dtype = dtype
+        self.dtype = dtype
         self._free: dict[tuple[int, int], list[_Block]] = {}
 
     def lease(self, count: int, n_steps: int, n_rows: int, n_columns: int, batch_major: bool = False) -> Lease:
@@ -88,10 +105,10 @@ class Pool:
     def _cut(self, block: _Block, count: int, n_columns: int, shape: tuple[int, int, bool]) -> None:
         n_steps, n_rows, batch_major = shape
         stored = (n_rows, n_steps, n_columns) if batch_major else (n_steps, n_rows, n_columns)
-        stride = aligned_size(prod(stored), self._dtype)
+        stride = aligned_size(prod(stored), self.dtype)
         if not count * stride <= block.memory.size <= max(8 * count * stride, 1 << 16):
             block.arrays, block.memory = [], _NOTHING  # given back before as much, or more, is asked for
-            block.memory = aligned_zeros(count * stride, self._dtype)
+            block.memory = aligned_zeros(count * stride, self.dtype)
         arrays = [block.memory[i * stride :][: prod(stored)].reshape(stored) for i in range(count)]
         block.arrays = [array.swapaxes(0, 1) for array in arrays] if batch_major else arrays
         block.shape = shape

@@ -17,7 +17,7 @@ from elman.backends.activations import Activation
 from elman.backends.contract import Readout
 from elman.data.outputs import Output, finite_outputs
 from elman.layer.parameters import Entry, Parameters, load_state
-from elman.layer.rnn import RNN
+from elman.layer.rnn import RNN, mode_of, stack_of
 from elman.storage import atomic, files
 from elman.training.plan import Descent
 from elman.typing import Int, Real
@@ -138,7 +138,7 @@ class Model(Checked):
 
     def _generators(self) -> list[np.random.Generator]:
         """All that is random in training."""
-        return [self._shuffle_rng, *(layer._dropout_rng for layer in self._layers())]
+        return [self._shuffle_rng, *(stack_of(layer).rng for layer in self._layers())]
 
     # The readout
 
@@ -147,7 +147,7 @@ class Model(Checked):
         return [Entry(("weight_ho",), (n_outputs, n_units)), Entry(("bias_o",), (n_outputs,))]
 
     def _draw_readout(self, rng: np.random.Generator) -> None:
-        bound = 1 / math.sqrt(self._layers()[-1]._n_outputs)
+        bound = 1 / math.sqrt(stack_of(self._layers()[-1]).architecture.n_outputs)
         for name in ("weight_ho", "bias_o"):
             array = self.parameters()[name]
             array[...] = rng.uniform(-bound, bound, array.shape)
@@ -176,20 +176,24 @@ class Model(Checked):
         gradients: Parameters | None = None,
     ) -> float:
         """The mean loss of states h (T, B, K); with d_h, which is written, its gradients are added to `gradients`."""
-        lease = self._layers()[-1]._pool.lease(1, h.shape[0], h.shape[1], self._predicted.n)
         weight, bias = self._readout_arrays(self._parameters)
         d_weight, d_bias = (None, None) if gradients is None else self._readout_arrays(gradients)
         if self._predicted.is_mean:
             total *= self._predicted.n
-        o, kind = lease.arrays[0], self._predicted.loss
-        readout = Readout(h, weight, bias, o, y, kind, 1 / total, lengths, weights, d_h, d_weight, d_bias)
-        return float(backend.readout_loss(readout)) / total
+        workspace, kind = stack_of(self._layers()[-1]).workspace, self._predicted.loss
+        with workspace.lease(1, h.shape[0], h.shape[1], self._predicted.n) as (o,):
+            readout = Readout(h, weight, bias, o, y, kind, 1 / total, lengths, weights, d_h, d_weight, d_bias)
+            return float(backend.readout_loss(readout)) / total
 
     # Updates
 
     def _update(self, loss: float, descent: Descent) -> None:
         """One step along the gradients in the buffer, or an error, and nothing changed."""
-        backend, gradients, optimizer = self._layers()[-1]._resolve(), self._gradient_buffer.flat, descent.optimizer
+        backend, gradients, optimizer = (
+            mode_of(self._layers()[-1]).backend,
+            self._gradient_buffer.flat,
+            descent.optimizer,
+        )
         norm = float(backend.clip_norm(gradients, max_norm=descent.max_norm))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise FloatingPointError(

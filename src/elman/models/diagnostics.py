@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from elman.backends.activations import Activation
-from elman.backends.contract import Gradients, Layer
 from elman.backends.reference import ACTIVATIONS
-from elman.check import active
 from elman.data.sequences import Batch
-from elman.typing import Real
+from elman.layer.rnn import stack_of
+from elman.layer.stack import Mode, backward
+from elman.lengths import within
+from elman.typing import Int, Real
 
 if TYPE_CHECKING:
     from elman.models.sequence import SequenceModel
@@ -27,73 +27,51 @@ class GradientNorms(NamedTuple):
     saturated: Real  # (L,): the part of the states where the slope of the nonlinearity is under 2 % of its steepest
 
 
-def gradient_norms(model: SequenceModel, backend: ModuleType, batch: Batch, h_0: Real) -> GradientNorms:
+def gradient_norms(model: SequenceModel, mode: Mode, batch: Batch, h_0: Real) -> GradientNorms:
     """One pass forward and one back, without dropout and with all arrays kept."""
-    rnn, n_rows = model.rnn, batch.x.shape[1]
-    is_active = active(len(batch.x), np.full(n_rows, len(batch.x)) if batch.lengths is None else batch.lengths)
-    outputs, h_n = _forward(model, backend, batch, h_0)
-    gradients, d_y, d_h_n = model._zeros(), np.zeros_like(outputs[-1]), np.zeros_like(h_n)
-    if model._traits.one_output:
-        _, d_h_n = model._loss_of_last(backend, batch, h_n, gradients)
-    else:
-        lengths = model._target_lengths(batch)
-        model._readout_loss(backend, outputs[-1], batch.y, batch.total, lengths, batch.weights, d_y, gradients)
-    norms, saturated = np.empty((rnn.num_layers, len(batch.x))), np.empty(rnn.num_layers)
-    steepest = max(np.ravel(_slope(rnn.nonlinearity, np.linspace(0, 1, 101))))
-    for k in reversed(range(rnn.num_layers)):
-        d_h, d_y = _backward(model, backend, batch, h_0, outputs, d_y, d_h_n, k)
-        norms[k] = np.sqrt(np.square(d_h * is_active[..., None], dtype=np.float64).sum(axis=(1, 2)))
-        saturated[k] = np.mean(_slope(rnn.nonlinearity, outputs[k][is_active]) < _FLAT * steepest)
+    stack, (n_steps, n_rows) = stack_of(model.rnn), batch.x.shape[:2]
+    n_layers, mode = len(stack.weights), mode._replace(dropout=0.0, recurrent_dropout=0.0)
+    lengths = np.full(n_rows, n_steps) if batch.lengths is None else batch.lengths
+    is_active, h_n, gradients = within(n_steps, lengths), np.empty_like(h_0), model._zeros()
+    norms, saturated = np.empty((n_layers, n_steps)), np.empty(n_layers)
+    steepest = max(np.ravel(_slope(mode.activation, np.linspace(0, 1, 101))))
+    with stack.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths) as tape:
+        d_y, d_h_n = np.zeros_like(tape.outputs[-1]), np.zeros_like(h_n)
+        if model._traits.one_output:
+            _, d_h_n = model._loss_of_last(mode, batch, h_n, gradients)
+        else:
+            h, target_lengths = tape.outputs[-1], model._target_lengths(batch)
+            model._readout_loss(mode.backend, h, batch.y, batch.total, target_lengths, batch.weights, d_y, gradients)
+
+        def look(k: int, d_y: Real | None, delta: Real) -> None:
+            assert d_y is not None
+            own = slice(k * stack.architecture.n_directions, (k + 1) * stack.architecture.n_directions)
+            d_h = _by_states(d_y, delta, stack.weights[k][1], d_h_n[own], lengths)
+            norms[k] = np.sqrt(np.square(d_h * is_active[..., None], dtype=np.float64).sum(axis=(1, 2)))
+            saturated[k] = np.mean(_slope(mode.activation, tape.outputs[k][is_active]) < _FLAT * steepest)
+
+        scratch = [np.zeros_like(d_y) for _ in range(min(n_layers, 3))]  # beyond the lengths nothing is written
+        d_h_0 = np.empty_like(h_0)
+        backward(tape, stack.weights, d_y, d_h_n, d_h_0, None, gradients.arrays, scratch, look)
     return GradientNorms(norms, saturated)
 
 
-def _forward(model: SequenceModel, backend: ModuleType, batch: Batch, h_0: Real) -> tuple[list[Real], Real]:
-    """Each layer's outputs (T, B, D·H), zero beyond the lengths, and the last states."""
-    rnn, h_n = model.rnn, np.empty_like(h_0)
-    n_directions = len(h_0) // rnn.num_layers
-    inputs, outputs = batch.x, []
-    for k, weights in enumerate(rnn._weights):
-        own = slice(k * n_directions, (k + 1) * n_directions)
-        y = np.zeros((*batch.x.shape[:2], rnn._n_outputs), rnn.dtype)
-        backend.forward(Layer(inputs, h_0[own], *weights, y, h_n[own], rnn.nonlinearity, batch.lengths))
-        outputs.append(y)
-        inputs = y
-    return outputs, h_n
+def _by_states(d_y: Real, delta: Real, weight_hh: Real, d_h_n: Real, lengths: Int) -> Real:
+    """The gradient by a layer's states (T, B, D·H): what reaches each as output, and from the step after it or the end.
 
-
-def _backward(
-    model: SequenceModel,
-    backend: ModuleType,
-    batch: Batch,
-    h_0: Real,
-    outputs: list[Real],
-    d_y: Real,
-    d_h_n: Real,
-    k: int,
-) -> tuple[Real, Real]:
-    """The gradients by the states of layer k and by its inputs (T, B, ·), zeros if these are the data."""
-    rnn, n_directions, n_units = model.rnn, len(h_0) // model.rnn.num_layers, model.rnn.hidden_size
-    own = slice(k * n_directions, (k + 1) * n_directions)
-    weight_ih, weight_hh, bias = rnn._weights[k]
-    delta, d_h = np.zeros_like(d_y), d_y.copy()
-    d_x = np.zeros_like(d_y) if k else None
-    x, y = outputs[k - 1] if k else batch.x, outputs[k]
-    layer = Layer(x, h_0[own], weight_ih, weight_hh, bias, y, None, rnn.nonlinearity, batch.lengths)
-    d_bias, d_h_0 = None if bias is None else np.zeros_like(bias), np.empty_like(h_0[own])
-    d_weight_ih, d_weight_hh = np.zeros_like(weight_ih), np.zeros_like(weight_hh)
-    backend.backward(layer, Gradients(d_y, d_h_n[own], delta, d_weight_ih, d_weight_hh, d_bias, d_h_0, d_x))
-    n_rows = d_h.shape[1]
-    last = np.full(n_rows, len(d_h) - 1) if batch.lengths is None else batch.lengths - 1
-    for d in range(n_directions):  # what reaches a state from the step that comes after it, or from the end
+    d_y and delta, the gradient by the pre-activations, (T, B, D·H); weight_hh (D, H, H); d_h_n (D, B, H).
+    """
+    d_h, n_rows, n_units = d_y.copy(), d_y.shape[1], weight_hh.shape[-1]
+    for d in range(len(weight_hh)):
         columns = slice(d * n_units, (d + 1) * n_units)
         through_time = delta[..., columns] @ weight_hh[d].T
-        ends = last if d == 0 else np.zeros(n_rows, dtype=np.int64)
-        d_h[ends, np.arange(n_rows), columns] += d_h_n[own][d]
+        ends = lengths - 1 if d == 0 else np.zeros(n_rows, dtype=np.int64)
+        d_h[ends, np.arange(n_rows), columns] += d_h_n[d]
         if d == 0:
             d_h[:-1, :, columns] += through_time[1:]
         else:
             d_h[1:, :, columns] += through_time[:-1]
-    return d_h, np.zeros_like(d_y) if d_x is None else d_x
+    return d_h
 
 
 def _slope(nonlinearity: str | Activation, y: Real) -> Real:

@@ -11,7 +11,6 @@ import bisect
 import contextlib
 import math
 import re
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +19,8 @@ from elman import check
 from elman.data.outputs import penalize
 from elman.data.sequences import Batch
 from elman.layer.parameters import Parameters
+from elman.layer.rnn import stack_of
+from elman.layer.stack import Mode
 from elman.layer.workspace import Lease
 from elman.typing import Real
 
@@ -34,7 +35,7 @@ def segment_length(model: SequenceModel, batch: Batch, memory: float) -> int:
     n_steps, n_rows = len(batch.x), int(batch.x.shape[1])
     if isinstance(memory, int):
         return memory
-    rnn, width = model.rnn, model.rnn._n_outputs
+    rnn, width = model.rnn, stack_of(model.rnn).architecture.n_outputs
     # Arrays (T, B, D·H) of the two passes, with dropout its masks and what it leaves; the gradient by the outputs
     n_arrays = rnn.num_layers + min(rnn.num_layers, 3) + 1 + (2 * (rnn.num_layers - 1) if rnn.dropout else 0)
     of_real = int(rnn.dtype.itemsize)
@@ -52,19 +53,19 @@ def segment_length(model: SequenceModel, batch: Batch, memory: float) -> int:
 
 
 def differentiate(
-    model: SequenceModel, backend: ModuleType, batch: Batch, h_0: Real, gradients: Parameters, n: int, l2: float
+    model: SequenceModel, mode: Mode, batch: Batch, h_0: Real, gradients: Parameters, n: int, l2: float
 ) -> tuple[float, Real]:
     """`SequenceModel._differentiate` with n steps at a time."""
-    rnn, rng, scale = model.rnn, model.rnn._dropout_rng, model._penalty_scale(batch, l2)
+    stack, scale = stack_of(model.rnn), model._penalty_scale(batch, l2)
+    rng = stack.rng
     parts = [slice(t, min(t + n, len(batch.x))) for t in range(0, len(batch.x), n)]
-    mask = rnn._draw_recurrent_mask(h_0.shape[1]) if rnn.recurrent_dropout else None  # for all segments
+    mask = stack.draw_recurrent_mask(mode, h_0.shape[1])  # for all segments
     before, draws = [h_0], [dict(rng.bit_generator.state)]  # of each segment: states, and what dropout is drawn with
     for part in parts[:-1]:
         h_n = np.empty_like(h_0)
         x, lengths = batch.x[part], _lengths(batch, part)
-        rnn._forward(
-            backend, x, before[-1], h_n, lengths=lengths, recurrent_mask=mask
-        )  # in the memory that the second pass takes
+        with stack.forward(mode, x, before[-1], h_n, lengths=lengths, recurrent_mask=mask):
+            pass  # in the memory that the second pass takes
         before.append(h_n)
         draws.append(dict(rng.bit_generator.state))
     loss, last, d_after = 0.0, h_0, None
@@ -74,26 +75,28 @@ def differentiate(
         rng.bit_generator.state = draws.pop()
         h, h_n, d_h = before.pop(), np.empty_like(h_0), np.empty_like(h_0)
         lengths = _lengths(batch, part)
-        tape = rnn._forward(backend, batch.x[part], h, h_n, lengths=lengths, recurrent_mask=mask)
+        tape = stack.forward(mode, batch.x[part], h, h_n, lengths=lengths, recurrent_mask=mask)
         if not end_of_draws:
             last, end_of_draws = h_n, dict(rng.bit_generator.state)
         if model._traits.one_output:
             d_y = None
             if d_after is None:
-                loss, d_after = model._loss_of_last(backend, batch, h_n, gradients)
+                loss, d_after = model._loss_of_last(mode, batch, h_n, gradients)
         else:
-            lease = rnn._pool.lease(1, part.stop - part.start, batch.x.shape[1], rnn._n_outputs)
+            lease = stack.lease(part.stop - part.start, batch.x.shape[1])
             d_y = lease.arrays[0]
             weights = None if batch.weights is None else batch.weights[part]
             y = batch.y[part]
-            loss += model._readout_loss(backend, tape.outputs[-1], y, batch.total, lengths, weights, d_y, gradients)
+            loss += model._readout_loss(
+                mode.backend, tape.outputs[-1], y, batch.total, lengths, weights, d_y, gradients
+            )
         if l2:
             if d_y is None:
-                lease = rnn._pool.lease(1, part.stop - part.start, batch.x.shape[1], rnn._n_outputs)
+                lease = stack.lease(part.stop - part.start, batch.x.shape[1])
                 d_y = lease.arrays[0]
                 d_y[...] = 0
             loss += penalize(tape.outputs[-1], lengths, scale, d_y)
-        rnn._backward(tape, d_y, d_after, d_h, None, gradients)
+        stack.backward(tape, d_y, d_after, d_h, None, gradients)
         d_after = d_h
         del tape, d_y  # before the next segment needs as much
         lease = None

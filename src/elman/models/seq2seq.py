@@ -18,8 +18,9 @@ from elman.data.inputs import Features, Tokens
 from elman.data.outputs import Categories, finite_outputs, total_weight, with_class_weights
 from elman.data.patterns import PATTERNS
 from elman.data.sequences import Inputs, Rows, lengths_of, side_by_side
-from elman.layer.parameters import Entry, Parameters
-from elman.layer.rnn import RNN
+from elman.layer.parameters import Parameters
+from elman.layer.rnn import RNN, mode_of, move_to, stack_of
+from elman.layer.stack import Mode
 from elman.models.base import Model
 from elman.models.sequence import INPUTS, kind_in_file, output_config
 from elman.storage import files
@@ -140,16 +141,13 @@ class Seq2Seq(Model):
             "backend": self._default_backend if backend is None else backend,
         }
         self.encoder = RNN(inputs.n, hidden_size, num_layers, nonlinearity, bidirectional=bidirectional, **options)
-        self.decoder = RNN(n, self.encoder._n_outputs, num_layers, nonlinearity, **options)
-        entries = [
-            Entry(tuple(f"{part}.{name}" for name in entry.names), entry.shape)
-            for part, layer in (("encoder", self.encoder), ("decoder", self.decoder))
-            for entry in layer._entries()
-        ]
-        readout = self._readout_entries(n, self.decoder._n_outputs)
+        self.decoder = RNN(n, stack_of(self.encoder).architecture.n_outputs, num_layers, nonlinearity, **options)
+        encoder, decoder = (stack_of(layer).architecture for layer in self._layers())
+        entries = [*encoder.entries("encoder."), *decoder.entries("decoder.")]
+        readout = self._readout_entries(n, decoder.n_outputs)
         self._parameters = Parameters([*entries, *readout], self.decoder.dtype)
         for layer, part in zip(self._layers(), self._parts(self._parameters), strict=True):
-            layer._move_to(part)
+            move_to(part, layer)
         self._draw_readout(rng)
         self._shuffle_rng = np.random.default_rng(rng.integers(1 << 63))
         self._gradient_buffer = self._zeros()
@@ -308,7 +306,7 @@ class Seq2Seq(Model):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         for layer, part in zip(self._layers(), self._parts(self._parameters), strict=True):
-            layer._bind(part)
+            move_to(part, layer)
 
     # From here on nothing is validated but data sets
 
@@ -320,7 +318,7 @@ class Seq2Seq(Model):
 
     def _parts(self, parameters: Parameters) -> list[Parameters]:
         """The encoder's and the decoder's, under their own names."""
-        first, second = self.encoder._entries(), self.decoder._entries()
+        first, second = (stack_of(layer).architecture.entries() for layer in self._layers())
         return [parameters.part(0, first), parameters.part(len(first), second)]
 
     def _ready(self, data: _Pairs, rows: Int) -> _Batch:
@@ -346,7 +344,7 @@ class Seq2Seq(Model):
         state: Real | None,  # noqa: ARG002
     ) -> tuple[float, float, None]:
         self._gradient_buffer.flat.fill(0)
-        loss = self._differentiate(self.decoder._resolve(), batch, self._gradient_buffer)
+        loss = self._differentiate(mode_of(self.decoder).backend, batch, self._gradient_buffer)
         return loss, batch.total, None
 
     def _differentiate(self, backend: ModuleType, batch: _Batch, gradients: Parameters) -> float:
@@ -355,22 +353,23 @@ class Seq2Seq(Model):
         own = self._parts(gradients)
         zeros = self._zero_state(batch.x.shape[1])
         h_x = np.empty_like(zeros)
-        encoded = encoder._forward(backend, batch.x, zeros, h_x, lengths=batch.x_lengths)
+        encoded = stack_of(encoder).forward(self._mode(encoder, backend), batch.x, zeros, h_x, lengths=batch.x_lengths)
         h_0 = self._handed_over(h_x)
         h_n, d_h_0, d_zeros = np.empty_like(h_0), np.empty_like(h_0), np.empty_like(zeros)
-        decoded = decoder._forward(backend, batch.y_in, h_0, h_n, lengths=batch.y_lengths)
-        lease = decoder._pool.lease(1, len(batch.y_in), batch.y_in.shape[1], decoder._n_outputs)
+        decoded = stack_of(decoder).forward(self._mode(decoder, backend), batch.y_in, h_0, h_n, lengths=batch.y_lengths)
+        lease = stack_of(decoder).lease(*batch.y_in.shape)
         h, d_h = decoded.outputs[-1], lease.arrays[0]
         loss = self._readout_loss(backend, h, batch.y_out, batch.total, batch.y_lengths, batch.weights, d_h, gradients)
-        decoder._backward(decoded, d_h, None, d_h_0, None, own[1])
-        encoder._backward(encoded, None, self._handed_back(d_h_0), d_zeros, None, own[0])
+        stack_of(decoder).backward(decoded, d_h, None, d_h_0, None, own[1])
+        stack_of(encoder).backward(encoded, None, self._handed_back(d_h_0), d_zeros, None, own[0])
         return loss
 
     def _zero_state(self, n_rows: int) -> Real:
         """Before the encoder's first step: (L·D, B, H)."""
-        layer = self.encoder
-        n_states = layer.num_layers * layer._n_outputs // layer.hidden_size
-        return np.zeros((n_states, n_rows, layer.hidden_size), layer.dtype)
+        return np.zeros(stack_of(self.encoder).architecture.state_shape(n_rows), self.encoder.dtype)
+
+    def _mode(self, layer: RNN, backend: ModuleType) -> Mode:
+        return mode_of(layer)._replace(backend=backend)
 
     def _handed_over(self, h_x: Real) -> Real:
         """The decoder's first states (L, B, D·H): for each layer the encoder's last ones (L·D, B, H), side by side."""
@@ -388,20 +387,22 @@ class Seq2Seq(Model):
         """The decoder's first states (L, B, D·H)."""
         zeros = self._zero_state(x.shape[1])
         h_x = np.empty_like(zeros)
-        self.encoder._forward(backend, x, zeros, h_x, lengths=lengths, training=False)
+        stack = stack_of(self.encoder)
+        with stack.lease(*x.shape[:2]) as (y,):
+            stack.evaluate(self._mode(self.encoder, backend), x, zeros, h_x, y, lengths)
         return self._handed_over(h_x)
 
     def _evaluate(self, data: _Pairs, batch_size: int) -> dict[str, float]:
-        backend, losses, totals = self.decoder._resolve(), [], []
+        backend, losses, totals = mode_of(self.decoder).backend, [], []
         for rows in data.groups(batch_size):
             batch = self._ready(data, rows)
             h_0 = self._encoded(backend, batch.x, batch.x_lengths)
             h_n = np.empty_like(h_0)
-            tape = self.decoder._forward(backend, batch.y_in, h_0, h_n, lengths=batch.y_lengths, training=False)
-            h = tape.outputs[-1]
-            losses.append(self._readout_loss(backend, h, batch.y_out, batch.total, batch.y_lengths, batch.weights))
+            stack = stack_of(self.decoder)
+            with stack.lease(*batch.y_in.shape) as (h,):
+                stack.evaluate(self._mode(self.decoder, backend), batch.y_in, h_0, h_n, h, batch.y_lengths)
+                losses.append(self._readout_loss(backend, h, batch.y_out, batch.total, batch.y_lengths, batch.weights))
             totals.append(batch.total)
-            del tape  # only now may h be used again
         finite_outputs(losses, "loss")
         # No prediction of more tokens than there are can be right: one beyond them tells.
         predicted = self._decode(data, 1, data.y_lengths + 1, batch_size)
@@ -411,7 +412,7 @@ class Seq2Seq(Model):
     # Search
 
     def _decode(self, data: Inputs, beam: int, limits: Int, batch_size: int) -> list[Int]:
-        backend = self.decoder._resolve()
+        backend = mode_of(self.decoder).backend
         results: list[Any] = [None] * len(data.lengths)
         for rows in data.groups(batch_size):
             h = self._encoded(backend, *data.inputs_of(rows))
@@ -428,7 +429,7 @@ class Seq2Seq(Model):
         while active:
             tokens = np.array([beginning[-1] for search in active for beginning in search.beginnings])
             h_next = np.empty_like(h)
-            self.decoder._advance(backend, tokens, h, h_next)
+            stack_of(self.decoder).step(backend, self.decoder.nonlinearity, tokens, h, h_next)
             log_p = _log_softmax(self._readout(backend, h_next[-1:])[0])
             kept, start = [], 0  # which states the beginnings of the next step come from
             for search in active:

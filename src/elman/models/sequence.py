@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,10 @@ from elman.data.outputs import Binary, Categories, Output, Reals, penalize, tota
 from elman.data.patterns import PATTERNS
 from elman.data.sequences import Batch, Inputs, Sequences
 from elman.layer.parameters import Entry, Parameters
-from elman.layer.rnn import RNN
-from elman.layer.stack import Tape
+from elman.layer.rnn import RNN, mode_of, move_to, stack_of
+from elman.layer.stack import Mode, Tape
+from elman.layer.workspace import Lease
+from elman.lengths import clipped, within
 from elman.models import recomputation
 from elman.models.base import Model
 from elman.models.diagnostics import GradientNorms, gradient_norms
@@ -139,13 +140,15 @@ class SequenceModel(Model):
         )
         if self._feeds_back:
             self._check_feedback()
-        check.addressable(8 * outputs.n * self.rnn._n_outputs, n=outputs.n, hidden_size=self.rnn.hidden_size)
-        readout = self._readout_entries(outputs.n, self.rnn._n_outputs)
+        check.addressable(
+            8 * outputs.n * stack_of(self.rnn).architecture.n_outputs, n=outputs.n, hidden_size=self.rnn.hidden_size
+        )
+        readout = self._readout_entries(outputs.n, stack_of(self.rnn).architecture.n_outputs)
         self.learn_h_0 = check.flag(learn_h_0, "learn_h_0")
         n_states = self.rnn.num_layers * (2 if self.rnn.bidirectional else 1)
         first = [Entry(("h_0",), (n_states, self.rnn.hidden_size))] if self.learn_h_0 else []
-        self._parameters = Parameters([*self.rnn._entries(), *first, *readout], self.rnn.dtype)
-        self.rnn._move_to(self._parameters)
+        self._parameters = Parameters([*stack_of(self.rnn).architecture.entries(), *first, *readout], self.rnn.dtype)
+        move_to(self._parameters, self.rnn)
         self._draw_readout(rng)
         self._shuffle_rng = np.random.default_rng(rng.integers(1 << 63))
         self._gradient_buffer = self._zeros()
@@ -220,8 +223,8 @@ class SequenceModel(Model):
         h_0 = self._initial_state(batch.x.shape[1], state)
         gradients = self._gradient_buffer
         gradients.flat.fill(0)
-        backend = self.rnn._resolve()
-        loss, h_n = self._gradients(backend, batch, h_0, gradients, most, l2)
+        mode = mode_of(self.rnn)
+        loss, h_n = self._gradients(mode, batch, h_0, gradients, most, l2)
         self._update(loss, descent)
         if state is not None:
             state[...] = h_n
@@ -240,10 +243,10 @@ class SequenceModel(Model):
         """
         batch = self._batch(x, y, lengths, weights)
         h_0 = self._initial_state(batch.x.shape[1], state)
-        backend = self.rnn._resolve()
-        h, h_n, tape = self._states(backend, batch.x, batch.lengths, h_0)
-        loss = self._readout_loss(backend, h, batch.y, batch.total, self._target_lengths(batch), batch.weights)
-        del tape  # only now may what it leased, h among it, be used again
+        mode = mode_of(self.rnn)
+        h, h_n, lease = self._states(mode, batch.x, batch.lengths, h_0)
+        loss = self._readout_loss(mode.backend, h, batch.y, batch.total, self._target_lengths(batch), batch.weights)
+        lease.release()
         if state is not None:
             state[...] = h_n
         return loss
@@ -273,7 +276,7 @@ class SequenceModel(Model):
         batch = self._batch(x, y, lengths, weights)
         h_0 = self._initial_state(batch.x.shape[1], state)
         gradients = self._zeros()
-        loss, h_n = self._gradients(self.rnn._resolve(), batch, h_0, gradients, most, l2)
+        loss, h_n = self._gradients(mode_of(self.rnn), batch, h_0, gradients, most, l2)
         if state is not None:
             state[...] = h_n
         return loss, gradients.named()
@@ -300,7 +303,7 @@ class SequenceModel(Model):
         """
         batch = self._batch(x, y, lengths, weights)
         h_0 = self._initial_state(batch.x.shape[1], None)
-        return gradient_norms(self, self.rnn._resolve(), batch, h_0)
+        return gradient_norms(self, mode_of(self.rnn), batch, h_0)
 
     def generate(
         self,
@@ -643,10 +646,10 @@ class SequenceModel(Model):
             return None
 
         def counts() -> NDArray[np.bool_]:
-            within = np.ones(shape, dtype=bool) if lengths is None else check.active(shape[0], lengths)
+            own = np.ones(shape, dtype=bool) if lengths is None else within(shape[0], lengths)
             if weights is None:
-                return within
-            return within & (checks.weights(weights, "weights", self.rnn.dtype, shape[1:], shape) > 0)
+                return own
+            return own & (checks.weights(weights, "weights", self.rnn.dtype, shape[1:], shape) > 0)
 
         return checks.Read(counts, self._feeds_back)
 
@@ -775,17 +778,18 @@ class SequenceModel(Model):
             return h_n[-1:]
         return np.ascontiguousarray(h_n[-2:].swapaxes(0, 1)).reshape(1, h_n.shape[1], -1)
 
-    def _states(self, backend: ModuleType, x: Real | Int, lengths: Int | None, h_0: Real) -> tuple[Real, Real, Tape]:
+    def _states(self, mode: Mode, x: Real | Int, lengths: Int | None, h_0: Real) -> tuple[Real, Real, Lease]:
         """What the readout sees (T, B, D·H), or with one output (1, B, D·H); the last states; what holds their memory.
 
         Without dropout.
         """
         h_n = np.empty_like(h_0)
-        tape = self.rnn._forward(backend, x, h_0, h_n, lengths=lengths, training=False)
-        return self._last(h_n) if self._traits.one_output else tape.outputs[-1], h_n, tape
+        lease = stack_of(self.rnn).lease(*x.shape[:2])
+        stack_of(self.rnn).evaluate(mode, x, h_0, h_n, lease.arrays[0], lengths)
+        return self._last(h_n) if self._traits.one_output else lease.arrays[0], h_n, lease
 
     def _differentiate(
-        self, backend: ModuleType, batch: Batch, h_0: Real, gradients: Parameters, l2: float, *, is_first: bool = True
+        self, mode: Mode, batch: Batch, h_0: Real, gradients: Parameters, l2: float, *, is_first: bool = True
     ) -> tuple[float, Real, Tape]:
         """The mean loss and the states after the last step; the loss's gradients are added to `gradients`.
 
@@ -794,24 +798,25 @@ class SequenceModel(Model):
         """
         rnn, d_y, d_h_n, scale = self.rnn, None, None, self._penalty_scale(batch, l2)
         h_n, d_h_0 = np.empty_like(h_0), np.empty_like(h_0)
-        tape = rnn._forward(backend, batch.x, h_0, h_n, lengths=batch.lengths)
+        stack = stack_of(rnn)
+        tape = stack.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths)
         if self._traits.one_output:
-            loss, d_h_n = self._loss_of_last(backend, batch, h_n, gradients)
+            loss, d_h_n = self._loss_of_last(mode, batch, h_n, gradients)
             if l2:
-                h, d_y = tape.outputs[-1], np.zeros((*batch.x.shape[:2], rnn._n_outputs), rnn.dtype)
+                h, d_y = tape.outputs[-1], np.zeros((*batch.x.shape[:2], stack.architecture.n_outputs), rnn.dtype)
                 loss += penalize(h, batch.lengths, scale, d_y)
         else:
-            lease = rnn._pool.lease(1, batch.x.shape[0], batch.x.shape[1], rnn._n_outputs)
+            lease = stack.lease(*batch.x.shape[:2])
             h, d_y = tape.outputs[-1], lease.arrays[0]
             d_h, n_skipped = d_y, len(batch.x) - len(batch.y)
             if n_skipped:
                 d_y[:n_skipped] = 0
                 h, d_h = h[n_skipped:], d_h[n_skipped:]
             lengths = self._target_lengths(batch)
-            loss = self._readout_loss(backend, h, batch.y, batch.total, lengths, batch.weights, d_h, gradients)
+            loss = self._readout_loss(mode.backend, h, batch.y, batch.total, lengths, batch.weights, d_h, gradients)
             if l2:
                 loss += penalize(h, lengths, scale, d_h)
-        rnn._backward(tape, d_y, d_h_n, d_h_0, None, gradients)
+        stack.backward(tape, d_y, d_h_n, d_h_0, None, gradients)
         if is_first:
             self._learn_h_0(d_h_0, gradients)
         return loss, h_n, tape
@@ -823,7 +828,7 @@ class SequenceModel(Model):
         one = self._traits.one_output
         lengths = batch.lengths if one else self._target_lengths(batch)
         n_steps = len(batch.x if one else batch.y) * batch.x.shape[1] if lengths is None else int(lengths.sum())
-        return l2 / (n_steps * self.rnn._n_outputs)
+        return l2 / (n_steps * stack_of(self.rnn).architecture.n_outputs)
 
     def _learn_h_0(self, d_h_0: Real, gradients: Parameters) -> None:
         """The gradient by h_0 (L·D, H), with which all rows begin: the sum of theirs, (L·D, B, H)."""
@@ -831,23 +836,27 @@ class SequenceModel(Model):
             with np.errstate(all="ignore"):  # the update says if they are not finite
                 gradients.named()["h_0"] += d_h_0.sum(axis=1, dtype=np.float64)
 
-    def _loss_of_last(self, backend: ModuleType, batch: Batch, h_n: Real, gradients: Parameters) -> tuple[float, Real]:
+    def _loss_of_last(self, mode: Mode, batch: Batch, h_n: Real, gradients: Parameters) -> tuple[float, Real]:
         """The mean loss of the last states (L·D, B, H), and its gradient by them; the readout's is added."""
-        h, d_h_n, n_directions = self._last(h_n), np.zeros_like(h_n), self.rnn._n_outputs // self.rnn.hidden_size
+        h, d_h_n, n_directions = (
+            self._last(h_n),
+            np.zeros_like(h_n),
+            stack_of(self.rnn).architecture.n_outputs // self.rnn.hidden_size,
+        )
         d_h = np.empty_like(h)
-        loss = self._readout_loss(backend, h, batch.y, batch.total, None, batch.weights, d_h, gradients)
+        loss = self._readout_loss(mode.backend, h, batch.y, batch.total, None, batch.weights, d_h, gradients)
         d_h_n[-n_directions:] = d_h.reshape(-1, n_directions, self.rnn.hidden_size).swapaxes(0, 1)
         return loss, d_h_n
 
     def _gradients(
-        self, backend: ModuleType, batch: Batch, h_0: Real, gradients: Parameters, memory: float | None, l2: float
+        self, mode: Mode, batch: Batch, h_0: Real, gradients: Parameters, memory: float | None, l2: float
     ) -> tuple[float, Real]:
         """The mean loss and the last states, as `_differentiate` has them, in so many steps or bytes at a time."""
         if memory is not None:
             n = recomputation.segment_length(self, batch, memory)
             if n < len(batch.x):
-                return recomputation.differentiate(self, backend, batch, h_0, gradients, n, l2)
-        loss, h_n, _ = self._differentiate(backend, batch, h_0, gradients, l2)
+                return recomputation.differentiate(self, mode, batch, h_0, gradients, n, l2)
+        loss, h_n, _ = self._differentiate(mode, batch, h_0, gradients, l2)
         return loss, h_n
 
     def _n_windows(self, batch: Batch, descent: Descent) -> int:
@@ -861,11 +870,11 @@ class SequenceModel(Model):
 
         The gradients are in the buffer of the model, which is otherwise as it was.
         """
-        gradients, backend = self._gradient_buffer, self.rnn._resolve()
+        gradients, mode = self._gradient_buffer, mode_of(self.rnn)
         gradients.flat.fill(0)
         if descent.tbptt is None:
             h_0 = self._initial_state(batch.x.shape[1], None)
-            loss, _ = self._gradients(backend, batch, h_0, gradients, descent.memory, descent.activation_l2)
+            loss, _ = self._gradients(mode, batch, h_0, gradients, descent.memory, descent.activation_l2)
             return loss, batch.total, None
         k1, _ = descent.tbptt
         start, next_start = (_first_step(descent.tbptt, i) for i in (window, window + 1))
@@ -873,10 +882,10 @@ class SequenceModel(Model):
         h_0 = self._initial_state(batch.x.shape[1], None) if state is None or start == 0 else state
         if batch.total > 0:
             l2 = descent.activation_l2
-            loss, h_n, tape = self._differentiate(backend, batch, h_0, gradients, l2, is_first=start == 0)
+            loss, h_n, tape = self._differentiate(mode, batch, h_0, gradients, l2, is_first=start == 0)
         else:
             loss, h_n = 0.0, np.empty_like(h_0)
-            tape = self.rnn._forward(backend, batch.x, h_0, h_n, lengths=batch.lengths)
+            tape = stack_of(self.rnn).forward(mode, batch.x, h_0, h_n, lengths=batch.lengths)
         return loss, batch.total, _state_after(next_start - start, h_0, h_n, tape)
 
     def _rows_of(self, batch: Batch, descent: Descent, window: int) -> NDArray[np.bool_]:
@@ -894,7 +903,7 @@ class SequenceModel(Model):
         """The steps from `start` to `end`, with the targets from `first_target` on."""
         x, y = batch.x[start:end], batch.y[first_target:end]
         weights = None if batch.weights is None else batch.weights[first_target:end]
-        lengths = None if batch.lengths is None else (batch.lengths - start).clip(0, len(x))
+        lengths = clipped(batch.lengths, start, len(x))
         part = Batch(x, y, lengths, weights, 0.0)
         return part._replace(total=total_weight(self.outputs, y, weights, self._target_lengths(part)))
 
@@ -902,15 +911,15 @@ class SequenceModel(Model):
         """function(outputs) for each sequence of a data set."""
         if self._feeds_back:
             check.refuse(f"pattern={self.pattern!r} has no inputs to predict from at each step: use generate")
-        pattern, backend = self._traits, self.rnn._resolve()
+        pattern, mode = self._traits, mode_of(self.rnn)
         data = Inputs(X, self.inputs, pattern, self.rnn.dtype, "X")
         results: Any = [None] * len(data.lengths)
         for rows in data.groups(check.positive_int(batch_size, "batch_size")):
             x, lengths = data.inputs_of(rows)
-            h, _, tape = self._states(backend, x, lengths, self._initial_state(len(rows), None))
-            o = self._readout(backend, h, None if pattern.one_output else lengths)
+            h, _, lease = self._states(mode, x, lengths, self._initial_state(len(rows), None))
+            o = self._readout(mode.backend, h, None if pattern.one_output else lengths)
             values = function(o).swapaxes(0, 1)  # (B, T, ·), or (B, 1, ·)
-            del tape
+            lease.release()
             if pattern.one_output or data.is_array:
                 values = values[:, 0] if pattern.one_output else values
                 if isinstance(results, list):
@@ -923,22 +932,22 @@ class SequenceModel(Model):
 
     def _evaluate(self, data: Sequences, batch_size: int) -> dict[str, float]:
         """`evaluate`, of validated data."""
-        backend = self.rnn._resolve()
+        mode = mode_of(self.rnn)
         losses, totals, kept = [], [], []
         for rows in data.groups(batch_size):
             batch = self._ready(data, rows)
-            h, _, tape = self._states(backend, batch.x, batch.lengths, self._initial_state(len(rows), None))
+            h, _, lease = self._states(mode, batch.x, batch.lengths, self._initial_state(len(rows), None))
             lengths = self._target_lengths(batch)
-            losses.append(self._readout_loss(backend, h, batch.y, batch.total, lengths, batch.weights))
+            losses.append(self._readout_loss(mode.backend, h, batch.y, batch.total, lengths, batch.weights))
             totals.append(batch.total)
             counts = self.outputs.has_target(batch.y)
             if lengths is not None:
-                counts = counts & check.active(len(batch.y), lengths)
+                counts = counts & within(len(batch.y), lengths)
             weights = data.user_weights(rows, batch.y)
             if weights is not None:
                 counts = counts & (weights > 0)  # the others' targets are anything, and may overflow
-            predicted = self.outputs.predict(self._readout(backend, h, lengths))
-            del tape
+            predicted = self.outputs.predict(self._readout(mode.backend, h, lengths))
+            lease.release()
             kept.append(
                 (batch.y[counts], predicted[counts], np.ones(counts.sum()) if weights is None else weights[counts])
             )
@@ -948,10 +957,11 @@ class SequenceModel(Model):
 
     def _outputs_one_by_one(self, first: Real | Int, length: int, drawn: list[Any]) -> Iterator[Real]:
         """Outputs (n,) after `first` (T, 1, ·), and then after each of what the caller has added to `drawn`."""
-        backend, rnn = self.rnn._resolve(), self.rnn
+        mode, rnn = mode_of(self.rnn), self.rnn
         h = self._initial_state(1, None)
         h_next, o = np.empty_like(h), np.empty((1, 1, self.outputs.n), rnn.dtype)
-        rnn._forward(backend, first, h, h_next, training=False)
+        with stack_of(rnn).lease(len(first), 1) as (y,):
+            stack_of(rnn).evaluate(mode, first, h, h_next, y)
         x_t = np.zeros_like(first[0])
         n_given = self.inputs.n if self._feeds_back else 0  # features beside what is fed back
         for i in range(length):
@@ -960,9 +970,9 @@ class SequenceModel(Model):
             elif i:
                 self.outputs.feed(np.asarray(drawn[-1]), x_t[0, n_given:])
             if i:
-                rnn._advance(backend, x_t, h, h_next)
+                stack_of(rnn).step(mode.backend, mode.activation, x_t, h, h_next)
             h, h_next = h_next, h
-            backend.readout(Readout(h[-1:], *self._readout_arrays(self._parameters), o))
+            mode.backend.readout(Readout(h[-1:], *self._readout_arrays(self._parameters), o))
             yield o[0, 0]
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from elman import check
+from elman.layer.rnn import mode_of
 from elman.typing import Real
 
 if TYPE_CHECKING:
@@ -85,10 +86,10 @@ class Stream:
         x = model.inputs.array(x, "x", model.rnn.dtype, axes)
         x = x.copy() if x.dtype.kind == "i" else x  # as in SequenceModel._batch
         x = x if self._batch_size else x[:, None]
-        backend = model.rnn._resolve()
-        h, h_n, tape = model._states(backend, x, None, self.state)
-        values = function(model._readout(backend, h))
-        del tape
+        mode = mode_of(model.rnn)
+        h, h_n, lease = model._states(mode, x, None, self.state)
+        values = function(model._readout(mode.backend, h))
+        lease.release()
         self.state[...] = h_n
         values = values if self._batch_size else values[:, 0]
         return values[0] if model._traits.one_output else values

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from elman import check
+from elman.layer.architecture import Architecture
 from elman.torch.function import rnn
 from elman.torch.passes import Options
 
@@ -94,8 +95,7 @@ class RNN(torch.nn.RNNBase):
         if x.dtype != weights[0].dtype:  # autocast
             x = x.to(weights[0].dtype)
         if hx is None:
-            n_states = self.num_layers * (2 if self.bidirectional else 1)
-            hx = torch.zeros(n_states, int(batch_sizes[0]), self.hidden_size, dtype=x.dtype)
+            hx = torch.zeros(self._architecture().state_shape(int(batch_sizes[0])), dtype=x.dtype)
         hx = self.permute_hidden(hx, order)
         y, h_n = rnn(x, hx, weights, batch_sizes, self._draw_masks(x), self._options())
         return PackedSequence(y, batch_sizes, order, inverse), self.permute_hidden(h_n, inverse)
@@ -110,16 +110,19 @@ class RNN(torch.nn.RNNBase):
             return False
         if hx is None:
             return True
-        n_states = self.num_layers * (2 if self.bidirectional else 1)
-        shape: tuple[int, ...] = (n_states, self.hidden_size)
-        if batch_sizes is not None:
-            shape = (n_states, int(batch_sizes[0]), self.hidden_size)
-        elif n_axes == 3:
-            shape = (n_states, x.shape[0 if self.batch_first else 1], self.hidden_size)
+        n_rows = 1 if n_axes == 2 else x.shape[0 if self.batch_first else 1]
+        shape: tuple[int, ...] = self._architecture().state_shape(
+            n_rows if batch_sizes is None else int(batch_sizes[0])
+        )
+        if n_axes == 2 and batch_sizes is None:
+            shape = shape[::2]
         return bool(hx.shape == shape and hx.dtype == weights[0].dtype and hx.is_cpu)
 
     def _options(self) -> Options:
         return Options(self.num_layers, self.mode == "RNN_RELU", self.bias, self.bidirectional, self.batch_first)
+
+    def _architecture(self) -> Architecture:
+        return Architecture(self.input_size, self.hidden_size, self.num_layers, self.bidirectional, self.bias)
 
     def _draw_masks(self, x: Tensor) -> Sequence[Tensor]:
         """What dropout multiplies outputs by: the draws of `torch.nn.RNN`, which go over (T, B, D·H) or packed data."""
@@ -127,7 +130,7 @@ class RNN(torch.nn.RNNBase):
             return ()
         shape = x.shape[:-1]
         is_batch_major = self.batch_first and x.dim() == 3
-        columns = self.hidden_size * (2 if self.bidirectional else 1)
+        columns = self._architecture().n_outputs
         masks = []
         for _ in range(self.num_layers - 1):
             mask = torch.empty(*(reversed(shape) if is_batch_major else shape), columns, dtype=x.dtype)

@@ -62,13 +62,12 @@ def _rnn_shapes(
     *options: Any,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     num_layers, *_, batch_first = options
-    n_directions = Options(*options).n_directions
-    n_units = weights[1].shape[0]
-    outputs = [input.new_empty(*input.shape[:-1], n_directions * n_units) for _ in range(num_layers)]
+    architecture = Options(*options).architecture(input.shape[-1], weights[1].shape[0])
+    outputs = [input.new_empty(*input.shape[:-1], architecture.n_outputs) for _ in range(num_layers)]
     if hx is not None:
         h_n = torch.empty_like(hx, memory_format=torch.contiguous_format)
     else:
-        h_n = input.new_empty(num_layers * n_directions, input.shape[0 if batch_first else 1], n_units)
+        h_n = input.new_empty(architecture.state_shape(input.shape[0 if batch_first else 1]))
     return outputs[-1], h_n, outputs[:-1]
 
 

@@ -19,12 +19,14 @@ from torch import Tensor
 from elman import backends, threads
 from elman.backends import native
 from elman.layer import stack
-from elman.layer.stack import Tape, Weights
-from elman.layer.workspace import Lease, Pool
+from elman.layer.architecture import Architecture
+from elman.layer.stack import Mode, Tape, Weights
+from elman.layer.workspace import Lease, Workspace
+from elman.lengths import within
 from elman.typing import Int, Real
 
 _SMALL = 1 << 16  # reals of a layer that are allocated in each call, and kept from the forward to the backward pass
-_POOLS = {np.dtype(kind): Pool(np.dtype(kind)) for kind in (np.float32, np.float64)}  # fresh memory costs page faults
+_WORKSPACES = {np.dtype(kind): Workspace(np.dtype(kind)) for kind in (np.float32, np.float64)}  # new pages cost faults
 
 
 class Options(NamedTuple):
@@ -37,56 +39,58 @@ class Options(NamedTuple):
     batch_first: bool
 
     @property
-    def n_directions(self) -> int:
-        return 2 if self.bidirectional else 1
-
-    @property
     def n_tensors(self) -> int:
         """Of each layer and direction."""
         return 4 if self.has_biases else 2
+
+    def architecture(self, input_size: int, hidden_size: int) -> Architecture:
+        """That of the layers, given I and H."""
+        return Architecture(input_size, hidden_size, self.num_layers, self.bidirectional, self.has_biases)
 
 
 class Layers(NamedTuple):
     """Weights, or gradients by them, in the kernels' order."""
 
+    architecture: Architecture
     weights: list[Weights]
     rows: list[Real]  # all of a layer's, one below the other
     leases: list[Lease]  # of their memory, if there is much of it
 
     @property
     def is_small(self) -> bool:
+        """Whether they may be kept from the forward to the backward pass."""
         return not self.leases
 
     @classmethod
-    def empty(cls, inputs: Sequence[int], n_units: int, n_directions: int, dtype: np.dtype[Any], bias: bool) -> Layers:
-        """Memory for layers of so many inputs each, in one piece for each layer: arbitrary content."""
+    def empty(cls, architecture: Architecture, dtype: np.dtype[Any]) -> Layers:
+        """Memory for layers, in one piece for each of them: arbitrary content."""
+        n_units, n_directions = architecture.hidden_size, architecture.n_directions
         layers: list[Weights] = []
         pieces: list[Real] = []
         leases: list[Lease] = []
-        for n_inputs in inputs:
+        for n_inputs in architecture.layer_inputs():
             ends = n_directions * n_inputs, n_directions * (n_inputs + n_units), n_directions * (n_inputs + n_units + 1)
             if ends[2] * n_units <= _SMALL:
                 rows = np.empty((ends[2], n_units), dtype)
             else:
-                leases.append(_POOLS[dtype].lease(1, ends[2], 1, n_units))
+                leases.append(_WORKSPACES[dtype].lease(1, ends[2], 1, n_units))
                 rows = leases[-1].arrays[0].reshape(-1, n_units)
             weight_ih = rows[: ends[0]].reshape(n_directions, n_inputs, n_units)
             weight_hh = rows[ends[0] : ends[1]].reshape(n_directions, n_units, n_units)
-            layers.append((weight_ih, weight_hh, rows[ends[1] :] if bias else None))
+            layers.append((weight_ih, weight_hh, rows[ends[1] :] if architecture.bias else None))
             pieces.append(rows)
-        return cls(layers, pieces, leases)
+        return cls(architecture, layers, pieces, leases)
 
     @classmethod
     def zeros_like(cls, other: Layers) -> Layers:
         """For gradients, which kernels add up."""
-        _, weight_hh, bias = other.weights[0]
-        inputs = [weight_ih.shape[1] for weight_ih, _, _ in other.weights]
-        layers = cls.empty(inputs, weight_hh.shape[1], len(weight_hh), weight_hh.dtype, bias is not None)
+        layers = cls.empty(other.architecture, other.rows[0].dtype)
         for rows in layers.rows:
             rows.fill(0)
         return layers
 
     def arrays(self) -> list[Real]:
+        """All of them, one after the other."""
         return [array for weights in self.weights for array in weights if array is not None]
 
 
@@ -101,16 +105,16 @@ def forward(
     keep: bool,
 ) -> tuple[list[Tensor], Tensor]:
     """The outputs of each layer (of the last one only, unless they are to be kept) and the last states."""
-    form = _Form(batch_sizes, options.batch_first)
+    form = TensorForm(batch_sizes, options.batch_first)
     x = form.rows(input)
-    n_layers, (n_directions, n_units, _) = options.num_layers, layers.weights[0][1].shape
+    n_layers = options.num_layers
     n_buffers = n_layers if keep else min(n_layers, 2)  # which take turns
-    buffers = [form.empty(x, n_directions * n_units) for _ in range(n_buffers)]
+    buffers = [form.empty(x, layers.architecture.n_outputs) for _ in range(n_buffers)]
     outputs = [buffers[k % n_buffers] for k in range(n_layers)]
-    h_0 = _states(hx, (n_layers * n_directions, x.shape[1], n_units), x.dtype)
+    h_0 = _states(hx, layers.architecture.state_shape(x.shape[1]), x.dtype)
     h_n = np.empty_like(h_0)
-    tape = _tape(form, x, h_0, outputs, masks, options, is_inplace=not keep)
-    _run(stack.forward, tape, layers.weights, h_n)
+    with _tape(form, x, h_0, outputs, masks, options, is_inplace=not keep) as tape:
+        _run(stack.forward, tape, layers.weights, h_n)
     return [form.tensor(array) for array in (outputs if keep else outputs[-1:])], torch.from_numpy(h_n)
 
 
@@ -128,27 +132,21 @@ def backward(
     has_d_weights: Sequence[bool],
 ) -> tuple[Tensor | None, Tensor, list[Tensor | None]]:
     """Gradients by the input and the weights, where they are needed, and by hx."""
-    form = _Form(batch_sizes, options.batch_first)
-    x, (n_directions, n_units, _) = form.rows(input), layers.weights[0][1].shape
-    h_0 = _states(hx, (options.num_layers * n_directions, x.shape[1], n_units), x.dtype)
-    tape = _tape(form, x, h_0, [form.rows(y) for y in outputs], masks, options, is_inplace=False)
-    for k in range(1, len(masks) + 1):
-        stack.drop(tape, k)
+    form = TensorForm(batch_sizes, options.batch_first)
+    x = form.rows(input)
+    h_0 = _states(hx, layers.architecture.state_shape(x.shape[1]), x.dtype)
+    d_rows = None if d_y is None else form.rows(d_y)
+    d_last = None if d_h_n is None else _states(d_h_n, h_0.shape, x.dtype)
     gradients = Layers.zeros_like(layers)
     d_h_0 = np.empty_like(h_0)
     d_x = form.empty(x, x.shape[2]) if has_d_input else None
-    lease = form.lease(min(options.num_layers, 3), like=tape.outputs[0])
-    _run(
-        stack.backward,
-        tape,
-        layers.weights,
-        None if d_y is None else form.rows(d_y),
-        None if d_h_n is None else _states(d_h_n, h_0.shape, x.dtype),
-        d_h_0,
-        d_x,
-        gradients.arrays(),
-        lease.arrays,
-    )
+    with (
+        _tape(form, x, h_0, [form.rows(y) for y in outputs], masks, options, is_inplace=False) as tape,
+        form.lease(min(options.num_layers, 3), like=tape.outputs[0]) as scratch,
+    ):
+        for k in range(1, len(masks) + 1):
+            stack.drop(tape, k)
+        _run(stack.backward, tape, layers.weights, d_rows, d_last, d_h_0, d_x, gradients.arrays(), scratch)
     d_input = None if d_x is None else form.tensor(d_x)
     return d_input, torch.from_numpy(d_h_0), _torch_gradients(gradients, options, has_d_weights)
 
@@ -163,7 +161,7 @@ def _run(run: Callable[..., None], *arguments: Any) -> None:
 
 
 def _tape(
-    form: _Form,
+    form: TensorForm,
     x: Real,
     h_0: Real,
     outputs: list[Real],
@@ -178,16 +176,14 @@ def _tape(
     if masks and not is_inplace:
         leases.append(form.lease(len(masks), like=outputs[0]))
         inputs[1:] = leases[0].arrays
-    activation, rows = "relu" if options.relu else "tanh", [form.rows(mask) for mask in masks]
-    return Tape(
-        backends.resolve(), activation, h_0, form.lengths, inputs, outputs, rows, None, form.batch_major, tuple(leases)
-    )
+    mode, rows = Mode(backends.resolve(), "relu" if options.relu else "tanh"), [form.rows(mask) for mask in masks]
+    return Tape(mode, h_0, form.lengths, inputs, outputs, rows, batch_major=form.batch_major, leases=leases)
 
 
 # From tensors to arrays, and back
 
 
-class _Form:
+class TensorForm:
     """How arrays over time lie in tensors: (T, B, ·), (B, T, ·), or packed, (N, ·) without what is past the lengths.
 
     A packed sequence holds the rows of step 0, then those of step 1, and so on, the longest sequences first.
@@ -198,9 +194,9 @@ class _Form:
         self.lengths: Int | None = None
         self._is_active: NDArray[np.bool_] | None = None  # (T, B)
         if batch_sizes is not None:
-            sizes = batch_sizes.numpy()
-            self._is_active = np.arange(sizes[0]) < sizes[:, None]
-            self.lengths = self._is_active.sum(axis=0, dtype=np.int64)
+            sizes = batch_sizes.numpy()  # of rows at each step: as it were, lengths in the other direction
+            self.lengths = within(sizes[0], sizes).sum(axis=1, dtype=np.int64)
+            self._is_active = within(len(sizes), self.lengths)
 
     def rows(self, tensor: Tensor) -> Real:
         """The tensor as (T, B, ·) with unit stride on the last axis: a view, unless packed or of another stride."""
@@ -223,7 +219,7 @@ class _Form:
     def lease(self, count: int, *, like: Real) -> Lease:
         """Arrays in the form of another one, with arbitrary content."""
         n_steps, n_rows, n_columns = like.shape
-        return _POOLS[like.dtype].lease(count, n_steps, n_rows, n_columns, self.batch_major)
+        return _WORKSPACES[like.dtype].lease(count, n_steps, n_rows, n_columns, self.batch_major)
 
     def tensor(self, rows: Real) -> Tensor:
         """The inverse of `rows`."""
@@ -240,15 +236,14 @@ def _states(hx: Tensor | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> 
 def kernel_weights(tensors: Sequence[Tensor], options: Options) -> Layers:
     """The weights of each layer as kernels take them; the bias is the sum of both."""
     arrays = [tensor.numpy(force=True) for tensor in tensors]
-    inputs = [array.shape[1] for array in arrays[:: options.n_directions * options.n_tensors]]
-    layers = Layers.empty(inputs, len(arrays[0]), options.n_directions, arrays[0].dtype, options.has_biases)
-    for k, (weight_ih, weight_hh, bias) in enumerate(layers.weights):
-        for d in range(options.n_directions):
-            first = (k * options.n_directions + d) * options.n_tensors
-            _transpose(arrays[first], weight_ih[d])
-            _transpose(arrays[first + 1], weight_hh[d])
+    layers = Layers.empty(options.architecture(arrays[0].shape[1], len(arrays[0])), arrays[0].dtype)
+    rest = iter(arrays)
+    for weight_ih, weight_hh, bias in layers.weights:
+        for d in range(len(weight_hh)):
+            _transpose(next(rest), weight_ih[d])
+            _transpose(next(rest), weight_hh[d])
             if bias is not None:
-                np.add(arrays[first + 2], arrays[first + 3], out=bias[d])
+                np.add(next(rest), next(rest), out=bias[d])
     return layers
 
 
@@ -256,7 +251,7 @@ def _torch_gradients(gradients: Layers, options: Options, is_needed: Sequence[bo
     """Gradients by the kernels' weights as such by the tensors; each has memory of its own, that of two biases too."""
     results: list[Tensor | None] = []
     for d_weight_ih, d_weight_hh, d_bias in gradients.weights:
-        for d in range(options.n_directions):
+        for d in range(len(d_weight_hh)):
             for array in (d_weight_ih, d_weight_hh):
                 target = np.empty(array.shape[:0:-1], array.dtype)
                 if is_needed[len(results)]:

@@ -1,0 +1,79 @@
+"""The sizes of layers: what fixes the entries of their buffer of parameters and the shapes of their states."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from elman import check
+from elman.layer.parameters import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """The sizes of layers above one another, in one direction or both.
+
+    Nothing is allocated for it, so what a file says of its model is looked at here before it is believed.
+
+    Attributes
+    ----------
+    input_size, hidden_size, num_layers : int
+        I, H and L.
+    bidirectional, bias : bool
+    n_directions : int
+        D.
+    n_outputs : int
+        D·H, the units that the next layer sees, or a readout.
+    n_states : int
+        L·D, how many states (H,) a row has.
+    """
+
+    input_size: int
+    hidden_size: int
+    num_layers: int = 1
+    bidirectional: bool = False
+    bias: bool = True
+    n_directions: int = field(init=False, repr=False)
+    n_outputs: int = field(init=False, repr=False)
+    n_states: int = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        n_directions = 2 if self.bidirectional else 1  # once, as each call asks for all of these
+        object.__setattr__(self, "n_directions", n_directions)
+        object.__setattr__(self, "n_outputs", n_directions * self.hidden_size)
+        object.__setattr__(self, "n_states", n_directions * self.num_layers)
+
+    @property
+    def n_entries(self) -> int:
+        """How many arrays the buffer of parameters has for all layers."""
+        return self.num_layers * (3 if self.bias else 2)
+
+    @property
+    def n_parameters(self) -> int:
+        """Of all layers."""
+        first, upper = (n + self.hidden_size + self.bias for n in (self.input_size, self.n_outputs))
+        return self.n_outputs * (first + (self.num_layers - 1) * upper)
+
+    def state_shape(self, n_rows: int) -> tuple[int, int, int]:
+        """(L·D, B, H)."""
+        return self.n_states, n_rows, self.hidden_size
+
+    def layer_inputs(self) -> list[int]:
+        """How many inputs each layer has: I, then D·H."""
+        return [self.input_size, *[self.n_outputs] * (self.num_layers - 1)]
+
+    def entries(self, owner: str = "") -> list[Entry]:
+        """The arrays in the order of the buffer; `owner` comes before their names."""
+        entries, units = [], (self.hidden_size,)
+        for k, n_inputs in enumerate(self.layer_inputs()):
+            suffixes = (f"_l{k}", f"_l{k}_reverse")[: self.n_directions]
+            shapes = {"weight_ih": (*units, n_inputs), "weight_hh": (*units, *units), "bias": units}
+            for kind, shape in list(shapes.items())[: 3 if self.bias else 2]:
+                entries.append(Entry(tuple(f"{owner}{kind}{suffix}" for suffix in suffixes), shape))
+        return entries
+
+    def check_addressable(self) -> None:
+        """Refuse what memory has no addresses for, before there is an array for each layer."""
+        n_inputs = max(self.input_size, self.n_outputs if self.num_layers > 1 else 0)
+        n = self.num_layers * self.n_outputs * (n_inputs + self.hidden_size + 1)
+        sizes = {"input_size": self.input_size, "hidden_size": self.hidden_size, "num_layers": self.num_layers}
+        check.addressable(8 * n, **sizes)
