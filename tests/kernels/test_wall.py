@@ -66,7 +66,7 @@ def call(backend: Any, name: str, arguments: dict[str, Any]) -> Any:
     if name in ("step", "clip_norm"):
         return getattr(backend, name)(**given)
     if name == "backward":
-        own = [given.pop(field) for field in contract.Gradients._fields]
+        own = [given.pop(field, None) for field in contract.Gradients._fields]
         return backend.backward(contract.Layer(h_n=None, bias=None, **given), contract.Gradients(*own))
     if name == "update":
         memories = tuple(given.pop(key) for key in ("memory_0", "memory_1", "memory_2") if key in given)
