@@ -107,7 +107,7 @@ class _Estimator(BaseEstimator):
         targets = self._targets(self._read(y, sample_weight), is_new=is_new)
         stopping = self._stopping(targets.outputs)
         self._train(X, targets, sample_weight, self._tuned(AdamW(0.0)), is_new=is_new, epochs=epochs, stopping=stopping)
-        if self.n_iter_ == epochs and stopping._waited < stopping.patience:
+        if self.n_iter_ == epochs and stopping.state()["waited"] < stopping.patience:
             message = f"max_iter={epochs} epochs are over and the training has not converged yet"
             warnings.warn(message, ConvergenceWarning, stacklevel=2)
         return self
@@ -225,7 +225,7 @@ class _Estimator(BaseEstimator):
             self.best_loss_ = min(self.loss_curve_)
             return
         self.validation_scores_ = [*before, *history[stopping.monitor]]
-        self.best_validation_score_ = stopping._best
+        self.best_validation_score_ = stopping.state()["best"]
 
     def _sequences(self, X: Any, *, reset: bool = False) -> Rows:
         """X, validated: an array (n, T, features) where all are equally long, without a copy if possible, or a list.
