@@ -233,7 +233,8 @@ def public_functions() -> Iterator[tuple[str, Any]]:
         elif isinstance(thing, type):
             if name not in ("Stream", "Optimizer", "Training", "History"):  # these are made by others, or a dict
                 yield name, thing
-            for method in {key for kind in thing.__mro__ if kind.__module__.startswith("elman") for key in vars(kind)}:
+            ours = [kind for kind in thing.__mro__ if kind.__module__.startswith("elman")]
+            for method in sorted({key for kind in ours for key in vars(kind)}):
                 is_public = (method[0] != "_" and method != "draw") or method == "__call__"  # `draw` is for `generate`
                 if is_public and isinstance(getattr(thing, method), FunctionType):
                     yield f"{name}.{method}", getattr(thing, method)

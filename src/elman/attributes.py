@@ -38,11 +38,19 @@ class Settings(Checked):
 
     _no_settings: ClassVar[frozenset[str]] = frozenset()  # what may be set, too, but says where it stands
 
-    def _settings(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self._settable if name not in self._no_settings}
-
     def __repr__(self) -> str:
         return shown(self, self._no_settings)
+
+
+def settings_of(thing: Settings) -> dict[str, Any]:
+    """By name."""
+    return {name: getattr(thing, name) for name in thing._settable if name not in thing._no_settings}
+
+
+def accepted_settings(thing: Settings, values: dict[str, Any], name: str) -> dict[str, Any]:
+    """Such as `settings_of` returns, checked as if they were set."""
+    check.same_names(values, settings_of(thing), name)
+    return {key: thing._settable[key](value, f"{key} of {name}") for key, value in values.items()}
 
 
 def shown(thing: object, hidden: Iterable[str] = ()) -> str:

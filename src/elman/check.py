@@ -118,12 +118,12 @@ def flag(value: Any, name: str) -> bool:
     return bool(value)
 
 
-def int_in_text(text: str) -> int | None:
+def int_in_text(given: str) -> int | None:
     """The int that decimal digits stand for, spaces around them; None for anything else, also for 20 digits or more.
 
     `int` takes digits of any script and underscores, too, and raises where there are very many of them.
     """
-    match = re.fullmatch(r"\s*0*([0-9]{1,19})\s*", text)
+    match = re.fullmatch(r"\s*0*([0-9]{1,19})\s*", given)
     return int(match[1]) if match else None
 
 
@@ -184,7 +184,7 @@ def path(value: Any, name: str) -> Path:
 
 
 def text_mapping(value: Any, name: str) -> Any:
-    if not isinstance(value, Mapping) or not all(isinstance(item, str) for pair in value.items() for item in pair):
+    if not isinstance(value, Mapping) or not all(isinstance(one, str) for entry in value.items() for one in entry):
         raise TypeError(f"{name} must be a dict from str to str, got {shown(value)}")
     return value
 

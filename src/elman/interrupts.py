@@ -41,6 +41,7 @@ class Interrupts:
 
     @contextlib.contextmanager
     def handled(self) -> Iterator[None]:
+        """Within, Ctrl-C is this object's to handle."""
         is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
         if not (is_usual and threading.current_thread() is threading.main_thread()):
             yield

@@ -321,7 +321,8 @@ def test_explain() -> None:
 # elman accuracy
 
 
-def test_accuracy() -> None:
+def test_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SETS, "quick", [Workload(SHAPE), Workload(SHAPE, "train")])
     before = native.instruction_set()
     options = ["--stride", "4000037", "--backend", "numpy", "--backend", "cython", "--quiet"]
     result = CliRunner().invoke(main, ["accuracy", *options], prog_name="elman")

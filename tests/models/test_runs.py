@@ -126,7 +126,7 @@ def test_each_argument_is_either_refused_or_honoured():
         assert f"`{name}`" in promise
 
 
-@pytest.mark.parametrize(("name", "value"), CASES, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("name", "value"), CASES, ids=lambda value: str(value).partition(" at 0x")[0][:30])
 def test_another_argument_is_another_run(name: str, value: Any, tmp_path: Path):
     path = tmp_path / "run.safetensors"
     arguments = begin(path) | {name: value}
@@ -168,7 +168,7 @@ def test_what_may_differ(name: str, value: Any, tmp_path: Path):
         ({"dtype": "float64"}, "dtype is float64 here, it was float32 there"),
         ({"learn_h_0": True}, "learn_h_0 is True here, it was None there"),
     ],
-    ids=str,
+    ids=lambda value: str(value).partition(" at 0x")[0],
 )
 def test_another_model_is_another_run(options: dict[str, Any], message: str, tmp_path: Path):
     arguments, model = begin(tmp_path / "run.safetensors"), make_model(**options)

@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 
 from elman import check
 from elman.attributes import Checked
+from elman.backends.reference import ACTIVATIONS
 from elman.check import Shape
 from elman.data import checks
 from elman.data.checks import Read
 from elman.lengths import within
 from elman.typing import Int, Real
+
+_sigmoid = ACTIVATIONS["sigmoid"][0]
 
 
 class Output(Checked):
@@ -297,11 +300,6 @@ def _largest(o: Real) -> Any:
     most = o.max()
     finite_outputs(most, "largest output")  # of NaN, `searchsorted` would make a category beyond the last
     return most
-
-
-def _sigmoid(o: Real) -> Real:
-    e = np.exp(-np.abs(o))  # never overflows
-    return np.where(o >= 0, 1 / (1 + e), e / (1 + e))
 
 
 def penalize(h: Real, lengths: Int | None, scale: float, d_h: Real) -> float:

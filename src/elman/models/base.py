@@ -19,6 +19,7 @@ from elman.data.outputs import Output, finite_outputs
 from elman.layer.parameters import Entry, Parameters, load_state
 from elman.layer.rnn import RNN, mode_of, stack_of
 from elman.storage import atomic, files
+from elman.training import optimizers
 from elman.training.plan import Descent
 from elman.typing import Int, Real
 
@@ -204,4 +205,4 @@ class Model(Checked):
             # more would overflow in a float32
             max_value = min(descent.max_value, float(np.finfo(gradients.dtype).max))
             np.clip(gradients, -max_value, max_value, out=gradients)
-        optimizer._apply(backend, {"flat": self._parameters.flat}, {"flat": gradients})
+        optimizers.apply(optimizer, backend, {"flat": self._parameters.flat}, {"flat": gradients})

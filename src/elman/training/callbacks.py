@@ -205,6 +205,11 @@ class _FunctionCallback(Callback):
         self._function(training)
 
 
+def check_state(callback: Callback, state: dict[str, Any], model: Any) -> None:
+    """Refuse what a checkpoint says of one of ours, as long as nothing has been changed."""
+    callback._check_state(state, model)
+
+
 def as_callbacks(value: Any, name: str) -> list[Callback]:
     """A list of callbacks, of functions too."""
     if not isinstance(value, Iterable):

@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elman import check
+from elman.attributes import settings_of
 from elman.data.sequences import Rows, lengths_of
 from elman.storage import files
-from elman.training.optimizers import Optimizer
+from elman.training.optimizers import Optimizer, checks_of_memories
 from elman.typing import Int, Real
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -106,21 +107,13 @@ def read_memories(record: Mapping[str, Any], arrays: Arrays, optimizer: Optimize
     """The optimizer's memories of the model's parameters; none before its first step."""
     steps = check.count(record["optimizer_steps"], "its optimizer_steps")
     found, flat = [name for name in arrays if name.startswith("optimizer.")], model._parameters.flat
-    may_be = optimizer._possible_n_memories if steps else (0,)
-    names = [f"optimizer.{i}" for i in range(len(found) if len(found) in may_be else may_be[-1])]
+    checks = checks_of_memories(optimizer, len(found), steps)
+    names = [f"optimizer.{i}" for i in range(len(checks))]
     check.same_names(found, names, "its training")
     memories = [read_array(arrays, name, flat.dtype, flat.shape) for name in names]
-    for i, array in enumerate(memories):
-        is_right = _check_squares if i == optimizer._squares else check.finite
-        is_right(array, f"its training:optimizer.{i}")
+    for array, name, accepted in zip(memories, names, checks, strict=True):
+        accepted(array, f"its training:{name}")
     return memories
-
-
-def read_settings(record: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
-    """Those of the optimizer, which callbacks may have changed since the run began."""
-    found, checks = check.instance(record["optimizer"], "its optimizer", dict), optimizer._settable
-    check.same_names(found, optimizer._settings(), "its optimizer")
-    return {name: checks[name](value, f"{name} of its optimizer") for name, value in found.items()}
 
 
 def read_generators(record: Mapping[str, Any], model: Any) -> list[np.random.Generator]:
@@ -167,7 +160,7 @@ def modernized(
     sizes = _sizes(old["the number of sequences"], old["the number of steps of the sequences"])
     run["X"] = now["X"] if str(now["X"]).startswith(f"{sizes} ") else sizes
     settings = {"lr": record["lr"], **old["optimizer"]}
-    given = files.as_read({"kind": type(optimizer).__name__, **optimizer._settings()})
+    given = files.as_read({"kind": type(optimizer).__name__, **settings_of(optimizer)})
     is_same = all(given.get(name) == value for name, value in settings.items())
     kind = settings.pop("kind")
     run["optimizer"] = now["optimizer"] if is_same else f"{kind}({', '.join(f'{k}={v}' for k, v in settings.items())})"
@@ -178,7 +171,7 @@ def modernized(
         for name in own:
             kept[f"callback.{len(states)}.{name.split('.', 2)[2]}"] = kept.pop(name)
         states += [state] if state or own else []
-    current = {**files.as_read(optimizer._settings()), "lr": record["lr"]}
+    current = {**files.as_read(settings_of(optimizer)), "lr": record["lr"]}
     new = {**record, "run": run, "epochs": max(1, record["epoch"]), "optimizer": current, "callbacks": states}
     return {name: value for name, value in new.items() if name not in ("settings", "lr")}, kept
 
@@ -215,12 +208,6 @@ def _check_generator(found: Mapping[str, Any], given: Any, name: str) -> None:
     """The state of a generator that was given one."""
     if not files.is_same(found, given) or found["state"]["inc"] % 2 == 0 or found["has_uint32"] not in (0, 1):
         raise ValueError(f"{name} must be where {found['bit_generator']} can be, got {check.shown(given)}")
-
-
-def _check_squares(array: Real, name: str) -> None:
-    """Sums of squares, which may be too large for their dtype."""
-    for where in np.argwhere(~(array >= 0))[:1].tolist():
-        raise ValueError(f"{name} must be at least 0, got {array[tuple(where)]} at {where}")
 
 
 def _described(value: Any) -> str:

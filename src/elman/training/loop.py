@@ -16,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elman import check
+from elman.attributes import accepted_settings, settings_of
 from elman.data.sequences import Rows
 from elman.interrupts import Interrupts
 from elman.storage import atomic, files
 from elman.training import checkpoint
-from elman.training.callbacks import History, Training
+from elman.training.callbacks import History, Training, check_state
+from elman.training.optimizers import go_on, memories_of
 from elman.training.plan import Descent, Plan, described
 from elman.typing import Int, Real
 
@@ -66,7 +68,7 @@ class Run(Training):
         super().__init__(model, plan.descent.optimizer, plan.epochs, History({name: [] for name in names}))
         self._trainable: Trainable = model
         self._data, self._held_out, self._plan = data, held_out, plan
-        self._given = self.optimizer._settings()
+        self._given = settings_of(self.optimizer)
         self._lr = self.optimizer.lr  # what the schedule multiplies
         has_file = plan.checkpoint is not None
         self._place = (
@@ -209,7 +211,7 @@ class Run(Training):
     def _content(self) -> tuple[bytes, memoryview]:
         """What a checkpoint holds, in pieces."""
         states: list[dict[str, Any]] = []
-        arrays = {f"optimizer.{i}": array for i, array in enumerate(self.optimizer._memories.get("flat", []))}
+        arrays = {f"optimizer.{i}": array for i, array in enumerate(memories_of(self.optimizer, "flat"))}
         for i, callback in enumerate(self._plan.with_state):
             state, own = checkpoint.divided(callback.state(), f"what state() of {described(callback)} returns")
             states.append(state)
@@ -232,7 +234,7 @@ class Run(Training):
             "window": self._window,
             "sums": self._sums,
             "is_stopped": self._is_stopped,
-            "optimizer": self.optimizer._settings(),
+            "optimizer": settings_of(self.optimizer),
             "optimizer_steps": self.optimizer.steps,
             "generators": [self._order, *(generator.bit_generator.state for generator in generators)],
             "callbacks": states,
@@ -260,7 +262,9 @@ class Run(Training):
         with checkpoint.refusing(path):
             generators = checkpoint.read_generators(record, model)
             memories = checkpoint.read_memories(record, arrays, optimizer, model)
-            settings = checkpoint.read_settings(record, optimizer)
+            settings = accepted_settings(
+                optimizer, check.instance(record["optimizer"], "its optimizer", dict), "its optimizer"
+            )
             check.same_names(record, self._record([]), "its training")
             epoch, steps = (check.count(record[name], f"its {name}") for name in ("epoch", "steps"))
             history = checkpoint.read_history(record, list(self.history), epoch)
@@ -282,10 +286,7 @@ class Run(Training):
             model._parameters.flat[:] = before
             raise
         checkpoint.take_over(generators, model)
-        optimizer._memories = {"flat": memories} if memories else {}
-        optimizer.steps = record["optimizer_steps"]
-        for name, value in settings.items():
-            setattr(optimizer, name, value)
+        go_on(optimizer, "flat", memories, record["optimizer_steps"], settings)
         self.history.update(history)
         self.epoch, self.steps, self._sums, self._is_stopped = epoch, steps, sums, is_stopped
         self._batch, self._window, self._state = batch, window, state
@@ -301,7 +302,7 @@ class Run(Training):
             own = {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
             expected |= {start + name for name in own}
             states.append({**check.instance(record["callbacks"][i], "its callbacks", dict), **own})
-            callback._check_state(states[-1], self.model)
+            check_state(callback, states[-1], self.model)
         check.same_names(arrays, expected, "its training")
         return states
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from elman import backends, check
-from elman.attributes import Checks, Settings
+from elman.attributes import Check, Checks, Settings
 from elman.backends.contract import Update
 from elman.typing import Real
 
@@ -73,17 +73,7 @@ class Optimizer(Settings):
         >>> d_x, d_h_0, gradients = pullback(y)
         >>> optimizer.update(rnn.parameters(), gradients)
         """
-        self._apply(backends.resolve(), *_flattened(parameters, gradients))
-
-    def _apply(self, backend: ModuleType, parameters: Mapping[str, Real], gradients: Mapping[str, Real]) -> None:
-        """`update` on flat arrays (n,) known to fit."""
-        _check_memories(self._memories or dict.fromkeys(parameters, ()), parameters)
-        for name, array in parameters.items():
-            memories = self._memories.setdefault(name, [])
-            memories += [np.zeros_like(array) for _ in range(self._n_memories - len(memories))]
-        self.steps += 1
-        for name, array in parameters.items():
-            backend.update(Update(self._rule, array, gradients[name], tuple(self._memories[name]), self._numbers()))
+        apply(self, backends.resolve(), *_flattened(parameters, gradients))
 
     def _numbers(self) -> tuple[float, ...]:
         """What the rule is handed besides arrays (UPDATES of backends/reference.py)."""
@@ -201,6 +191,39 @@ class AdamW(Adam):
         self.weight_decay = weight_decay
 
 
+def apply(
+    optimizer: Optimizer, backend: ModuleType, parameters: Mapping[str, Real], gradients: Mapping[str, Real]
+) -> None:
+    """`Optimizer.update` on flat arrays (n,) known to fit."""
+    _check_memories(optimizer._memories or dict.fromkeys(parameters, ()), parameters)
+    for name, array in parameters.items():
+        memories = optimizer._memories.setdefault(name, [])
+        memories += [np.zeros_like(array) for _ in range(optimizer._n_memories - len(memories))]
+    optimizer.steps += 1
+    numbers = optimizer._numbers()
+    for name, array in parameters.items():
+        backend.update(Update(optimizer._rule, array, gradients[name], tuple(optimizer._memories[name]), numbers))
+
+
+def memories_of(optimizer: Optimizer, name: str) -> list[Real]:
+    """What it remembers about the parameters of that name: live arrays (n,)."""
+    return optimizer._memories.get(name, [])
+
+
+def checks_of_memories(optimizer: Optimizer, n: int, steps: int) -> list[Check]:
+    """Of each of the arrays that it must remember after so many steps, n of which are there."""
+    possible = optimizer._possible_n_memories if steps else (0,)
+    kinds = range(n if n in possible else possible[-1])
+    return [_check_squares if i == optimizer._squares else check.finite for i in kinds]
+
+
+def go_on(optimizer: Optimizer, name: str, memories: list[Real], steps: int, settings: Mapping[str, Any]) -> None:
+    """Stand where another one stood, after so many steps on the parameters of that name."""
+    optimizer._memories, optimizer.steps = {name: memories} if memories else {}, steps
+    for key, value in settings.items():
+        setattr(optimizer, key, value)
+
+
 def _flattened(parameters: Any, gradients: Any) -> tuple[dict[str, Real], dict[str, Real]]:
     """An optimizer's two dicts of arrays, each array flattened: the parameters as views."""
     for value, name in ((parameters, "parameters"), (gradients, "gradients")):
@@ -229,3 +252,9 @@ def _check_memories(value: Mapping[str, Sequence[Real]], parameters: Mapping[str
             fits = fits and memory.shape == array.shape and memory.dtype == array.dtype
     if not fits:
         raise ValueError(f"optimizer has worked on other parameters ({list(value)}) before: use a new one")
+
+
+def _check_squares(array: Real, name: str) -> None:
+    """Sums of squares, which may be too large for their dtype."""
+    for where in np.argwhere(~(array >= 0))[:1].tolist():
+        raise ValueError(f"{name} must be at least 0, got {array[tuple(where)]} at {where}")
