@@ -29,7 +29,7 @@ from elman.models.sequence import SequenceModel
 from elman.threads import get_num_threads, set_num_threads
 from elman.training import optimizers as _optimizers
 from elman.training.callbacks import Callback, EarlyStopping, History
-from elman.training.optimizers import SGD, Adagrad, Adam, AdamW
+from elman.training.optimizers import *  # noqa: F403 - its __all__, so that a new one is named once
 
 __version__ = "0.1.0"
 
@@ -48,10 +48,6 @@ for _old, _module in {
 
 __all__ = [
     "RNN",
-    "SGD",
-    "Adagrad",
-    "Adam",
-    "AdamW",
     "Binary",
     "Callback",
     "Categories",
@@ -73,3 +69,4 @@ __all__ = [
     "tasks",
     "use_backend",
 ]
+__all__ += _optimizers.__all__

@@ -26,15 +26,12 @@ from elman.models.many import fit_many
 from elman.models.seq2seq import Seq2Seq as _Seq2Seq
 from elman.models.sequence import SequenceModel as _SequenceModel
 from elman.threads import get_num_threads, set_num_threads
+from elman.training import optimizers as _optimizers
 from elman.training.callbacks import Callback, EarlyStopping, History
-from elman.training.optimizers import SGD, Adagrad, Adam, AdamW
+from elman.training.optimizers import *  # noqa: F403 - its __all__, so that a new one is named once
 
 __all__ = [
     "RNN",
-    "SGD",
-    "Adagrad",
-    "Adam",
-    "AdamW",
     "Binary",
     "Callback",
     "Categories",
@@ -56,6 +53,7 @@ __all__ = [
     "tasks",
     "use_backend",
 ]
+__all__ += _optimizers.__all__
 
 
 class RNN(_RNN):

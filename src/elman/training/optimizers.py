@@ -13,6 +13,8 @@ from elman.attributes import Check, Checks, Settings
 from elman.backends.contract import Update
 from elman.typing import Real
 
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW"]  # the public ones
+
 
 def _decay_rates(value: Any, name: str) -> tuple[float, float]:
     first, second = check.pair(value, name)
