@@ -30,7 +30,7 @@ def explain(work: Workload) -> str:
     lines = [f"{work.shape}, {work.dtype}, {native.instruction_set()}, at most {native.get_num_threads()} threads"]
     for is_backward in (False, True):
         options = {
-            "directions": work.n_directions,
+            "directions": work.architecture.n_directions,
             "dtype": work.dtype,
             "has_tokens": work.is_training,
             "is_backward": is_backward,
@@ -44,7 +44,7 @@ def explain(work: Workload) -> str:
 def _pass(work: Workload, plan: dict[str, Any], candidates: list[dict[str, Any]], *, is_backward: bool) -> list[str]:
     n_steps, n_rows, n_inputs, n_units = work.shape
     multiply_adds = 2 * n_units + n_inputs if is_backward else n_units + (1 if work.is_training else n_inputs)
-    operations = 2 * n_steps * n_rows * work.n_directions * n_units * multiply_adds
+    operations = 2 * n_steps * n_rows * work.architecture.n_outputs * multiply_adds
     lines = [f"**{'backward' if is_backward else 'forward'}**: {_threads(plan['threads'], operations)}"]
     lines += [f"- {_sharing(work, plan)}", f"- {_product(work, plan, is_backward=is_backward)}"]
     if is_backward:
@@ -71,7 +71,7 @@ def _threads(n_threads: int, operations: int) -> str:
 
 def _sharing(work: Workload, plan: dict[str, Any]) -> str:
     each = f"{plan['rows']} row{'s' * (plan['rows'] > 1)}"
-    shards = plan["shards"] * work.n_directions
+    shards = plan["shards"] * work.architecture.n_directions
     if plan["parts"] > 1:
         return (
             f"rows: {shards} shard{'s' * (shards > 1)} of {each}; {plan['parts']} threads share the columns of one, "

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from elman import check, reference
+from elman.layer.architecture import Architecture
 from elman.typing import Int, Real
 
 Arrays = dict[str, Any]  # results by name; a loss is an array of rank 0
@@ -77,9 +78,9 @@ class Workload:
         return self.what.startswith("train")
 
     @property
-    def n_directions(self) -> int:
-        """D."""
-        return 2 if self.bidirectional else 1
+    def architecture(self) -> Architecture:
+        """Its sizes as a layer's; tokens are one-hot inputs to it."""
+        return Architecture(self.shape.n_inputs, self.shape.n_units, self.num_layers, self.bidirectional)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -100,8 +101,7 @@ class Workload:
         True
         """
         n_steps, n_rows, n_inputs, n_units = self.shape
-        n_outputs = self.n_directions * n_units  # of a layer
-        has_gradients = self.what != "forward"
+        n_outputs, has_gradients = self.architecture.n_outputs, self.what != "forward"
         per_row = 0  # multiply-adds of one time step of one row
         for k in range(self.num_layers):
             reads = n_outputs if k else 0 if self.is_training else n_inputs
@@ -114,7 +114,7 @@ class Workload:
     @property
     def recurrent_bytes(self) -> int:
         """Size of what each time step reads anew: `weight_hh`, all layers and directions."""
-        return self.num_layers * self.n_directions * self.shape.n_units**2 * np.dtype(self.dtype).itemsize
+        return self.architecture.n_states * self.shape.n_units**2 * np.dtype(self.dtype).itemsize
 
     @property
     def bytes_read(self) -> int:
@@ -166,5 +166,5 @@ class Case:
             model = reference.SequenceModel(*kinds, hidden_size=n_units, seed=rng, **work.options)
             return cls(work, model.parameters(), x, None, target)
         x = rng.standard_normal((n_steps, n_rows, n_inputs)).astype(work.dtype)
-        d_y = rng.standard_normal((n_steps, n_rows, work.n_directions * n_units)).astype(work.dtype)
+        d_y = rng.standard_normal((n_steps, n_rows, work.architecture.n_outputs)).astype(work.dtype)
         return cls(work, reference.RNN(n_inputs, n_units, seed=rng, **work.options).parameters(), x, d_y, None)

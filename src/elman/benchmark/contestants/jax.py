@@ -32,9 +32,9 @@ def prepare(case: Case, n_threads: int) -> Program:  # noqa: ARG001 - in the env
         return jax.lax.scan(step, h_0, driven, reverse=is_reverse)
 
     def layers(parameters: Any, x: Any) -> Any:
-        states = []
+        states, directions = [], ("", "_reverse")[: work.architecture.n_directions]
         for k in range(work.num_layers):
-            ends = [direction(parameters, x, f"_l{k}{end}") for end in ("", "_reverse")[: work.n_directions]]
+            ends = [direction(parameters, x, f"_l{k}{end}") for end in directions]
             states += [h_n for h_n, _ in ends]
             x = jnp.concatenate([y for _, y in ends], axis=-1)
         return x, jnp.stack(states)
