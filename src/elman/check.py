@@ -23,7 +23,6 @@ from elman.typing import Int, Real
 
 Shape = tuple[int | str, ...]  # a string names an axis of any length
 T = TypeVar("T")
-_FLOAT64 = np.dtype(np.float64)
 _INT64 = np.dtype(np.int64)
 _INT64_MAX = 2**63 - 1  # of every int: what a float holds without overflow, and what int64 holds; of bytes, for NumPy
 SIZE_MAX = 2**31 - 1  # of an axis

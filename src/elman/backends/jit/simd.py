@@ -124,7 +124,7 @@ class _MaskModel(models.PrimitiveModel):
         super().__init__(manager, mask, ir.VectorType(BOOL, mask.lanes.n))
 
 
-# ---- emitters: called with an IRBuilder, by the intrinsics below and by the micro-kernel (kernels/tile.py)
+# ---- emitters: called with an IRBuilder, by the intrinsics below and by the micro-kernel (tile.py)
 
 
 def emit_call(builder: Any, name: str, result: Any, args: list[Any]) -> Any:
