@@ -303,7 +303,7 @@ def train(
     to the optimizer's in the first twentieth of the steps, and falls to 0 in half a cosine.
 
     States begin with zeros in each epoch. It has as many steps as go round the text, or 1,000 if that is more, and less
-    than twice as many, and takes 33 bytes of memory for each character. Where no equal epochs make up `steps`, the last
+    than twice as many, and all that it reads lies in memory. Where no equal epochs make up `steps`, the last
     one goes on for less than a thousandth of them at a learning rate of 0, so that nothing changes any more.
 
     Examples

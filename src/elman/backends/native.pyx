@@ -215,10 +215,9 @@ cdef class Fields:
     cdef int n
     cdef readonly tuple names
     cdef readonly dict offsets
-    cdef object kind
 
     def __init__(self, kind, offsets):
-        self.kind, self.names, self.offsets = kind, kind._fields, offsets
+        self.names, self.offsets = kind._fields, offsets
         for number, (name, hint) in enumerate(kind.__annotations__.items()):
             if not hasattr(hint, "__metadata__"):
                 continue

@@ -34,12 +34,12 @@ _SETTINGS.maxlist, _SETTINGS.maxlevel = 50, 3
 _MOST_VALUES = 1 << 20  # of a data set that a fingerprint is made of
 
 
-def fingerprint(rows: Rows, *, is_sampled: bool = True) -> str:
+def fingerprint(rows: Rows) -> str:
     """The sizes of a data set, and a hash of its lengths and values: of all of them, or of a million of many."""
     rows = rows[:, None] if isinstance(rows, np.ndarray) and rows.ndim == 1 else rows
     lengths = lengths_of(rows)
     n_values = int(lengths.sum()) * int(np.prod(rows[0].shape[1:]))
-    parts = _sampled(rows, n_values) if is_sampled and n_values > _MOST_VALUES else rows
+    parts = _sampled(rows, n_values) if n_values > _MOST_VALUES else rows
     return f"{_sizes(len(rows), int(lengths.sum()))} (fingerprint {fingerprint_of([lengths, *parts])})"
 
 

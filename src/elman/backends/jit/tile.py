@@ -26,7 +26,7 @@ from elman.backends.jit.simd import INT64, Lanes
 MAX_WIDTH = 8
 MAX_NARROW_WIDTH = 4  # in mode COLUMNS
 MAX_HEIGHT = 8
-MODES = PACKED, DIRECT, COLUMNS = range(3)  # left[row][k] and right in a panel; in place; left[k][first + row]
+PACKED, DIRECT, COLUMNS = range(3)  # left[row][k] and right in a panel; in place; left[k][first + row]
 
 _ARGUMENTS = ("left", "init", "out", "right", "depth", "step", "column", "columns")
 TILE_TYPE = ir.FunctionType(ir.VoidType(), [INT64] * len(_ARGUMENTS))
