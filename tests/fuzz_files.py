@@ -39,6 +39,7 @@ import numpy as np
 
 import elman
 from elman import text
+from elman.models.base import network_of
 
 SHARED = "/dev/shm"  # memory, where there is such a thing
 MOST_SECONDS, MOST_BYTES, MOST_CHARACTERS = 1.0, 100 << 20, 5000  # of an input; of the message about it
@@ -387,7 +388,7 @@ def is_loaded(path: Path) -> bool:
         refused(error, path, is_first=True)
         return False
     config, metadata = believed(path, "config", "metadata")
-    built = model._config()
+    built = network_of(model).config()
     wrong = [key for key, value in config.items() if built.get(key, False) != value]  # learn_h_0 is only there if True
     if wrong or model.metadata != metadata:
         raise Finding(f"a model of another configuration than the file's: {', '.join(wrong)}")
@@ -420,9 +421,9 @@ def are_finite(arrays: Any, name: str) -> None:
 
 def snapshot(run: Any) -> str:
     """All that a resume which is refused must leave as it is."""
-    optimizer, generators = run.optimizer, [generator.bit_generator.state for generator in run.model._generators()]
+    optimizer, generators = run.optimizer, [g.bit_generator.state for g in network_of(run.model).generators()]
     memories = [array.tobytes() for arrays in optimizer._memories.values() for array in arrays]
-    flat, more = run.model._parameters.flat.tobytes(), run.more()
+    flat, more = network_of(run.model).parameters.flat.tobytes(), run.more()
     return repr((flat, generators, memories, optimizer.steps, repr(optimizer), more, run.model.metadata))
 
 
@@ -444,7 +445,7 @@ def is_resumed(path: Path, run: Any) -> bool:
         path.write_bytes(content)
         are_finite([numbers], "losses after a resume")
         if not is_odd(content):
-            are_finite([run.model._parameters.flat], "parameters after a resume")
+            are_finite([network_of(run.model).parameters.flat], "parameters after a resume")
     believed(path, "config", "metadata", "training")
     return True
 

@@ -32,6 +32,7 @@ from tqdm import tqdm
 
 import elman
 from elman import cli, text
+from elman.models.base import network_of
 from elman.training import Training
 
 HANGS = 60  # seconds without an end, of a run that takes less than one
@@ -63,7 +64,7 @@ def fitted(model: Any, X: Any, Y: Any, path: Path | None, *, every: int = 1, **o
     history = model.fit(X, Y, **{"epochs": 3, "batch_size": 4, "progress": False} | options)
     memories = {f"memory {i}": array.tobytes().hex() for i, array in enumerate(optimizer._memories.get("flat", []))}
     settings = {name: value for name, value in vars(optimizer).items() if name != "_memories"}
-    generators = [generator.bit_generator.state for generator in model._generators()]
+    generators = [generator.bit_generator.state for generator in network_of(model).generators()]
     others = {"history": history, "optimizer": settings, "generators": generators}
     return {**bits(model), **memories, **{name: json.dumps(value) for name, value in others.items()}}
 

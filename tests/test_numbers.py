@@ -20,6 +20,8 @@ from click.testing import CliRunner
 
 import elman
 from elman import cli, schedules, tasks
+from elman.layer.architecture import Architecture
+from elman.layer.rnn import stack_of
 from elman.models import streaming
 from elman.training import loop, optimizers
 
@@ -321,7 +323,7 @@ def test_sizes_that_are_too_large_together(call: Callable[[], Any], names: str) 
 
 def test_a_stream_that_is_too_large() -> None:
     own = model()
-    own.rnn.__dict__["hidden_size"] = HUGE  # memory for it is not needed here
+    stack_of(own.rnn).architecture = Architecture(3, HUGE)  # memory for it is not needed here
     with pytest.raises(ValueError, match="batch_size=2147483647, hidden_size=2147483647 must be smaller"):
         own.stream(HUGE)
 

@@ -155,9 +155,10 @@ def text(value: Any, name: str) -> str:
     return value
 
 
-def function(value: Any, name: str) -> None:
+def function(value: Any, name: str) -> Any:
     if not callable(value):
         raise TypeError(f"{name} must be a function, got {shown(value)}")
+    return value
 
 
 def same_names(found: Iterable[str], expected: Iterable[str], name: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import elman
+from elman.models.base import network_of
 
 pytest.importorskip("sklearn")
 
@@ -59,7 +60,7 @@ def flat(predictions):
 
 
 def parameters(estimator):
-    return estimator.model_._parameters.flat
+    return network_of(estimator.model_).parameters.flat
 
 
 # What it computes
@@ -89,7 +90,7 @@ def test_is_the_same_as_a_sequence_model(kind, make, dtype, rng):
     assert estimator.loss_curve_ == history["loss"]
     assert estimator.best_loss_ == min(history["loss"])
     assert parameters(estimator).dtype == dtype
-    np.testing.assert_array_equal(parameters(estimator), model._parameters.flat)
+    np.testing.assert_array_equal(parameters(estimator), network_of(model).parameters.flat)
     expected = model.predict(X)
     if kind is RNNRegressor:
         np.testing.assert_array_equal(estimator.predict(X), expected[:, 0])

@@ -10,6 +10,7 @@ import pytest
 
 import elman
 from elman.layer.rnn import stack_of
+from elman.models.base import network_of
 
 from ..models.test_patterns import backend_names
 
@@ -84,7 +85,8 @@ def test_load(name: str, tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match=r"^the bias_o to be saved is nan: the parameters"):
         own.save(file)
     assert file.read_bytes() == good, "what is there may be all that is left of the model"
-    saved = elman.storage.files.Saved(own._file_kind, own.parameters(), own._config(), {}, None)
+    network = network_of(own)
+    saved = elman.storage.files.Saved(network.kind, own.parameters(), network.config(), {}, None)
     file.write_bytes(b"".join(elman.storage.files.pieces(saved)))  # as another program may
     with pytest.raises(ValueError, match=r"model\.safetensors is not an elman model: bias_o must be finite, got nan"):
         elman.load(file)

@@ -12,8 +12,9 @@ import pytest
 
 import elman
 from elman import backends, reference
-from elman.data.patterns import PATTERNS
+from elman.data.kinds import PATTERNS, Kinds
 from elman.data.sequences import Sequences
+from elman.models.base import network_of
 from elman.training.optimizers import Optimizer
 
 from ..compare import assert_same_bits
@@ -674,7 +675,7 @@ def test_sequences_without_targets_do_not_matter():
 def test_shuffling():
     def fit(seed: int, shuffle: bool) -> tuple[list[float], dict[str, np.ndarray]]:
         model = make_model(seed=0)
-        model._shuffle_rng = make_model(seed=seed)._shuffle_rng
+        network_of(model).shuffle_rng = network_of(make_model(seed=seed)).shuffle_rng
         data = np.random.default_rng(2).integers(0, V, (10, 6))
         history = model.fit(data, data, epochs=3, batch_size=3, shuffle=shuffle, progress=False)
         return history["loss"], model.state_dict()
@@ -690,8 +691,8 @@ def test_shuffling():
 
 
 def token_data(X: list[np.ndarray]) -> Sequences:
-    kinds: Any = {"inputs": elman.Tokens(500), "outputs": elman.Categories(500), "pattern": PATTERNS["many-to-many"]}
-    return Sequences(X, X, None, **kinds, dtype=np.dtype("float32"))
+    kinds = Kinds(elman.Tokens(500), elman.Categories(500), PATTERNS["many-to-many"], np.dtype("float32"))
+    return Sequences(X, X, None, kinds)
 
 
 def batches_of(data: Sequences, seed: int | None) -> list[list[int]]:
@@ -715,11 +716,11 @@ def test_batches(seed: int | None):
         for b, n in enumerate(lengths):
             i = int(batch.x[0, b])
             assert np.array_equal(batch.x[:n, b], X[i])
-            assert np.array_equal(batch.y[:n, b], X[i])
+            assert np.array_equal(batch.targets.y[:n, b], X[i])
             assert len(X[i]) == n
             seen.append(i)
         assert n_rows <= 7
-        assert batch.total == lengths.sum()
+        assert batch.targets.total == lengths.sum()
         area += batch.x.size
     assert sorted(seen) == list(range(500))
     assert len(batches) <= 500 / 7 + 4
@@ -809,7 +810,7 @@ def test_copies(duplicate: Any, bidirectional: bool, backend: str, rng: np.rando
 
 def test_a_pickle_holds_the_parameters_once():
     model = make_model(hidden_size=100)
-    assert len(pickle.dumps(model)) < 1.2 * model._parameters.flat.nbytes
+    assert len(pickle.dumps(model)) < 1.2 * network_of(model).parameters.flat.nbytes
 
 
 def test_repr():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import elman
+from elman.models.base import network_of
 
 from ..compare import assert_same_bits
 
@@ -731,7 +732,7 @@ def test_generation_begins_with_h_0(backend: str, rng: np.random.Generator):
 
 
 def test_files_without_h_0_stay_what_they_were_and_misuse_is_refused(rng: np.random.Generator):
-    assert "learn_h_0" not in make().model._config()
+    assert "learn_h_0" not in network_of(make().model).config()
     p = with_h_0({"inputs": "tokens"}, rng, lengths=False)
     state = np.zeros((2, B, H))
     for method in (p.model.loss, p.model.loss_and_grads):

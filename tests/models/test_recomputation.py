@@ -9,6 +9,7 @@ import pytest
 
 import elman
 from elman.layer.rnn import stack_of
+from elman.models.base import network_of
 
 from ..compare import assert_same_bits
 
@@ -110,7 +111,7 @@ def test_memory_is_as_promised(memory: str, options: dict[str, Any]):
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((n_steps, n_rows, 2)).astype("float32"), np.zeros((n_steps, n_rows, 1), "float32")
     model = elman.SequenceModel(elman.Features(2), elman.Reals(), hidden_size=32, seed=0, **options)
-    fixed = 4 * model._parameters.flat.nbytes + 100_000  # the gradients, Adam's memories, what Python needs
+    fixed = 4 * network_of(model).parameters.flat.nbytes + 100_000  # the gradients, Adam's memories, what Python needs
     model.loss(x[:2], y[:2])  # imports what it needs
     optimizer = elman.Adam(1e-3)
     tracemalloc.start()

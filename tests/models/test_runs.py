@@ -11,6 +11,7 @@ import pytest
 
 import elman
 from elman import schedules
+from elman.models.base import network_of
 from elman.training import Training
 
 from ..compare import assert_same_bits
@@ -81,7 +82,7 @@ def state_of(model: Any, optimizer: Any) -> list[Any]:
     parameters = [array.tobytes() for array in model.parameters().values()]
     return [
         *parameters,
-        *(g.bit_generator.state for g in model._generators()),
+        *(g.bit_generator.state for g in network_of(model).generators()),
         repr(optimizer),
         getattr(optimizer, "steps", 0),
     ]

@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 
 import elman
 from elman import schedules
+from elman.models.base import network_of
 from elman.training import Training
 
 from ..compare import assert_same_bits
@@ -348,13 +349,13 @@ def test_a_checkpoint_is_checked_before_anything_is_changed(tmp_path: Path, chan
     assert record["window"] > 0, "this is about the states that a window begins with"
     (tamper if change[0].startswith("training:") else tamper_record)(path, *change)
     model, optimizer = make_model(seed=5), elman.Adam(0.01)
-    before, generators = model.state_dict(), [g.bit_generator.state for g in model._generators()]
+    before, generators = model.state_dict(), [g.bit_generator.state for g in network_of(model).generators()]
     with pytest.raises(ValueError, match=re.escape(str(path))):
         fit(
             model, **options, optimizer=optimizer, callbacks=[elman.EarlyStopping(patience=9), RaiseAt(-1)], resume=True
         )
     assert_same_bits(model.parameters(), before)
-    assert [g.bit_generator.state for g in model._generators()] == generators
+    assert [g.bit_generator.state for g in network_of(model).generators()] == generators
     assert optimizer.steps == 0
     assert optimizer.lr == 0.01
 

@@ -4,7 +4,7 @@
 """
 
 from elman.data.inputs import Features, Tokens
+from elman.data.kinds import Pattern
 from elman.data.outputs import Binary, Categories, Reals
-from elman.data.patterns import Pattern
 
 __all__ = ["Binary", "Categories", "Features", "Pattern", "Reals", "Tokens"]

@@ -6,7 +6,7 @@ The loss of a model is the mean over all steps that have a target, weighted if t
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,11 @@ from elman.backends.reference import ACTIVATIONS
 from elman.check import Shape
 from elman.data import checks
 from elman.data.checks import Read
-from elman.lengths import within
+from elman.lengths import clipped, within
 from elman.typing import Int, Real
 
 _sigmoid = ACTIVATIONS["sigmoid"][0]
+Cut = tuple[int | None, float | None]  # which categories may be drawn: top_k and top_p of `SequenceModel.generate`
 
 
 class Output(Checked):
@@ -82,9 +83,7 @@ class Output(Checked):
         """Write targets or predictions y as the input columns (..., n) of the step after them."""
         out[...] = y
 
-    def draw(
-        self, o: Real, rng: np.random.Generator, temperature: float, top_k: int | None, top_p: float | None
-    ) -> Any:
+    def draw(self, o: Real, rng: np.random.Generator, temperature: float = 1.0, cut: Cut = (None, None), /) -> Any:
         """One output (n,), or a category, drawn from what o (n,) says about it."""
         raise NotImplementedError
 
@@ -135,16 +134,9 @@ class Categories(Output):
     def feed(self, y: Real | Int, out: Real) -> None:
         out[...] = np.arange(self.n) == y[..., None]
 
-    def draw(
-        self,
-        o: Real,
-        rng: np.random.Generator,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-    ) -> int:
+    def draw(self, o: Real, rng: np.random.Generator, temperature: float = 1.0, cut: Cut = (None, None), /) -> int:
         """A category drawn from the softmax of o (n,) / temperature, cut to its likeliest; those alone for 0."""
-        most = _largest(o)
+        most, (top_k, top_p) = _largest(o), cut
         if temperature == 0:
             return int(o.argmax())
         with np.errstate(over="ignore"):  # a tiny temperature leaves nothing of what is less likely
@@ -204,14 +196,7 @@ class Binary(Output):
     def score(self, y: Real | Int, predicted: Real | Int, weights: Real) -> float:
         return float(np.average(((y >= 0.5) == predicted).mean(axis=1), weights=weights))
 
-    def draw(
-        self,
-        o: Real,
-        rng: np.random.Generator,
-        temperature: float = 1.0,
-        top_k: int | None = None,  # noqa: ARG002
-        top_p: float | None = None,  # noqa: ARG002
-    ) -> Int:
+    def draw(self, o: Real, rng: np.random.Generator, temperature: float = 1.0, _: Cut = (None, None), /) -> Int:
         _largest(o)
         if temperature == 0:
             return self.predict(o)
@@ -251,25 +236,32 @@ class Reals(Output):
         explained = 1 - rest / np.where(spread > 0, spread, 1)
         return float(np.where(spread > 0, explained, rest == 0).mean())
 
-    def draw(
-        self,
-        o: Real,
-        rng: np.random.Generator,  # noqa: ARG002
-        temperature: float = 1.0,  # noqa: ARG002
-        top_k: int | None = None,  # noqa: ARG002
-        top_p: float | None = None,  # noqa: ARG002
-    ) -> Real:
+    def draw(self, o: Real, *_: Any) -> Real:
         _largest(o)
         return o.copy()
 
 
-def with_class_weights(outputs: Output, y: Real | Int, weights: Real | None, dtype: np.dtype[Any]) -> Real | None:
-    """What the steps of targets y (T, B, ·) count, as kernels take it: weights (T, B) or None, times class weights."""
-    if outputs.class_weights is None:
-        return weights
-    by_class = outputs.class_weight(y)
-    with np.errstate(all="ignore"):  # beyond the lengths there is anything
-        return np.asarray(by_class if weights is None else by_class * weights, dtype=dtype)
+class Targets(NamedTuple):
+    """What the outputs of a batch are compared with."""
+
+    y: Real | Int  # categories (T, B), or (T, B, n)
+    lengths: Int | None  # (B,); None where all are T
+    weights: Real | None  # (T, B), class weights included; None for 1
+    total: float  # the sum of the weights of all targets
+
+    @classmethod
+    def of(cls, outputs: Output, y: Any, lengths: Int | None, weights: Real | None, dtype: np.dtype[Any]) -> Targets:
+        """Targets y that count what `weights` and the outputs' class weights say."""
+        if outputs.class_weights is not None:
+            by_class = outputs.class_weight(y)
+            with np.errstate(all="ignore"):  # beyond the lengths there is anything
+                weights = np.asarray(by_class if weights is None else by_class * weights, dtype=dtype)
+        return cls(y, lengths, weights, total_weight(outputs, y, weights, lengths))
+
+    def stretch(self, start: int, stop: int) -> Targets:
+        """Those of the steps from `start` to `stop`; `total` stays that of all."""
+        y, weights = self.y[start:stop], None if self.weights is None else self.weights[start:stop]
+        return Targets(y, clipped(self.lengths, start, len(y)), weights, self.total)
 
 
 def total_weight(outputs: Output, y: Real | Int, weights: Real | None, lengths: Int | None) -> float:

@@ -1,4 +1,4 @@
-"""Data sets of sequences, cut into batches."""
+"""Data sets of sequences, cut into batches, and these into windows, each of which leads to an update."""
 
 from __future__ import annotations
 
@@ -11,24 +11,80 @@ from numpy.typing import NDArray
 from elman.data import checks
 from elman.data.checks import Read
 from elman.data.inputs import Input, Tokens
-from elman.data.outputs import Output, total_weight, with_class_weights
-from elman.data.patterns import PATTERNS, Pattern
+from elman.data.kinds import PATTERNS, Kinds, Pattern
+from elman.data.outputs import Output, Targets, total_weight
+from elman.lengths import clipped
 from elman.typing import Int, Real
 
-_SORTED_TOGETHER = 32  # batches whose sequences are sorted by length together: padding goes, chance stays
+_SORTED_TOGETHER = 32  # batches, by length: padding goes, chance stays
 
 
 class Batch(NamedTuple):
-    """Sequences side by side, time-major; T is 1 where there is one item for each sequence.
+    """Sequences side by side, time-major; T is 1 where there is one item for each sequence."""
 
-    Lengths are those of the steps that the network runs, None where all are T.
+    x: Real | Int  # (T, B) or (T, B, n): the steps that the network runs
+    lengths: Int | None  # (B,); None where all are T
+    targets: Targets  # those of the last steps, where there are fewer
+
+    def stretch(self, start: int, stop: int, first_target: int | None = None) -> Batch:
+        """The steps from `start` to `stop`, with the targets from `first_target` on; their `total` stays that of all.
+
+        Where there is one target for each sequence, that comes with all stretches.
+        """
+        x, lengths, targets = self.x[start:stop], clipped(self.lengths, start, stop - start), self.targets
+        if len(targets.y) == len(self.x):
+            targets = targets.stretch(start if first_target is None else first_target, stop)
+        return Batch(x, lengths, targets)
+
+
+class Window(NamedTuple):
+    """Some steps of a batch, whose targets lead to one update."""
+
+    batch: Any  # Batch, unless there is one window
+    is_first: bool = True  # whether sequences begin here
+    n_done: int | None = None  # after how many of its steps the next window begins; None for all
+
+
+class Windows(NamedTuple):
+    """One window or, in truncated back-propagation through time, one for each k1 steps, which begins k2 before its end.
+
+    Its targets are those of the k1 steps.
     """
 
-    x: Real | Int  # (T, B) or (T, B, n)
-    y: Real | Int  # (T, B) or (T, B, n)
-    lengths: Int | None
-    weights: Real | None  # (T, B), class weights included
-    total: float  # sum of the weights of all targets
+    tbptt: tuple[int, int] | None = None  # k1, k2
+    outputs: Output | None = None
+
+    def count(self, batch: Any) -> int:
+        """How many updates a batch leads to."""
+        return 1 if self.tbptt is None else -(-len(batch.x) // self.tbptt[0])
+
+    def window(self, batch: Any, i: int) -> Window:
+        """Number i of a batch."""
+        if self.tbptt is None:
+            return Window(batch)
+        start, k1 = self._start(i), self.tbptt[0]
+        part = self._part(batch, start, i * k1, (i + 1) * k1)
+        return Window(part, start == 0, self._start(i + 1) - start)
+
+    def rows(self, batch: Batch, i: int) -> NDArray[np.bool_]:
+        """Which rows (B,) have steps in a window."""
+        lengths = np.full(batch.x.shape[1], len(batch.x)) if batch.lengths is None else batch.lengths
+        return np.asarray(lengths > self._start(i))
+
+    def weight_before(self, batch: Batch, i: int) -> float:
+        """That of the targets of the windows before this one."""
+        return 0.0 if self.tbptt is None else self._part(batch, 0, 0, i * self.tbptt[0]).targets.total
+
+    def _start(self, i: int) -> int:
+        """Where a window begins; no earlier than the sequences."""
+        k1, k2 = self.tbptt or (0, 0)
+        return max(0, (i + 1) * k1 - k2)
+
+    def _part(self, batch: Batch, start: int, first_target: int, stop: int) -> Batch:
+        assert self.outputs is not None
+        part = batch.stretch(start, stop, first_target)
+        y, lengths, weights, _ = part.targets
+        return part._replace(targets=part.targets._replace(total=total_weight(self.outputs, y, weights, lengths)))
 
 
 Rows = list[Any] | Real | Int  # an array (N, T, ·) where all sequences are equally long, or a list of (T_i, ·)
@@ -52,10 +108,10 @@ class Inputs:
         n = len(order)
         if rng is not None:
             order = rng.permutation(order)
-        n_sorted = n if rng is None else batch_size * _SORTED_TOGETHER
+        n_together = n if rng is None else batch_size * _SORTED_TOGETHER
         groups = []
-        for start in range(0, n, n_sorted):
-            part = order[start : start + n_sorted]
+        for start in range(0, n, n_together):
+            part = order[start : start + n_together]
             part = part[np.argsort(self.costs[part], kind="stable")]
             groups += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
         return groups if rng is None else [groups[i] for i in rng.permutation(len(groups))]
@@ -69,28 +125,19 @@ class Sequences(Inputs):
     """A data set of sequences X with targets Y and weights: what `SequenceModel.fit` takes."""
 
     def __init__(
-        self,
-        X: Any,
-        Y: Any,
-        weights: Any,
-        *,
-        inputs: Input,
-        outputs: Output,
-        pattern: Pattern,
-        dtype: np.dtype[Any],
-        names: tuple[str, str, str] = ("X", "Y", "weights"),
+        self, X: Any, Y: Any, weights: Any, kinds: Kinds, names: tuple[str, str, str] = ("X", "Y", "weights")
     ) -> None:
-        super().__init__(X, inputs, pattern, dtype, names[0])
-        self.outputs, self.pattern = outputs, pattern
-        given = None if weights is None else _Weights(weights, pattern, dtype, names, len(self.x))
-        self.y = _target_rows(Y, outputs, pattern, dtype, names, len(self.x), given)
+        self.kinds, pattern = kinds, kinds.pattern
+        super().__init__(X, kinds.inputs, pattern, kinds.dtype, names[0])
+        given = None if weights is None else _Weights(weights, kinds, names, len(self.x))
+        self.y = _target_rows(Y, kinds, names, len(self.x), given)
         self.weights = None if given is None else given.rows(lengths_of(self.y))
         if not pattern.one_output:
             y_lengths = lengths_of(self.y)
             if not pattern.one_input:
                 checks.same_lengths(y_lengths, self.lengths, names[1], names[0])
             self.lengths = self.costs = y_lengths
-        if pattern.one_input and not pattern.one_output and self.y[0].ndim == 1:
+        if kinds.feeds_back and self.y[0].ndim == 1:
             for i, y in enumerate(self.y):
                 checks.no_gaps(y, f"{names[1]}[{i}]", None if given is None else given.read(i, y))
         self.counts = self._counting()
@@ -104,15 +151,11 @@ class Sequences(Inputs):
         return self._grouped(np.flatnonzero(self.counts), batch_size, rng)
 
     def batch(self, rows: Int) -> Batch:
-        x, y = side_by_side(self.x, rows), side_by_side(self.y, rows)
-        lengths = _or_none(self.lengths[rows])
-        weights = with_class_weights(self.outputs, y, self.user_weights(rows, y), self.dtype)
-        total = total_weight(self.outputs, y, weights, self.target_lengths(lengths))
-        return Batch(x, y, lengths, weights, total)
-
-    def target_lengths(self, lengths: Int | None) -> Int | None:
-        """Of rows of targets."""
-        return None if self.pattern.one_output else lengths
+        """Some of the sequences, as the network takes them."""
+        x, y, lengths = side_by_side(self.x, rows), side_by_side(self.y, rows), _or_none(self.lengths[rows])
+        of_targets = None if self.kinds.pattern.one_output else lengths
+        targets = Targets.of(self.kinds.outputs, y, of_targets, self.user_weights(rows, y), self.dtype)
+        return Batch(self.kinds.taught(x, y), lengths, targets)
 
     def user_weights(self, rows: Int, y: Real | Int) -> Real | None:
         """(T, B), without class weights."""
@@ -126,11 +169,50 @@ class Sequences(Inputs):
     def _counting(self) -> NDArray[np.bool_]:
         """Which sequences have a target of a weight that is not 0."""
         if isinstance(self.y, np.ndarray) and self.weights is None:
-            return np.asarray(self.outputs.has_target(self.y).any(axis=1))
-        counts = [self.outputs.has_target(y) for y in self.y]
+            return np.asarray(self.kinds.outputs.has_target(self.y).any(axis=1))
+        counts = [self.kinds.outputs.has_target(y) for y in self.y]
         if self.weights is not None:
             counts = [each & (w > 0) for each, w in zip(counts, self.weights, strict=True)]
         return np.array([each.any() for each in counts])
+
+
+class PairedBatch(NamedTuple):
+    """Inputs (T_x, B, ·), and what they become (T_y + 1, B)."""
+
+    x: Real | Int
+    lengths: Int | None
+    y: Int  # with the start before
+    targets: Targets  # with the end behind
+
+
+class Pairs(Inputs):
+    """A data set of sequences X and the sequences of tokens Y that they become.
+
+    The last of the categories that are predicted is none of these tokens: it stands for the start and the end.
+    """
+
+    def __init__(
+        self, X: Any, Y: Any, inputs: Input, predicted: Output, dtype: np.dtype[Any], names: tuple[str, str]
+    ) -> None:
+        super().__init__(X, inputs, PATTERNS["many-to-many"], dtype, names[0])
+        self.predicted, self.edge = predicted, predicted.n - 1
+        self.y = checks.sequences(Y, names[1], lambda item, name: checks.token_sequence(item, name, self.edge))
+        checks.same_number(len(self.y), len(self.x), names[1], names[0])
+        self.y_lengths = lengths_of(self.y)
+        self.costs = self.lengths + self.y_lengths
+
+    def parts(self) -> dict[str, Rows | None]:
+        """The rows, by the names of `fit`'s arguments."""
+        return {"X": self.x, "Y": self.y}
+
+    def batch(self, rows: Int) -> PairedBatch:
+        """Some of the pairs, as the network takes them."""
+        y, n_rows = side_by_side(self.y, rows), len(rows)
+        y_in = np.concatenate([np.full((1, n_rows), self.edge), y])
+        y_out = np.concatenate([y, np.zeros((1, n_rows), np.int64)])
+        y_out[self.y_lengths[rows], np.arange(n_rows)] = self.edge
+        targets = Targets.of(self.predicted, y_out, self.y_lengths[rows] + 1, None, self.dtype)
+        return PairedBatch(*self.inputs_of(rows), y_in, targets)
 
 
 def _input_rows(X: Any, inputs: Input, pattern: Pattern, dtype: np.dtype[Any], name: str) -> Rows:
@@ -144,16 +226,8 @@ def _input_rows(X: Any, inputs: Input, pattern: Pattern, dtype: np.dtype[Any], n
     return checks.sequences(X, name, lambda item, name: inputs.array(item, name, dtype, ("T",)))
 
 
-def _target_rows(
-    Y: Any,
-    outputs: Output,
-    pattern: Pattern,
-    dtype: np.dtype[Any],
-    names: tuple[str, str, str],
-    n: int,
-    weights: _Weights | None,
-) -> Rows:
-    x_name, name, _ = names
+def _target_rows(Y: Any, kinds: Kinds, names: tuple[str, str, str], n: int, weights: _Weights | None) -> Rows:
+    (x_name, name, _), (_, outputs, pattern, dtype) = names, kinds
     Y = checks.one_for_each(Y, name)
     checks.same_number(len(Y), n, name, x_name)
     if pattern.one_output:
@@ -171,12 +245,12 @@ def _target_rows(
 class _Weights:
     """What targets count: (N,), one for each sequence, or as many for each as it has targets."""
 
-    def __init__(self, given: Any, pattern: Pattern, dtype: np.dtype[Any], names: tuple[str, str, str], n: int) -> None:
+    def __init__(self, given: Any, kinds: Kinds, names: tuple[str, str, str], n: int) -> None:
         x_name, _, self.name = names
-        self.given, self.dtype, self.n = checks.one_for_each(given, self.name), dtype, n
+        self.given, self.dtype, self.n = checks.one_for_each(given, self.name), kinds.dtype, n
         checks.same_number(len(self.given), n, self.name, x_name)
-        self.is_of_sequences = np.ndim(self.given[0]) == 0 or pattern.one_output
-        self.is_fed_back = pattern == PATTERNS["one-to-many"]
+        self.is_of_sequences = np.ndim(self.given[0]) == 0 or kinds.pattern.one_output
+        self.is_fed_back = kinds.feeds_back
 
     @functools.cached_property
     def of_sequences(self) -> Real:

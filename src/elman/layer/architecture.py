@@ -13,28 +13,16 @@ class Architecture:
     """The sizes of layers above one another, in one direction or both.
 
     Nothing is allocated for it, so what a file says of its model is looked at here before it is believed.
-
-    Attributes
-    ----------
-    input_size, hidden_size, num_layers : int
-        I, H and L.
-    bidirectional, bias : bool
-    n_directions : int
-        D.
-    n_outputs : int
-        D·H, the units that the next layer sees, or a readout.
-    n_states : int
-        L·D, how many states (H,) a row has.
     """
 
-    input_size: int
-    hidden_size: int
-    num_layers: int = 1
+    input_size: int  # I
+    hidden_size: int  # H
+    num_layers: int = 1  # L
     bidirectional: bool = False
     bias: bool = True
-    n_directions: int = field(init=False, repr=False)
-    n_outputs: int = field(init=False, repr=False)
-    n_states: int = field(init=False, repr=False)
+    n_directions: int = field(init=False, repr=False)  # D
+    n_outputs: int = field(init=False, repr=False)  # D·H, the units that the next layer sees, or a readout
+    n_states: int = field(init=False, repr=False)  # L·D, how many states (H,) a row has
 
     def __post_init__(self) -> None:
         n_directions = 2 if self.bidirectional else 1  # once, as each call asks for all of these

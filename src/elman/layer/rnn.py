@@ -194,7 +194,7 @@ class RNN(Checked):
         """
         call, stack = self._called(x, h_0, lengths), self._stack
         y, h_n = call.empty(stack.architecture.n_outputs), np.empty_like(call.h_0)
-        stack.evaluate(self._mode(), call.x, call.h_0, h_n, y, call.lengths, call.batch_major)
+        stack.evaluate(mode_of(self), call.x, call.h_0, h_n, y, call.lengths, call.batch_major)
         return call.show(y), call.show_states(h_n)
 
     @overload
@@ -229,7 +229,7 @@ class RNN(Checked):
         call, stack = self._called(x, h_0, lengths), self._stack
         y, h_n = call.empty(stack.architecture.n_outputs), np.empty_like(call.h_0)
         # h_0 is copied, as callers like to update their state in place before they call the pullback.
-        tape = stack.forward(self._mode(), call.x, call.h_0.copy(), h_n, y, call.lengths, batch_major=call.batch_major)
+        tape = stack.forward(mode_of(self), call.x, call.h_0.copy(), h_n, y, call.lengths, batch_major=call.batch_major)
 
         def pullback(d_y: Any, d_h_n: Any = None, *, input_grad: bool = True) -> tuple[Any, Real, dict[str, Real]]:
             """Gradients (d_x, d_h_0, d_params) from those of y and h_n: see RNN.vjp."""
@@ -251,7 +251,7 @@ class RNN(Checked):
         (1, 1, 5)
         """
         call = self._called(x, h_0, lengths)
-        h_n = self._stack.last_states(self._mode(), call.x, call.h_0, call.lengths, call.batch_major)
+        h_n = self._stack.last_states(mode_of(self), call.x, call.h_0, call.lengths, call.batch_major)
         return call.show_states(h_n)
 
     def step(self, x_t: Any, h: Any = None) -> tuple[Real, Real]:
@@ -365,9 +365,6 @@ class RNN(Checked):
             _check_runs_activations(backend, self.nonlinearity)
         return backend
 
-    def _mode(self) -> Mode:
-        return Mode(self._backend(), self.nonlinearity, self.dropout, self.recurrent_dropout)
-
     def _called(self, x: Any, h_0: Any, lengths: Any) -> Call:
         return Call.of(x, h_0, lengths, self._stack.architecture, self.batch_first, self._stack.workspace)
 
@@ -385,7 +382,7 @@ def stack_of(rnn: RNN) -> Stack:
 
 def mode_of(rnn: RNN) -> Mode:
     """How a call that begins now computes."""
-    return rnn._mode()
+    return Mode(rnn._backend(), rnn.nonlinearity, rnn.dropout, rnn.recurrent_dropout)
 
 
 def move_to(parameters: Parameters, rnn: RNN) -> None:

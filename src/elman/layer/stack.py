@@ -45,6 +45,7 @@ class Tape(NamedTuple):
     recurrent_mask: Real | None = None  # (L·D, B, H)
     batch_major: bool = False
     leases: Sequence[Lease] = ()
+    d_y: Real | None = None  # room for the gradient by the last outputs, where these are leased
 
     def __enter__(self) -> Tape:
         return self
@@ -125,26 +126,20 @@ def drop(tape: Tape, k: int) -> None:
 
 
 class Stack:
-    """Layers on their parameters, with memory to run in. It can be used from several threads at once.
+    """Layers on their parameters, with memory to run in. It can be used from several threads at once."""
 
-    Attributes
-    ----------
-    architecture : Architecture
-    parameters : Parameters
-        They begin with the layers' entries; a model's go on.
-    weights : list
-        For each layer weight_ih (D, I, H), weight_hh (D, H, H) and bias (D, H) or None: live.
-    rng : numpy.random.Generator
-        What dropout is drawn with.
-    workspace : Workspace
-    """
+    architecture: Architecture
+    parameters: Parameters  # they begin with the layers' entries; a model's go on
+    weights: list[Weights]  # of each layer, live
+    rng: np.random.Generator  # what dropout is drawn with
+    workspace: Workspace
 
     __slots__ = ("_of_one_direction", "architecture", "parameters", "rng", "weights", "workspace")
 
     def __init__(self, architecture: Architecture, parameters: Parameters, rng: np.random.Generator) -> None:
         self.architecture, self.parameters, self.rng = architecture, parameters, rng
         arrays, has_bias = iter(parameters.arrays), architecture.bias
-        self.weights: list[Weights] = [
+        self.weights = [
             (next(arrays), next(arrays), next(arrays) if has_bias else None) for _ in range(architecture.num_layers)
         ]
         self._of_one_direction = [(ih[0], hh[0], None if bias is None else bias[0]) for ih, hh, bias in self.weights]
@@ -200,31 +195,27 @@ class Stack:
     ) -> Tape:
         """`evaluate` with dropout, all that `backward` needs being kept.
 
-        Without y, the last layer's outputs lie in leased memory too: `tape.outputs[-1]`, as long as the tape's lease.
-        The mask of recurrent dropout is drawn, unless it is given.
+        Without y, the last layer's outputs lie in leased memory too, `tape.outputs[-1]`, and there is room for their
+        gradient, `tape.d_y`. The mask of recurrent dropout is drawn, unless it is given.
         """
         n_steps, n_rows = x.shape[:2]
         n_inner = len(self.weights) - 1
         drawn = self._draw_masks(mode.dropout, n_steps, n_rows) if mode.dropout and n_inner else None
         if recurrent_mask is None and mode.recurrent_dropout:
             recurrent_mask = self.draw_recurrent_mask(mode, n_rows)
-        count = n_inner * (1 if drawn is None else 2) + (y is None)
+        d_y, count = None, n_inner * (1 if drawn is None else 2) + (0 if y is not None else 2)
         lease = self.workspace.lease(count, n_steps, n_rows, self.architecture.n_outputs, batch_major)
-        outputs = [*lease.arrays[:n_inner], lease.arrays[-1] if y is None else y]
+        if y is None:
+            *_, y, d_y = lease.arrays
+        outputs = [*lease.arrays[:n_inner], y]
         inputs = [x, *(outputs[:-1] if drawn is None else lease.arrays[n_inner : 2 * n_inner])]
         masks, leases = ((), (lease,)) if drawn is None else (drawn.arrays, (lease, drawn))
-        tape = Tape(mode, h_0, lengths, inputs, outputs, masks, recurrent_mask, batch_major, leases)
+        tape = Tape(mode, h_0, lengths, inputs, outputs, masks, recurrent_mask, batch_major, leases, d_y)
         forward(tape, self.weights, h_n)
         return tape
 
     def backward(
-        self,
-        tape: Tape,
-        d_y: Real | None,
-        d_h_n: Real | None,
-        d_h_0: Real,
-        d_x: Real | None,
-        gradients: Parameters,
+        self, tape: Tape, d_y: Real | None, d_h_n: Real | None, d_h_0: Real, d_x: Real | None, gradients: Parameters
     ) -> None:
         """Write d_h_0 (L·D, B, H) and, unless None, d_x (T, B, I); *add* to gradients, which begin with the layers'."""
         n_steps, n_rows = tape.inputs[0].shape[:2]

@@ -63,16 +63,13 @@ class Lease:
     def __enter__(self) -> list[Real]:
         return self.arrays
 
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
-    def release(self) -> None:
+    def release(self, *_: object) -> None:
         """Give the arrays back, once: whoever leases next may get them."""
         if self.arrays is not _RELEASED:
             self.arrays = _RELEASED
             self._free.append(self._block)
 
-    __del__ = release
+    __exit__ = __del__ = release
 
 
 _RELEASED: list[Real] = []

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from elman.backends.activations import Activation
 from elman.backends.reference import ACTIVATIONS
 from elman.data.sequences import Batch
-from elman.layer.rnn import stack_of
-from elman.layer.stack import Mode, backward
+from elman.layer.stack import backward
 from elman.lengths import within
+from elman.models.network import SequenceNetwork
 from elman.typing import Int, Real
-
-if TYPE_CHECKING:
-    from elman.models.sequence import SequenceModel
 
 _FLAT = 0.02  # of the steepest slope: where a unit hardly passes a gradient on. For tanh, |h| > 0.99
 
@@ -27,21 +24,21 @@ class GradientNorms(NamedTuple):
     saturated: Real  # (L,): the part of the states where the slope of the nonlinearity is under 2 % of its steepest
 
 
-def gradient_norms(model: SequenceModel, mode: Mode, batch: Batch, h_0: Real) -> GradientNorms:
-    """One pass forward and one back, without dropout and with all arrays kept."""
-    stack, (n_steps, n_rows) = stack_of(model.rnn), batch.x.shape[:2]
-    n_layers, mode = len(stack.weights), mode._replace(dropout=0.0, recurrent_dropout=0.0)
+def gradient_norms(network: SequenceNetwork, batch: Batch) -> GradientNorms:
+    """One pass forward and one back, without dropout."""
+    stack, (n_steps, n_rows) = network.stack, batch.x.shape[:2]
+    n_layers, mode = len(stack.weights), network.mode()._replace(dropout=0.0, recurrent_dropout=0.0)
     lengths = np.full(n_rows, n_steps) if batch.lengths is None else batch.lengths
-    is_active, h_n, gradients = within(n_steps, lengths), np.empty_like(h_0), model._zeros()
+    is_active, gradients, h_0 = within(n_steps, lengths), network.zeros(), network.initial_state(n_rows)
     norms, saturated = np.empty((n_layers, n_steps)), np.empty(n_layers)
     steepest = max(np.ravel(_slope(mode.activation, np.linspace(0, 1, 101))))
+    h_n, d_h_0 = np.empty_like(h_0), np.empty_like(h_0)
     with stack.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths) as tape:
         d_y, d_h_n = np.zeros_like(tape.outputs[-1]), np.zeros_like(h_n)
-        if model._traits.one_output:
-            _, d_h_n = model._loss_of_last(mode, batch, h_n, gradients)
+        if network.kinds.pattern.one_output:
+            _, d_h_n = network.loss_of_last(mode, batch, h_n, gradients)
         else:
-            h, target_lengths = tape.outputs[-1], model._target_lengths(batch)
-            model._readout_loss(mode.backend, h, batch.y, batch.total, target_lengths, batch.weights, d_y, gradients)
+            network.loss_of(mode.backend, tape.outputs[-1], batch.targets, d_y, gradients)
 
         def look(k: int, d_y: Real | None, delta: Real) -> None:
             assert d_y is not None
@@ -51,7 +48,6 @@ def gradient_norms(model: SequenceModel, mode: Mode, batch: Batch, h_0: Real) ->
             saturated[k] = np.mean(_slope(mode.activation, tape.outputs[k][is_active]) < _FLAT * steepest)
 
         scratch = [np.zeros_like(d_y) for _ in range(min(n_layers, 3))]  # beyond the lengths nothing is written
-        d_h_0 = np.empty_like(h_0)
         backward(tape, stack.weights, d_y, d_h_n, d_h_0, None, gradients.arrays, scratch, look)
     return GradientNorms(norms, saturated)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from elman import backends, check
+from elman.models import configuration
+from elman.models.base import network_of
 from elman.models.seq2seq import Seq2Seq
 from elman.models.sequence import SequenceModel
 from elman.storage import files
@@ -46,9 +47,19 @@ def load_as(kinds: Mapping[str, type[Any]], path: str | Path, backend: str | Non
     path = check.path(path, "path")
     with files.refusing(path):
         saved = files.load(path, kinds)
-        model = kinds[saved.kind]._from_file(copy.deepcopy(saved.config), saved.state, backend)
-        _check_config(files.flat(saved.config), files.flat(files.as_read(model._config())))
+        model = _made(kinds[saved.kind], saved, backend)
+        _check_config(files.flat(saved.config), files.flat(files.as_read(network_of(model).config())))
     model.metadata = saved.metadata
+    return model
+
+
+def _made(kind: type[Any], saved: files.Saved, backend: str | None) -> Any:
+    """The model that a file describes. What is wrong is an error of any kind."""
+    arguments, n_parameters = configuration.arguments(saved.kind, saved.config)
+    files.check_size(saved.state, n_parameters)
+    model = kind(**arguments, backend=backend, seed=0)
+    network_of(model).seed = None  # nobody asked for the one above
+    model.load_state_dict(saved.state)
     return model
 
 

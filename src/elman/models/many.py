@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from elman import backends, check, threads
 from elman.interrupts import postponed
+from elman.models.base import network_of
 from elman.models.seq2seq import Seq2Seq
 from elman.models.sequence import SequenceModel
 from elman.training.callbacks import Callback, History, Training, as_callbacks
@@ -161,8 +162,9 @@ def _fit(job: _Job, arguments: Mapping[str, Any]) -> _Done:
 
 def _take_over(job: _Job, trained: _Job) -> None:
     """Bring the caller's model and optimizer to where their copies are."""
-    job.model._parameters.flat[:] = trained.model._parameters.flat
-    for generator, other in zip(job.model._generators(), trained.model._generators(), strict=True):
+    network, other_network = network_of(job.model), network_of(trained.model)
+    network.parameters.flat[:] = other_network.parameters.flat
+    for generator, other in zip(network.generators(), other_network.generators(), strict=True):
         generator.bit_generator.state = other.bit_generator.state
     vars(job.optimizer).update(vars(trained.optimizer))
 

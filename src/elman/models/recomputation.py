@@ -11,36 +11,34 @@ import bisect
 import contextlib
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from elman import check
-from elman.data.outputs import penalize
 from elman.data.sequences import Batch
-from elman.layer.parameters import Parameters
-from elman.layer.rnn import stack_of
-from elman.layer.stack import Mode
-from elman.layer.workspace import Lease
-from elman.typing import Real
-
-if TYPE_CHECKING:
-    from elman.models.sequence import SequenceModel
+from elman.layer.architecture import Architecture
+from elman.layer.stack import Mode, Stack
+from elman.typing import Int, Real
 
 _MORE_STATES = 6  # (L, B, H) besides those at the beginnings of segments
 
 
-def segment_length(model: SequenceModel, batch: Batch, memory: float) -> int:
+Differentiate = Callable[..., tuple[float, Real, Real]]  # SequenceNetwork.differentiate
+
+
+def segment_length(
+    architecture: Architecture, mode: Mode, x: Real | Int, h_0: Real, n_outputs: int, memory: float
+) -> int:
     """How many steps at a time: an int is the answer; of a float, bytes, the largest number that they suffice for."""
-    n_steps, n_rows = len(batch.x), int(batch.x.shape[1])
     if isinstance(memory, int):
         return memory
-    rnn, width = model.rnn, stack_of(model.rnn).architecture.n_outputs
+    n_steps, n_rows = map(int, x.shape[:2])
+    n_layers, of_states, of_real = architecture.num_layers, int(h_0.nbytes), int(h_0.itemsize)
     # Arrays (T, B, D·H) of the two passes, with dropout its masks and what it leaves; the gradient by the outputs
-    n_arrays = rnn.num_layers + min(rnn.num_layers, 3) + 1 + (2 * (rnn.num_layers - 1) if rnn.dropout else 0)
-    of_real = int(rnn.dtype.itemsize)
-    of_step = n_rows * (n_arrays * width + model.outputs.n) * of_real
-    of_states = rnn.num_layers * n_rows * width * of_real
+    n_arrays = n_layers + min(n_layers, 3) + 1 + (2 * (n_layers - 1) if mode.dropout else 0)
+    of_step = n_rows * (n_arrays * architecture.n_outputs + n_outputs) * of_real
     if n_steps * of_step <= memory:
         return n_steps
 
@@ -48,85 +46,47 @@ def segment_length(model: SequenceModel, batch: Batch, memory: float) -> int:
         return n * of_step + (math.ceil(n_steps / n) + _MORE_STATES) * of_states
 
     least = max(1, min(n_steps, round(math.sqrt(n_steps * of_states / of_step))))  # where `needed` is smallest
-    _check_memory(memory, needed(least))
+    if memory < needed(least):
+        sizes = f"at least '{needed(least) / 1e6:.3g}MB' for this batch, got '{memory / 1e6:.3g}MB'"
+        raise ValueError(f"memory must be {sizes}")
     return least + bisect.bisect_right(range(least, n_steps), memory, key=needed) - 1
 
 
-def differentiate(
-    model: SequenceModel, mode: Mode, batch: Batch, h_0: Real, gradients: Parameters, n: int, l2: float
-) -> tuple[float, Real]:
-    """`SequenceModel._differentiate` with n steps at a time."""
-    stack, scale = stack_of(model.rnn), model._penalty_scale(batch, l2)
-    rng = stack.rng
-    parts = [slice(t, min(t + n, len(batch.x))) for t in range(0, len(batch.x), n)]
+def in_segments(
+    differentiate: Differentiate, n: int, stack: Stack, mode: Mode, batch: Batch, h_0: Real, *into: Any
+) -> tuple[float, Real, Real]:
+    """What `differentiate` makes of a batch, with n steps at a time."""
+    rng, n_steps = stack.rng, len(batch.x)
+    starts = range(0, n_steps, n)
     mask = stack.draw_recurrent_mask(mode, h_0.shape[1])  # for all segments
     before, draws = [h_0], [dict(rng.bit_generator.state)]  # of each segment: states, and what dropout is drawn with
-    for part in parts[:-1]:
-        h_n = np.empty_like(h_0)
-        x, lengths = batch.x[part], _lengths(batch, part)
-        with stack.forward(mode, x, before[-1], h_n, lengths=lengths, recurrent_mask=mask):
-            pass  # in the memory that the second pass takes
-        before.append(h_n)
+    for start in starts[:-1]:
+        part, h_n = batch.stretch(start, start + n), np.empty_like(h_0)
+        with stack.forward(mode, part.x, before[-1], h_n, lengths=part.lengths, recurrent_mask=mask):
+            before.append(h_n)  # in the memory that the second pass takes
         draws.append(dict(rng.bit_generator.state))
-    loss, last, d_after = 0.0, h_0, None
+    loss, last, d_h_n = 0.0, h_0, None
     end_of_draws: dict[str, Any] = {}
-    lease: Lease | None = None
-    for part in reversed(parts):
+    for start in reversed(starts):
         rng.bit_generator.state = draws.pop()
-        h, h_n, d_h = before.pop(), np.empty_like(h_0), np.empty_like(h_0)
-        lengths = _lengths(batch, part)
-        tape = stack.forward(mode, batch.x[part], h, h_n, lengths=lengths, recurrent_mask=mask)
+        part = batch.stretch(start, min(start + n, n_steps))
+        loss, h_n, d_h_n = differentiate(mode, part, before.pop(), *into, d_h_n=d_h_n, mask=mask, loss=loss)
         if not end_of_draws:
             last, end_of_draws = h_n, dict(rng.bit_generator.state)
-        if model._traits.one_output:
-            d_y = None
-            if d_after is None:
-                loss, d_after = model._loss_of_last(mode, batch, h_n, gradients)
-        else:
-            lease = stack.lease(part.stop - part.start, batch.x.shape[1])
-            d_y = lease.arrays[0]
-            weights = None if batch.weights is None else batch.weights[part]
-            y = batch.y[part]
-            loss += model._readout_loss(
-                mode.backend, tape.outputs[-1], y, batch.total, lengths, weights, d_y, gradients
-            )
-        if l2:
-            if d_y is None:
-                lease = stack.lease(part.stop - part.start, batch.x.shape[1])
-                d_y = lease.arrays[0]
-                d_y[...] = 0
-            loss += penalize(tape.outputs[-1], lengths, scale, d_y)
-        stack.backward(tape, d_y, d_after, d_h, None, gradients)
-        d_after = d_h
-        del tape, d_y  # before the next segment needs as much
-        lease = None
     rng.bit_generator.state = end_of_draws
-    assert d_after is not None
-    model._learn_h_0(d_after, gradients)
-    return loss, last
-
-
-def _lengths(batch: Batch, part: slice) -> Any:
-    """How many steps of a segment each row takes part in."""
-    return None if batch.lengths is None else (batch.lengths - part.start).clip(0, part.stop - part.start)
+    assert d_h_n is not None
+    return loss, last, d_h_n
 
 
 def memory_limit(value: Any, name: str) -> int | float | None:
     """None; a positive int, of time steps; or a string such as "200MB", as a float of bytes."""
     if value is None:
         return None
-    if isinstance(value, str):
-        match = re.fullmatch(r"([0-9.]+) *([kMG]?)B", value)
-        with contextlib.suppress(ValueError):
-            if match:
-                return float(match[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[match[2]]
-    elif check.is_int(value):
+    if check.is_int(value):
         return check.positive_int(value, name)
-    else:
-        raise TypeError(f"{name} must be None, a number of steps or a string like '200MB', got {check.shown(value)}")
-    raise ValueError(f"{name} must be None, a number of steps or a string like '200MB', got {check.shown(value)}")
-
-
-def _check_memory(given: float, least: float) -> None:
-    if given < least:
-        raise ValueError(f"memory must be at least '{least / 1e6:.3g}MB' for this batch, got '{given / 1e6:.3g}MB'")
+    match = re.fullmatch(r"([0-9.]+) *([kMG]?)B", value) if isinstance(value, str) else None
+    with contextlib.suppress(ValueError):
+        if match:
+            return float(match[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[match[2]]
+    kind = ValueError if isinstance(value, str) else TypeError
+    raise kind(f"{name} must be None, a number of steps or a string like '200MB', got {check.shown(value)}")

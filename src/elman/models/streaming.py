@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import numpy as np
 
 from elman import check
-from elman.layer.rnn import mode_of
+from elman.data.steps import own
+from elman.models.base import Model, network_of
+from elman.models.network import SequenceNetwork
 from elman.typing import Real
-
-if TYPE_CHECKING:
-    from elman.models.sequence import SequenceModel
 
 
 class Stream:
@@ -34,10 +33,14 @@ class Stream:
     >>> stream.reset()
     """
 
-    def __init__(self, model: SequenceModel, batch_size: int | None) -> None:
+    def __init__(self, model: Model, batch_size: int | None) -> None:
         self._model = model
         self._batch_size = batch_size
-        self._state = model._initial_state(batch_size or 1, None)
+        self._state = self._network.initial_state(batch_size or 1)
+
+    @property
+    def _network(self) -> SequenceNetwork:
+        return cast(SequenceNetwork, network_of(self._model))
 
     @property
     def state(self) -> Real:
@@ -45,7 +48,10 @@ class Stream:
 
     @state.setter
     def state(self, value: Any) -> None:
-        self._state[...] = _state_array(value, "state", self._model.rnn.dtype, self._state.shape)
+        with np.errstate(over="ignore"):
+            array = check.real_array(value, "state", self._state.dtype, self._state.shape)
+        check.finite(array, "state")
+        self._state[...] = array
 
     def predict(self, x: Any) -> Any:
         """The likeliest labels, or the numbers, for the next steps.
@@ -67,32 +73,32 @@ class Stream:
             If the outputs are not finite, as parameters or states are not, or far too large. In both cases the state is
             left as it was.
         """
-        return self._run(x, self._model.outputs.predict)
+        return self._run(x, self._network.kinds.outputs.predict)
 
     def predict_proba(self, x: Any) -> Real:
         """The probability of each category, or of each label being 1, in the form of `predict` with an axis of n."""
-        probabilities: Real = self._run(x, self._model.outputs.probabilities)
+        probabilities: Real = self._run(x, self._network.kinds.outputs.probabilities)
         return probabilities
 
     def reset(self, rows: Any = None) -> None:
         """Let new sequences begin: in all rows, or in those of an array of indices or of bool (B,)."""
         n_rows = self.state.shape[1]
-        own = slice(None) if rows is None else _row_indices(rows, "rows", n_rows)
-        self.state[:, own] = self._model._initial_state(n_rows, None)[:, own]
+        begins = slice(None) if rows is None else _row_indices(rows, "rows", n_rows)
+        self.state[:, begins] = self._network.initial_state(n_rows)[:, begins]
 
     def _run(self, x: Any, function: Any) -> Any:
-        model = self._model
+        network = self._network
+        inputs, _, pattern, dtype = network.kinds
         axes: Any = ("T",) if self._batch_size is None else ("T", self._batch_size)
-        x = model.inputs.array(x, "x", model.rnn.dtype, axes)
-        x = x.copy() if x.dtype.kind == "i" else x  # as in SequenceModel._batch
+        x = own(inputs.array(x, "x", dtype, axes))
         x = x if self._batch_size else x[:, None]
-        mode = mode_of(model.rnn)
-        h, h_n, lease = model._states(mode, x, None, self.state)
-        values = function(model._readout(mode.backend, h))
-        lease.release()
+        mode = network.mode()
+        with network.stack.lease(*x.shape[:2]) as (y,):
+            h, h_n = network.states(mode, x, None, self.state, y)
+            values = function(network.outputs(mode.backend, h))
         self.state[...] = h_n
         values = values if self._batch_size else values[:, 0]
-        return values[0] if model._traits.one_output else values
+        return values[0] if pattern.one_output else values
 
     def __repr__(self) -> str:
         return f"Stream({self._model}, batch_size={self._batch_size})"
@@ -107,11 +113,4 @@ def _row_indices(value: Any, name: str, n_rows: int) -> Any:
     array = check.as_int64(array, name)
     if array.size and not (array.min() >= 0 and array.max() < n_rows):
         raise ValueError(f"{name} must be from 0 to {n_rows - 1}, got {array.min()} to {array.max()}")
-    return array
-
-
-def _state_array(value: Any, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Real:
-    with np.errstate(over="ignore"):
-        array = check.real_array(value, name, dtype, shape)
-    check.finite(array, name)
     return array

@@ -188,16 +188,6 @@ def flat(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     return result
 
 
-def stack_size(n_inputs: int, **config: Any) -> tuple[int, int]:
-    """The number of parameters of a stack of layers, and of its outputs."""
-    hidden = check.positive_int(config["hidden_size"], "hidden_size")
-    layers = check.positive_int(config["num_layers"], "num_layers")
-    directions = 2 if check.flag(config["bidirectional"], "bidirectional") else 1
-    n_states = directions * hidden
-    upper = (layers - 1) * directions * hidden * (n_states + hidden + 1)
-    return directions * hidden * (n_inputs + hidden + 1) + upper, n_states
-
-
 def check_size(state: Mapping[str, Real], expected: int) -> None:
     """Refuse a configuration of a larger model than the file holds, before memory is allocated for it."""
     actual = sum(array.size for array in state.values())

@@ -60,8 +60,11 @@ class Training:
         The mean loss of the last batch, before its update.
     """
 
-    def __init__(self, model: Any, optimizer: Optimizer, epochs: int, history: History) -> None:
+    def __init__(
+        self, model: Any, optimizer: Optimizer, epochs: int, history: History, parameters: Real | None = None
+    ) -> None:
         self.model, self.optimizer, self.history = model, optimizer, history
+        self._flat = np.zeros(0) if parameters is None else parameters  # the model's, in one array
         self.epochs, self.epoch, self.steps, self.loss = epochs, 0, 0, math.nan
         self._is_stopped = False
 
@@ -117,8 +120,8 @@ class Callback:
     def __repr__(self) -> str:
         return shown(self)
 
-    def _check_state(self, state: dict[str, Any], model: Any) -> None:
-        """Refuse what a checkpoint says, as long as nothing has been changed."""
+    def _check_state(self, state: dict[str, Any], parameters: Real) -> None:
+        """Refuse what a checkpoint says, as long as nothing has been changed; parameters (n,) are the model's."""
 
 
 class EarlyStopping(Settings, Callback):
@@ -172,7 +175,7 @@ class EarlyStopping(Settings, Callback):
         if value > self._best + self.min_delta:
             self._best, self._waited = value, 0
             if self.restore_best:
-                self._parameters = training.model._parameters.flat.copy()
+                self._parameters = training._flat.copy()
         else:
             self._waited += 1
         if self._waited >= self.patience:
@@ -180,7 +183,7 @@ class EarlyStopping(Settings, Callback):
 
     def on_end(self, training: Training) -> None:
         if self._parameters.size:
-            training.model._parameters.flat[:] = self._parameters
+            training._flat[:] = self._parameters
 
     def state(self) -> dict[str, Any]:
         return {"best": float(self._best), "waited": self._waited, "parameters": self._parameters}
@@ -188,13 +191,15 @@ class EarlyStopping(Settings, Callback):
     def load_state(self, state: dict[str, Any]) -> None:
         self._best, self._waited, self._parameters = state["best"], state["waited"], state["parameters"]
 
-    def _check_state(self, state: dict[str, Any], model: Any) -> None:
+    def _check_state(self, state: dict[str, Any], parameters: Real) -> None:
         check.same_names(state, self.state(), "its state of EarlyStopping")
-        _check_best(state["best"], "its best")
+        best = state["best"]
+        if not isinstance(best, float) or not best < np.inf:  # the largest of some numbers, which may be none
+            raise ValueError(f"its best must be a number, got {check.shown(best)}")
         check.count(state["waited"], "its waited")
         if state["parameters"].size:
-            flat = model._parameters.flat
-            check.finite(checkpoint.read_array(state, "parameters", flat.dtype, flat.shape), "its parameters")
+            array = checkpoint.read_array(state, "parameters", parameters.dtype, parameters.shape)
+            check.finite(array, "its parameters")
 
 
 class _FunctionCallback(Callback):
@@ -203,11 +208,6 @@ class _FunctionCallback(Callback):
 
     def on_epoch(self, training: Training) -> None:
         self._function(training)
-
-
-def check_state(callback: Callback, state: dict[str, Any], model: Any) -> None:
-    """Refuse what a checkpoint says of one of ours, as long as nothing has been changed."""
-    callback._check_state(state, model)
 
 
 def as_callbacks(value: Any, name: str) -> list[Callback]:
@@ -221,7 +221,6 @@ def as_callbacks(value: Any, name: str) -> list[Callback]:
     return [item if isinstance(item, Callback) else _FunctionCallback(item) for item in items]
 
 
-def _check_best(value: Any, name: str) -> None:
-    """The largest of some numbers, which may be none."""
-    if not isinstance(value, float) or not value < np.inf:
-        raise ValueError(f"{name} must be a number, got {check.shown(value)}")
+def check_state(callback: Callback, state: dict[str, Any], parameters: Real) -> None:
+    """Refuse what a checkpoint says of a callback of ours; parameters (n,) are the model's. Nothing changes."""
+    callback._check_state(state, parameters)

@@ -65,20 +65,21 @@ def _sizes(n: int, n_steps: int) -> str:
 
 
 def refusing(path: Path) -> contextlib.AbstractContextManager[None]:
+    """Whatever turns out to be wrong with a checkpoint is a ValueError that names the file."""
     return files.refusing(path, "no checkpoint that this run can go on from")
 
 
-def read(path: Path, model: Any) -> tuple[dict[str, Real], dict[str, Any], Arrays]:
-    """The parameters of a checkpoint of such a model, its record and the other arrays."""
+def read(path: Path, kind: str, config: dict[str, Any]) -> tuple[dict[str, Real], dict[str, Any], Arrays]:
+    """The parameters of a checkpoint of a model of that kind and configuration, its record and the other arrays."""
     with refusing(path):
-        saved = files.load(path, [model._file_kind])
-        config = files.flat(saved.config)
+        saved = files.load(path, [kind])
+        found = files.flat(saved.config)
     if saved.progress is None:
         check.refuse(
             f"{path} is no checkpoint of a training, but a model alone: there is nothing to go on from. Save models "
             "under other names than checkpoints, or begin anew without resume."
         )
-    same_run(config, files.flat(files.as_read(model._config())), str(path))
+    same_run(found, files.flat(files.as_read(config)), str(path))
     return saved.state, *saved.progress
 
 
@@ -103,22 +104,22 @@ def read_array(arrays: Arrays, name: str, dtype: np.dtype[Any], shape: check.Sha
     return np.array(check.real_array(array, shown, dtype, shape, contiguous=True))
 
 
-def read_memories(record: Mapping[str, Any], arrays: Arrays, optimizer: Optimizer, model: Any) -> list[Real]:
-    """The optimizer's memories of the model's parameters; none before its first step."""
+def read_memories(record: Mapping[str, Any], arrays: Arrays, optimizer: Optimizer, parameters: Real) -> list[Real]:
+    """The optimizer's memories of parameters (n,); none before its first step."""
     steps = check.count(record["optimizer_steps"], "its optimizer_steps")
-    found, flat = [name for name in arrays if name.startswith("optimizer.")], model._parameters.flat
+    found = [name for name in arrays if name.startswith("optimizer.")]
     checks = checks_of_memories(optimizer, len(found), steps)
     names = [f"optimizer.{i}" for i in range(len(checks))]
     check.same_names(found, names, "its training")
-    memories = [read_array(arrays, name, flat.dtype, flat.shape) for name in names]
+    memories = [read_array(arrays, name, parameters.dtype, parameters.shape) for name in names]
     for array, name, accepted in zip(memories, names, checks, strict=True):
         accepted(array, f"its training:{name}")
     return memories
 
 
-def read_generators(record: Mapping[str, Any], model: Any) -> list[np.random.Generator]:
-    """Copies of the model's generators, each where the checkpoint says."""
-    states, generators = record["generators"], list(copy.deepcopy(model._generators()))
+def read_generators(record: Mapping[str, Any], own: list[np.random.Generator]) -> list[np.random.Generator]:
+    """Copies of a model's generators, each where the checkpoint says."""
+    states, generators = record["generators"], copy.deepcopy(own)
     check.same_count(len(states), len(generators), "its generators", "the model's")
     for generator, state in zip(generators, states, strict=True):
         generator.bit_generator.state = state
@@ -139,11 +140,6 @@ def read_history(record: Mapping[str, Any], names: list[str], n_epochs: int) -> 
             if not name.endswith("r2"):  # which has no limits
                 check.finite_number(value, f"its history of {name}")
     return history
-
-
-def take_over(generators: list[np.random.Generator], model: Any) -> None:
-    for generator, read in zip(model._generators(), generators, strict=True):
-        generator.bit_generator.state = read.bit_generator.state
 
 
 def modernized(

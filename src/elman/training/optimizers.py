@@ -183,11 +183,7 @@ class AdamW(Adam):
     """
 
     def __init__(
-        self,
-        lr: float,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.01,
+        self, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.01
     ) -> None:
         super().__init__(lr, betas, eps)
         self.weight_decay = weight_decay

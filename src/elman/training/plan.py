@@ -1,20 +1,29 @@
-"""What a training run has been asked to do, checked once: the arguments of `fit`, and what checkpoints say of them."""
+"""What a training run has been asked to do, checked once: the arguments of `fit`, and what checkpoints say of them.
+
+`Data` and `Trainable` are what such a run needs besides.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
 from elman import check
 from elman.attributes import Settings, optional
-from elman.storage import atomic
+from elman.data.outputs import Output
+from elman.data.sequences import Rows, Window
+from elman.layer.parameters import Parameters
+from elman.layer.rnn import RNN
+from elman.storage import atomic, files
 from elman.training.callbacks import Callback, as_callbacks
 from elman.training.checkpoint import fingerprint_of
-from elman.training.optimizers import Adam, Optimizer
+from elman.training.optimizers import Adam, Optimizer, apply
+from elman.typing import Int, Real
 
 Schedule = Callable[[float, float], float]  # of the epochs done and of all, to a factor of the learning rate
 
@@ -36,6 +45,20 @@ class Descent(NamedTuple):
         max_norm = math.inf if clip_norm is None else check.positive(clip_norm, "clip_norm")
         return cls(optimizer, max_norm, optional(check.positive)(clip_value, "clip_value"))
 
+    def update(self, backend: ModuleType, loss: float, parameters: Real, gradient: Real) -> None:
+        """One step of parameters (n,) along the gradient (n,) of a loss, or an error, and nothing changed."""
+        norm = float(backend.clip_norm(gradient, max_norm=self.max_norm))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise FloatingPointError(
+                f"step {self.optimizer.steps + 1}: the loss is {loss:.6g} and the norm of its gradient {norm:.6g}; "
+                f"nothing was updated. A smaller lr (now {self.optimizer.lr:g}) or clip_norm usually helps."
+            )
+        if self.max_value is not None:
+            # more would overflow in a float32
+            max_value = min(self.max_value, float(np.finfo(gradient.dtype).max))
+            np.clip(gradient, -max_value, max_value, out=gradient)
+        apply(self.optimizer, backend, {"flat": parameters}, {"flat": gradient})
+
 
 class Plan(NamedTuple):
     """A run of `fit`."""
@@ -52,14 +75,17 @@ class Plan(NamedTuple):
     resume: bool
 
     @classmethod
-    def of(cls, *, optimizer: Any, clip_norm: Any, clip_value: Any, **options: Any) -> Plan:
-        """From the arguments of `fit`, but for the data and what is a model's to check: see `Descent`."""
-        if options["checkpoint"] is None and (
-            options["checkpoint_every"] is not None or options["resume"] is not False
-        ):
+    def of(cls, given: Mapping[str, Any], *, tbptt: tuple[int, int] | None = None, memory: float | None = None) -> Plan:
+        """From the arguments of `fit`, by their names; what they are about, and tbptt and memory, a model checks."""
+        if tbptt is not None and memory is not None:
+            check.refuse("memory must be None where there is tbptt, which keeps no more than its steps")
+        if given["checkpoint"] is None and (given["checkpoint_every"] is not None or given["resume"] is not False):
             check.refuse("checkpoint must be a path where there is checkpoint_every or resume, got None")
-        descent = Descent.of(Adam(1e-3) if optimizer is None else optimizer, clip_norm, clip_value)
-        return cls(descent, **{name: accepted(options[name], name) for name, accepted in _ACCEPTED.items()})
+        optimizer = Adam(1e-3) if given["optimizer"] is None else given["optimizer"]
+        descent = Descent.of(optimizer, given["clip_norm"], given["clip_value"])
+        l2 = check.non_negative(given.get("activation_l2", 0.0), "activation_l2")
+        descent = descent._replace(tbptt=tbptt, memory=memory, activation_l2=l2)
+        return cls(descent, **{name: accepted(given[name], name) for name, accepted in _ACCEPTED.items()})
 
     def factor(self, done: float, epochs: int | None = None) -> float:
         """What the learning rate is multiplied by when so many epochs are done, of the plan's or of so many."""
@@ -106,11 +132,6 @@ def _described_memory(memory: float | None) -> str | None:
     return None if memory is None else f"{memory:g} {'steps' if isinstance(memory, int) else 'bytes'}"
 
 
-def _schedule(value: Any, name: str) -> Any:
-    check.function(value, name)
-    return value
-
-
 def _place(value: Any, name: str) -> Path:
     path = check.path(value, name)
     atomic.check_place(path, name)  # now, and not after an epoch
@@ -118,7 +139,7 @@ def _place(value: Any, name: str) -> Path:
 
 
 _ACCEPTED = {
-    "schedule": optional(_schedule),
+    "schedule": optional(check.function),
     "checkpoint": optional(_place),
     "epochs": check.positive_int,
     "batch_size": check.positive_int,
@@ -128,3 +149,34 @@ _ACCEPTED = {
     "progress": check.flag,
     "resume": check.flag,
 }
+
+
+class Data(Protocol):
+    """A data set: groups of sequences, each of which becomes a batch."""
+
+    def parts(self) -> dict[str, Rows | None]: ...  # by the names of arguments
+    def groups(self, batch_size: int, rng: np.random.Generator | None = None) -> list[Int]: ...
+    def batch(self, rows: Int) -> Any: ...
+
+
+class Trainable(Protocol):
+    """A network (elman.models.network, whose docstrings say what is what): what is behind a model."""
+
+    kind: ClassVar[str]
+    metric: str
+    rnns: Sequence[RNN]
+    predicted: Output
+    parameters: Parameters
+    shuffle_rng: np.random.Generator
+    seed: str | None
+
+    def generators(self) -> list[np.random.Generator]: ...
+    def initial_state(self, n_rows: int) -> Real: ...
+    def gradients_of(self, window: Window, state: Real | None, descent: Descent, /) -> tuple[float, Real | None]: ...
+    def update(self, loss: float, descent: Descent) -> None: ...
+    def evaluate(self, data: Any, batch_size: int) -> dict[str, float]: ...
+    def config(self) -> dict[str, Any]: ...
+    def check_saveable(self, metadata: Mapping[str, str]) -> dict[str, Any]: ...
+    def content(
+        self, metadata: Mapping[str, str], progress: files.Progress | None = None
+    ) -> tuple[bytes, memoryview]: ...

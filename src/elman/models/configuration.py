@@ -1,0 +1,64 @@
+"""What, besides its parameters, makes a model: arguments of its class, as JSON in a file has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from elman import check
+from elman.data.inputs import Features, Input, Tokens
+from elman.data.kinds import PATTERNS, Kinds, Pattern
+from elman.data.outputs import Binary, Categories, Output, Reals
+from elman.layer.architecture import Architecture
+from elman.layer.rnn import RNN
+
+INPUTS = {"Tokens": Tokens, "Features": Features}  # by the names that they have in files
+OUTPUTS = {"Categories": Categories, "Binary": Binary, "Reals": Reals}
+
+
+def described(inputs: Input, outputs: Output, rnn: RNN, pattern: Pattern | None = None) -> dict[str, Any]:
+    """A configuration; one without a pattern is of a model that has no other."""
+    given = outputs.class_weights
+    weights = {} if given is None else {"class_weights": given.tolist()}
+    return {
+        "inputs": {"kind": type(inputs).__name__, "n": inputs.n},
+        "outputs": {"kind": type(outputs).__name__, "n": outputs.n, **weights},
+        **({} if pattern is None else {"pattern": pattern.name}),
+        "hidden_size": rnn.hidden_size,
+        "num_layers": rnn.num_layers,
+        "nonlinearity": rnn.nonlinearity,
+        "bidirectional": rnn.bidirectional,
+        "dropout": rnn.dropout,
+        "recurrent_dropout": rnn.recurrent_dropout,
+        "dtype": rnn.dtype.name,
+    }
+
+
+def arguments(kind: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+    """What a configuration says, as arguments of that class, and how many parameters it stands for.
+
+    What is wrong is an error of any kind. Nothing is allocated.
+    """
+    is_sequence_model = kind == "SequenceModel"
+    inputs = _kind_of("inputs", config, INPUTS)
+    outputs = _kind_of("outputs", config, OUTPUTS if is_sequence_model else {"Categories": Categories})
+    hidden_size, num_layers = (check.positive_int(config[name], name) for name in ("hidden_size", "num_layers"))
+    bidirectional = check.flag(config["bidirectional"], "bidirectional")
+    if is_sequence_model:
+        pattern = PATTERNS[check.choice(config["pattern"], "pattern", PATTERNS)]
+        input_size = Kinds(inputs, outputs, pattern, check.real_dtype(config["dtype"])).input_size
+        layers = Architecture(input_size, hidden_size, num_layers, bidirectional)
+        is_learned = check.flag(config.get("learn_h_0", False), "learn_h_0")
+        n = layers.n_parameters + is_learned * layers.n_states * layers.hidden_size
+        n += outputs.n * (layers.n_outputs + 1)
+    else:
+        encoder = Architecture(inputs.n, hidden_size, num_layers, bidirectional)
+        decoder = Architecture(outputs.n + 1, encoder.n_outputs, num_layers)
+        n = encoder.n_parameters + decoder.n_parameters + (outputs.n + 1) * (decoder.n_outputs + 1)
+    return {**config, "inputs": inputs, "outputs": outputs}, n
+
+
+def _kind_of(name: str, config: Mapping[str, Any], kinds: Mapping[str, Any]) -> Any:
+    """An input or output, which a configuration describes by its kind and its arguments."""
+    described = dict(config[name])
+    return kinds[check.choice(described.pop("kind"), f"the kind of its {name}", kinds)](**described)

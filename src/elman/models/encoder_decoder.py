@@ -1,0 +1,183 @@
+"""What is behind `Seq2Seq`: two stacks, the second of which begins with the last states of the first, and search."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elman import check
+from elman.data.inputs import Input
+from elman.data.outputs import Categories, Output, finite_outputs
+from elman.data.sequences import Inputs, PairedBatch, Pairs, Window
+from elman.layer.parameters import Parameters
+from elman.layer.rnn import RNN, mode_of, move_to, stack_of
+from elman.layer.stack import Mode
+from elman.models import configuration
+from elman.models.network import Kept, Network
+from elman.typing import Int, Real
+
+
+class EncoderDecoder(Network):
+    """An encoder and a decoder, which work on the network's parameters, and the readout of the decoder."""
+
+    inputs: Input
+    written: Output  # the tokens that come out; of those that are predicted, the last stands for the start and the end
+    kind = "Seq2Seq"
+    metric = "exact"
+
+    def __init__(self, inputs: Input, written: Output, rnns: tuple[RNN, RNN], kept: Kept) -> None:
+        for rnn, part in zip(rnns, _parts(kept.parameters, rnns), strict=True):
+            move_to(part, rnn)
+        given = written.class_weights
+        class_weights = None if given is None else [*given, 1.0]
+        super().__init__(rnns, Categories(written.n + 1, class_weights=class_weights), kept)
+        self.inputs, self.written = inputs, written
+        self._encoder, self._decoder = map(stack_of, rnns)
+        self._of_encoder, self._of_decoder = _parts(self.gradients, rnns)
+
+    def modes(self) -> tuple[Mode, Mode]:
+        """How a call that begins now computes in the encoder and in the decoder, whose backend is that of both."""
+        encoder, decoder = map(mode_of, self.rnns)
+        return encoder._replace(backend=decoder.backend), decoder
+
+    def gradients_of(self, window: Window, *_: Any) -> tuple[float, Real | None]:
+        """One update's mean loss; `gradients` are written. There is one window, so nothing is handed on."""
+        batch: PairedBatch = window.batch
+        encoding, decoding = self.modes()
+        self.gradients.flat.fill(0)
+        zeros = self.initial_state(batch.x.shape[1])
+        h_x = np.empty_like(zeros)
+        with self._encoder.forward(encoding, batch.x, zeros, h_x, lengths=batch.lengths) as encoded:
+            h_0 = self._handed_over(h_x)
+            h_n, d_h_0, d_zeros = np.empty_like(h_0), np.empty_like(h_0), np.empty_like(zeros)
+            with self._decoder.forward(decoding, batch.y, h_0, h_n, lengths=batch.targets.lengths) as decoded:
+                h, d_h = decoded.outputs[-1], decoded.d_y
+                loss = self.loss_of(decoding.backend, h, batch.targets, d_h, self.gradients)
+                self._decoder.backward(decoded, d_h, None, d_h_0, None, self._of_decoder)
+            self._encoder.backward(encoded, None, self._handed_back(d_h_0), d_zeros, None, self._of_encoder)
+        return loss, None
+
+    def evaluate(self, data: Pairs, batch_size: int) -> dict[str, float]:
+        """The loss of a data set, with its targets fed to the decoder, and the part that `decode` gets right."""
+        modes, losses, totals = self.modes(), [], []
+        for rows in data.groups(batch_size):
+            batch = data.batch(rows)
+            h_0 = self._encoded(modes[0], batch.x, batch.lengths)
+            h_n = np.empty_like(h_0)
+            with self._decoder.lease(*batch.y.shape) as (h,):
+                self._decoder.evaluate(modes[1], batch.y, h_0, h_n, h, batch.targets.lengths)
+                losses.append(self.loss_of(modes[1].backend, h, batch.targets))
+            totals.append(batch.targets.total)
+        finite_outputs(losses, "loss")
+        # No prediction of more tokens than there are can be right: one beyond them tells.
+        predicted = self.decode(data, 1, data.y_lengths + 1, batch_size)
+        exact = [np.array_equal(one, other) for one, other in zip(predicted, data.y, strict=True)]
+        return {"loss": float(np.average(losses, weights=totals)), "exact": float(np.mean(exact))}
+
+    def decode(self, data: Inputs, beam: int, limits: Int, batch_size: int) -> list[Int]:
+        """What each sequence of a data set becomes: tokens (n,), no more than its limit."""
+        modes, results = self.modes(), list[Any]([None] * len(data.lengths))
+        for rows in data.groups(batch_size):
+            h = self._encoded(modes[0], *data.inputs_of(rows))
+            for row, tokens in zip(rows, self._search(modes[1], h, beam, limits[rows]), strict=True):
+                results[row] = np.array(tokens, dtype=np.int64)
+        return results
+
+    def _search(self, mode: Mode, h: Real, beam: int, limits: Int) -> list[list[int]]:
+        """The best sequence for each row of first states h (L, B, D·H), by beam search."""
+        searches = [_Search(beam, self.written.n, int(limit)) for limit in limits]
+        active = [search for search in searches if search.limit > 0]
+        h = np.ascontiguousarray(h[:, limits > 0])
+        while active:
+            tokens = np.array([beginning[-1] for search in active for beginning in search.beginnings])
+            h_next = np.empty_like(h)
+            self._decoder.step(mode.backend, mode.activation, tokens, h, h_next)
+            log_p = _log_softmax(self.outputs(mode.backend, h_next[-1:])[0])
+            kept, start = [], 0  # which states the beginnings of the next step come from
+            for search in active:
+                stop = start + len(search.beginnings)
+                kept += [start + parent for parent in search.extend(log_p[start:stop])]
+                start = stop
+            active = [search for search in active if search.beginnings]
+            h = h_next if kept == list(range(start)) else np.ascontiguousarray(h_next[:, kept])
+        return [search.best() for search in searches]
+
+    def _encoded(self, mode: Mode, x: Real | Int, lengths: Int | None) -> Real:
+        """The decoder's first states (L, B, D·H)."""
+        zeros = self.initial_state(x.shape[1])
+        h_x = np.empty_like(zeros)
+        with self._encoder.lease(*x.shape[:2]) as (y,):
+            self._encoder.evaluate(mode, x, zeros, h_x, y, lengths)
+        return self._handed_over(h_x)
+
+    def _handed_over(self, h_x: Real) -> Real:
+        """The decoder's first states (L, B, D·H): for each layer the encoder's last ones (L·D, B, H), side by side."""
+        n_layers, (_, n_rows, n_units) = self._encoder.architecture.num_layers, h_x.shape
+        by_layer = h_x.reshape(n_layers, -1, n_rows, n_units)
+        return np.ascontiguousarray(by_layer.swapaxes(1, 2)).reshape(n_layers, n_rows, -1)
+
+    def _handed_back(self, d_h_0: Real) -> Real:
+        """Its derivative, transposed."""
+        n_units, (n_layers, n_rows, _) = self._encoder.architecture.hidden_size, d_h_0.shape
+        by_direction = d_h_0.reshape(n_layers, n_rows, -1, n_units)
+        return np.ascontiguousarray(by_direction.swapaxes(1, 2)).reshape(-1, n_rows, n_units)
+
+    def config(self) -> dict[str, Any]:
+        """Arguments of `Seq2Seq`, as JSON has them; an error where encoder and decoder differ in one."""
+        encoder, decoder = self.rnns
+        for name in ("nonlinearity", "dropout", "recurrent_dropout"):
+            one, other = getattr(encoder, name), getattr(decoder, name)
+            if one != other:
+                check.refuse(f"{name} must be the same in encoder and decoder to be saved, got {one} and {other}")
+        return configuration.described(self.inputs, self.written, encoder)
+
+
+def _parts(parameters: Parameters, rnns: tuple[RNN, RNN]) -> list[Parameters]:
+    """The encoder's and the decoder's, under their own names."""
+    first, second = (stack_of(rnn).architecture.entries() for rnn in rnns)
+    return [parameters.part(0, first), parameters.part(len(first), second)]
+
+
+class _Search:
+    """Beam search for one sequence: the likeliest beginnings, and the sequences that came to an end.
+
+    Beginnings are lists of tokens that the start stands before. A sequence that ends takes its place in the beam with
+    it, so that poor ends cannot crowd out a good beginning; it is over when there are none left, or at the limit.
+    """
+
+    def __init__(self, beam: int, edge: int, limit: int) -> None:
+        self.beam, self.edge, self.limit = beam, edge, limit
+        self.beginnings: list[list[int]] = [[edge]]
+        self.scores: NDArray[np.float64] = np.zeros(1)  # sums of log-probabilities
+        self.ended: list[tuple[float, list[int]]] = []  # with the mean over their tokens and the end
+
+    def extend(self, log_p: NDArray[np.float64]) -> list[int]:
+        """Go on by one token, given the log-probabilities (beginnings, tokens); which of them each one comes from."""
+        scores = (self.scores[:, None] + log_p).ravel()
+        n = log_p.shape[1]
+        parents, beginnings, kept = [], [], []
+        for i in np.argsort(-scores, kind="stable")[: self.beam - len(self.ended)].tolist():
+            parent, token = divmod(i, n)
+            tokens = self.beginnings[parent]
+            if token == self.edge:
+                self.ended.append((scores[i] / len(tokens), tokens[1:]))
+            elif len(tokens) == self.limit:
+                self.ended.append((scores[i] / len(tokens), [*tokens[1:], token]))
+            else:
+                parents.append(parent)
+                beginnings.append([*tokens, token])
+                kept.append(scores[i])
+        self.beginnings, self.scores = beginnings, np.array(kept)
+        return parents
+
+    def best(self) -> list[int]:
+        return max(self.ended, key=lambda item: item[0])[1] if self.ended else []
+
+
+def _log_softmax(o: Real) -> NDArray[np.float64]:
+    z = o.astype(np.float64)
+    z -= z.max(axis=-1, keepdims=True)
+    z -= np.log(np.exp(z).sum(axis=-1, keepdims=True))
+    return z

@@ -1,0 +1,340 @@
+"""What models do, on checked batches: layers, a readout with its loss, and their gradients.
+
+`Network` is what all of them have, `SequenceNetwork` what is behind `SequenceModel`. Shapes: states of layers
+(L·D, B, H); what the readout sees (T, B, D·H), or (1, B, D·H) where there is one output for each sequence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from elman import check
+from elman.backends.activations import Activation
+from elman.backends.contract import Readout
+from elman.data.kinds import Kinds
+from elman.data.outputs import Output, Targets, finite_outputs, penalize
+from elman.data.sequences import Batch, Inputs, Sequences, Window
+from elman.layer.initial import draw_uniform
+from elman.layer.parameters import Entry, Parameters
+from elman.layer.rnn import RNN, mode_of, move_to, stack_of
+from elman.layer.stack import Mode, Stack, Tape
+from elman.lengths import within
+from elman.models import configuration, recomputation
+from elman.storage import files
+from elman.training.plan import Descent
+from elman.typing import Int, Real
+
+
+class Kept(NamedTuple):
+    """What a pickle holds of a network. The rest is made of it, of its RNNs, and of what the model is about."""
+
+    parameters: Parameters
+    shuffle_rng: np.random.Generator
+    seed: str | None
+
+    @classmethod
+    def drawn(cls, entries: list[Entry], rnn: RNN, n_outputs: int, rng: np.random.Generator, seed: str | None) -> Kept:
+        """That of a new network: these entries, which its layers fill, and a readout of the RNN's states."""
+        n_units = stack_of(rnn).architecture.n_outputs
+        check.addressable(8 * n_outputs * n_units, n=n_outputs, hidden_size=rnn.hidden_size)
+        readout = Entry(("weight_ho",), (n_outputs, n_units)), Entry(("bias_o",), (n_outputs,))
+        parameters = Parameters([*entries, *readout], rnn.dtype)
+        draw_uniform(list(parameters.named().values())[-2:], n_units, rng)
+        return cls(parameters, np.random.default_rng(rng.integers(1 << 63)), seed)
+
+
+class Network:
+    """Layers and a readout, o = weight_ho h + bias_o, with its loss, on one buffer of parameters."""
+
+    kind: ClassVar[str]  # the name of the model's class, in files
+    metric: str  # what `evaluate` measures besides the loss
+    rnns: Sequence[RNN]  # the layers, with the settings that hold at present; the last one feeds the readout
+    predicted: Output  # what the readout computes
+    parameters: Parameters  # those of the layers, and at the end weight_ho (O, K) and bias_o (O,)
+    gradients: Parameters  # room for those of an update
+    shuffle_rng: np.random.Generator  # what the order of a data set is drawn with
+    seed: str | None  # what was asked for when the parameters were drawn, if it is known
+
+    def __init__(self, rnns: Sequence[RNN], predicted: Output, kept: Kept) -> None:
+        self.rnns, self.predicted = rnns, predicted
+        self.parameters, self.shuffle_rng, self.seed = kept
+        self.gradients = self.zeros()
+        self._workspace = stack_of(rnns[-1]).workspace
+
+    def zeros(self) -> Parameters:
+        """Room for a gradient of all parameters."""
+        return Parameters(self.parameters.entries, self.parameters.flat.dtype)
+
+    def generators(self) -> list[np.random.Generator]:
+        """All that is random in training: the order of the data, then each dropout."""
+        return [self.shuffle_rng, *(stack_of(rnn).rng for rnn in self.rnns)]
+
+    def initial_state(self, n_rows: int) -> Real:
+        """Fresh states (L·D, B, H) of the first layers, before the first step."""
+        return np.zeros(stack_of(self.rnns[0]).architecture.state_shape(n_rows), self.parameters.flat.dtype)
+
+    # The readout
+
+    def outputs(self, backend: ModuleType, h: Real, lengths: Int | None = None) -> Real:
+        """Fresh outputs (T, B, O) of states h (T, B, K), all finite within the lengths."""
+        o = np.empty((*h.shape[:2], self.predicted.n), h.dtype)
+        backend.readout(Readout(h, *self.readout_of(self.parameters), o))
+        finite_outputs(o, lengths=lengths)
+        return o
+
+    def loss_of(
+        self, backend: ModuleType, h: Real, targets: Targets, d_h: Real | None = None, into: Parameters | None = None
+    ) -> float:
+        """The mean loss of states h (T, B, K); with d_h, which is written, its gradients are added `into` some."""
+        d_weight, d_bias = (None, None) if into is None else self.readout_of(into)
+        weight, bias = self.readout_of(self.parameters)
+        n, kind, (y, lengths, weights, total) = self.predicted.n, self.predicted.loss, targets
+        total = total * n if self.predicted.is_mean else total
+        with self._workspace.lease(1, h.shape[0], h.shape[1], n) as (o,):
+            readout = Readout(h, weight, bias, o, y, kind, 1 / total, lengths, weights, d_h, d_weight, d_bias)
+            return float(backend.readout_loss(readout)) / total
+
+    def readout_of(self, parameters: Parameters) -> tuple[Real, Real]:
+        """weight_ho (K, O), k-major, and bias_o (O,) among such parameters, or gradients."""
+        weight, bias = parameters.arrays[-2:]
+        return weight[0], bias[0]
+
+    def update(self, loss: float, descent: Descent) -> None:
+        """One step along `gradients`, or an error, and nothing changed."""
+        descent.update(mode_of(self.rnns[-1]).backend, loss, self.parameters.flat, self.gradients.flat)
+
+    # Files
+
+    def config(self) -> dict[str, Any]:
+        """What, besides the parameters, makes this model: arguments of its class, as JSON has them."""
+        raise NotImplementedError
+
+    def check_saveable(self, metadata: Mapping[str, str]) -> dict[str, Any]:
+        """The configuration, or an error where a file cannot hold the model."""
+        check.text_mapping(metadata, "metadata")
+        nonlinearity = self.rnns[-1].nonlinearity
+        if isinstance(nonlinearity, Activation):
+            check.refuse(f"nonlinearity {nonlinearity} cannot be saved: a model file holds no functions")
+        return self.config()
+
+    def content(self, metadata: Mapping[str, str], progress: files.Progress | None = None) -> tuple[bytes, memoryview]:
+        """What a file holds of the model, in pieces, with how far a training has come."""
+        config, parameters = self.check_saveable(metadata), self.parameters.named()
+        for name, array in parameters.items():  # what is in the file that is there may be better
+            finite_outputs(array, f"{name} to be saved")
+        return files.pieces(files.Saved(self.kind, parameters, config, dict(metadata), progress))
+
+
+class SequenceNetwork(Network):
+    """What is behind `SequenceModel`: an RNN, which works on the network's parameters, and its readout."""
+
+    kind = "SequenceModel"
+    kinds: Kinds
+    stack: Stack  # the RNN's
+    learns_h_0: bool  # whether all rows begin with the parameter h_0 (L·D, H)
+
+    def __init__(self, kinds: Kinds, rnn: RNN, kept: Kept, *, learns_h_0: bool) -> None:
+        move_to(kept.parameters, rnn)
+        super().__init__([rnn], kinds.outputs, kept)
+        self.kinds, self.stack, self.learns_h_0, self.metric = kinds, stack_of(rnn), learns_h_0, kinds.outputs.metric
+
+    def mode(self) -> Mode:
+        """How a call that begins now computes."""
+        return mode_of(self.rnns[0])
+
+    def initial_state(self, n_rows: int) -> Real:
+        """Fresh states (L·D, B, H) before the first step."""
+        first = np.zeros(self.stack.architecture.state_shape(n_rows), self.kinds.dtype)
+        if self.learns_h_0:
+            first += self.parameters.named()["h_0"][:, None]
+        return first
+
+    def states(self, mode: Mode, x: Real | Int, lengths: Int | None, h_0: Real, y: Real) -> tuple[Real, Real]:
+        """What the readout sees, without dropout, which may be y (T, B, D·H), that is written; and the last states."""
+        h_n = np.empty_like(h_0)
+        self.stack.evaluate(mode, x, h_0, h_n, y, lengths)
+        return self._last_of(h_n) if self.kinds.pattern.one_output else y, h_n
+
+    def loss(self, batch: Batch, h_0: Real) -> tuple[float, Real]:
+        """The mean loss, without dropout and penalties, and the last states."""
+        mode = self.mode()
+        with self.stack.lease(*batch.x.shape[:2]) as (y,):
+            h, h_n = self.states(mode, batch.x, batch.lengths, h_0, y)
+            return self.loss_of(mode.backend, h, batch.targets), h_n
+
+    def predictions(self, data: Inputs, batch_size: int, function: Callable[[Real], Any]) -> Any:
+        """function(outputs (T, B, O)) for each sequence of a data set, in its form."""
+        pattern, mode = self.kinds.pattern, self.mode()
+        results: Any = [None] * len(data.lengths)
+        for rows in data.groups(batch_size):
+            x, lengths = data.inputs_of(rows)
+            with self.stack.lease(*x.shape[:2]) as (y,):
+                h, _ = self.states(mode, x, lengths, self.initial_state(len(rows)), y)
+                o = self.outputs(mode.backend, h, None if pattern.one_output else lengths)
+            values = function(o).swapaxes(0, 1)  # (B, T, ·), or (B, 1, ·)
+            if pattern.one_output or data.is_array:
+                values = values[:, 0] if pattern.one_output else values
+                if isinstance(results, list):
+                    results = np.empty((len(results), *values.shape[1:]), values.dtype)
+                results[rows] = values
+            else:
+                for b, row in enumerate(rows):
+                    results[row] = values[b, : data.lengths[row]].copy()
+        return results
+
+    def evaluate(self, data: Sequences, batch_size: int) -> dict[str, float]:
+        """The loss of a data set and the metric of its outputs, by name."""
+        mode, outputs = self.mode(), self.kinds.outputs
+        losses, totals, kept = [], [], []
+        for rows in data.groups(batch_size):
+            batch = data.batch(rows)
+            targets = batch.targets
+            with self.stack.lease(*batch.x.shape[:2]) as (y,):
+                h, _ = self.states(mode, batch.x, batch.lengths, self.initial_state(len(rows)), y)
+                losses.append(self.loss_of(mode.backend, h, targets))
+                predicted = outputs.predict(self.outputs(mode.backend, h, targets.lengths))
+            totals.append(targets.total)
+            counts = outputs.has_target(targets.y)
+            if targets.lengths is not None:
+                counts = counts & within(len(targets.y), targets.lengths)
+            weights = data.user_weights(rows, targets.y)
+            if weights is not None:
+                counts = counts & (weights > 0)  # the others' targets are anything, and may overflow
+            weights = np.ones(counts.sum()) if weights is None else weights[counts]
+            kept.append((targets.y[counts], predicted[counts], weights))
+        y, predicted, weights = (np.concatenate(parts) for parts in zip(*kept, strict=True))
+        return {"loss": float(np.average(losses, weights=totals)), self.metric: outputs.score(y, predicted, weights)}
+
+    # Gradients
+
+    def gradients_of(self, window: Window, state: Real | None, descent: Descent, /) -> tuple[float, Real | None]:
+        """One update's mean loss, and the states that the next window begins with; `gradients` are written.
+
+        `state` is what the window before has left, if there is one. Nothing else changes but what is drawn.
+        """
+        batch = window.batch
+        self.gradients.flat.fill(0)
+        h_0 = self.initial_state(batch.x.shape[1]) if state is None or window.is_first else state
+        if batch.targets.total > 0:
+            return self.backpropagate(window, h_0, self.gradients, descent.memory, descent.activation_l2)
+        h_n = np.empty_like(h_0)
+        with self.stack.forward(self.mode(), batch.x, h_0, h_n, lengths=batch.lengths) as tape:
+            return 0.0, _state_after(window.n_done or 0, h_n, tape)
+
+    def backpropagate(
+        self, window: Window, h_0: Real, gradients: Parameters, memory: float | None = None, l2: float = 0.0
+    ) -> tuple[float, Real]:
+        """The mean loss, and the states that the next window begins with; the loss's gradients are added.
+
+        memory: how many steps (an int) or bytes (a float) to keep the states of at a time, None for all steps; l2:
+        times the mean of the last layer's squared states, it is added to the loss.
+        """
+        batch, is_first, n_done = window
+        mode, n_steps = self.mode(), len(batch.x)
+        scale = self._penalty_scale(batch, l2) if l2 else 0.0
+        n = n_steps
+        if memory is not None:
+            n = recomputation.segment_length(self.stack.architecture, mode, batch.x, h_0, self.predicted.n, memory)
+        if n < n_steps:
+            long = recomputation.in_segments
+            loss, h_n, d_h_0 = long(self.differentiate, n, self.stack, mode, batch, h_0, gradients, scale)
+        else:
+            loss, h_n, d_h_0 = self.differentiate(mode, batch, h_0, gradients, scale, n_done=n_done)
+        if self.learns_h_0 and is_first:  # all rows begin with it
+            with np.errstate(all="ignore"):  # the update says if they are not finite
+                gradients.named()["h_0"] += d_h_0.sum(axis=1, dtype=np.float64)
+        return loss, h_n
+
+    def differentiate(
+        self,
+        mode: Mode,
+        batch: Batch,
+        h_0: Real,
+        gradients: Parameters,
+        scale: float = 0.0,
+        *,
+        d_h_n: Real | None = None,
+        mask: Real | None = None,
+        loss: float = 0.0,
+        n_done: int | None = None,
+    ) -> tuple[float, Real, Real]:
+        """A stretch of steps on one tape: its loss, added to `loss`, the states behind it, and the gradient by h_0.
+
+        The gradients by the parameters are added to `gradients`. scale: of Σ h² in the loss; d_h_n: what comes back
+        from the steps behind, None at the end; mask: of recurrent dropout, None to draw it; n_done: after how many
+        steps the states are those to be returned, None for all.
+        """
+        h_n, d_h_0, one_output = np.empty_like(h_0), np.empty_like(h_0), self.kinds.pattern.one_output
+        with self.stack.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths, recurrent_mask=mask) as tape:
+            h, d_y, targets = tape.outputs[-1], tape.d_y, batch.targets
+            assert d_y is not None
+            if one_output:
+                if d_h_n is None:
+                    last, d_h_n = self.loss_of_last(mode, batch, h_n, gradients)
+                    loss += last
+                d_h, lengths = d_y, batch.lengths
+                if scale:
+                    d_y[...] = 0
+            else:
+                d_h, lengths = d_y, targets.lengths
+                if n_skipped := len(h) - len(targets.y):  # steps without a target
+                    d_y[:n_skipped] = 0
+                    h, d_h = h[n_skipped:], d_h[n_skipped:]
+                loss += self.loss_of(mode.backend, h, targets, d_h, gradients)
+            if scale:
+                loss += penalize(h, lengths, scale, d_h)
+            has_d_y = scale or not one_output
+            self.stack.backward(tape, d_y if has_d_y else None, d_h_n, d_h_0, None, gradients)
+            return loss, h_n if n_done is None else _state_after(n_done, h_n, tape), d_h_0
+
+    def loss_of_last(self, mode: Mode, batch: Batch, h_n: Real, gradients: Parameters) -> tuple[float, Real]:
+        """The mean loss of the last states (L·D, B, H), and its gradient by them; the readout's is added."""
+        h, d_h_n, n_directions = self._last_of(h_n), np.zeros_like(h_n), self.stack.architecture.n_directions
+        d_h = np.empty_like(h)
+        loss = self.loss_of(mode.backend, h, batch.targets, d_h, gradients)
+        d_h_n[-n_directions:] = d_h.reshape(-1, n_directions, h_n.shape[-1]).swapaxes(0, 1)
+        return loss, d_h_n
+
+    def _last_of(self, h_n: Real) -> Real:
+        """The last layer's final states, of all directions: (1, B, D·H) of (L·D, B, H)."""
+        if not self.stack.architecture.bidirectional:
+            return h_n[-1:]
+        return np.ascontiguousarray(h_n[-2:].swapaxes(0, 1)).reshape(1, h_n.shape[1], -1)
+
+    def _penalty_scale(self, batch: Batch, l2: float) -> float:
+        """What makes Σ h² l2 times the mean: over all steps, in a window over those with targets."""
+        one = self.kinds.pattern.one_output
+        steps, lengths = (batch.x, batch.lengths) if one else batch.targets[:2]
+        n_steps = len(steps) * batch.x.shape[1] if lengths is None else int(lengths.sum())
+        return l2 / (n_steps * self.stack.architecture.n_outputs)
+
+    def config(self) -> dict[str, Any]:
+        """Arguments of `SequenceModel`, as JSON has them."""
+        config = configuration.described(self.kinds.inputs, self.kinds.outputs, self.rnns[0], self.kinds.pattern)
+        return config | ({"learn_h_0": True} if self.learns_h_0 else {})  # files without it are as they ever were
+
+
+def generator_of(seed: Any) -> tuple[np.random.Generator, str | None]:
+    """What draws the parameters of a model, and what it was made of, in words; None where nobody asked for it."""
+    rng = check.generator(seed)
+    if seed is None:
+        return rng, None
+    if seed is not rng and seed < 1 << 256:  # Python does not print one of 4,300 digits
+        return rng, str(int(seed))
+    state = json.dumps(rng.bit_generator.state, default=np.ndarray.tolist)
+    return rng, f"a generator at {hashlib.sha256(state.encode()).hexdigest()[:12]}"
+
+
+def _state_after(n: int, h_n: Real, tape: Tape) -> Real:
+    """The states (L, B, H) after n steps of a pass; anything for sequences that have ended before."""
+    if n == 0:
+        return tape.h_0
+    if n >= len(tape.outputs[0]):
+        return h_n
+    return np.array([y[n - 1] for y in tape.outputs])
