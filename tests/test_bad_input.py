@@ -346,9 +346,9 @@ BATCHES = [  # what `train_step`, `loss` and `loss_and_grads` refuse
     ({"state": read_only(STATE)}, "state is updated in place and must be writeable, got a read-only array"),
 ]
 UPDATES = [  # what only `train_step` has
-    ({"optimizer": None}, "optimizer must be an instance of elman.training.optimizers.Optimizer, got None"),
-    ({"optimizer": "adam"}, "optimizer must be an instance of elman.training.optimizers.Optimizer, got 'adam'"),
-    ({"optimizer": elman.SGD}, "optimizer must be an instance of elman.training.optimizers.Optimizer, got <class"),
+    ({"optimizer": None}, "optimizer must be one of elman's, such as elman.Adam(1e-3), got None"),
+    ({"optimizer": "adam"}, "optimizer must be one of elman's, such as elman.Adam(1e-3), got 'adam'"),
+    ({"optimizer": elman.SGD}, "optimizer must be one of elman's, such as elman.Adam(1e-3), got <class"),
     ({"clip_norm": 0}, "clip_norm must be a number above 0, got 0"),
     ({"clip_norm": -1.0}, "clip_norm must be a number above 0, got -1.0"),
     ({"clip_norm": float("nan")}, "clip_norm must be a number above 0, got nan"),

@@ -41,7 +41,8 @@ class Descent(NamedTuple):
     @classmethod
     def of(cls, optimizer: Any, clip_norm: Any, clip_value: Any) -> Descent:
         """From the arguments of `train_step`."""
-        check.instance(optimizer, "optimizer", Optimizer)
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer must be one of elman's, such as elman.Adam(1e-3), got {check.shown(optimizer)}")
         max_norm = math.inf if clip_norm is None else check.positive(clip_norm, "clip_norm")
         return cls(optimizer, max_norm, optional(check.positive)(clip_value, "clip_value"))
 
