@@ -10,42 +10,34 @@ const elman_field elman_layer_fields[] = {ELMAN_LAYER_FIELDS(LAYER_FIELD){NULL, 
 const elman_field elman_readout_fields[] = {ELMAN_READOUT_FIELDS(READOUT_FIELD){NULL, 0}};
 const elman_field elman_update_fields[] = {ELMAN_UPDATE_FIELDS(UPDATE_FIELD){NULL, 0}};
 
-#define DECLARE(set) extern const elman_kernels elman_##set##_float, elman_##set##_double;
-DECLARE(baseline)
+/* A set of this build: where it comes in the order, and what it needs of the machine. */
 #ifdef ELMAN_X86
-DECLARE(avx2)
-DECLARE(avx512)
-#endif
-
-#ifdef ELMAN_X86
-const char *const elman_sets[] = {"avx512", "avx2", "baseline", NULL};
+#define HAS(feature) __builtin_cpu_supports(feature)
+#define SETS(F)                                                                                      \
+    F(avx512, HAS("avx512f") && HAS("avx512vl") && HAS("avx512dq") && HAS("avx512bw") && HAS("fma")) \
+    F(avx2, HAS("avx2") && HAS("fma"))                                                               \
+    F(baseline, 1)
 #else
-const char *const elman_sets[] = {"baseline", NULL};
+#define SETS(F) F(baseline, 1)
 #endif
 
-static int runs(const char *set) {
+#define DECLARE(set, runs) extern const elman_kernels elman_##set##_float, elman_##set##_double;
+#define NAME(set, runs) #set,
+#define TABLE(set, runs) \
+    if (!strcmp(name, #set)) return !(runs) ? NULL : is_double ? &elman_##set##_double : &elman_##set##_float;
+SETS(DECLARE)
+const char *const elman_sets[] = {SETS(NAME) NULL};
+
+const elman_kernels *elman_table(const char *name, int is_double) {
 #ifdef ELMAN_X86
     __builtin_cpu_init();
-    if (!strcmp(set, "avx2")) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    if (!strcmp(set, "avx512"))
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("fma");
 #endif
-    return !strcmp(set, "baseline");
+    SETS(TABLE)
+    return NULL;
 }
 
 const char *elman_best(void) {
     const char *const *set = elman_sets;
-    while (!runs(*set)) set++;
+    while (!elman_table(*set, 0)) set++;
     return *set;
-}
-
-const elman_kernels *elman_table(const char *set, int is_double) {
-    if (!runs(set)) return NULL;
-#ifdef ELMAN_X86
-    if (!strcmp(set, "avx512")) return is_double ? &elman_avx512_double : &elman_avx512_float;
-    if (!strcmp(set, "avx2")) return is_double ? &elman_avx2_double : &elman_avx2_float;
-#endif
-    return is_double ? &elman_baseline_double : &elman_baseline_float;
 }

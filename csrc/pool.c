@@ -50,40 +50,24 @@ static _Thread_local elman_call *own;       /* which this thread has begun */
 static _Thread_local int64_t next_question; /* when this thread asks `poll` again; -1: never */
 static int (*_Atomic poll)(void);
 
-/* Flush subnormals, in results and operands; returns what to restore. */
-static uint64_t flush_subnormals(void) {
+/* The processor's mode of arithmetic, and the bits of it that flush subnormals, in results and operands. */
 #if defined(__x86_64__) || defined(__i386__)
-    unsigned before = _mm_getcsr();
-    _mm_setcsr(before | 0x8040);
-    return before;
+#define FLUSH UINT64_C(0x8040)
+static uint64_t get_mode(void) { return _mm_getcsr(); }
+static void set_mode(uint64_t mode) { _mm_setcsr((unsigned)mode); }
 #elif defined(__aarch64__)
-    uint64_t before;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(before));
-    __asm__ volatile("msr fpcr, %0" : : "r"(before | (1 << 24)));
-    return before;
+#define FLUSH (UINT64_C(1) << 24)
+static uint64_t get_mode(void) {
+    uint64_t mode;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
+    return mode;
+}
+static void set_mode(uint64_t mode) { __asm__ volatile("msr fpcr, %0" : : "r"(mode)); }
 #else
-    return 0;
+#define FLUSH UINT64_C(0)
+static uint64_t get_mode(void) { return 0; }
+static void set_mode(uint64_t mode) { (void)mode; }
 #endif
-}
-
-/* The opposite, for what is no task: the processor as it is elsewhere. */
-static uint64_t keep_subnormals(void) {
-    uint64_t before = flush_subnormals();
-#if defined(__x86_64__) || defined(__i386__)
-    _mm_setcsr((unsigned)before & ~0x8040u);
-#elif defined(__aarch64__)
-    __asm__ volatile("msr fpcr, %0" : : "r"(before & ~(UINT64_C(1) << 24)));
-#endif
-    return before;
-}
-
-static void restore_subnormals(uint64_t before) {
-#if defined(__x86_64__) || defined(__i386__)
-    _mm_setcsr((unsigned)before);
-#elif defined(__aarch64__)
-    __asm__ volatile("msr fpcr, %0" : : "r"(before));
-#endif
-}
 
 static int64_t nanoseconds(void) {
     struct timespec now;
@@ -116,11 +100,12 @@ static void ask(void) {
     if (now < next_question) return;
     next_question = now + ASKING_NANOSECONDS;
     elman_call *const call = own;
-    const uint64_t mode = keep_subnormals();
+    const uint64_t mode = get_mode();
+    set_mode(mode & ~FLUSH);
     current = own = NULL;
     const int answer = question();
     current = own = call;
-    restore_subnormals(mode);
+    set_mode(mode);
     if (answer > 0) elman_stop(ELMAN_INTERRUPTED);
     if (answer < 0) next_question = -1;
 }
@@ -149,7 +134,7 @@ static void work(void) {
 
 static void *worker(void *number) {
     intptr_t self = (intptr_t)number;
-    flush_subnormals();
+    set_mode(get_mode() | FLUSH);
     for (;;) {
         int64_t deadline = nanoseconds() + SPIN_NANOSECONDS;
         while (!wanted(self) && nanoseconds() < deadline)
@@ -202,7 +187,8 @@ static void run_with_helpers(elman_task *task, void *context, size_t n, size_t t
 
 void elman_run(elman_task *task, void *context, size_t n, size_t threads) {
     if (current && reason_of(current)) return;
-    uint64_t before = flush_subnormals();
+    const uint64_t mode = get_mode();
+    set_mode(mode | FLUSH);
     size_t most = (size_t)elman_get_num_threads();
     if (threads > most) threads = most;
     if (threads > n) threads = n;
@@ -213,7 +199,7 @@ void elman_run(elman_task *task, void *context, size_t n, size_t threads) {
     } else {
         run_alone(task, context, n);
     }
-    restore_subnormals(before);
+    set_mode(mode);
 }
 
 /* Nobody leaves a task before all have come to its first meeting: so each of n threads claims one. */
@@ -222,9 +208,10 @@ int elman_run_team(elman_task *task, void *context, size_t n) {
     start_workers(n - 1);
     const int is_complete = (size_t)n_workers >= n - 1;
     if (is_complete) {
-        uint64_t before = flush_subnormals();
+        const uint64_t mode = get_mode();
+        set_mode(mode | FLUSH);
         run_with_helpers(task, context, n, n);
-        restore_subnormals(before);
+        set_mode(mode);
     }
     pthread_mutex_unlock(&busy);
     return is_complete;
@@ -274,7 +261,6 @@ void *elman_lease(size_t size) {
 
 void elman_return(void *block) {
     if (!block) return;
-    void *evicted = block;
     pthread_mutex_lock(&kept_lock);
     int place = 0; /* a free place, else that of the smallest block */
     for (int i = 0; i < KEPT; i++) {
@@ -284,7 +270,8 @@ void elman_return(void *block) {
         }
         if (size_of(kept[i]) < size_of(kept[place])) place = i;
     }
-    evicted = kept[place], kept[place] = block;
+    void *const evicted = kept[place];
+    kept[place] = block;
     pthread_mutex_unlock(&kept_lock);
     if (evicted) free((char *)evicted - HEADER);
 }

@@ -38,6 +38,12 @@ typedef int32_t int_r;
 #define X86(op) PER_DTYPE(_mm_##op##_ps, _mm_##op##_pd)
 #endif
 
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define REGISTERS 32 /* of vectors */
+#else
+#define REGISTERS 16
+#endif
+
 #if defined(__FMA__) || defined(__aarch64__)
 #define IS_FUSED 1 /* a multiply-add rounds once */
 #else

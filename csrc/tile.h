@@ -17,7 +17,7 @@
 #define MAX_HEIGHT 8
 
 /* Tallest tile for a width: rows * width accumulators, `width` vectors of right and a broadcast fit the registers. */
-#if defined(__AVX512F__) || defined(__aarch64__)
+#if REGISTERS == 32
 #define TALLEST(width) \
     ((width) <= 3 ? 8 : (width) == 4 ? 6 : (width) == 5 ? 5 : (width) == 6 ? 4 : (width) == 7 ? 3 : 2)
 #else

@@ -5,17 +5,11 @@ The layer is `elman.RNN`. `elman.reference` is the same API computed by plain Nu
 
 import sys as _sys
 
+from elman import common as _common
 from elman import reference as reference
-from elman import schedules as schedules
-from elman import tasks as tasks
-from elman.about import show_config
 from elman.backends import activations as _activations
-from elman.backends import available as available_backends
-from elman.backends import use_backend
-from elman.backends.activations import activation
+from elman.common import *  # noqa: F403
 from elman.data import outputs as _outputs
-from elman.data.inputs import Features, Tokens
-from elman.data.outputs import Binary, Categories, Reals
 from elman.layer import parameters as _parameters
 from elman.layer import rnn as _rnn
 from elman.layer.rnn import RNN
@@ -23,13 +17,10 @@ from elman.models import diagnostics as _diagnostics
 from elman.models import seq2seq as _seq2seq
 from elman.models import streaming as _streaming
 from elman.models.loading import load
-from elman.models.many import fit_many
 from elman.models.seq2seq import Seq2Seq
 from elman.models.sequence import SequenceModel
-from elman.threads import get_num_threads, set_num_threads
 from elman.training import optimizers as _optimizers
-from elman.training.callbacks import Callback, EarlyStopping, History
-from elman.training.optimizers import *  # noqa: F403 - its __all__, so that a new one is named once
+from elman.training.optimizers import *  # noqa: F403 - from common, too; but mypy does not follow stars twice
 
 __version__ = "0.1.0"
 
@@ -46,27 +37,5 @@ for _old, _module in {
 }.items():
     _sys.modules[f"elman.{_old}"] = _module
 
-__all__ = [
-    "RNN",
-    "Binary",
-    "Callback",
-    "Categories",
-    "EarlyStopping",
-    "Features",
-    "History",
-    "Reals",
-    "Seq2Seq",
-    "SequenceModel",
-    "Tokens",
-    "activation",
-    "available_backends",
-    "fit_many",
-    "get_num_threads",
-    "load",
-    "schedules",
-    "set_num_threads",
-    "show_config",
-    "tasks",
-    "use_backend",
-]
-__all__ += _optimizers.__all__
+__all__ = ["RNN", "Seq2Seq", "SequenceModel", "load"]
+__all__ += _common.__all__

@@ -39,7 +39,7 @@ class Settings(Checked):
     _no_settings: ClassVar[frozenset[str]] = frozenset()  # what may be set, too, but says where it stands
 
     def __repr__(self) -> str:
-        return shown(self, self._no_settings)
+        return settings_text(self, self._no_settings)
 
 
 def settings_of(thing: Settings) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def accepted_settings(thing: Settings, values: dict[str, Any], name: str) -> dic
     return {key: thing._settable[key](value, f"{key} of {name}") for key, value in values.items()}
 
 
-def shown(thing: object, hidden: Iterable[str] = ()) -> str:
+def settings_text(thing: object, hidden: Iterable[str] = ()) -> str:
     """A repr: the class and its public attributes, those of a subclass among them."""
     public = {name: value for name, value in vars(thing).items() if not name.startswith("_") and name not in hidden}
     return f"{type(thing).__name__}({', '.join(f'{name}={value!r}' for name, value in public.items())})"

@@ -53,20 +53,11 @@ class Interrupts:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     @contextlib.contextmanager
-    def noted(self) -> Iterator[None]:
-        """Within, it is only noted; whoever looks at `came` afterwards raises."""
-        before, self._are_noted = self._are_noted, True
+    def noting(self, are_noted: bool) -> Iterator[None]:
+        """Within, it is only noted, or raises KeyboardInterrupt, which what runs in the kernels notices, too."""
+        before, self._are_noted = self._are_noted, are_noted
         try:
-            yield
-        finally:
-            self._are_noted = before
-
-    @contextlib.contextmanager
-    def raised(self) -> Iterator[None]:
-        """Within, it raises KeyboardInterrupt, which what runs in the kernels notices, too."""
-        before, self._are_noted = self._are_noted, False
-        try:
-            if self.came:  # since anybody looked
+            if self.came and not are_noted:  # since anybody looked
                 raise KeyboardInterrupt
             yield
         finally:

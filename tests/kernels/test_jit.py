@@ -57,7 +57,7 @@ def test_inner_loops_are_vector_multiply_adds(real: str, instruction_set: str, t
     code += (
         f"jit.make('own', jit.instruction_set(), '{real}')\njit.make('gradients', jit.instruction_set(), '{real}')\n"
     )
-    code += "print(*entries.tiles.inspect_asm().values(), *entries.column_tiles.inspect_asm().values())\n"
+    code += "print(*entries.of_tiles.inspect_asm().values())\n"
     # In a process of its own, as code from a cache cannot be inspected
     assembly, _ = results(run(code, NUMBA_CACHE_DIR=str(tmp_path), ELMAN_ISA=instruction_set))
     register, suffix = {"avx512": "zmm", "avx2": "ymm"}[instruction_set], {"float32": "ps", "float64": "pd"}[real]
@@ -69,7 +69,7 @@ def test_inner_loops_are_vector_multiply_adds(real: str, instruction_set: str, t
 
 def test_no_recompilation_for_other_sizes(rng: np.random.Generator):
     def count() -> dict[str, int]:
-        return {name: len(getattr(entries, name).overloads) for name in ("tiles", "forward", "backward")}
+        return {name: len(getattr(entries, name).overloads) for name in ("of_tiles", "of_pass")}
 
     def step(n_steps: int, n_rows: int, n_inputs: int, hidden: int, **options: object) -> None:
         rnn = elman.RNN(n_inputs, hidden, seed=0, backend="numba", **options)  # type: ignore[arg-type]
@@ -141,7 +141,7 @@ def test_several_processes_with_one_empty_cache(tmp_path: Path):
         assert results(process) == ("3.0 3.0\n", "")
     assert list(tmp_path.rglob("*.nbi"))
     again = FIRST_CALLS + "from elman.backends.jit import entries\n"
-    again += "stats = entries.clip_norm.stats\nprint(len(stats.cache_hits), len(stats.cache_misses))\n"
+    again += "stats = entries.of_function.stats\nprint(len(stats.cache_hits), len(stats.cache_misses))\n"
     out, _ = results(run(again, NUMBA_CACHE_DIR=str(tmp_path)))
     assert out == "3.0 3.0\n2 0\n"
 

@@ -169,11 +169,11 @@ cdef int interrupted() noexcept with gil:
 elman_set_poll(&interrupted)
 
 
-def check(status: int, activation=None) -> None:
+cdef int check(int status, activation=None) except -1:
     """Raise what stands behind the status that a kernel returned (pool.h), if it is not 0."""
     global interruption
     if not status:
-        return
+        return 0
     if interruption is not None and get_ident() == main_thread().ident:  # whatever else has happened
         error, interruption = interruption, None
         raise error
@@ -208,10 +208,16 @@ cdef struct Field:
     Py_ssize_t extents[3]  # where sizes stand in the structure, or PRODUCT
 
 
+cdef enum:  # what there is room for
+    MOST_ARRAYS = 12  # in one of the contract's objects
+    MOST_MEMORIES = 4
+    MOST_NUMBERS = 8
+
+
 cdef class Fields:
     """The arrays of one of the contract's objects, and where they go in its structure."""
 
-    cdef Field own[12]
+    cdef Field own[MOST_ARRAYS]
     cdef int n
     cdef readonly tuple names
     cdef readonly dict offsets
@@ -221,6 +227,8 @@ cdef class Fields:
         for number, (name, hint) in enumerate(kind.__annotations__.items()):
             if not hasattr(hint, "__metadata__"):
                 continue
+            if self.n == MOST_ARRAYS:
+                raise ValueError(f"{kind.__name__}: expected at most {MOST_ARRAYS} arrays")
             words = hint.__metadata__[0].split()
             extents = [word for word in words if word not in KINDS]
             f = &self.own[self.n]
@@ -245,9 +253,6 @@ cdef Fields LAYER = Fields(contract.Layer, offsets_of(elman_layer_fields))
 cdef Fields GRADIENTS = Fields(contract.Gradients, offsets_of(elman_layer_fields))
 cdef Fields READOUT = Fields(contract.Readout, offsets_of(elman_readout_fields))
 OFFSETS = {"layer": LAYER.offsets, "readout": READOUT.offsets, "update": offsets_of(elman_update_fields)}
-cdef enum:
-    MOST_NUMBERS = 8
-
 cdef int ACTIVATION, REVERSE, CELL, NUMBERS
 ACTIVATION, REVERSE, CELL, NUMBERS = map(contract.Layer._fields.index, ("activation", "reverse", "cell", "numbers"))
 cdef dict LOSSES = {name: i for i, name in enumerate(contract.LOSSES)}
@@ -256,7 +261,7 @@ cdef dict LOSSES = {name: i for i, name in enumerate(contract.LOSSES)}
 cdef class Call:
     """The arrays of one call, held until it ends: each is held against the others before it becomes a pointer."""
 
-    cdef Py_buffer views[22]
+    cdef Py_buffer views[2 * MOST_ARRAYS]
     cdef double numbers[MOST_NUMBERS]
     cdef int n
     cdef char dtype  # of all reals: 'f' or 'd'
@@ -548,8 +553,7 @@ cdef class Door:
         l.own, l.epilogues = table.kernels.own, self.epilogues(table, layer, &l)
         with nogil:
             status = table.kernels.forward(&l)
-        if status:
-            check(status, layer.activation)
+        check(status, layer.activation)
 
     cpdef backward(self, layer, gradients):
         cdef Call call = Call()
@@ -564,8 +568,7 @@ cdef class Door:
         l.own, l.epilogues = table.kernels.own, self.epilogues(table, layer, &l, True)
         with nogil:
             status = table.kernels.backward(&l)
-        if status:
-            check(status, layer.activation)
+        check(status, layer.activation)
 
     cpdef step(self, x, h, weight_ih, weight_hh, bias, h_next, activation):
         """A sequence of one time step."""
@@ -596,21 +599,19 @@ cdef class Door:
         l.own, l.epilogues = table.kernels.own, self.pair_of(table, "elman", activation)
         with nogil:
             status = table.kernels.forward(&l)
-        if status:
-            check(status, activation)
+        check(status, activation)
 
     cpdef readout(self, r):
         cdef Call call = Call()
         cdef elman_readout c
         cdef int status
         memset(&c, 0, sizeof(c))
-        call.take(READOUT, (*r[:4], *[None] * 8), <char *>&c)
+        call.take(READOUT, (*r[:4], *[None] * (len(r) - 4)), <char *>&c)
         cdef Table table = self.of(call.dtype, A_READOUT)
         c.own = table.kernels.own
         with nogil:
             status = table.kernels.readout(&c)
-        if status:
-            check(status)
+        check(status)
 
     cpdef readout_loss(self, r):
         cdef Call call = Call()
@@ -633,8 +634,7 @@ cdef class Door:
         c.own = table.kernels.own
         with nogil:
             status = table.kernels.readout_loss(&c, &total)
-        if status:
-            check(status)
+        check(status)
         return total
 
     cpdef clip_norm(self, gradient, max_norm):
@@ -646,14 +646,13 @@ cdef class Door:
         cdef Table table = self.of(call.dtype, CLIP_NORM)
         with nogil:
             status = table.kernels.clip_norm(n, g, most, &norm)
-        if status:
-            check(status)
+        check(status)
         return norm
 
     cpdef update(self, u):
         cdef Call call = Call()
         cdef elman_update c
-        cdef void *memories[5]
+        cdef void *memories[MOST_MEMORIES]
         cdef int i
         c.parameters = call.block(u.parameters, "parameters", OUT, 1, ANY)
         c.n = call.views[0].shape[0]
@@ -662,8 +661,9 @@ cdef class Door:
         cdef const elman_rule *rule = table.kernels.rules
         while rule.name != NULL and rule.name != <bytes>u.rule.encode():
             rule += 1
-        if rule.name == NULL or not rule.least_memories <= len(u.memories) <= rule.most_memories or len(u.numbers) != rule.numbers:
-            raise ValueError(f"update: expected a rule with its memories and numbers; got {u.rule}, {len(u.memories)}, {len(u.numbers)}")
+        n_memories = len(u.memories)
+        if rule.name == NULL or not rule.least_memories <= n_memories <= min(rule.most_memories, MOST_MEMORIES) or len(u.numbers) != rule.numbers:
+            raise ValueError(f"update: expected a rule with its memories and numbers; got {u.rule}, {n_memories}, {len(u.numbers)}")
         memset(memories, 0, sizeof(memories))
         for i, memory in enumerate(u.memories):
             memories[i] = call.block(memory, f"memories[{i}]", OUT, 1, c.n)

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-# What can be wrong, in the order in which it is looked at; kernels return these numbers
+# What can be wrong, in the order in which it is looked at (`Call.fault`)
 NO_ARRAY, DTYPE, SHAPE, STRIDES, ALIGNMENT, READ_ONLY, VALUES = range(1, 8)
 
 _EXPECTED = {
     NO_ARRAY: "an array",
     DTYPE: "int64 for tokens and lengths, for all others one dtype, float32 or float64, in the machine's byte order",
     SHAPE: "extents that fit the other arrays'",
-    STRIDES: "unit stride on the last axis, and beyond that what backends/reference.py says",
+    STRIDES: "unit stride on the last axis, and beyond that what contract.py says",
     ALIGNMENT: "a multiple of the item size as its address and its strides",
     READ_ONLY: "an array that can be written to",
     VALUES: "lengths from 0 to T, tokens and targets within the table",

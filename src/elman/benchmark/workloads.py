@@ -11,7 +11,7 @@ from elman import check, reference
 from elman.layer.architecture import Architecture
 from elman.typing import Int, Real
 
-Arrays = dict[str, Any]  # results by name; a loss is an array of rank 0
+Arrays = dict[str, Any]  # results by name; losses are an array of rank 1
 
 WHAT = {
     "forward": "forward",

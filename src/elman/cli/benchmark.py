@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,10 @@ from elman.backends.reference import ACTIVATIONS
 from elman.benchmark import contestants
 from elman.benchmark.program import Contestant
 from elman.benchmark.workloads import SETS, WHAT, Shape, Workload
-from elman.cli.common import LAYERS, THREADS, Finite, Int, reported
+from elman.cli.common import LAYERS, THREADS, Finite, Int, progress_bar, reported
+from elman.storage import atomic
+
+_LAYOUT = "{elapsed}"  # behind a progress bar
 
 
 def _shapes(context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> tuple[Shape, ...]:
@@ -102,8 +104,10 @@ def bench(
     if explained:
         return _explain([Workload(shape, **changes) for shape in explained], threads)
     workloads = _workloads(set_name, shapes, changes)
-    for file in filter(None, (json_file, plot_file)):
-        _check_folder(file)
+    with reported():
+        for option, file in {"--json": json_file, "--plot": plot_file}.items():
+            if file is not None:
+                atomic.check_place(file, option)  # now, and not after the measurements
     if plot_file is not None:
         with reported("--plot needs matplotlib: pip install 'elman[plot]'"):
             import matplotlib.figure  # noqa: F401
@@ -117,7 +121,7 @@ def bench(
         machine = Machine.measured(n_threads=n_threads, dtype=workloads[0].dtype, packages=packages)
         click.echo(report.machine_text(machine) + "\n")
         measurements = []
-        with _progress_bar(len(workloads), quiet=quiet) as bar:
+        with progress_bar(len(workloads), _LAYOUT, quiet=quiet) as bar:
             advance = bar.set_postfix_str
             for work in workloads:
                 measurements.append(measure(work, chosen, n_threads=n_threads, budget=budget, advance=advance))
@@ -167,12 +171,6 @@ def _peers(names: tuple[str, ...]) -> tuple[list[Contestant], list[tuple[str, st
     return [contestants.peer(name) for name in wanted if name not in absent], list(absent.items())
 
 
-def _check_folder(file: Path) -> None:
-    """Better to know now than after the measurements."""
-    if not file.absolute().parent.is_dir():
-        raise click.ClickException(f"{file.parent}: No such folder")
-
-
 @click.command()
 @click.option("--stride", type=Int(min=1), default=1021, help="Look at every so-many-th float32; 1: at all.")
 @click.option("--set", "set_name", type=click.Choice(tuple(SETS)), default="quick", help="Shapes of whole passes.")
@@ -212,7 +210,7 @@ def _function_errors(names: tuple[str, ...], stride: int, *, quiet: bool) -> lis
 
     rows = []
     cases = [(name, one) for name in names for one in instruction_sets(name)]
-    with _progress_bar(len(cases) * len(FUNCTIONS) * count_float32(stride), quiet=quiet) as bar:
+    with progress_bar(len(cases) * len(FUNCTIONS) * count_float32(stride), _LAYOUT, quiet=quiet) as bar:
         for name in names:
             for instruction_set in instruction_sets(name):
                 for function in FUNCTIONS:
@@ -224,11 +222,3 @@ def _function_errors(names: tuple[str, ...], stride: int, *, quiet: bool) -> lis
                     for dtype, worst in found.items():
                         rows.append([name, instruction_set, function, dtype, f"{worst.ulp:.2f}", f"{worst.at:.9g}"])
     return rows
-
-
-def _progress_bar(total: int, *, quiet: bool) -> Any:
-    from tqdm import tqdm
-
-    columns = shutil.get_terminal_size().columns  # tqdm shows nothing where a terminal claims to have no size
-    layout = "{percentage:3.0f}%|{bar}| {elapsed}{postfix}"
-    return tqdm(total=total, bar_format=layout, ncols=columns, nrows=24, disable=quiet)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ import click
 
 import elman
 from elman import backends, text
-from elman.cli.common import LAYERS, Finite, Int, options, prepare, reported, running
+from elman.cli.common import LAYERS, Finite, Int, options, prepare, progress_bar, reported, running
 from elman.storage import atomic
-from elman.training import Callback, Training, checkpoint
+from elman.training import checkpoint
+from elman.training.callbacks import Callback, Training
 
 _MODEL_FILE = "elman-model.safetensors"
 _MOST_STEPS = 1000  # from one save to the next: so many take far longer than a save, however small the model is
@@ -204,14 +204,10 @@ def _train(
     model: elman.SequenceModel, corpus: text.Corpus, settings: dict[str, Any], *, quiet: bool, **options: Any
 ) -> text.Recorder:
     """Train under a progress bar, to the end or to Ctrl-C."""
-    from tqdm import tqdm
-
-    layout = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}, {remaining} left{postfix}"
-    columns = shutil.get_terminal_size().columns  # tqdm shows nothing where a terminal claims to have no size
     sizes = {name: settings[name] for name in ("steps", "batch_size", "sequence_length")}
     steps, *of_step = sizes.values()
     recorder, said = text.Recorder(corpus.held_out, steps), io.StringIO()
-    with tqdm(total=steps, bar_format=layout, ncols=columns, nrows=24, disable=quiet) as bar:
+    with progress_bar(steps, "{n_fmt}/{total_fmt}, {remaining} left", quiet=quiet) as bar:
         options["callbacks"] = [recorder, _Shown(bar, recorder, math.prod(of_step))]
         options["checkpoint_every"] = min(math.ceil(steps / 10), _MOST_STEPS)
         try:

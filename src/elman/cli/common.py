@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -85,6 +86,15 @@ def reported(subject: object = None) -> Iterator[None]:
         raise click.ClickException(f"not enough memory for these sizes. {error}") from error
     except (ValueError, ImportError, FloatingPointError) as error:
         raise click.ClickException(str(error) if subject is None else f"{subject}: {error}") from error
+
+
+def progress_bar(total: int, layout: str, *, quiet: bool) -> Any:
+    """A tqdm."""
+    from tqdm import tqdm
+
+    columns = shutil.get_terminal_size().columns  # tqdm shows nothing where a terminal claims to have no size
+    layout = f"{{percentage:3.0f}}%|{{bar}}| {layout}{{postfix}}"
+    return tqdm(total=total, bar_format=layout, ncols=columns, nrows=24, disable=quiet)
 
 
 def prepare(backend: str | None, threads: int | None) -> None:

@@ -90,7 +90,7 @@ class Windows(NamedTuple):
 Rows = list[Any] | Real | Int  # an array (N, T, ·) where all sequences are equally long, or a list of (T_i, ·)
 
 
-class Inputs:
+class DataSet:
     """A data set of sequences, or of single items, without targets."""
 
     def __init__(self, X: Any, inputs: Input, pattern: Pattern, dtype: np.dtype[Any], name: str) -> None:
@@ -121,7 +121,7 @@ class Inputs:
         return side_by_side(self.x, rows), _or_none(self.lengths[rows])
 
 
-class Sequences(Inputs):
+class Sequences(DataSet):
     """A data set of sequences X with targets Y and weights: what `SequenceModel.fit` takes."""
 
     def __init__(
@@ -185,7 +185,7 @@ class PairedBatch(NamedTuple):
     targets: Targets  # with the end behind
 
 
-class Pairs(Inputs):
+class Pairs(DataSet):
     """A data set of sequences X and the sequences of tokens Y that they become.
 
     The last of the categories that are predicted is none of these tokens: it stands for the start and the end.

@@ -20,7 +20,7 @@ from elman.layer.architecture import Architecture
 from elman.layer.forms import Call
 from elman.layer.initial import INITIALIZATIONS, draw_layers
 from elman.layer.parameters import Parameters, load_state, to_pytorch
-from elman.layer.stack import Mode, Stack, Tape
+from elman.layer.stack import Mode, Stack
 from elman.typing import Real
 
 
@@ -233,7 +233,18 @@ class RNN(Checked):
 
         def pullback(d_y: Any, d_h_n: Any = None, *, input_grad: bool = True) -> tuple[Any, Real, dict[str, Real]]:
             """Gradients (d_x, d_h_0, d_params) from those of y and h_n: see RNN.vjp."""
-            return _pulled_back(stack, call, tape, d_y, d_h_n, input_grad=input_grad)
+            architecture, copied = stack.architecture, None
+            if d_y is not None:
+                d_y, copied = call.over_time(d_y, "d_y", architecture.n_outputs, stack.workspace)
+            if d_h_n is not None:
+                d_h_n = call.states(d_h_n, "d_h_n")
+            d_x = call.empty(architecture.input_size) if check.flag(input_grad, "input_grad") else None
+            d_h_0 = np.empty_like(tape.h_0)
+            gradients = Parameters(stack.parameters.entries[: architecture.n_entries], tape.h_0.dtype)
+            stack.backward(tape, d_y, d_h_n, d_h_0, d_x, gradients)
+            if copied is not None:
+                copied.release()
+            return None if d_x is None else call.show(d_x), call.show_states(d_h_0), gradients.named()
 
         shown = y.view()
         shown.flags.writeable = False
@@ -391,24 +402,6 @@ def move_to(parameters: Parameters, rnn: RNN) -> None:
     for array, values in zip(parameters.arrays, before.parameters.arrays, strict=False):
         array[...] = values
     rnn._stack = Stack(before.architecture, parameters, before.rng)
-
-
-def _pulled_back(
-    stack: Stack, call: Call, tape: Tape, d_y: Any, d_h_n: Any, *, input_grad: bool
-) -> tuple[Any, Real, dict[str, Real]]:
-    """The public pullback: `Stack.backward` on a caller's arrays, with fresh results."""
-    architecture, copied = stack.architecture, None
-    if d_y is not None:
-        d_y, copied = call.over_time(d_y, "d_y", architecture.n_outputs, stack.workspace)
-    if d_h_n is not None:
-        d_h_n = call.states(d_h_n, "d_h_n")
-    d_x = call.empty(architecture.input_size) if check.flag(input_grad, "input_grad") else None
-    d_h_0 = np.empty_like(tape.h_0)
-    gradients = Parameters(stack.parameters.entries[: architecture.n_entries], tape.h_0.dtype)
-    stack.backward(tape, d_y, d_h_n, d_h_0, d_x, gradients)
-    if copied is not None:
-        copied.release()
-    return None if d_x is None else call.show(d_x), call.show_states(d_h_0), gradients.named()
 
 
 def _check_runs_activations(backend: ModuleType, nonlinearity: Any) -> None:

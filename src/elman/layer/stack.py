@@ -99,14 +99,14 @@ def backward(
         own = slice(k * n_directions, (k + 1) * n_directions)
         d_input = d_inputs[k % len(d_inputs)] if k else d_x
         outputs = Gradients(
-            d_y,
-            None if d_h_n is None else d_h_n[own],
-            delta,
-            d_weight_ih,
-            d_weight_hh,
-            d_biases[0] if d_biases else None,
-            d_h_0[own],
-            d_input,
+            d_y=d_y,
+            d_h_n=None if d_h_n is None else d_h_n[own],
+            delta=delta,
+            d_weight_ih=d_weight_ih,
+            d_weight_hh=d_weight_hh,
+            d_bias=d_biases[0] if d_biases else None,
+            d_h_0=d_h_0[own],
+            d_x=d_input,
         )
         tape.mode.backend.backward(tape.layer(k, own, weights[k], None), outputs)
         if look is not None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from elman import check
 from elman.data.inputs import Input
 from elman.data.outputs import Categories, Output, finite_outputs
-from elman.data.sequences import Inputs, PairedBatch, Pairs, Window
+from elman.data.sequences import DataSet, PairedBatch, Pairs, Window
 from elman.layer.parameters import Parameters
 from elman.layer.rnn import RNN, mode_of, move_to, stack_of
 from elman.layer.stack import Mode
@@ -76,7 +76,7 @@ class EncoderDecoder(Network):
         exact = [np.array_equal(one, other) for one, other in zip(predicted, data.y, strict=True)]
         return {"loss": float(np.average(losses, weights=totals)), "exact": float(np.mean(exact))}
 
-    def decode(self, data: Inputs, beam: int, limits: Int, batch_size: int) -> list[Int]:
+    def decode(self, data: DataSet, beam: int, limits: Int, batch_size: int) -> list[Int]:
         """What each sequence of a data set becomes: tokens (n,), no more than its limit."""
         modes, results = self.modes(), list[Any]([None] * len(data.lengths))
         for rows in data.groups(batch_size):

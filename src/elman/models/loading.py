@@ -56,10 +56,10 @@ def load_as(kinds: Mapping[str, type[Any]], path: str | Path, backend: str | Non
 def _made(kind: type[Any], saved: files.Saved, backend: str | None) -> Any:
     """The model that a file describes. What is wrong is an error of any kind."""
     arguments, n_parameters = configuration.arguments(saved.kind, saved.config)
-    files.check_size(saved.state, n_parameters)
+    files.check_size(saved.parameters, n_parameters)
     model = kind(**arguments, backend=backend, seed=0)
     network_of(model).seed = None  # nobody asked for the one above
-    model.load_state_dict(saved.state)
+    model.load_state_dict(saved.parameters)
     return model
 
 

@@ -19,7 +19,7 @@ from elman.backends.activations import Activation
 from elman.backends.contract import Readout
 from elman.data.kinds import Kinds
 from elman.data.outputs import Output, Targets, finite_outputs, penalize
-from elman.data.sequences import Batch, Inputs, Sequences, Window
+from elman.data.sequences import Batch, DataSet, Sequences, Window
 from elman.layer.initial import draw_uniform
 from elman.layer.parameters import Entry, Parameters
 from elman.layer.rnn import RNN, mode_of, move_to, stack_of
@@ -97,8 +97,9 @@ class Network:
         n, kind, (y, lengths, weights, total) = self.predicted.n, self.predicted.loss, targets
         total = total * n if self.predicted.is_mean else total
         with self._workspace.lease(1, h.shape[0], h.shape[1], n) as (o,):
-            readout = Readout(h, weight, bias, o, y, kind, 1 / total, lengths, weights, d_h, d_weight, d_bias)
-            return float(backend.readout_loss(readout)) / total
+            gradients = {"d_h": d_h, "d_weight": d_weight, "d_bias": d_bias}
+            given = Readout(h, weight, bias, o, y, kind, 1 / total, lengths=lengths, weights=weights, **gradients)
+            return float(backend.readout_loss(given)) / total
 
     def readout_of(self, parameters: Parameters) -> tuple[Real, Real]:
         """weight_ho (K, O), k-major, and bias_o (O,) among such parameters, or gradients."""
@@ -123,12 +124,12 @@ class Network:
             check.refuse(f"nonlinearity {nonlinearity} cannot be saved: a model file holds no functions")
         return self.config()
 
-    def content(self, metadata: Mapping[str, str], progress: files.Progress | None = None) -> tuple[bytes, memoryview]:
+    def content(self, metadata: Mapping[str, str], run: files.Checkpoint | None = None) -> tuple[bytes, memoryview]:
         """What a file holds of the model, in pieces, with how far a training has come."""
         config, parameters = self.check_saveable(metadata), self.parameters.named()
         for name, array in parameters.items():  # what is in the file that is there may be better
             finite_outputs(array, f"{name} to be saved")
-        return files.pieces(files.Saved(self.kind, parameters, config, dict(metadata), progress))
+        return files.pieces(files.Saved(self.kind, parameters, config, dict(metadata), run))
 
 
 class SequenceNetwork(Network):
@@ -150,7 +151,7 @@ class SequenceNetwork(Network):
 
     def initial_state(self, n_rows: int) -> Real:
         """Fresh states (L·D, B, H) before the first step."""
-        first = np.zeros(self.stack.architecture.state_shape(n_rows), self.kinds.dtype)
+        first = super().initial_state(n_rows)
         if self.learns_h_0:
             first += self.parameters.named()["h_0"][:, None]
         return first
@@ -168,7 +169,7 @@ class SequenceNetwork(Network):
             h, h_n = self.states(mode, batch.x, batch.lengths, h_0, y)
             return self.loss_of(mode.backend, h, batch.targets), h_n
 
-    def predictions(self, data: Inputs, batch_size: int, function: Callable[[Real], Any]) -> Any:
+    def predictions(self, data: DataSet, batch_size: int, function: Callable[[Real], Any]) -> Any:
         """function(outputs (T, B, O)) for each sequence of a data set, in its form."""
         pattern, mode = self.kinds.pattern, self.mode()
         results: Any = [None] * len(data.lengths)
@@ -242,8 +243,8 @@ class SequenceNetwork(Network):
         if memory is not None:
             n = recomputation.segment_length(self.stack.architecture, mode, batch.x, h_0, self.predicted.n, memory)
         if n < n_steps:
-            long = recomputation.in_segments
-            loss, h_n, d_h_0 = long(self.differentiate, n, self.stack, mode, batch, h_0, gradients, scale)
+            into = gradients, scale
+            loss, h_n, d_h_0 = recomputation.in_segments(self.differentiate, n, self.stack, mode, batch, h_0, *into)
         else:
             loss, h_n, d_h_0 = self.differentiate(mode, batch, h_0, gradients, scale, n_done=n_done)
         if self.learns_h_0 and is_first:  # all rows begin with it

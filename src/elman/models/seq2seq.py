@@ -17,7 +17,7 @@ from elman.backends.activations import Activation
 from elman.data.inputs import Features, Tokens
 from elman.data.kinds import PATTERNS
 from elman.data.outputs import Categories
-from elman.data.sequences import Inputs, Pairs
+from elman.data.sequences import DataSet, Pairs
 from elman.layer.rnn import RNN, stack_of
 from elman.models.base import Model
 from elman.models.encoder_decoder import EncoderDecoder
@@ -191,7 +191,7 @@ class Seq2Seq(Model):
         """
         beam = check.positive_int(beam, "beam")
         batch_size = check.positive_int(batch_size, "batch_size")
-        data = Inputs(X, self.inputs, PATTERNS["many-to-many"], self.decoder.dtype, "X")
+        data = DataSet(X, self.inputs, PATTERNS["many-to-many"], self.decoder.dtype, "X")
         limits = 2 * data.lengths + 10
         if max_length is not None:
             limits[:] = check.size_of_at_least(max_length, "max_length", 0)

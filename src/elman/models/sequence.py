@@ -15,11 +15,11 @@ import numpy as np
 from elman import check
 from elman.attributes import as_made
 from elman.backends.activations import Activation
+from elman.data.batches import batch_of
 from elman.data.inputs import Features, Tokens
 from elman.data.kinds import PATTERNS, Kinds
 from elman.data.outputs import Binary, Categories, Output, Reals
-from elman.data.sequences import Inputs, Sequences, Window
-from elman.data.steps import batch_of
+from elman.data.sequences import DataSet, Sequences, Window
 from elman.layer.parameters import Entry, Parameters
 from elman.layer.rnn import RNN, stack_of
 from elman.models import generation
@@ -571,7 +571,7 @@ class SequenceModel(Model):
         inputs, _, pattern, dtype = self._network.kinds
         if self._network.kinds.feeds_back:
             check.refuse(f"pattern={self.pattern!r} has no inputs to predict from at each step: use generate")
-        data = Inputs(X, inputs, pattern, dtype, "X")
+        data = DataSet(X, inputs, pattern, dtype, "X")
         return self._network.predictions(data, check.positive_int(batch_size, "batch_size"), function)
 
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 
 from elman import check
-from elman.data.steps import own
+from elman.data.batches import own
 from elman.models.base import Model, network_of
 from elman.models.network import SequenceNetwork
 from elman.typing import Real

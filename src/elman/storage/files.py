@@ -28,7 +28,7 @@ _DTYPES = {"float32": "F32", "float64": "F64"}  # ours and the names that safete
 _BLANK = "0" * 64
 
 
-class Progress(NamedTuple):
+class Checkpoint(NamedTuple):
     """How far a training has come: what JSON can hold, and arrays."""
 
     record: dict[str, Any]
@@ -39,10 +39,10 @@ class Saved(NamedTuple):
     """What is in a file."""
 
     kind: str  # the model's class
-    state: dict[str, Real]
+    parameters: dict[str, Real]
     config: dict[str, Any]
     metadata: dict[str, str]
-    progress: Progress | None  # None for a model alone
+    checkpoint: Checkpoint | None  # None for a model alone
 
 
 def pieces(saved: Saved) -> tuple[bytes, memoryview]:
@@ -54,10 +54,10 @@ def pieces(saved: Saved) -> tuple[bytes, memoryview]:
         "config": json.dumps(saved.config),
         "metadata": json.dumps(dict(saved.metadata)),
     }
-    arrays: dict[str, NDArray[Any]] = dict(saved.state)
-    if saved.progress is not None:
-        entries["training"] = json.dumps(saved.progress.record)
-        arrays |= {_TRAINING + name: array for name, array in saved.progress.arrays.items()}
+    arrays: dict[str, NDArray[Any]] = dict(saved.parameters)
+    if saved.checkpoint is not None:
+        entries["training"] = json.dumps(saved.checkpoint.record)
+        arrays |= {_TRAINING + name: array for name, array in saved.checkpoint.arrays.items()}
     content = serialized({name: np.asarray(array, order="C") for name, array in arrays.items()}, entries)
     end = _end_of_header(content)
     header, data = json.loads(content[8:end]), memoryview(content)[end:]
@@ -86,13 +86,13 @@ def load(path: Path, kinds: Iterable[str]) -> Saved:
         if name != "__metadata__" and not name.startswith(_TRAINING):
             check.choice(described["dtype"], f"the dtype of its {name}", [dtype])
     arrays = arrays_of(content)
-    state = {name: array for name, array in arrays.items() if not name.startswith(_TRAINING)}
+    parameters = {name: array for name, array in arrays.items() if not name.startswith(_TRAINING)}
     if "training" not in entries:
-        check.same_names(arrays, state, "its arrays")
-        return Saved(kind, state, config, metadata, None)
+        check.same_names(arrays, parameters, "its arrays")
+        return Saved(kind, parameters, config, metadata, None)
     record = check.instance(_from_json(entries["training"]), "its training", dict)
     own = {name.removeprefix(_TRAINING): array for name, array in arrays.items() if name.startswith(_TRAINING)}
-    return Saved(kind, state, config, metadata, Progress(record, own))
+    return Saved(kind, parameters, config, metadata, Checkpoint(record, own))
 
 
 def as_read(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,9 +188,9 @@ def flat(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     return result
 
 
-def check_size(state: Mapping[str, Real], expected: int) -> None:
+def check_size(parameters: Mapping[str, Real], expected: int) -> None:
     """Refuse a configuration of a larger model than the file holds, before memory is allocated for it."""
-    actual = sum(array.size for array in state.values())
+    actual = sum(array.size for array in parameters.values())
     if expected != actual:
         raise ValueError(f"its configuration stands for {expected} parameters, it holds {actual}")
 

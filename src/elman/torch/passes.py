@@ -38,11 +38,6 @@ class Options(NamedTuple):
     bidirectional: bool
     batch_first: bool
 
-    @property
-    def n_tensors(self) -> int:
-        """Of each layer and direction."""
-        return 4 if self.has_biases else 2
-
     def architecture(self, input_size: int, hidden_size: int) -> Architecture:
         """That of the layers, given I and H."""
         return Architecture(input_size, hidden_size, self.num_layers, self.bidirectional, self.has_biases)
@@ -148,7 +143,7 @@ def backward(
             stack.drop(tape, k)
         _run(stack.backward, tape, layers.weights, d_rows, d_last, d_h_0, d_x, gradients.arrays(), scratch)
     d_input = None if d_x is None else form.tensor(d_x)
-    return d_input, torch.from_numpy(d_h_0), _torch_gradients(gradients, options, has_d_weights)
+    return d_input, torch.from_numpy(d_h_0), _torch_gradients(gradients, has_d_weights)
 
 
 def _run(run: Callable[..., None], *arguments: Any) -> None:
@@ -247,7 +242,7 @@ def kernel_weights(tensors: Sequence[Tensor], options: Options) -> Layers:
     return layers
 
 
-def _torch_gradients(gradients: Layers, options: Options, is_needed: Sequence[bool]) -> list[Tensor | None]:
+def _torch_gradients(gradients: Layers, is_needed: Sequence[bool]) -> list[Tensor | None]:
     """Gradients by the kernels' weights as such by the tensors; each has memory of its own, that of two biases too."""
     results: list[Tensor | None] = []
     for d_weight_ih, d_weight_hh, d_bias in gradients.weights:
@@ -257,9 +252,8 @@ def _torch_gradients(gradients: Layers, options: Options, is_needed: Sequence[bo
                 if is_needed[len(results)]:
                     _transpose(array[d], target)
                 results.append(torch.from_numpy(target) if is_needed[len(results)] else None)
-            for _ in range(options.n_tensors - 2):
-                assert d_bias is not None
-                results.append(torch.from_numpy(d_bias[d].copy()) if is_needed[len(results)] else None)
+            for bias in () if d_bias is None else (d_bias[d], d_bias[d]):
+                results.append(torch.from_numpy(bias.copy()) if is_needed[len(results)] else None)
     return results
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from elman import check
-from elman.attributes import Checks, Settings, shown
+from elman.attributes import Checks, Settings, settings_text
 from elman.training import checkpoint
 from elman.training.optimizers import Optimizer
 from elman.typing import Real
@@ -118,7 +118,7 @@ class Callback:
 
     @reprlib.recursive_repr()
     def __repr__(self) -> str:
-        return shown(self)
+        return settings_text(self)
 
     def _check_state(self, state: dict[str, Any], parameters: Real) -> None:
         """Refuse what a checkpoint says, as long as nothing has been changed; parameters (n,) are the model's."""

@@ -74,13 +74,13 @@ def read(path: Path, kind: str, config: dict[str, Any]) -> tuple[dict[str, Real]
     with refusing(path):
         saved = files.load(path, [kind])
         found = files.flat(saved.config)
-    if saved.progress is None:
+    if saved.checkpoint is None:
         check.refuse(
             f"{path} is no checkpoint of a training, but a model alone: there is nothing to go on from. Save models "
             "under other names than checkpoints, or begin anew without resume."
         )
     same_run(found, files.flat(files.as_read(config)), str(path))
-    return saved.state, *saved.progress
+    return saved.parameters, *saved.checkpoint
 
 
 def divided(state: Any, name: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

@@ -74,7 +74,7 @@ class Run(Resumable):
         weight = window.batch.targets.total
         with self._nothing_changes():
             loss, after = self._network.gradients_of(window, self._state if i else None, plan.descent)
-        with self._interrupts.noted():  # an update is whole, or is none
+        with self._interrupts.noting(True):  # an update is whole, or is none
             if weight > 0:
                 self._network.update(loss, plan.descent)
             self.loss, self._state = loss, after
@@ -109,7 +109,7 @@ class Run(Resumable):
         _, *generators = self._network.generators()
         before = [generator.bit_generator.state for generator in generators]
         try:
-            with self._interrupts.raised():
+            with self._interrupts.noting(False):
                 yield
         except BaseException as error:
             for generator, state in zip(generators, before, strict=True):

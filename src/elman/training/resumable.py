@@ -58,8 +58,8 @@ class Resumable(Training):
         arrays = {f"optimizer.{i}": array for i, array in enumerate(memories)} | arrays
         if self._window and self._state is not None:
             arrays["state"] = self._state
-        progress = files.Progress(self._record(states), arrays)
-        atomic.write(self._place, *self._network.content(self.model.metadata, progress), name="checkpoint")
+        run = files.Checkpoint(self._record(states), arrays)
+        atomic.write(self._place, *self._network.content(self.model.metadata, run), name="checkpoint")
 
     def restore(self, path: Path) -> None:
         """Go on from the checkpoint: all of it, or an error and nothing changed."""

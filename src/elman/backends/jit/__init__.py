@@ -1,1 +1,1 @@
-"""The backend "numba": the kernels of csrc/ in Python, file by file, compiled by a JIT. See docs/jit.md."""
+"""The kernels of csrc/ in Numba, file by file: gemm.py is gemm.h, recurrence.py is recurrence.h (docs/jit.md)."""

@@ -6,6 +6,7 @@ a user's own (elman.activation) costs the compilation of two small functions.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numba.extending import intrinsic
 
 from elman.backends.jit.cells import CELLS
 from elman.backends.jit.gemm import EPILOGUE
-from elman.backends.jit.options import entry, kernel, uncached_entry
+from elman.backends.jit.options import entry, kernel
 from elman.backends.jit.simd import (
     INT64,
     Address,
@@ -177,7 +178,7 @@ def _own(typingctx: Any, v: Any, cell: Any, f: Any, df: Any) -> Any:  # noqa: AR
     return types.int64(v, cell, f, df), emit
 
 
-@uncached_entry
+@functools.partial(entry, cache=False)
 def own(v: Any, cell: str, f: Any, df: Any) -> Address:
     """The same with a user's two functions, jitted; their types are their own."""
     return _own(v, cell, f, df)

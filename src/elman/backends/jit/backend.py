@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from elman.backends import native
 from elman.backends.activations import Activation
 from elman.backends.contract import Gradients, Layer, Readout, Update
-from elman.backends.jit import activations, entries, optimizers
+from elman.backends.jit import activations, entries
 from elman.backends.jit.options import user_function
 from elman.backends.jit.simd import Lanes
 from elman.backends.native import bound_threads as bound_threads
@@ -45,7 +45,7 @@ def _lanes(instruction_set: str, dtype: str) -> Lanes:
 @functools.cache
 def _tables(lanes: Lanes) -> NDArray[np.int64]:
     """What kernels find as `own`: the addresses of the tables of tiles, and of those by columns where they are used."""
-    return np.array([_compiled(entries.tiles, lanes)(None), 0])
+    return np.array([_compiled(entries.of_tiles, lanes, "rows"), 0])
 
 
 def make(what: Any, instruction_set: str, dtype: str) -> int:
@@ -53,24 +53,22 @@ def make(what: Any, instruction_set: str, dtype: str) -> int:
     lanes = _lanes(instruction_set, dtype)
     if what == "own":
         return int(_tables(lanes).ctypes.data)
-    if isinstance(what, tuple):
-        kind, name = what
-        if kind == "update":
-            return int(_compiled(optimizers.rule, lanes, types.literal(name))(None, name))
-        if isinstance(name, str):
-            return int(_compiled(activations.built_in, lanes, *map(types.literal, what))(None, *what))
-        pair = user_function(name.f), user_function(name.df)
-        return int(
-            _compiled(activations.own, lanes, types.literal(kind), *map(types.Dispatcher, pair))(None, kind, *pair)
-        )
     if what == "gradients":
-        _tables(lanes)[1] = _compiled(entries.column_tiles, lanes)(None)
+        _tables(lanes)[1] = _compiled(entries.of_tiles, lanes, "columns")
         return 0
-    return int(_compiled(getattr(entries, what), lanes)(None))
+    if isinstance(what, str):
+        return _compiled(entries.of_pass if what in entries.PASSES else entries.of_function, lanes, what)
+    kind, name = what
+    if kind == "update":
+        return _compiled(entries.of_function, lanes, name)
+    if isinstance(name, str):
+        return _compiled(activations.built_in, lanes, kind, name)
+    return _compiled(activations.own, lanes, kind, user_function(name.f), user_function(name.df))
 
 
-def _compiled(function: Any, *kinds: Any) -> Any:
-    """The compiled function for these types, without dispatch."""
+def _compiled(function: Any, lanes: Lanes, *arguments: Any) -> int:
+    """What the function, compiled for these names and jitted functions, returns, without dispatch."""
+    kinds = lanes, *(types.literal(a) if isinstance(a, str) else types.Dispatcher(a) for a in arguments)
     is_collecting = gc.isenabled()
     gc.disable()  # Numba makes so many objects that walking through them again and again is an eighth of the time
     try:
@@ -79,7 +77,7 @@ def _compiled(function: Any, *kinds: Any) -> Any:
     finally:
         if is_collecting:
             gc.enable()
-    return function.overloads[kinds].entry_point
+    return int(function.overloads[kinds].entry_point(None, *arguments))
 
 
 _door = native.Door(make)

@@ -41,7 +41,7 @@ class _PartLibrary(_Library):
 class _EntryLibrary(_Library):
     """Numba's own round for counts of references is left out: there are none."""
 
-    level = 3  # of LLVM's optimisation
+    level = 3  # of LLVM's optimisation; 0: none
 
     def add_linking_library(self, library: Any) -> None:
         if library not in self._linking_libraries:
@@ -52,19 +52,11 @@ class _EntryLibrary(_Library):
 
     def _optimize_final_module(self) -> None:
         vectorize = self.level > 1
-        manager, builder = self._codegen._module_pass_manager(
-            opt=self.level, loop_vectorize=vectorize, slp_vectorize=vectorize
-        )
-        manager.run(self._final_module, builder)
-
-
-class _PassLibrary(_EntryLibrary):
-    level = 1
-
-
-class _TileLibrary(_EntryLibrary):
-    def _optimize_final_module(self) -> None:
-        pass
+        if self.level:
+            manager, builder = self._codegen._module_pass_manager(
+                opt=self.level, loop_vectorize=vectorize, slp_vectorize=vectorize
+            )
+            manager.run(self._final_module, builder)
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
@@ -86,34 +78,15 @@ class _PartLowering(typed_passes.NativeLowering):
 
 @register_pass(mutates_CFG=True, analysis_only=False)
 class _EntryLowering(typed_passes.NativeLowering):
-    """To machine code."""
+    """To machine code, at the level of LLVM's optimisation that the function asks for (options.entry)."""
 
     _name = "elman_entry_lowering"
 
-    def library_class(self, state: Any) -> type[_EntryLibrary]:  # noqa: ARG002
-        return _EntryLibrary
-
     def run_pass(self, state: Any) -> bool:
-        state.library = self.library_class(state)(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.library = _EntryLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.library.level = state.func_id.func.level_for(state.args[0])
         state.library.enable_object_caching()
         return bool(super().run_pass(state))
-
-
-@register_pass(mutates_CFG=True, analysis_only=False)
-class _PassLowering(_EntryLowering):
-    _name = "elman_pass_lowering"
-
-    def library_class(self, state: Any) -> type[_EntryLibrary]:  # noqa: ARG002
-        return _PassLibrary
-
-
-@register_pass(mutates_CFG=True, analysis_only=False)
-class _TileLowering(_EntryLowering):
-    _name = "elman_tile_lowering"
-
-    def library_class(self, state: Any) -> type[_EntryLibrary]:
-        # Without free masks there is a branch within a tile's loop, of which level 3 makes two loops.
-        return _TileLibrary if state.args[0].masks_are_free else _EntryLibrary
 
 
 def _passes(lowering: Any) -> list[Any]:
@@ -145,17 +118,3 @@ class PartCompiler(CompilerBase):
 class EntryCompiler(CompilerBase):
     def define_pipelines(self) -> list[Any]:
         return _passes(_EntryLowering)
-
-
-class PassCompiler(CompilerBase):
-    """A pass calls tiles and epilogues and does little itself: LLVM's level 3 would take half as long again."""
-
-    def define_pipelines(self) -> list[Any]:
-        return _passes(_PassLowering)
-
-
-class TileCompiler(CompilerBase):
-    """A tile is emitted as it should be."""
-
-    def define_pipelines(self) -> list[Any]:
-        return _passes(_TileLowering)

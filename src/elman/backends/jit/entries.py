@@ -1,4 +1,4 @@
-"""What Python calls, for addresses: of tables of tiles, and of the functions of elman_kernels (csrc/elman.h).
+"""What Python calls, for addresses: of tables of tiles, and of functions as C calls them (csrc/elman.h).
 
 Python calls no kernel itself: the door of `native.pyx` does, for all kernels, once it has these addresses.
 """
@@ -7,47 +7,46 @@ from __future__ import annotations
 
 from typing import Any
 
-from elman.backends.jit import optimizers, recurrence
-from elman.backends.jit import readout as _readout
+from numba.core import types
+from numba.extending import intrinsic
+
+from elman.backends.jit import optimizers, readout, recurrence
 from elman.backends.jit.options import entry, pass_entry, tile_entry
 from elman.backends.jit.simd import Address
-from elman.backends.jit.structs import c_function
-from elman.backends.jit.tile import column_tile_table, tile_table
+from elman.backends.jit.structs import emit_address
+from elman.backends.jit.tile import tile_table
 
-_forward, _backward = recurrence.forward, recurrence.backward
-_outputs, _loss, _clip_norm = _readout.readout, _readout.readout_loss, optimizers.clip_norm
+PASSES = {"forward": recurrence.forward, "backward": recurrence.backward}
+FUNCTIONS = {  # those of elman_kernels, and the tasks of optimizers' rules
+    **PASSES,
+    "readout": readout.readout,
+    "readout_loss": readout.readout_loss,
+    "clip_norm": optimizers.clip_norm,
+    **optimizers.RULES,
+}
 
 
-@tile_entry
-def tiles(v: Any) -> Address:
-    return tile_table(v)
+@intrinsic(prefer_literal=True)
+def _address(typingctx: Any, v: Any, name: Any) -> Any:  # noqa: ARG001
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
+        return emit_address(context, builder, sig.args[0], types.Dispatcher(FUNCTIONS[sig.args[1].literal_value]))
 
-
-@tile_entry
-def column_tiles(v: Any) -> Address:
-    return column_tile_table(v)
+    return types.int64(v, name), emit
 
 
 @pass_entry
-def forward(v: Any) -> Address:
-    return c_function(v, _forward)
-
-
-@pass_entry
-def backward(v: Any) -> Address:
-    return c_function(v, _backward)
+def of_pass(v: Any, name: str) -> Address:
+    """The address of one of `PASSES`; names are literal types, here and below."""
+    return _address(v, name)
 
 
 @entry
-def readout(v: Any) -> Address:
-    return c_function(v, _outputs)
+def of_function(v: Any, name: str) -> Address:
+    """That of another one of `FUNCTIONS`."""
+    return _address(v, name)
 
 
-@entry
-def readout_loss(v: Any) -> Address:
-    return c_function(v, _loss)
-
-
-@entry
-def clip_norm(v: Any) -> Address:
-    return c_function(v, _clip_norm)
+@tile_entry
+def of_tiles(v: Any, modes: str) -> Address:
+    """That of a table of tiles."""
+    return tile_table(v, modes)

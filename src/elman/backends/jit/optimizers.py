@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba.core import types
-from numba.extending import intrinsic
 
 from elman.backends import native
-from elman.backends.jit.options import entry, kernel
+from elman.backends.jit.options import kernel
 from elman.backends.jit.plan import ceil_div
 from elman.backends.jit.simd import (
     Address,
@@ -29,7 +27,6 @@ from elman.backends.jit.structs import (
     INTS,
     NO_MEMORY,
     Struct,
-    emit_address,
     give_back,
     lease,
     load_double,
@@ -91,21 +88,6 @@ def adam_block(v: Any, u: UPDATE, i: int) -> None:
 
 
 RULES = {"sgd": sgd_block, "adagrad": adagrad_block, "adam": adam_block}
-
-
-@intrinsic(prefer_literal=True)
-def _rule(typingctx: Any, v: Any, name: Any) -> Any:  # noqa: ARG001
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        block = types.Dispatcher(RULES[sig.args[1].literal_value])
-        return emit_address(context, builder, sig.args[0], block)
-
-    return types.int64(v, name), emit
-
-
-@entry
-def rule(v: Any, name: str) -> Address:
-    """The address of a rule's task (RULES of csrc/optimizers.h); its name is a literal type."""
-    return _rule(v, name)
 
 
 # ---- clipping

@@ -1,7 +1,4 @@
-"""The kernels of csrc/ in Numba, file by file: gemm.py is gemm.h, recurrence.py is recurrence.h, and so on.
-
-This module holds what Numba is asked for, and why.
-"""
+"""What Numba is asked for, and why."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from typing import Any
 
 from numba import njit, types
 
-from elman.backends.jit.compiling import EntryCompiler, PartCompiler, PassCompiler, TileCompiler
+from elman.backends.jit.compiling import EntryCompiler, PartCompiler
 
 _OPTIONS: dict[str, Any] = {
     "nogil": True,  # other Python threads run meanwhile
@@ -41,33 +38,28 @@ def kernel(function: Callable[..., Any]) -> Any:
     return dispatcher
 
 
-def entry(function: Callable[..., Any]) -> Any:
-    """Compile a function that Python calls; it is kept on disk where that is possible."""
-    return _kept(function, EntryCompiler)
+def entry(function: Callable[..., Any], level_for: Callable[[Any], int] = lambda _: 3, *, cache: bool = True) -> Any:
+    """Compile a function that Python calls; it is kept on disk where that is possible.
+
+    `level_for` says, of the type of its first argument, how far LLVM is to optimise it. Not to be kept is what a user's
+    own functions go into: another process knows others.
+    """
+    function.level_for = level_for  # type: ignore[attr-defined]
+    try:  # Numba looks for a folder here, at the decoration, and raises where it may write to none
+        return njit(function, cache=cache, pipeline_class=EntryCompiler, **_ENTRY)
+    except RuntimeError as error:
+        _warn_once(str(error))
+        return njit(function, pipeline_class=EntryCompiler, **_ENTRY)
 
 
 def pass_entry(function: Callable[..., Any]) -> Any:
-    """The same, for a pass over time."""
-    return _kept(function, PassCompiler)
+    """A pass calls tiles and epilogues and does little itself: LLVM's level 3 would take half as long again."""
+    return entry(function, lambda _: 1)
 
 
 def tile_entry(function: Callable[..., Any]) -> Any:
-    """The same, for what consists of tiles."""
-    return _kept(function, TileCompiler)
-
-
-def uncached_entry(function: Callable[..., Any]) -> Any:
-    """The same, for what a user's own functions go into: another process knows others."""
-    return njit(function, pipeline_class=EntryCompiler, **_ENTRY)
-
-
-def _kept(function: Callable[..., Any], compiler: Any) -> Any:
-    """Numba looks for a folder here, at the decoration, and raises where it may write to none."""
-    try:
-        return njit(function, cache=True, pipeline_class=compiler, **_ENTRY)
-    except RuntimeError as error:
-        _warn_once(str(error))
-        return njit(function, pipeline_class=compiler, **_ENTRY)
+    """A tile is emitted as it should be; but without free masks its loop has a branch, of which level 3 makes two."""
+    return entry(function, lambda v: 0 if v.masks_are_free else 3)
 
 
 def user_function(function: Callable[..., Any]) -> Any:

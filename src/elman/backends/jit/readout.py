@@ -63,7 +63,6 @@ from elman.backends.jit.structs import (
     larger,
     lease,
     load_double,
-    load_int,
     local,
     run,
     smaller,
@@ -150,7 +149,7 @@ def squared_error(v: Any, o: Address, columns: int, target: Address, scale: Any,
 @kernel
 def loss_of(v: Any, r: Any, o: Address, target: Address, scale: Any, gradient: bool) -> float:
     if r.loss == CROSS_ENTROPY:
-        return cross_entropy(v, o, r.O, load_int(target), scale, gradient)
+        return cross_entropy(v, o, r.O, ints(target)[0], scale, gradient)
     if r.loss == BINARY_CROSS_ENTROPY:
         return binary_cross_entropy(v, o, r.O, target, scale, gradient)
     return squared_error(v, o, r.O, target, scale, gradient)
@@ -217,10 +216,10 @@ def readout_gradient(v: Any, p: Any, i: int) -> None:
 @kernel
 def add_gradient(v: Any, p: Any, threads: int) -> None:
     r, s = p.readout, p.sum
-    set_extent(s.extent, r.T, r.B, r.lengths)
     set_rows(s.left.rows, r.h, 0)
     set_rows(s.delta, r.o, 0)
-    s.left.width, s.columns, s.tiles, s.d_weight, s.d_bias = r.K, r.O, ints(r.own[1]), r.d_weight, r.d_bias
+    s.extent, s.left.width, s.columns, s.tiles = p.extent, r.K, r.O, ints(r.own[1])
+    s.d_weight, s.d_bias = r.d_weight, r.d_bias
     plan_outer_sum(v, s, threads)
     run(v, readout_gradient, p, outer_sum_tasks(s), threads)
 

@@ -60,7 +60,6 @@ from elman.backends.jit.structs import (
     ints,
     larger,
     lease,
-    load_int,
     local,
     meet,
     run,
@@ -220,7 +219,7 @@ def forward_block(v: Any, p: Any, s: Any, begin: int, end: int) -> None:
             if layer.numbers:
                 own[n], second[n] = h[n], second_of(v, layer, s.d, t, row)
             if layer.has_tokens:
-                x[n] = layer.weight_ih + (s.d * layer.I + load_int(integer_at(layer.x, t, row))) * layer.H * size
+                x[n] = layer.weight_ih + (s.d * layer.I + ints(integer_at(layer.x, t, row))[0]) * layer.H * size
             else:
                 x[n] = at(v, layer.x, t, row)
             n += 1
@@ -398,15 +397,6 @@ def sum_task(v: Any, p: Any, i: int) -> None:
 
 
 @kernel
-def set_stretch(p: Any, first: int, last: int) -> None:
-    """The steps that come next, for the shards and all sums."""
-    p.extent.first, p.extent.last = first, last
-    for i in range(2 * p.layer.D):
-        e = after(p.sums, i).extent
-        e.first, e.last = first, last
-
-
-@kernel
 def plan_sums(v: Any, p: Any, threads: int) -> None:
     layer, size = p.layer, size_of_real(v)
     for d in range(layer.D):
@@ -419,9 +409,8 @@ def plan_sums(v: Any, p: Any, threads: int) -> None:
         ih.d_weight = layer.d_weight_ih + d * layer.I * layer.H * size
         for i in range(2):
             s = after(hh, i)
-            set_extent(s.extent, layer.T, layer.B, layer.lengths)
             set_columns(v, s.delta, layer, layer.delta, d)
-            s.columns, s.tiles, s.backwards = layer.H, ints(layer.own[1]), backwards(layer, d)
+            s.extent, s.columns, s.tiles, s.backwards = p.extent, layer.H, ints(layer.own[1]), backwards(layer, d)
             plan_outer_sum(v, s, threads)
             p.sum_tasks += outer_sum_tasks(s)
 
@@ -527,13 +516,12 @@ def backward_pass(v: Any, p: Any) -> int:
     run(v, pack_hh, p, layer.D * p.hh.panels, threads)
     if wants_d_x:
         run(v, pack_ih, p, p.ih.panels, threads)
-    block, last = block_steps(v, layer), layer.T
-    while last > 0 and not stopped():
-        first = last - smaller(block, last)
-        set_stretch(p, first, last)
+    block, e = block_steps(v, layer), p.extent
+    while e.last > 0 and not stopped():
+        e.first = e.last - smaller(block, e.last)
         run_shards(v, backward_shard, p, threads)
         run(v, sum_task, p, p.sum_tasks, threads)
-        last = first
+        e.last = e.first
     if wants_d_x:
         run(v, input_gradient, p, ceil_div(rows, MAX_ROWS), threads)
     give_back(scratch)

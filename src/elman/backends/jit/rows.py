@@ -12,11 +12,11 @@ from elman.backends.jit.simd import Address, load, load_upto, reals, size_of_rea
 from elman.backends.jit.structs import (
     INT,
     INTS,
+    Pointer,
     Struct,
     call,
     ints,
     larger,
-    load_int,
     local,
     prefetch,
     smaller,
@@ -49,7 +49,7 @@ SOURCE = Struct("source", rows=ROWS, shift=INT, start=INT, mask=INT, width=INT, 
 # likewise, unless 0. Its tasks are blocks of d_weight.
 OUTER_SUM = Struct(
     "outer_sum",
-    extent=EXTENT,
+    extent=Pointer(EXTENT),
     backwards=INT,
     left=SOURCE,
     delta=ROWS,
@@ -102,7 +102,7 @@ def time_of(e: Any, step: int, backwards: bool) -> int:
 
 @kernel
 def length_of(e: Any, b: int) -> int:
-    return load_int(e.lengths + 8 * b) if e.lengths else e.T
+    return ints(e.lengths)[b] if e.lengths else e.T
 
 
 @kernel
@@ -204,7 +204,7 @@ def add_panel_terms(v: Any, g: Any, s: Any, c: Panel) -> None:
 def add_token_term(v: Any, s: Any, column: int, columns: int, t: int, row: int) -> None:
     """A token is a one-hot row: its term is one row of d_weight."""
     size = size_of_real(v)
-    token = load_int(integer_at(s.left.rows, t, row))
+    token = ints(integer_at(s.left.rows, t, row))[0]
     d_weight = s.d_weight + (token * s.columns + column) * size
     add_row(v, d_weight, d_weight, at(v, s.delta, t, row) + column * size, columns)
 

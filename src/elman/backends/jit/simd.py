@@ -20,13 +20,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import (
-    intrinsic,
-    lower_builtin,
-    models,
-    register_model,
-    type_callable,
-)
+from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 Address = int  # what annotations of kernels call the types that Numba infers
 Vec = Any
@@ -107,9 +101,7 @@ class Mask(types.Type):
         super().__init__(name=f"Mask({lanes.real}, {lanes.width})")
 
 
-@register_model(Lanes)
-class _LanesModel(models.OpaqueModel):
-    pass
+register_model(Lanes)(models.OpaqueModel)
 
 
 @register_model(Vector)
@@ -133,10 +125,11 @@ def emit_call(builder: Any, name: str, result: Any, args: list[Any]) -> Any:
     return builder.call(cgutils.get_or_insert_function(builder.module, function_type, name), args)
 
 
-def emit_splat(builder: Any, lanes: Lanes, real: Any) -> Any:
-    vector = builder.insert_element(ir.Constant(lanes.ir_vector, ir.Undefined), real, ir.IntType(32)(0))
-    everywhere = ir.Constant(ir.VectorType(ir.IntType(32), lanes.n), None)
-    return builder.shuffle_vector(vector, ir.Constant(lanes.ir_vector, ir.Undefined), everywhere)
+def emit_splat(builder: Any, kind: Any, value: Any) -> Any:
+    """A vector of LLVM's type `kind`, the value in every element."""
+    vector = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.IntType(32)(0))
+    everywhere = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), None)
+    return builder.shuffle_vector(vector, ir.Constant(kind, ir.Undefined), everywhere)
 
 
 def emit_fma(builder: Any, lanes: Lanes, a: Any, b: Any, c: Any) -> Any:
@@ -165,10 +158,7 @@ def emit_first(builder: Any, lanes: Lanes, n: Any) -> Any:
     kind = ir.VectorType(lanes.ir_integer, lanes.n)
     numbers = ir.Constant(kind, list(range(lanes.n)))
     n = builder.trunc(n, lanes.ir_integer) if lanes.size == 4 else n
-    limit = builder.insert_element(ir.Constant(kind, ir.Undefined), n, ir.IntType(32)(0))
-    everywhere = ir.Constant(ir.VectorType(ir.IntType(32), lanes.n), None)
-    limit = builder.shuffle_vector(limit, ir.Constant(kind, ir.Undefined), everywhere)
-    return builder.icmp_unsigned("<", numbers, limit)
+    return builder.icmp_unsigned("<", numbers, emit_splat(builder, kind, n))
 
 
 def emit_load_masked(builder: Any, lanes: Lanes, address: Any, mask: Any, otherwise: Any = None) -> Any:
@@ -223,7 +213,7 @@ def _as_vector(context: Any, builder: Any, lanes: Lanes, kind: Any, value: Any) 
     """A vector as it is; a number in every element."""
     if isinstance(kind, Vector):
         return value
-    return emit_splat(builder, lanes, context.cast(builder, value, kind, getattr(types, lanes.real)))
+    return emit_splat(builder, lanes.ir_vector, context.cast(builder, value, kind, getattr(types, lanes.real)))
 
 
 def _lanes_of(*kinds: Any) -> Lanes | None:
@@ -344,8 +334,7 @@ def polynomial(typingctx: Any, x: Any, pair: Any) -> Any:  # noqa: ARG001
     """By Horner's rule, with the coefficients for the dtype of a pair of tuples; that of the highest power first."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        x_kind, lanes, which = sig.args[0], sig.args[0].lanes, int(sig.args[0].lanes.real == "float64")
-        del x_kind
+        lanes, which = sig.args[0].lanes, int(sig.args[0].lanes.real == "float64")
         numbers = cgutils.unpack_tuple(builder, builder.extract_value(args[1], which))
         kinds = sig.args[1][which]
         first, *others = (_as_vector(context, builder, lanes, kind, c) for kind, c in zip(kinds, numbers, strict=True))

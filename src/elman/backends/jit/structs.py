@@ -1,7 +1,7 @@
 """C in Numba: structures and lists of integers at an address, memory on the stack, functions by their address.
 
-A structure is declared once, as a `Struct`; in a kernel `local(PASS)` makes one, `view(PASS, address)` finds one, and
-its fields are attributes. All are 8 bytes: an int (which may be an address), a float, `Ints`; or another structure.
+A structure is declared once, as a `Struct`; in a kernel `local(PASS)` makes one, and its fields are attributes. All
+are 8 bytes: an int (which may be an address), a float, `Ints`; or another structure.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from elman.backends import native
 from elman.backends.jit.simd import INT64, emit_call, emit_pointer
 
 INT, FLOAT = types.int64, types.float64
-NO_MEMORY, INTERRUPTED, RAISED = -1, -2, -3  # what a call returns instead of 0 (csrc/pool.h)
+NO_MEMORY, RAISED = -1, -3  # what a call returns instead of 0 (csrc/pool.h)
 CALL_BYTES = 8  # elman_call of csrc/pool.h, and what fills it up
 
 
@@ -71,7 +71,7 @@ class StructType(types.Type):
 
 
 class _StructClass(types.Opaque):
-    """A `Struct` itself, as an argument of `local` and `view`."""
+    """A `Struct` itself, as an argument of `local`."""
 
     def __init__(self, struct: Struct) -> None:
         self.struct = struct
@@ -151,12 +151,6 @@ def _setitem(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     ints, i, value = args
     builder.store(context.cast(builder, value, sig.args[2], INT), emit_pointer(builder, INT64, ints, i), align=8)
     return context.get_dummy_value()
-
-
-@intrinsic
-def view(typingctx: Any, struct: Any, address: Any) -> Any:  # noqa: ARG001
-    """The structure at an address."""
-    return StructType(struct.struct)(struct, address), lambda context, builder, sig, args: args[1]  # noqa: ARG005
 
 
 @intrinsic
@@ -269,16 +263,6 @@ def larger(typingctx: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
 
 
 @intrinsic
-def load_int(typingctx: Any, p: Any) -> Any:  # noqa: ARG001
-    """An int64."""
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        return builder.load(emit_pointer(builder, INT64, args[0]), align=8)
-
-    return types.int64(p), emit
-
-
-@intrinsic
 def load_double(typingctx: Any, p: Any) -> Any:  # noqa: ARG001
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
         return builder.load(emit_pointer(builder, ir.DoubleType(), args[0]), align=8)
@@ -340,17 +324,8 @@ def emit_c_function(
     return wrapper
 
 
-@intrinsic
-def c_function(typingctx: Any, v: Any, function: Any) -> Any:  # noqa: ARG001
-    """The address of a jitted function as C calls it: its annotations, but for v, say with what."""
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        return emit_address(context, builder, *sig.args)
-
-    return types.int64(v, function), emit
-
-
 def emit_address(context: Any, builder: Any, v: Any, function: Any) -> Any:
+    """The address of a jitted function as C calls it: its annotations, but for v, say with what."""
     hints = function.dispatcher.py_func.__annotations__
     kinds = [_c_kind(function, hint) for name, hint in hints.items() if name not in ("v", "return")]
     wrapper = emit_c_function(context, builder, function, [v], kinds, has_status=hints["return"] == "int")

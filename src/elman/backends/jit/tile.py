@@ -91,7 +91,7 @@ def emit_tile(module: Any, lanes: Lanes, mode: int, width: int, height: int) -> 
     for r in rows:
         where = (left_k, INT64(r)) if mode == COLUMNS else (left_rows[r], k)
         number = builder.load(simd.emit_pointer(builder, lanes.ir_real, *where), align=lanes.size)
-        left_rk = simd.emit_splat(builder, lanes, number)
+        left_rk = simd.emit_splat(builder, lanes.ir_vector, number)
         results.append([simd.emit_fma(builder, lanes, left_rk, right_vectors[v], accumulators[r][v]) for v in vectors])
     k_next = builder.add(k, INT64(1))
     right_next = builder.add(right_k, INT64(width * lanes.width) if mode == COLUMNS else step)
@@ -142,29 +142,23 @@ def _emit_table(module: Any, tables: list[list[Any]]) -> Any:
     return table
 
 
-@intrinsic
-def tile_table(typingctx: Any, v: Any) -> Any:  # noqa: ARG001
-    """The address of the tiles' addresses, [PACKED, DIRECT][width - 1][height - 1]; 0 where there is none."""
+@intrinsic(prefer_literal=True)
+def tile_table(typingctx: Any, v: Any, modes: Any) -> Any:  # noqa: ARG001
+    """The address of the tiles' addresses, [width - 1][height - 1], 0 where there is none.
+
+    For modes "rows" there are two such tables, [PACKED, DIRECT]; for "columns" one, which only backward passes need.
+    """
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
         lanes, module = sig.args[0], builder.module
+        if sig.args[1].literal_value == "columns":
+            return builder.ptrtoint(_emit_table(module, [_emit_tiles(module, lanes, COLUMNS)]), INT64)
         direct = _emit_tiles(module, lanes, DIRECT)
         # Where masks are free, a tile that reads right in place reads panels as fast: half to compile.
         packed = direct if lanes.masks_are_free else _emit_tiles(module, lanes, PACKED)
         return builder.ptrtoint(_emit_table(module, [packed, direct]), INT64)
 
-    return types.int64(v), emit
-
-
-@intrinsic
-def column_tile_table(typingctx: Any, v: Any) -> Any:  # noqa: ARG001
-    """The same for COLUMNS, [width - 1][height - 1], which only a backward pass needs."""
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        table = _emit_table(builder.module, [_emit_tiles(builder.module, sig.args[0], COLUMNS)])
-        return builder.ptrtoint(table, INT64)
-
-    return types.int64(v), emit
+    return types.int64(v, modes), emit
 
 
 @intrinsic

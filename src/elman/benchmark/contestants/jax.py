@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from elman.benchmark.program import Program, only_passes
+from elman.benchmark.program import Program, Unsupported, only_passes
 from elman.benchmark.workloads import Case
 
 ENVIRONMENT = {"JAX_PLATFORMS": "cpu"}
@@ -18,6 +18,8 @@ def prepare(case: Case, n_threads: int) -> Program:  # noqa: ARG001 - in the env
     only_passes("JAX", case)
     jax.config.update("jax_enable_x64", work.dtype == "float64")
     functions = {"tanh": jnp.tanh, "relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid, "identity": lambda a: a}
+    if work.nonlinearity not in functions:
+        raise Unsupported(f"the adapter for JAX has no {work.nonlinearity}")
     f = functions[work.nonlinearity]
 
     def direction(parameters: Any, x: Any, suffix: str) -> Any:

@@ -24,7 +24,10 @@ def prepare(case: Case, n_threads: int) -> Program:
 
     bias = np.concatenate([case.parameters["bias_l0"], np.zeros(n_units, np.float32)])
     weights = {"W": case.parameters["weight_ih_l0"], "R": case.parameters["weight_hh_l0"], "B": bias}
-    f = {"tanh": "Tanh", "relu": "Relu", "sigmoid": "Sigmoid", "identity": "Affine"}[work.nonlinearity]
+    functions = {"tanh": "Tanh", "relu": "Relu", "sigmoid": "Sigmoid", "identity": "Affine"}
+    if work.nonlinearity not in functions:
+        raise Unsupported(f"the adapter for ONNX Runtime has no {work.nonlinearity}")
+    f = functions[work.nonlinearity]
     attributes = {"activation_alpha": [1.0], "activation_beta": [0.0]} if f == "Affine" else {}
     node = helper.make_node("RNN", ["x", *weights], ["y", "h_n"], hidden_size=n_units, activations=[f], **attributes)
     graph = helper.make_graph(

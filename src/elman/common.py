@@ -1,0 +1,36 @@
+"""The public names that `elman` and `elman.reference` have in common: all that bind no backend."""
+
+from elman import schedules as schedules
+from elman import tasks as tasks
+from elman.about import show_config
+from elman.backends import available as available_backends
+from elman.backends import use_backend
+from elman.backends.activations import activation
+from elman.data.inputs import Features, Tokens
+from elman.data.outputs import Binary, Categories, Reals
+from elman.models.many import fit_many
+from elman.threads import get_num_threads, set_num_threads
+from elman.training import optimizers as _optimizers
+from elman.training.callbacks import Callback, EarlyStopping, History
+from elman.training.optimizers import *  # noqa: F403 - its __all__, so that a new one is named once
+
+__all__ = [
+    "Binary",
+    "Callback",
+    "Categories",
+    "EarlyStopping",
+    "Features",
+    "History",
+    "Reals",
+    "Tokens",
+    "activation",
+    "available_backends",
+    "fit_many",
+    "get_num_threads",
+    "schedules",
+    "set_num_threads",
+    "show_config",
+    "tasks",
+    "use_backend",
+]
+__all__ += _optimizers.__all__
