@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 from numba.core import types
-from numba.extending import intrinsic
 
 from elman.backends import native
 from elman.backends.jit.options import entry, kernel
 from elman.backends.jit.plan import ceil_div
 from elman.backends.jit.simd import (
     Address,
+    Lanes,
+    Site,
+    emitted,
     fma,
     load_real,
     load_upto,
@@ -93,13 +95,9 @@ def adam_block(v: Any, u: UPDATE, i: int) -> None:
 RULES = {"sgd": sgd_block, "adagrad": adagrad_block, "adam": adam_block}
 
 
-@intrinsic(prefer_literal=True)
-def _rule(typingctx: Any, v: Any, name: Any) -> Any:  # noqa: ARG001
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        block = types.Dispatcher(RULES[sig.args[1].literal_value])
-        return emit_address(context, builder, sig.args[0], block)
-
-    return types.int64(v, name), emit
+@emitted
+def _rule(at: Site, v: Lanes, name: types.Literal) -> Address:
+    return emit_address(at.context, at.builder, v, types.Dispatcher(RULES[name]))
 
 
 @entry
