@@ -22,7 +22,11 @@ from ..cases import READOUT_CASES, make_readout, name
 from ..compare import assert_same_bits
 
 jit = pytest.importorskip("elman.backends.jit.backend", reason="there is no Numba for this Python")
+from numba import TypingError, njit  # noqa: E402
+
 from elman.backends.jit import entries  # noqa: E402
+from elman.backends.jit.simd import fma  # noqa: E402
+from elman.backends.jit.structs import smaller, stack  # noqa: E402
 
 FIRST_CALLS = """
 import numpy as np
@@ -159,6 +163,19 @@ def test_nothing_is_compiled_at_import():
     code = "import elman.backends.jit.backend\nfrom elman.backends.jit import entries\n"
     code += "print([f for f in vars(entries).values() if getattr(f, 'overloads', None)])\n"
     assert results(run(code))[0].strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda n: smaller(n, 1.5),  # which would be cut off
+        lambda n: fma(n, n, n),  # of what width?
+        lambda n: stack(n),  # known too late
+    ],
+)
+def test_intrinsics_refuse_types(function: Any):
+    with pytest.raises(TypingError, match=r"No implementation of function Function\(<intrinsic (smaller|fma|stack)>\)"):
+        njit("int64(int64)")(function)
 
 
 def test_instruction_set_is_that_of_the_c_kernels(instruction_set: str):

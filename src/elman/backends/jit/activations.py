@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba.core import types
-from numba.extending import intrinsic
 
 from elman.backends.jit.cells import CELLS
 from elman.backends.jit.gemm import EPILOGUE
@@ -20,8 +19,11 @@ from elman.backends.jit.options import entry, kernel
 from elman.backends.jit.simd import (
     INT64,
     Address,
+    Lanes,
+    Site,
     Vec,
     choose,
+    emitted,
     fma,
     load_real,
     load_upto,
@@ -153,14 +155,10 @@ def _epilogues(context: Any, builder: Any, v: Any, cell: str, of_vector: Any, fu
     )
 
 
-@intrinsic(prefer_literal=True)
-def _built_in(typingctx: Any, v: Any, cell: Any, name: Any) -> Any:  # noqa: ARG001
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        v, cell, name = sig.args
-        pair = [types.Dispatcher(function) for function in PAIRS[name.literal_value]]
-        return _epilogues(context, builder, v, cell.literal_value, built_in_vector, pair)
-
-    return types.int64(v, cell, name), emit
+@emitted
+def _built_in(at: Site, v: Lanes, cell: types.Literal, name: types.Literal) -> Address:
+    pair = [types.Dispatcher(function) for function in PAIRS[name]]
+    return _epilogues(at.context, at.builder, v, cell, built_in_vector, pair)
 
 
 @entry
@@ -169,13 +167,9 @@ def built_in(v: Any, cell: str, name: str) -> Address:
     return _built_in(v, cell, name)
 
 
-@intrinsic(prefer_literal=True)
-def _own(typingctx: Any, v: Any, cell: Any, f: Any, df: Any) -> Any:  # noqa: ARG001
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        v, cell, *pair = sig.args
-        return _epilogues(context, builder, v, cell.literal_value, own_vector, pair)
-
-    return types.int64(v, cell, f, df), emit
+@emitted
+def _own(at: Site, v: Lanes, cell: types.Literal, f: types.Dispatcher, df: types.Dispatcher) -> Address:
+    return _epilogues(at.context, at.builder, v, cell, own_vector, [f, df])
 
 
 @functools.partial(entry, cache=False)

@@ -8,11 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from numba.core import types
-from numba.extending import intrinsic
 
 from elman.backends.jit import optimizers, readout, recurrence
 from elman.backends.jit.options import entry, pass_entry, tile_entry
-from elman.backends.jit.simd import Address
+from elman.backends.jit.simd import Address, Lanes, Site, emitted
 from elman.backends.jit.structs import emit_address
 from elman.backends.jit.tile import tile_table
 
@@ -26,12 +25,9 @@ FUNCTIONS = {  # those of elman_kernels, and the tasks of optimizers' rules
 }
 
 
-@intrinsic(prefer_literal=True)
-def _address(typingctx: Any, v: Any, name: Any) -> Any:  # noqa: ARG001
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        return emit_address(context, builder, sig.args[0], types.Dispatcher(FUNCTIONS[sig.args[1].literal_value]))
-
-    return types.int64(v, name), emit
+@emitted
+def _address(at: Site, v: Lanes, name: types.Literal) -> Address:
+    return emit_address(at.context, at.builder, v, types.Dispatcher(FUNCTIONS[name]))
 
 
 @pass_entry

@@ -6,21 +6,23 @@ is an address, an int. `+ - * / & | ^`, unary `-` and `< >` work on whole vector
 
 No operation carries fast-math flags, so LLVM neither fuses nor reorders them: the bits are those of the C kernels.
 
-Everything that emits code is an `@intrinsic` of this module's top level: one made in a closure would be another one in
-each process, and nothing that calls it could be kept on disk.
+An intrinsic is `@emitted` at a module's top level: one made in a closure would be another one in each process, and
+nothing that calls it could be kept on disk.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import inspect
 import operator
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
+from numba.extending import intrinsic, lower_builtin, lower_cast, models, register_model, type_callable
 
 Address = int  # what annotations of kernels call the types that Numba infers
 Vec = Any
@@ -44,7 +46,7 @@ def _digest() -> str:
 _SOURCES = _digest()
 
 
-class Lanes(types.Type):
+class Lanes(types.Opaque):
     """What a vector is: the type of the kernels' first argument, `v`."""
 
     def __init__(self, real: str, width: int, fused: bool) -> None:
@@ -209,18 +211,17 @@ def _suffix(lanes: Lanes) -> str:
     return f"v{lanes.n}f{8 * lanes.size}"
 
 
-def _as_vector(context: Any, builder: Any, lanes: Lanes, kind: Any, value: Any) -> Any:
-    """A vector as it is; a number in every element."""
-    if isinstance(kind, Vector):
-        return value
-    return emit_splat(builder, lanes.ir_vector, context.cast(builder, value, kind, getattr(types, lanes.real)))
+@lower_cast(types.Number, Vector)
+def _everywhere(context: Any, builder: Any, kind: Any, vector: Vector, number: Any) -> Any:
+    """A number stands for a vector of it."""
+    lanes = vector.lanes
+    return emit_splat(builder, lanes.ir_vector, context.cast(builder, number, kind, getattr(types, lanes.real)))
 
 
-def _lanes_of(*kinds: Any) -> Lanes | None:
-    """Those of the vectors among the types; None if there is none, or if anything else is not a number."""
-    vectors = [kind.lanes for kind in kinds if isinstance(kind, Vector)]
-    others = [kind for kind in kinds if not isinstance(kind, (Vector, types.Number, types.IntegerLiteral))]
-    return vectors[0] if vectors and not others else None
+def _lanes_of(kinds: Any) -> Lanes | None:
+    """Those of the first type that has any."""
+    found = (kind if isinstance(kind, Lanes) else getattr(kind, "lanes", None) for kind in kinds)
+    return next(filter(None, found), None)
 
 
 # ---- operators
@@ -232,16 +233,15 @@ def _operator(function: Callable[..., Any], result: Callable[[Lanes], Any], emit
     @type_callable(function)
     def type_it(context: Any) -> Any:  # noqa: ARG001 - Numba calls it by that name
         def typer(a: Any, b: Any) -> Any:
-            lanes = _lanes_of(a, b)
-            return None if lanes is None else result(lanes)
+            lanes, are_known = _lanes_of((a, b)), all(isinstance(kind, _TAKEN[Vector]) for kind in (a, b))
+            return result(lanes) if lanes and are_known else None
 
         return typer
 
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        lanes = _lanes_of(*sig.args)
-        assert lanes is not None
-        a, b = (_as_vector(context, builder, lanes, kind, arg) for kind, arg in zip(sig.args, args, strict=True))
-        return emit(builder, lanes, a, b)
+        vector = Vector(_lanes_of(sig.args))
+        a, b = (context.cast(builder, arg, kind, vector) for kind, arg in zip(sig.args, args, strict=True))
+        return emit(builder, vector.lanes, a, b)
 
     for kinds in ((Vector, Vector), (Vector, types.Number), (types.Number, Vector)):
         lower_builtin(function, *kinds)(lower)
@@ -282,230 +282,226 @@ def _lower_neg(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa:
 # ---- intrinsics
 
 
-@intrinsic
-def reals(typingctx: Any, v: Any) -> Any:  # noqa: ARG001
+class Real:
+    """In an annotation: a number of the dtype."""
+
+
+class Site(NamedTuple):
+    """Where a kernel calls an intrinsic, while that kernel is compiled."""
+
+    context: Any  # Numba's
+    builder: Any  # LLVM's, of the instructions so far
+    kinds: tuple[Any, ...]  # the arguments' types
+
+    @property
+    def lanes(self) -> Any:
+        """Those of the arguments."""
+        return _lanes_of(self.kinds)
+
+    def everywhere(self, number: Any, kind: Any) -> Any:
+        """A vector of a number of some type."""
+        return self.context.cast(self.builder, number, kind, Vector(self.lanes))
+
+
+# Of which types an argument may be, by its annotation, if that is not the type
+_TAKEN: dict[Any, Any] = {
+    Any: types.Type,
+    int: types.Integer,  # a float would be cut off without a word
+    float: types.Number,
+    Real: types.Number,
+    Vector: (Vector, types.Number),
+}
+
+
+def _type_of(hint: Any, lanes: Lanes | None, otherwise: Any) -> Any:
+    """The type that an annotation stands for, or `otherwise`; None where it takes lanes and there are none."""
+    if hint in (Real, Vector, Mask):
+        return lanes and (getattr(types, lanes.real) if hint is Real else hint(lanes))
+    return {int: types.int64, float: types.float64, bool: types.boolean, None: types.void}.get(hint, otherwise)
+
+
+def emitted(function: Any = None, *, result: Any = None) -> Any:
+    """An intrinsic: where a kernel calls it, what `function` emits at that `Site` is what the call becomes.
+
+    Annotations say what it takes and returns; `result` says the latter, of the arguments' types, where they cannot. A
+    number is converted to a float, a Real or a Vector of it, but only an int is taken for an int. The function gets
+    values in IR; what has none (v, a structure's class, a jitted function) as its type, a literal as what it is.
+    """
+    if function is None:
+        return functools.partial(emitted, result=result)
+    signature = inspect.signature(function, eval_str=True)
+    hints = [parameter.annotation for parameter in signature.parameters.values()][1:]
+
+    @functools.wraps(function)
+    def define(_: Any, *given: Any) -> Any:
+        passed, lanes = list(zip(hints, given, strict=True)), _lanes_of(given)
+        if not all(isinstance(kind, _TAKEN.get(hint, hint)) for hint, kind in passed):
+            return None
+        kinds = [_type_of(hint, lanes, kind) for hint, kind in passed]
+        hint = signature.return_annotation
+        returned = result(*kinds) if result else _type_of(hint, lanes, hint)
+        return None if None in (returned, *kinds) else (returned(*kinds), emit)
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        value = function(Site(context, builder, sig.args), *map(_as_known, sig.args, args))
+        return context.get_dummy_value() if value is None else value
+
+    return intrinsic(prefer_literal=types.Literal in hints)(define)
+
+
+def _as_known(kind: Any, value: Any) -> Any:
+    if isinstance(kind, types.Literal):
+        return kind.literal_value
+    return kind if isinstance(kind, types.Dummy) else value
+
+
+# ---- vectors
+
+
+@emitted
+def reals(_: Site, v: Lanes) -> int:
     """VL, the number of reals in a vector."""
-    return types.int64(v), lambda context, builder, sig, args: INT64(sig.args[0].n)  # noqa: ARG005
+    return INT64(v.n)
 
 
-@intrinsic
-def size_of_real(typingctx: Any, v: Any) -> Any:  # noqa: ARG001
+@emitted
+def size_of_real(_: Site, v: Lanes) -> int:
     """Bytes of a real."""
-    return types.int64(v), lambda context, builder, sig, args: INT64(sig.args[0].size)  # noqa: ARG005
+    return INT64(v.size)
 
 
-@intrinsic
-def width_of(typingctx: Any, v: Any) -> Any:  # noqa: ARG001
+@emitted
+def width_of(_: Site, v: Lanes) -> int:
     """Bytes of a vector."""
-    return types.int64(v), lambda context, builder, sig, args: INT64(sig.args[0].width)  # noqa: ARG005
+    return INT64(v.width)
 
 
-@intrinsic
-def real(typingctx: Any, v: Any, x: Any) -> Any:  # noqa: ARG001
+@emitted
+def real(_: Site, v: Lanes, x: Real) -> Real:  # noqa: ARG001
     """A number, rounded to the dtype of reals."""
-    sig = getattr(types, v.real)(v, x)
-    return sig, lambda context, builder, sig, args: context.cast(builder, args[1], sig.args[1], sig.return_type)
+    return x
 
 
-@intrinsic
-def splat(typingctx: Any, v: Any, x: Any) -> Any:  # noqa: ARG001
+@emitted
+def splat(at: Site, v: Lanes, x: Real) -> Vector:
     """A vector of equal elements."""
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _as_vector(context, builder, sig.args[0], sig.args[1], args[1])
-
-    return Vector(v)(v, x), emit
+    return emit_splat(at.builder, v.ir_vector, x)
 
 
-@intrinsic
-def per_dtype(typingctx: Any, v: Any, pair: Any) -> Any:  # noqa: ARG001
+@emitted
+def per_dtype(at: Site, v: Lanes, pair: Any) -> Vector:
     """Of a pair of numbers that for the dtype, (float32, float64), in every element."""
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        which = 1 if sig.args[0].real == "float64" else 0
-        number = builder.extract_value(args[1], which)
-        return _as_vector(context, builder, sig.args[0], sig.args[1][which], number)
-
-    return Vector(v)(v, pair), emit
+    which = int(v.real == "float64")
+    return at.everywhere(at.builder.extract_value(pair, which), at.kinds[1][which])
 
 
-@intrinsic
-def polynomial(typingctx: Any, x: Any, pair: Any) -> Any:  # noqa: ARG001
+@emitted
+def polynomial(at: Site, x: Vector, pair: Any) -> Vector:
     """By Horner's rule, with the coefficients for the dtype of a pair of tuples; that of the highest power first."""
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        lanes, which = sig.args[0].lanes, int(sig.args[0].lanes.real == "float64")
-        numbers = cgutils.unpack_tuple(builder, builder.extract_value(args[1], which))
-        kinds = sig.args[1][which]
-        first, *others = (_as_vector(context, builder, lanes, kind, c) for kind, c in zip(kinds, numbers, strict=True))
-        for c in others:
-            first = emit_fma(builder, lanes, first, args[0], c)
-        return first
-
-    return x(x, pair), emit
+    which = int(at.lanes.real == "float64")
+    numbers = cgutils.unpack_tuple(at.builder, at.builder.extract_value(pair, which))
+    value, *others = map(at.everywhere, numbers, at.kinds[1][which])
+    for c in others:
+        value = emit_fma(at.builder, at.lanes, value, x, c)
+    return value
 
 
-@intrinsic
-def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:  # noqa: ARG001
+@emitted
+def fma(at: Site, a: Vector, b: Vector, c: Vector) -> Vector:
     """a b + c."""
-    lanes = _lanes_of(a, b, c)
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        lanes = _lanes_of(*sig.args)
-        assert lanes is not None
-        pairs = zip(sig.args, args, strict=True)
-        return emit_fma(builder, lanes, *(_as_vector(context, builder, lanes, kind, arg) for kind, arg in pairs))
-
-    return Vector(lanes)(a, b, c), emit
+    return emit_fma(at.builder, at.lanes, a, b, c)
 
 
-@intrinsic
-def square_root(typingctx: Any, x: Any) -> Any:  # noqa: ARG001
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        lanes = sig.args[0].lanes
-        return emit_call(builder, f"llvm.sqrt.{_suffix(lanes)}", lanes.ir_vector, [args[0]])
-
-    return x(x), emit
+@emitted
+def square_root(at: Site, x: Vector) -> Vector:
+    return emit_call(at.builder, f"llvm.sqrt.{_suffix(at.lanes)}", x.type, [x])
 
 
-@intrinsic
-def choose(typingctx: Any, mask: Any, yes: Any, no: Any) -> Any:  # noqa: ARG001
+@emitted
+def choose(at: Site, mask: Mask, yes: Vector, no: Vector) -> Vector:
     """For each element, by the mask, one of two."""
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        lanes = sig.args[0].lanes
-        yes = _as_vector(context, builder, lanes, sig.args[1], args[1])
-        return builder.select(args[0], yes, _as_vector(context, builder, lanes, sig.args[2], args[2]))
-
-    return Vector(mask.lanes)(mask, yes, no), emit
+    return at.builder.select(mask, yes, no)
 
 
-@intrinsic
-def both(typingctx: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
+@emitted
+def both(at: Site, a: Mask, b: Mask) -> Mask:
     """Of two masks."""
-    return a(a, b), lambda context, builder, sig, args: builder.and_(*args)  # noqa: ARG005
+    return at.builder.and_(a, b)
 
 
-@intrinsic
-def power_of_two(typingctx: Any, shifted: Any) -> Any:  # noqa: ARG001
+@emitted
+def power_of_two(at: Site, shifted: Vector) -> Vector:
     """2^n, where the lowest bits of `shifted` are the integer n: put where the exponent is."""
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        lanes = sig.args[0].lanes
-        integers = ir.VectorType(lanes.ir_integer, lanes.n)
-        places = ir.Constant(integers, [_MANTISSA_BITS[lanes.real]] * lanes.n)
-        n = builder.shl(builder.bitcast(args[0], integers), places)
-        one = builder.bitcast(lanes.ir_constant(1.0), integers)
-        return builder.bitcast(builder.add(n, one), lanes.ir_vector)
-
-    return shifted(shifted), emit
+    lanes = at.lanes
+    integers = ir.VectorType(lanes.ir_integer, lanes.n)
+    places = ir.Constant(integers, [_MANTISSA_BITS[lanes.real]] * lanes.n)
+    n = at.builder.shl(at.builder.bitcast(shifted, integers), places)
+    one = at.builder.bitcast(lanes.ir_constant(1.0), integers)
+    return at.builder.bitcast(at.builder.add(n, one), lanes.ir_vector)
 
 
-@intrinsic
-def total(typingctx: Any, x: Any) -> Any:  # noqa: ARG001
+@emitted
+def total(at: Site, x: Vector) -> Real:
     """The sum of the elements, by halves: each instruction set of one width adds in one order."""
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        (part,), n = args, sig.args[0].lanes.n
-        while n > 1:
-            n //= 2
-            lower, upper = (
-                builder.shuffle_vector(part, part, ir.Constant(ir.VectorType(ir.IntType(32), n), list(which)))
-                for which in (range(n), range(n, 2 * n))
-            )
-            part = builder.fadd(lower, upper)
-        return builder.extract_element(part, ir.IntType(32)(0))
-
-    return getattr(types, x.lanes.real)(x), emit
+    n = at.lanes.n
+    while n > 1:
+        n //= 2
+        lower, upper = (
+            at.builder.shuffle_vector(x, x, ir.Constant(ir.VectorType(ir.IntType(32), n), list(which)))
+            for which in (range(n), range(n, 2 * n))
+        )
+        x = at.builder.fadd(lower, upper)
+    return at.builder.extract_element(x, ir.IntType(32)(0))
 
 
-@intrinsic
-def largest(typingctx: Any, x: Any) -> Any:  # noqa: ARG001
+@emitted
+def largest(at: Site, x: Vector) -> Real:
     """The largest element, found from the first to the last: what that means with NaN is as in C."""
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        most, *others = (builder.extract_element(args[0], ir.IntType(32)(i)) for i in range(sig.args[0].lanes.n))
-        for other in others:
-            most = builder.select(builder.fcmp_ordered(">", other, most), other, most)
-        return most
-
-    return getattr(types, x.lanes.real)(x), emit
+    most, *others = (at.builder.extract_element(x, ir.IntType(32)(i)) for i in range(at.lanes.n))
+    for other in others:
+        most = at.builder.select(at.builder.fcmp_ordered(">", other, most), other, most)
+    return most
 
 
 # ---- memory: p is the address of a real
 
 
-@intrinsic
-def load(typingctx: Any, v: Any, p: Any) -> Any:  # noqa: ARG001
+@emitted
+def load(at: Site, v: Lanes, p: Address) -> Vector:
     """A vector from memory."""
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        return emit_load(builder, sig.args[0], args[1])
-
-    return Vector(v)(v, p), emit
+    return emit_load(at.builder, v, p)
 
 
-@intrinsic
-def store(typingctx: Any, p: Any, x: Any) -> Any:  # noqa: ARG001
+@emitted
+def store(at: Site, p: Address, x: Vector) -> None:
     """A whole vector."""
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        emit_store(builder, sig.args[1].lanes, *args)
-        return context.get_dummy_value()
-
-    return types.void(p, x), emit
+    emit_store(at.builder, at.lanes, p, x)
 
 
-@intrinsic
-def load_upto(typingctx: Any, v: Any, p: Any, n: Any) -> Any:  # noqa: ARG001
+@emitted
+def load_upto(at: Site, v: Lanes, p: Address, n: int) -> Vector:
     """The first n <= VL elements, the others 0; nothing beyond them is read."""
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        return Rest(builder, sig.args[0], args[2]).load(builder, args[1])
-
-    return Vector(v)(v, p, types.int64), emit
+    return Rest(at.builder, v, n).load(at.builder, p)
 
 
-@intrinsic
-def store_upto(typingctx: Any, p: Any, x: Any, n: Any) -> Any:  # noqa: ARG001
+@emitted
+def store_upto(at: Site, p: Address, x: Vector, n: int) -> None:
     """The first n <= VL elements; nothing beyond them is written."""
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        Rest(builder, sig.args[1].lanes, args[2]).store(builder, args[0], args[1])
-        return context.get_dummy_value()
-
-    return types.void(p, x, types.int64), emit
+    Rest(at.builder, at.lanes, n).store(at.builder, p, x)
 
 
-@intrinsic
-def load_padded(typingctx: Any, v: Any, p: Any, n: Any, pad: Any) -> Any:  # noqa: ARG001
+@emitted
+def load_padded(at: Site, v: Lanes, p: Address, n: int, pad: Vector) -> Vector:
     """The first n <= VL elements, the others `pad`."""
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        lanes = sig.args[0]
-        mask = emit_first(builder, lanes, args[2])
-        return emit_load_masked(
-            builder, lanes, args[1], mask, _as_vector(context, builder, lanes, sig.args[3], args[3])
-        )
-
-    return Vector(v)(v, p, types.int64, pad), emit
+    return emit_load_masked(at.builder, v, p, emit_first(at.builder, v, n), pad)
 
 
-@intrinsic
-def load_real(typingctx: Any, v: Any, p: Any) -> Any:  # noqa: ARG001
+@emitted
+def load_real(at: Site, v: Lanes, p: Address) -> Real:
     """One real."""
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        return builder.load(emit_pointer(builder, sig.args[0].ir_real, args[1]), align=sig.args[0].size)
-
-    return getattr(types, v.real)(v, p), emit
+    return at.builder.load(emit_pointer(at.builder, v.ir_real, p), align=v.size)
 
 
-@intrinsic
-def store_real(typingctx: Any, v: Any, p: Any, x: Any) -> Any:  # noqa: ARG001
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        x = context.cast(builder, args[2], sig.args[2], getattr(types, sig.args[0].real))
-        builder.store(x, emit_pointer(builder, sig.args[0].ir_real, args[1]), align=sig.args[0].size)
-        return context.get_dummy_value()
-
-    return types.void(v, p, x), emit
+@emitted
+def store_real(at: Site, v: Lanes, p: Address, x: Real) -> None:
+    at.builder.store(x, emit_pointer(at.builder, v.ir_real, p), align=v.size)

@@ -16,7 +16,6 @@ from numba.core.typing.templates import AttributeTemplate
 from numba.core.typing.typeof import typeof_impl
 from numba.extending import (
     infer_getattr,
-    intrinsic,
     lower_builtin,
     lower_getattr_generic,
     lower_setattr_generic,
@@ -26,9 +25,10 @@ from numba.extending import (
 )
 
 from elman.backends import native
-from elman.backends.jit.simd import INT64, emit_call, emit_pointer
+from elman.backends.jit.simd import INT64, Address, Lanes, Site, emit_call, emit_pointer, emitted
 
 INT, FLOAT = types.int64, types.float64
+BYTE = ir.IntType(8)
 NO_MEMORY, RAISED = -1, -3  # what a call returns instead of 0 (csrc/pool.h)
 CALL_BYTES = 8  # elman_call of csrc/pool.h, and what fills it up
 
@@ -70,7 +70,7 @@ class StructType(types.Type):
         super().__init__(name=f"Struct({struct.name})")
 
 
-class _StructClass(types.Opaque):
+class StructClass(types.Opaque):
     """A `Struct` itself, as an argument of `local`."""
 
     def __init__(self, struct: Struct) -> None:
@@ -88,7 +88,7 @@ INTS = _IntsType()  # int64 in a row at an address, mostly the addresses of rows
 
 @typeof_impl.register(Struct)
 def _type_of_struct(struct: Struct, _: Any) -> Any:
-    return _StructClass(struct)
+    return StructClass(struct)
 
 
 @register_model(StructType)
@@ -98,7 +98,7 @@ class _AddressModel(models.PrimitiveModel):
         super().__init__(manager, kind, INT64)
 
 
-register_model(_StructClass)(models.OpaqueModel)
+register_model(StructClass)(models.OpaqueModel)
 
 
 def _field(struct: Struct, name: str) -> tuple[int, Any]:
@@ -153,146 +153,91 @@ def _setitem(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.get_dummy_value()
 
 
-@intrinsic
-def ints(typingctx: Any, address: Any) -> Any:  # noqa: ARG001
+@emitted
+def ints(_: Site, address: Address) -> INTS:
     """The integers at an address."""
-    return INTS(address), lambda context, builder, sig, args: args[0]  # noqa: ARG005
+    return address
 
 
-@intrinsic
-def after(typingctx: Any, place: Any, n: Any) -> Any:  # noqa: ARG001
+@emitted(result=lambda place, n: place)  # noqa: ARG005
+def after(at: Site, place: Any, n: int) -> Any:
     """What stands n integers, or n structures, behind `place`."""
-    size = place.struct.size if isinstance(place, StructType) else 8
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        return builder.add(args[0], builder.mul(args[1], INT64(size)))
-
-    return place(place, types.int64), emit
+    size = at.kinds[0].struct.size if isinstance(at.kinds[0], StructType) else 8
+    return at.builder.add(place, at.builder.mul(n, INT64(size)))
 
 
-@intrinsic
-def local(typingctx: Any, struct: Any) -> Any:  # noqa: ARG001
+@emitted(result=lambda struct: StructType(struct.struct))
+def local(at: Site, struct: StructClass) -> Any:
     """A structure of zeros, which lives until the function that asks for it returns."""
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        size = sig.args[0].struct.size
-        memory = _allocate(builder, size)
-        cgutils.memset(builder, builder.inttoptr(memory, ir.IntType(8).as_pointer()), INT64(size), 0)
-        return memory
-
-    return StructType(struct.struct)(struct), emit
+    memory, size = _allocate(at.builder, struct.struct.size), INT64(struct.struct.size)
+    cgutils.memset(at.builder, emit_pointer(at.builder, BYTE, memory), size, 0)
+    return memory
 
 
-@intrinsic(prefer_literal=True)
-def stack(typingctx: Any, size: Any) -> Any:  # noqa: ARG001
+@emitted
+def stack(at: Site, size: types.Literal) -> Address:
     """The address of some memory, 64-byte aligned, which lives until the function that asks for it returns."""
-    if not isinstance(size, types.IntegerLiteral):
-        return None
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        return _allocate(builder, sig.args[0].literal_value)
-
-    return types.int64(size), emit
+    return _allocate(at.builder, size)
 
 
 def _allocate(builder: Any, size: int) -> Any:
     with builder.goto_entry_block():  # where LLVM lets an allocation last for the whole function, even in a loop
-        memory = builder.alloca(ir.ArrayType(ir.IntType(8), size))
+        memory = builder.alloca(ir.ArrayType(BYTE, size))
     memory.align = 64
     return builder.ptrtoint(memory, INT64)
 
 
-@intrinsic
-def copy(typingctx: Any, to: Any, source: Any, size: Any) -> Any:  # noqa: ARG001
+@emitted
+def copy(at: Site, to: Any, source: Any, size: int) -> None:
     """memcpy."""
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        byte = ir.IntType(8)
-        to, source = (emit_pointer(builder, byte, arg) for arg in args[:2])
-        cgutils.raw_memcpy(builder, to, source, args[2], 1)
-        return context.get_dummy_value()
-
-    return types.void(to, source, types.int64), emit
+    to, source = (emit_pointer(at.builder, BYTE, address) for address in (to, source))
+    cgutils.raw_memcpy(at.builder, to, source, size, 1)
 
 
-@intrinsic
-def clear(typingctx: Any, to: Any, size: Any) -> Any:  # noqa: ARG001
+@emitted
+def clear(at: Site, to: Address, size: int) -> None:
     """memset to 0."""
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        cgutils.memset(builder, emit_pointer(builder, ir.IntType(8), args[0]), args[1], 0)
-        return context.get_dummy_value()
-
-    return types.void(to, types.int64), emit
+    cgutils.memset(at.builder, emit_pointer(at.builder, BYTE, to), size, 0)
 
 
-@intrinsic
-def prefetch(typingctx: Any, p: Any) -> Any:  # noqa: ARG001
+@emitted
+def prefetch(at: Site, p: Address) -> None:
     """Bring the cache line at an address near."""
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        to_read, keep, data = (ir.IntType(32)(n) for n in (0, 3, 1))
-        pointer = emit_pointer(builder, ir.IntType(8), args[0])
-        emit_call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, to_read, keep, data])
-        return context.get_dummy_value()
-
-    return types.void(p), emit
+    to_read, keep, data = (ir.IntType(32)(n) for n in (0, 3, 1))
+    pointer = emit_pointer(at.builder, BYTE, p)
+    emit_call(at.builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, to_read, keep, data])
 
 
-@intrinsic
-def smaller(typingctx: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
+@emitted
+def smaller(at: Site, a: int, b: int) -> int:
     """Of two integers. (Numba's own min and max would be functions to compile, for each pair of types.)"""
-    if not (isinstance(a, types.Integer) and isinstance(b, types.Integer)):
-        return None  # a float would be cut off without a word
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        return builder.select(builder.icmp_signed("<", *args), *args)
-
-    return types.int64(types.int64, types.int64), emit
+    return at.builder.select(at.builder.icmp_signed("<", a, b), a, b)
 
 
-@intrinsic
-def larger(typingctx: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
-    if not (isinstance(a, types.Integer) and isinstance(b, types.Integer)):
-        return None
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        return builder.select(builder.icmp_signed(">", *args), *args)
-
-    return types.int64(types.int64, types.int64), emit
+@emitted
+def larger(at: Site, a: int, b: int) -> int:
+    return at.builder.select(at.builder.icmp_signed(">", a, b), a, b)
 
 
-@intrinsic
-def load_double(typingctx: Any, p: Any) -> Any:  # noqa: ARG001
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        return builder.load(emit_pointer(builder, ir.DoubleType(), args[0]), align=8)
-
-    return types.float64(p), emit
+@emitted
+def load_double(at: Site, p: Address) -> float:
+    return at.builder.load(emit_pointer(at.builder, ir.DoubleType(), p), align=8)
 
 
-@intrinsic
-def store_double(typingctx: Any, p: Any, x: Any) -> Any:  # noqa: ARG001
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        builder.store(args[1], emit_pointer(builder, ir.DoubleType(), args[0]), align=8)
-        return context.get_dummy_value()
-
-    return types.void(p, types.float64), emit
+@emitted
+def store_double(at: Site, p: Address, x: float) -> None:
+    at.builder.store(x, emit_pointer(at.builder, ir.DoubleType(), p), align=8)
 
 
 # ---- functions by their address
 
 
-@intrinsic
-def call(typingctx: Any, function: Any, arguments: Any) -> Any:  # noqa: ARG001
+@emitted
+def call(at: Site, function: Address, arguments: Any) -> None:
     """Call the C function at an address with a tuple of ints, addresses or structures."""
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        values = cgutils.unpack_tuple(builder, args[1])
-        function = ir.FunctionType(ir.VoidType(), [value.type for value in values])
-        builder.call(builder.inttoptr(args[0], function.as_pointer()), values)
-        return context.get_dummy_value()
-
-    return types.void(function, arguments), emit
+    values = cgutils.unpack_tuple(at.builder, arguments)
+    kind = ir.FunctionType(ir.VoidType(), [value.type for value in values])
+    at.builder.call(at.builder.inttoptr(function, kind.as_pointer()), values)
 
 
 def emit_c_function(
@@ -337,30 +282,24 @@ def _c_kind(function: Any, hint: str) -> Any:
     return StructType(struct) if isinstance(struct, Struct) else FLOAT if hint == "float" else INT
 
 
-@intrinsic
-def run(typingctx: Any, v: Any, task: Any, argument: Any, n: Any, threads: Any) -> Any:  # noqa: ARG001
+@emitted
+def run(at: Site, v: Lanes, task: types.Dispatcher, argument: Any, n: int, threads: int) -> None:
     """task(v, argument, i) for i in 0..n-1, by the pool: elman_run of csrc/pool.h."""
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        v, task, kind = sig.args[:3]
-        function = emit_c_function(context, builder, task, [v], [kind, types.int64])
-        emit_call(builder, "elman_run", ir.VoidType(), [builder.ptrtoint(function, INT64), *args[2:]])
-        return context.get_dummy_value()
-
-    return types.void(v, task, argument, types.int64, types.int64), emit
+    function = _address_of_task(at, v, task)
+    emit_call(at.builder, "elman_run", ir.VoidType(), [function, argument, n, threads])
 
 
-@intrinsic
-def run_team(typingctx: Any, v: Any, task: Any, argument: Any, n: Any) -> Any:  # noqa: ARG001
+@emitted
+def run_team(at: Site, v: Lanes, task: types.Dispatcher, argument: Any, n: int) -> bool:
     """The same for tasks that `meet`, all at the same time; False where so many threads are not to be had."""
+    function = _address_of_task(at, v, task)
+    done = emit_call(at.builder, "elman_run_team", ir.IntType(32), [function, argument, n])
+    return at.builder.icmp_signed("!=", done, done.type(0))
 
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        v, task, kind = sig.args[:3]
-        function = emit_c_function(context, builder, task, [v], [kind, types.int64])
-        done = emit_call(builder, "elman_run_team", ir.IntType(32), [builder.ptrtoint(function, INT64), *args[2:]])
-        return builder.icmp_signed("!=", done, done.type(0))
 
-    return types.boolean(v, task, argument, types.int64), emit
+def _address_of_task(at: Site, v: Lanes, task: types.Dispatcher) -> Any:
+    function = emit_c_function(at.context, at.builder, task, [v], [at.kinds[2], INT])
+    return at.builder.ptrtoint(function, INT64)
 
 
 for _name, _address in native.pool_addresses().items():  # found by name when kernels are linked

@@ -18,10 +18,9 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import types
-from numba.extending import intrinsic
 
 from elman.backends.jit import simd
-from elman.backends.jit.simd import INT64, Lanes
+from elman.backends.jit.simd import INT64, Address, Lanes, Site, emitted
 
 MAX_WIDTH = 8
 MAX_NARROW_WIDTH = 4  # in mode COLUMNS
@@ -142,37 +141,28 @@ def _emit_table(module: Any, tables: list[list[Any]]) -> Any:
     return table
 
 
-@intrinsic(prefer_literal=True)
-def tile_table(typingctx: Any, v: Any, modes: Any) -> Any:  # noqa: ARG001
+@emitted
+def tile_table(at: Site, v: Lanes, modes: types.Literal) -> Address:
     """The address of the tiles' addresses, [width - 1][height - 1], 0 where there is none.
 
     For modes "rows" there are two such tables, [PACKED, DIRECT]; for "columns" one, which only backward passes need.
     """
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        lanes, module = sig.args[0], builder.module
-        if sig.args[1].literal_value == "columns":
-            return builder.ptrtoint(_emit_table(module, [_emit_tiles(module, lanes, COLUMNS)]), INT64)
-        direct = _emit_tiles(module, lanes, DIRECT)
-        # Where masks are free, a tile that reads right in place reads panels as fast: half to compile.
-        packed = direct if lanes.masks_are_free else _emit_tiles(module, lanes, PACKED)
-        return builder.ptrtoint(_emit_table(module, [packed, direct]), INT64)
-
-    return types.int64(v, modes), emit
+    module = at.builder.module
+    if modes == "columns":
+        return at.builder.ptrtoint(_emit_table(module, [_emit_tiles(module, v, COLUMNS)]), INT64)
+    direct = _emit_tiles(module, v, DIRECT)
+    # Where masks are free, a tile that reads right in place reads panels as fast: half to compile.
+    packed = direct if v.masks_are_free else _emit_tiles(module, v, PACKED)
+    return at.builder.ptrtoint(_emit_table(module, [packed, direct]), INT64)
 
 
-@intrinsic
-def tallest(typingctx: Any, v: Any, width: Any) -> Any:  # noqa: ARG001
+@emitted
+def tallest(at: Site, v: Lanes, width: int) -> int:
     """The tallest tile of a width, in rows."""
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ARG001
-        heights = tallest_tiles(sig.args[0])
-        kind = ir.ArrayType(INT64, MAX_WIDTH)
-        table = ir.GlobalVariable(builder.module, kind, builder.module.get_unique_name("tallest"))
-        table.linkage, table.global_constant, table.initializer = "internal", True, ir.Constant(kind, list(heights))
-        return builder.load(builder.gep(table, [INT64(0), builder.sub(args[1], INT64(1))]))
-
-    return types.int64(v, types.int64), emit
+    module, kind = at.builder.module, ir.ArrayType(INT64, MAX_WIDTH)
+    table = ir.GlobalVariable(module, kind, module.get_unique_name("tallest"))
+    table.linkage, table.global_constant, table.initializer = "internal", True, ir.Constant(kind, [*tallest_tiles(v)])
+    return at.builder.load(at.builder.gep(table, [INT64(0), at.builder.sub(width, INT64(1))]))
 
 
 def print_ir(height: int, width: int) -> None:
