@@ -24,7 +24,7 @@ typedef struct {
     size_t T, B, I, H, D;
     const void *own;              /* that of the table (elman_kernels) */
     const void *const *epilogues; /* of the cell with its activation (activations.h) */
-    const double *numbers;        /* the cell's own, or NULL where it looks at nothing but a and y */
+    const double *numbers;        /* the cell's own; NULL for Elman's, which looks at nothing but a and y */
     int64_t reverse;              /* direction 0 runs backwards in time, as direction 1 always does; needs D = 1 */
     int64_t has_tokens;           /* x holds int64 tokens (T, B, 1) below I instead of reals */
     const int64_t *lengths;       /* (B,), each in 0..T, or NULL: T for all */

@@ -67,11 +67,16 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         pytest.skip("needs a C compiler that knows this machine")
     folder = tmp_path_factory.mktemp("cells") / "csrc"
     shutil.copytree(CSRC, folder)
-    shutil.copy(HERE / "leaky.h", folder / "cells")
+    for name in ("leaky", "residual"):
+        shutil.copy(HERE / f"{name}.h", folder / "cells")
     libraries = {dtype: built(folder, dtype) for dtype in ("float32", "float64")}
     places = {dtype: ctypes.addressof(ctypes.c_char.in_dll(library, "table")) for dtype, library in libraries.items()}
-    CELLS["leaky"], own = loaded("leaky"), loaded("reference")
+    CELLS["leaky"], CELLS["residual"], own = loaded("leaky"), loaded("residual"), loaded("reference")
     reference.CELLS["leaky"] = own.state, own.delta
+    reference.CELLS["residual"] = (
+        lambda f, before, _: (before + f, f),
+        lambda d_h, h, df, before, second, _: (d_h * df(second), d_h),  # noqa: ARG005
+    )
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr(activations.built_in, "_cache", NullCache())  # what lies on disk may be of another leaky.py
     yield {
@@ -80,7 +85,8 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         "numba": native.Door(jit.make, places=places),
     }
     monkeypatch.undo()
-    del CELLS["leaky"], reference.CELLS["leaky"]
+    for name in ("leaky", "residual"):
+        del CELLS[name], reference.CELLS[name]
     libraries.clear()
 
 
@@ -92,7 +98,8 @@ def run(p: Problem, backend: Any, **options: Any) -> dict[str, np.ndarray]:
     out |= {name: place(array, writeable=True) for name, array in p.sums.items()}
     if p.x.ndim == 3:
         out["d_x"] = poison(p.x.shape, p.dtype, p.layout)
-    layer = p.layer(out["y"], out["h_n"])._replace(cell="leaky", numbers=(ALPHA,), second=out["second"], **options)
+    options = {"cell": "leaky", "numbers": (ALPHA,), **options}
+    layer = p.layer(out["y"], out["h_n"])._replace(second=out["second"], **options)
     backend.forward(layer)
     names = ("delta", "d_weight_ih", "d_weight_hh", "d_bias", "d_h_0", "d_x", "carry")
     backend.backward(layer, Gradients(p.d_y, p.d_h_n, *map(out.get, names)))  # type: ignore[arg-type]
@@ -139,6 +146,16 @@ def test_both_compiled_backends_have_it(doors: dict[str, Any], dtype: str, case:
         np.testing.assert_allclose(got["cython"][name], array, rtol=0, atol=tolerance * largest, err_msg=name)
 
 
+def test_a_cell_may_have_no_numbers(doors: dict[str, Any]):
+    p = make(T=7, B=4, I=3, H=17, D=2, lengths="ragged", mask=True)
+    exact = run(p, reference, cell="residual", numbers=())
+    for name in ("cython", "numba"):
+        for key, array in run(p, doors[name], cell="residual", numbers=()).items():
+            np.testing.assert_allclose(
+                array, exact[key], rtol=0, atol=1e-12 * np.nanmax(np.abs(exact[key])), err_msg=key
+            )
+
+
 def test_with_an_activation_of_a_user_s_own(doors: dict[str, Any]):
     softsign = elman.activation(lambda a: a / (1 + abs(a)), lambda y: (1 - abs(y)) ** 2)
     p = make(T=4, B=3, H=19)
@@ -169,6 +186,6 @@ def test_a_cell_gets_what_it_needs(doors: dict[str, Any]):
 def test_all_backends_have_the_same_cells():
     assert (
         {path.stem for path in (CSRC / "cells").glob("*.h")}
-        == set(CELLS) - {"leaky"}
-        == set(reference.CELLS) - {"leaky"}
+        == set(CELLS) - {"leaky", "residual"}
+        == set(reference.CELLS) - {"leaky", "residual"}
     )

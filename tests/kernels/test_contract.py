@@ -9,6 +9,7 @@ import pytest
 
 import elman.backends
 from elman.backends import reference
+from elman.training import optimizers
 
 from ..cases import make, make_readout
 from ..compare import check_backward, check_forward, check_readout_loss
@@ -48,6 +49,22 @@ def test_every_backend_has_every_activation(backend, dtype, activation):
     np.testing.assert_allclose(
         h_next, p.times(0, 1).forward(reference)["h_n"][0], rtol=0, atol=64 * np.finfo(dtype).eps
     )
+
+
+def test_some_optimizer_has_each_rule():
+    assert {getattr(optimizers, name)._rule for name in optimizers.__all__} == set(reference.UPDATES)
+
+
+@pytest.mark.parametrize("name", optimizers.__all__)
+def test_every_backend_has_every_optimizer_s_rule(backend, dtype, name):
+    results = []
+    for one in (backend, reference):
+        rng, optimizer = np.random.default_rng(0), getattr(optimizers, name)(lr=0.1)
+        parameters, *gradients = rng.normal(size=(4, 37)).astype(dtype)
+        for gradient in gradients:
+            optimizers.apply(optimizer, one, {"flat": parameters}, {"flat": gradient})
+        results.append(parameters)
+    np.testing.assert_allclose(*results, rtol=0, atol=64 * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("loss", reference.LOSSES)

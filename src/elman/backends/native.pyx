@@ -192,6 +192,8 @@ cdef enum:  # what is expected of an array besides its extents
     OUT = 8
     TOKENS = 16  # may be integers of any strides, without the last axis
     OPTIONAL = 32
+    INTEGER = 64  # no array but a number, and the same for a float
+    REAL = 128
 
 cdef enum:  # of elman.backends.wall
     NO_ARRAY = 1, DTYPE, SHAPE, STRIDES, ALIGNMENT, READ_ONLY, VALUES
@@ -200,6 +202,7 @@ cdef enum:
     ANY = 0  # an extent that is the array's to say
     PRODUCT = -1  # D * H
 
+cdef dict NUMBERS_OF = {bool: INTEGER, int: INTEGER, float: REAL}
 cdef dict KINDS = {"rows": ROWS, "steps": STEPS, "integers": INTEGERS, "out": OUT, "tokens": TOKENS}
 
 cdef struct Field:
@@ -209,15 +212,15 @@ cdef struct Field:
 
 
 cdef enum:  # what there is room for
-    MOST_ARRAYS = 12  # in one of the contract's objects
+    MOST_FIELDS = 16  # arrays and numbers of one of the contract's objects
     MOST_MEMORIES = 4
     MOST_NUMBERS = 8
 
 
 cdef class Fields:
-    """The arrays of one of the contract's objects, and where they go in its structure."""
+    """The arrays and numbers of one of the contract's objects, and where they go in its structure."""
 
-    cdef Field own[MOST_ARRAYS]
+    cdef Field own[MOST_FIELDS]
     cdef int n
     cdef readonly tuple names
     cdef readonly dict offsets
@@ -225,20 +228,22 @@ cdef class Fields:
     def __init__(self, kind, offsets):
         self.names, self.offsets = kind._fields, offsets
         for number, (name, hint) in enumerate(kind.__annotations__.items()):
-            if not hasattr(hint, "__metadata__"):
+            if hint not in NUMBERS_OF and not hasattr(hint, "__metadata__"):
                 continue
-            if self.n == MOST_ARRAYS:
-                raise ValueError(f"{kind.__name__}: expected at most {MOST_ARRAYS} arrays")
+            if self.n == MOST_FIELDS:
+                raise ValueError(f"{kind.__name__}: expected at most {MOST_FIELDS} arrays and numbers")
+            f = &self.own[self.n]
+            self.n += 1
+            f.number, f.offset, f.kind = number, offsets[name], NUMBERS_OF.get(hint, 0)
+            if f.kind:
+                continue
             words = hint.__metadata__[0].split()
             extents = [word for word in words if word not in KINDS]
-            f = &self.own[self.n]
-            f.number, f.ndim, f.offset = number, len(extents), offsets[name]
-            f.kind = sum(KINDS[word] for word in words if word in KINDS)
+            f.ndim, f.kind = len(extents), sum(KINDS[word] for word in words if word in KINDS)
             if type(None) in get_args(hint.__origin__):
                 f.kind |= OPTIONAL
             for i, extent in enumerate(extents):
                 f.extents[i] = PRODUCT if extent == "DH" else offsets[extent]
-            self.n += 1
 
 
 cdef dict offsets_of(const elman_field *field):
@@ -253,15 +258,16 @@ cdef Fields LAYER = Fields(contract.Layer, offsets_of(elman_layer_fields))
 cdef Fields GRADIENTS = Fields(contract.Gradients, offsets_of(elman_layer_fields))
 cdef Fields READOUT = Fields(contract.Readout, offsets_of(elman_readout_fields))
 OFFSETS = {"layer": LAYER.offsets, "readout": READOUT.offsets, "update": offsets_of(elman_update_fields)}
-cdef int ACTIVATION, REVERSE, CELL, NUMBERS
-ACTIVATION, REVERSE, CELL, NUMBERS = map(contract.Layer._fields.index, ("activation", "reverse", "cell", "numbers"))
+cdef int ACTIVATION, CELL, NUMBERS
+ACTIVATION, CELL, NUMBERS = map(contract.Layer._fields.index, ("activation", "cell", "numbers"))
+cdef str ELMAN = contract.Layer._field_defaults["cell"]
 cdef dict LOSSES = {name: i for i, name in enumerate(contract.LOSSES)}
 
 
 cdef class Call:
     """The arrays of one call, held until it ends: each is held against the others before it becomes a pointer."""
 
-    cdef Py_buffer views[2 * MOST_ARRAYS]
+    cdef Py_buffer views[2 * MOST_FIELDS]
     cdef double numbers[MOST_NUMBERS]
     cdef int n
     cdef char dtype  # of all reals: 'f' or 'd'
@@ -331,7 +337,7 @@ cdef class Call:
         return self.numbers
 
     cdef int take(self, Fields fields, values, char *structure, bint reads_out=False) except -1:
-        """Bring an object's arrays into its structure, whose sizes the first array that has them says.
+        """Bring an object's arrays and numbers into its structure, whose sizes the first array that has them says.
 
         With `reads_out`, what another function writes is only read. Returns whether there are tokens.
         """
@@ -343,6 +349,9 @@ cdef class Call:
         for i in range(fields.n):
             f = &fields.own[i]
             array = <object>item_of(values, f.number)
+            if f.kind & (INTEGER | REAL):
+                put_number(f, structure, array)
+                continue
             if array is None and f.kind & OPTIONAL:
                 continue
             view = self.hold(array)
@@ -368,6 +377,14 @@ cdef class Call:
             else:
                 (<void **>(structure + f.offset))[0] = view.buf
         return has_tokens
+
+
+cdef int put_number(const Field *f, char *structure, number) except -1:
+    if f.kind & REAL:
+        (<double *>(structure + f.offset))[0] = number
+    else:
+        (<int64_t *>(structure + f.offset))[0] = number
+    return 0
 
 
 cdef Py_ssize_t *size_at(char *structure, Py_ssize_t offset) noexcept:
@@ -418,12 +435,18 @@ cdef bint have_targets(const elman_readout *r, char dtype) noexcept:
     return True
 
 
+cdef elman_layer PLAIN_LAYER  # all numbers as by default, and nothing else
+memset(&PLAIN_LAYER, 0, sizeof(PLAIN_LAYER))
+for field in range(LAYER.n):
+    if LAYER.own[field].kind & (INTEGER | REAL):
+        put_number(&LAYER.own[field], <char *>&PLAIN_LAYER, contract.Layer._field_defaults[LAYER.names[LAYER.own[field].number]])
+
+
 cdef int take_layer(Call call, elman_layer *l, layer, bint reads_out) except -1:
     memset(l, 0, sizeof(elman_layer))
     l.has_tokens = call.take(LAYER, layer, <char *>l, reads_out)
-    l.reverse = <object>item_of(layer, REVERSE)
     numbers = <object>item_of(layer, NUMBERS)
-    if numbers:
+    if numbers or <object>item_of(layer, CELL) is not ELMAN:
         l.numbers = call.take_numbers(numbers)
     if l.D > 2 or (l.reverse and l.D > 1):
         refuse("weight_ih", SHAPE, layer.weight_ih)
@@ -441,9 +464,6 @@ cdef class Table:
     cdef dict epilogues, rules
     cdef bint has_gradients  # what kernels that compute some want to find
     cdef readonly str instruction_set, dtype
-
-
-cdef str ELMAN = contract.Layer._field_defaults["cell"]
 
 
 cdef int check_cell(const elman_cell *cell, layer, const elman_layer *l, bint has_gradients) except -1:
@@ -575,7 +595,7 @@ cdef class Door:
         cdef Call call = Call()
         cdef elman_layer l
         cdef int status
-        memset(&l, 0, sizeof(l))
+        l = PLAIN_LAYER
         l.weight_ih = call.block(weight_ih, "weight_ih", BLOCK, 2, ANY, ANY)
         l.T, l.D, l.I, l.H = 1, 1, call.views[0].shape[0], call.views[0].shape[1]
         l.h_0 = call.block(h, "h", BLOCK, 2, ANY, l.H)
@@ -620,7 +640,7 @@ cdef class Door:
         cdef int status
         memset(&c, 0, sizeof(c))
         has_tokens = call.take(READOUT, r, <char *>&c)
-        c.loss, c.scale = LOSSES[r.loss], r.scale
+        c.loss = LOSSES[r.loss]
         if r.target is None or has_tokens != (r.loss == "cross_entropy"):
             refuse("target", NO_ARRAY if r.target is None else DTYPE, r.target)
         check_lengths(c.lengths, c.T, c.B, r.lengths)
@@ -769,7 +789,8 @@ def plan(
     """
     if min(n_steps, n_rows, n_inputs, n_hidden) < 1 or directions not in (1, 2) or parts < 0:
         raise ValueError("plan: expected positive sizes, and 1 or 2 directions")
-    cdef elman_layer layer = elman_layer(T=n_steps, B=n_rows, I=n_inputs, H=n_hidden, D=directions, has_tokens=has_tokens)
+    cdef elman_layer layer = PLAIN_LAYER
+    layer.T, layer.B, layer.I, layer.H, layer.D, layer.has_tokens = n_steps, n_rows, n_inputs, n_hidden, directions, has_tokens
     cdef elman_plan out
     cdef Table table = door.double if dtype == "float64" else door.single
     return None if table.kernels.plan(&layer, is_backward, parts, &out) else out

@@ -49,7 +49,6 @@ from elman.backends.jit.simd import (
 )
 from elman.backends.jit.structs import (
     CALL_BYTES,
-    FLOAT,
     INT,
     INTS,
     NO_MEMORY,
@@ -75,7 +74,7 @@ from elman.backends.jit.vecmath import exp_negative, sigmoid
 CROSS_ENTROPY, BINARY_CROSS_ENTROPY, SQUARED_ERROR = range(len(LOSSES))
 
 # What a caller hands over: elman_readout of csrc/elman.h, with `own` as in a layer; and the state of the pass
-READOUT = c_struct("readout", Readout, own=INTS, scale=FLOAT)
+READOUT = c_struct("readout", Readout, own=INTS)
 PASS = Struct(
     "readout_pass",
     readout=Pointer(READOUT),

@@ -10,6 +10,7 @@ from elman.backends.jit.options import kernel
 from elman.backends.jit.plan import ceil_div, cheapest_division, part
 from elman.backends.jit.simd import Address, load, load_upto, reals, size_of_real, splat, store_upto, width_of
 from elman.backends.jit.structs import (
+    FLOAT,
     INT,
     INTS,
     Pointer,
@@ -29,9 +30,11 @@ ROWS = Struct("rows", data=INT, t_stride=INT, b_stride=INT)
 
 
 def c_struct(name: str, *objects: Any, **fields: Any) -> Struct:
-    """The structure of csrc/elman.h that holds the arrays of the contract's objects."""
+    """The structure of csrc/elman.h that holds the arrays and numbers of the contract's objects."""
     for kind in objects:
         for field, hint in kind.__annotations__.items():
+            if hint is float:
+                fields[field] = FLOAT
             if {"rows", "steps"} & set(getattr(hint, "__metadata__", ("",))[0].split()):
                 fields[field] = ROWS
     return Struct.of_c(name, native.OFFSETS[name], **fields)

@@ -1,0 +1,14 @@
+/* A cell without numbers of its own: h = h[t-1] + f(a), which keeps f(a) for its derivative. */
+enum { residual_numbers = 0, residual_second = 1, residual_carry = 1 };
+
+INLINE vec residual_state(const epilogue *e, size_t row, size_t j, size_t n, vec f) {
+    store_upto(e->second[row] + j, f, n);
+    return load_upto(e->before[row] + j, n) + f;
+}
+
+INLINE vec residual_delta(const epilogue *e, size_t row, size_t j, size_t n, vec d_h, vec h, slope *df) {
+    (void)h;
+    d_h += load_upto(e->carry[row] + j, n);
+    store_upto(e->carry[row] + j, d_h, n);
+    return d_h * df(load_upto(e->second[row] + j, n));
+}

@@ -1,0 +1,23 @@
+"""A cell without numbers of its own: h = h[t-1] + f(a), which keeps f(a) for its derivative."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from elman.backends.jit.options import kernel
+from elman.backends.jit.simd import Vec, load_upto, size_of_real, store_upto
+
+
+@kernel
+def state(v: Any, e: Any, row: int, j: int, n: int, f: Vec) -> Vec:
+    offset = j * size_of_real(v)
+    store_upto(e.second[row] + offset, f, n)
+    return load_upto(v, e.before[row] + offset, n) + f
+
+
+@kernel
+def delta(v: Any, e: Any, row: int, j: int, n: int, d_h: Vec, h: Vec, of_vector: Any, df: Any) -> Vec:  # noqa: ARG001
+    offset = j * size_of_real(v)
+    d_h = d_h + load_upto(v, e.carry[row] + offset, n)
+    store_upto(e.carry[row] + offset, d_h, n)
+    return d_h * of_vector(v, df, load_upto(v, e.second[row] + offset, n), n)
