@@ -16,7 +16,7 @@ help:           ## this list
 install:        ## the package, editable, with all tools; again after a change in csrc/ or in a .pyx
 	pip install -e '.[dev]'
 
-check: lint types test ## what to run before a commit
+check: lint types structure test ## what to run before a commit
 
 test:           ## tests, and the examples in docstrings and README
 	pytest

@@ -124,6 +124,15 @@ def test_the_message() -> None:
         elman.RNN(2, 3).hidden_size = 4
 
 
+def test_what_is_an_attribute_of_layers() -> None:
+    model = elman.SequenceModel(elman.Tokens(3), elman.Categories(3), hidden_size=4)
+    with pytest.raises(AttributeError, match=r"^dropout is an attribute of layers, .* set model.rnn.dropout$"):
+        model.dropout = 0.5
+    pairs = elman.Seq2Seq(elman.Tokens(3), elman.Categories(3), hidden_size=4)
+    with pytest.raises(AttributeError, match=r"set model.encoder.backend and model.decoder.backend$"):
+        pairs.backend = "numpy"
+
+
 @pytest.mark.parametrize("name", OBJECTS)
 def test_no_attribute_is_missing(name: str) -> None:
     """All that the constructor takes, and all that an instance has."""

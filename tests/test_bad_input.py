@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as npst
 
 import elman
 from elman import check
+from elman.backends.reference import ACTIVATIONS
 
 T, B, I, H = 5, 2, 3, 4  # noqa: E741 - the names of docs/design.md
 X, X_T, D_Y = np.ones((T, B, I)), np.ones((B, I)), np.ones((T, B, H))
@@ -33,7 +34,7 @@ CONSTRUCTOR = [
     ((I, "5"), {}, "hidden_size must be a positive int, got '5'"),
     ((I, None), {}, "hidden_size must be a positive int, got None"),
     ((I, H), {"num_layers": 0}, "num_layers must be a positive int, got 0"),
-    ((I, H), {"nonlinearity": "tan"}, "nonlinearity must be one of 'tanh', 'relu', 'sigmoid', 'identity', got 'tan'"),
+    ((I, H), {"nonlinearity": "tan"}, f"nonlinearity must be one of {', '.join(map(repr, ACTIVATIONS))}, got 'tan'"),
     ((I, H), {"nonlinearity": np.tanh}, "nonlinearity must be one of"),
     ((I, H), {"bias": 1}, "bias must be True or False, got 1"),
     ((I, H), {"batch_first": "no"}, "batch_first must be True or False, got 'no'"),

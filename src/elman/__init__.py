@@ -14,6 +14,7 @@ from elman.layer import parameters as _parameters
 from elman.layer import rnn as _rnn
 from elman.layer.rnn import RNN
 from elman.models import diagnostics as _diagnostics
+from elman.models import many as _many
 from elman.models import seq2seq as _seq2seq
 from elman.models import streaming as _streaming
 from elman.models.loading import load
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 for _old, _module in {
     "diagnostics": _diagnostics,
     "losses": _outputs,
+    "many": _many,
     "nonlinearities": _activations,
     "optimizers": _optimizers,
     "parameters": _parameters,

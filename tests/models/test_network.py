@@ -11,6 +11,7 @@ import pytest
 import elman
 from elman.data.outputs import Targets
 from elman.data.sequences import Batch, Windows
+from elman.models import generation
 from elman.models.base import network_of
 from elman.training.plan import Plan
 
@@ -118,3 +119,10 @@ def test_layers_of_an_old_pickle_work_on_its_parameters():
         network = network_of(old[name])
         for rnn in network.rnns:
             assert all(np.shares_memory(array, network.parameters.flat) for array in rnn.parameters().values())
+
+
+def test_a_prompt_is_copied():
+    """Another thread may change the caller's tokens while kernels read them."""
+    model = elman.SequenceModel(elman.Tokens(4), elman.Categories(4), hidden_size=3, seed=0)
+    prompt = np.array([0, 1, 2])
+    assert not np.shares_memory(generation._first_inputs(network_of(model), prompt), prompt)

@@ -474,6 +474,29 @@ def test_an_old_checkpoint_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture
     capsys.readouterr()
 
 
+def test_an_old_checkpoint_says_nothing_of_its_schedule(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for epochs in (2, 3, 5):
+        path = tmp_path / f"{epochs}.safetensors"
+        path.write_bytes(OLD.read_bytes())
+        for schedule in (schedules.Step(2), schedules.Step(2)):  # in its old form, and in its new one
+            history = make_model(hidden_size=3).fit(**old_run(path, epochs=epochs, schedule=schedule))
+            assert len(history["loss"]) == epochs
+    capsys.readouterr()
+
+
+def test_an_old_checkpoint_of_one_input_each(tmp_path: Path):
+    path = tmp_path / "run.safetensors"
+    path.write_bytes(OLD.with_name("checkpoint-0.1-one-to-many.safetensors").read_bytes())
+    model = elman.SequenceModel(elman.Tokens(V), elman.Categories(V), pattern="one-to-many", hidden_size=3, seed=0)
+    rows = [np.random.default_rng(i).integers(0, V, 2 + i % 9) for i in range(20)]
+    first, rest = np.array([row[0] for row in rows]), [row[1:] for row in rows]
+    options = {"epochs": 3, "batch_size": 4, "callbacks": [elman.Callback()], "progress": False}
+    with pytest.raises(ValueError, match="X is 20 sequences"):
+        model.fit(first, [*rest[:-1], rest[-1][1:]], checkpoint=path, resume=True, **options)
+    history = model.fit(first, rest, checkpoint=path, resume=True, **options)
+    assert len(history["loss"]) == 3
+
+
 @pytest.mark.parametrize(
     "options",
     [

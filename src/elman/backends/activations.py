@@ -56,7 +56,8 @@ def activation(f: Callable[[float], float], df: Callable[[float], float], *, nam
     Parameters
     ----------
     f : function of one float
-        f(a), in Python that Numba can compile: arithmetic, conditions, `math`.
+        f(a), in Python that Numba can compile: arithmetic, conditions, `math`. What it takes from outside, such as a
+        global number, stays as it is at the first call.
     df : function of one float
         f' as a function of the output y = f(a), as back-propagation keeps y only.
     name : str, optional

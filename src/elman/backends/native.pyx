@@ -299,7 +299,7 @@ cdef class Call:
                 self.dtype = dtype
             if dtype != self.dtype:
                 return DTYPE
-        if dtype == b"B" or view.format[1] != 0:
+        if dtype == 0 or dtype == b"B" or view.format[1] != 0:
             return DTYPE
         if view.ndim != ndim:
             return SHAPE
@@ -626,7 +626,7 @@ cdef class Door:
         cdef elman_readout c
         cdef int status
         memset(&c, 0, sizeof(c))
-        call.take(READOUT, (*r[:4], *[None] * (len(r) - 4)), <char *>&c)
+        call.take(READOUT, contract.Readout(*r[:4]), <char *>&c)
         cdef Table table = self.of(call.dtype, A_READOUT)
         c.own = table.kernels.own
         with nogil:

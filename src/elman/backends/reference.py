@@ -51,7 +51,7 @@ def _elman_state(f: Real, before: Real, numbers: Numbers) -> tuple[Real, Any]:  
 
 
 def _elman_delta(d_h: Real, h: Real, df: Function, before: Real, second: Any, numbers: Numbers) -> tuple[Real, Any]:  # noqa: ARG001
-    return d_h * df(h), 0
+    return d_h * df(h), -0.0  # which no sum can tell, be it of -0.0
 
 
 # name -> (the state, and what else the cell keeps of the step, from f(a) and the state before; the gradient by a, and

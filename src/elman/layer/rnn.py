@@ -331,7 +331,7 @@ class RNN(Checked):
         ['weight_ih_l0', 'weight_hh_l0', 'bias_ih_l0', 'bias_hh_l0']
         """
         own = self.parameters()
-        if pytorch:
+        if check.flag(pytorch, "pytorch"):
             return to_pytorch(own)
         return {name: array.copy() for name, array in own.items()}
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any, ClassVar
 
 from elman import check
 from elman.attributes import Checked, Checks
 from elman.layer.parameters import load_state
+from elman.layer.rnn import RNN
 from elman.models.network import Kept, Network
 from elman.storage import atomic
 from elman.typing import Real
@@ -18,8 +20,15 @@ class Model(Checked):
 
     _default_backend: ClassVar[str | None] = None  # elman.reference sets it
     _settable: ClassVar[Checks] = {"metadata": check.text_mapping}
+    _layers: ClassVar[tuple[str, ...]] = ("rnn",)  # the attributes that these are
     _network: Network
     metadata: dict[str, str]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _OF_LAYERS:
+            places = " and ".join(f"model.{layer}.{name}" for layer in self._layers)
+            raise AttributeError(f"{name} is an attribute of layers, not of {type(self).__name__}: set {places}")
+        super().__setattr__(name, value)
 
     def parameters(self) -> dict[str, Real]:
         """The parameters by name, live and writable: those of the layers, weight_ho (O, K) and bias_o (O,).
@@ -84,6 +93,7 @@ class Model(Checked):
         raise NotImplementedError
 
 
+_OF_LAYERS = frozenset(inspect.signature(RNN).parameters)
 _OF_THE_NETWORK = {f"_{name}" for name in Kept._fields}  # in a pickle
 _OF_THE_NETWORK |= {"_predicted", "_metric", "_traits", "_feeds_back"}  # and in those of 0.1
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from elman import check
 from elman.backends.contract import Readout
+from elman.data.batches import own
 from elman.data.inputs import Features
 from elman.data.outputs import Binary, Categories
 from elman.models.network import SequenceNetwork
@@ -56,7 +57,7 @@ def _first_inputs(network: SequenceNetwork, start: Any) -> Real | Int:
             check.refuse(f"generate needs outputs that are inputs, got {outputs} and {inputs}")
     shapes = [("T",)] if isinstance(inputs, Features) else [(), ("n",)]
     steps: Real | Int = np.atleast_1d(inputs.array(start, "start", dtype, *shapes))
-    return steps[:, None]
+    return own(steps[:, None])
 
 
 def _outputs_one_by_one(

@@ -75,6 +75,7 @@ class Seq2Seq(Model):
     """
 
     _fixed = frozenset(("inputs", "outputs", "encoder", "decoder"))
+    _layers = ("encoder", "decoder")
 
     def __init__(
         self,

@@ -143,7 +143,7 @@ def read_history(record: Mapping[str, Any], names: list[str], n_epochs: int) -> 
 
 
 def modernized(
-    record: dict[str, Any], arrays: Arrays, now: Mapping[str, Any], optimizer: Optimizer
+    record: dict[str, Any], arrays: Arrays, now: Mapping[str, Any], optimizer: Optimizer, epochs: int
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """What was written before files had digests, in today's form.
 
@@ -154,7 +154,8 @@ def modernized(
     run["memory"] = now["memory"]
     run["clip_norm"] = None if old["clip_norm"] == math.inf else old["clip_norm"]
     sizes = _sizes(old["the number of sequences"], old["the number of steps of the sequences"])
-    run["X"] = now["X"] if str(now["X"]).startswith(f"{sizes} ") else sizes
+    is_of = next((name for name in ("X", "Y") if str(now[name]).startswith(f"{sizes} ")), None)  # Y for one-to-many
+    run["X"] = sizes if is_of is None else now["X"]
     settings = {"lr": record["lr"], **old["optimizer"]}
     given = files.as_read({"kind": type(optimizer).__name__, **settings_of(optimizer)})
     is_same = all(given.get(name) == value for name, value in settings.items())
@@ -168,7 +169,7 @@ def modernized(
             kept[f"callback.{len(states)}.{name.split('.', 2)[2]}"] = kept.pop(name)
         states += [state] if state or own else []
     current = {**files.as_read(settings_of(optimizer)), "lr": record["lr"]}
-    new = {**record, "run": run, "epochs": max(1, record["epoch"]), "optimizer": current, "callbacks": states}
+    new = {**record, "run": run, "epochs": epochs, "optimizer": current, "callbacks": states}
     return {name: value for name, value in new.items() if name not in ("settings", "lr")}, kept
 
 

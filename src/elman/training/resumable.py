@@ -138,7 +138,7 @@ class Resumable(Training):
         parameters, record, arrays = checkpoint.read(path, self._network.kind, self._network.config())
         with refusing(path):
             if "settings" in record:
-                record, arrays = checkpoint.modernized(record, arrays, self._about, self.optimizer)
+                record, arrays = checkpoint.modernized(record, arrays, self._about, self.optimizer, self.epochs)
             epochs = check.positive_int(record["epochs"], "its epochs")
             run = check.instance(record["run"], "its run", dict)
         now = self._about | {"schedule": self._plan.described_schedule(epochs)}

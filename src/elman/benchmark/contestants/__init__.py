@@ -12,7 +12,7 @@ from types import ModuleType
 
 from elman.benchmark.program import Contestant
 
-PEERS = {  # with the packages that each imports, under the names that `pip install` knows
+PEERS = {  # with the packages that each needs, whose names `import` and `pip install` both know
     "torch": ("torch",),
     "elman.torch": ("torch",),
     "jax": ("jax",),
