@@ -49,7 +49,7 @@ class Parameters:
     def named(self, n_entries: int | None = None) -> dict[str, Real]:
         """Live, writable views in the user's shapes: of all entries, or of the first few."""
         pairs = zip(self.entries[:n_entries], self.arrays, strict=False)
-        return {name: part.T for (names, _), array in pairs for name, part in zip(names, array, strict=True)}
+        return {name: array[d].T for entry, array in pairs for d, name in enumerate(entry.names)}
 
     def part(self, first: int, entries: Sequence[Entry]) -> Parameters:
         """The arrays from number `first` on, under names of their own; `flat` is that of the whole."""
