@@ -234,14 +234,20 @@ int elman_get_num_threads(void) {
     return bound > 0 && bound < most ? bound : most;
 }
 
-/* Scratch: a short list of free blocks, each with its size in front. */
+/* Scratch: a short list of free blocks, each with a header in front. */
 #define KEPT 16
-#define HEADER 64
+#define ALIGNMENT 64
+
+typedef struct {
+    size_t size;
+    void *memory; /* what malloc returned */
+} header;
 
 static void *kept[KEPT];
 static pthread_mutex_t kept_lock = PTHREAD_MUTEX_INITIALIZER;
 
-static size_t size_of(void *block) { return *(size_t *)((char *)block - HEADER); }
+static header *header_of(void *block) { return (header *)block - 1; }
+static size_t size_of(void *block) { return header_of(block)->size; }
 
 void *elman_lease(size_t size) {
     void *block = NULL;
@@ -252,11 +258,11 @@ void *elman_lease(size_t size) {
     if (best >= 0) block = kept[best], kept[best] = NULL;
     pthread_mutex_unlock(&kept_lock);
     if (block) return block;
-    size = (size + 63) / 64 * 64;
-    void *fresh = NULL;
-    if (posix_memalign(&fresh, 64, size + HEADER)) return NULL;
-    *(size_t *)fresh = size;
-    return (char *)fresh + HEADER;
+    char *memory = size <= SIZE_MAX - 2 * ALIGNMENT ? malloc(size + 2 * ALIGNMENT) : NULL;
+    if (!memory) return NULL;
+    block = memory + 2 * ALIGNMENT - (uintptr_t)memory % ALIGNMENT;
+    *header_of(block) = (header){size, memory};
+    return block;
 }
 
 void elman_return(void *block) {
@@ -273,9 +279,10 @@ void elman_return(void *block) {
     void *const evicted = kept[place];
     kept[place] = block;
     pthread_mutex_unlock(&kept_lock);
-    if (evicted) free((char *)evicted - HEADER);
+    if (evicted) free(header_of(evicted)->memory);
 }
 
+#ifndef _WIN32
 /* A forked child has none of the workers and may have inherited any lock in any state. */
 static void reset_after_fork(void) {
     n_workers = 0;
@@ -289,3 +296,4 @@ static void reset_after_fork(void) {
 }
 
 __attribute__((constructor)) static void watch_forks(void) { pthread_atfork(NULL, NULL, reset_after_fork); }
+#endif
