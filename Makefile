@@ -8,7 +8,7 @@ INPUTS ?= 1000000
 SOURCES_IN_C = $(shell git ls-files '*.c' '*.h' '*.cpp')
 
 .PHONY: help install check test lint types format structure examples docs plots bench bench-compare bench-bridges \
-    accuracy fuzz fuzz-files kill sanitize aarch64 ci
+    accuracy fuzz fuzz-files kill sanitize aarch64 wheels ci
 
 help:           ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -73,6 +73,11 @@ kill:           ## trainings that are killed KILLS times, from SEED, and how man
 
 sanitize:       ## under the sanitizers: kernels, fuzzer, pool, extension
 	SEED=$(SEED) bash tests/sanitize.sh
+
+wheels:         ## for all platforms, into dist/; and what can run here of them
+	pip install '.[wheels]'
+	python tools/wheels.py
+	bash tests/wheels.sh dist linux-x86_64 linux-aarch64 windows-x86_64
 
 aarch64:        ## the kernels on aarch64 under an emulator: the same bits as on x86-64
 	bash tests/aarch64.sh
