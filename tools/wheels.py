@@ -211,6 +211,8 @@ def _check_libraries(wheel: Path, target: Target) -> None:
     """That it is for that system, and loads nothing but what each has."""
     import lief
 
+    lief.logging.disable()  # it tells of what it leaves out
+
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.startswith("elman/backends/native."))
         binary = lief.parse(list(archive.read(name)))
