@@ -8,7 +8,7 @@ INPUTS ?= 1000000
 SOURCES_IN_C = $(shell git ls-files '*.c' '*.h' '*.cpp')
 
 .PHONY: help install check test lint types format structure examples docs plots bench bench-compare bench-bridges \
-    accuracy fuzz fuzz-files kill sanitize aarch64 wheels ci
+    accuracy fuzz fuzz-files kill sanitize aarch64 compilers floors wheels workflows ci
 
 help:           ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -81,6 +81,9 @@ wheels:         ## for all platforms, into dist/; and what can run here of them
 
 aarch64:        ## the kernels on aarch64 under an emulator: the same bits as on x86-64
 	bash tests/aarch64.sh
+
+compilers:      ## the extension with each compiler that is installed, and its kernels' tests
+	bash tests/compilers.sh $(COMPILERS)
 
 ci:             ## all that must hold before anything lands, in fresh environments
 	.ci/run
