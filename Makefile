@@ -85,5 +85,8 @@ aarch64:        ## the kernels on aarch64 under an emulator: the same bits as on
 compilers:      ## the extension with each compiler that is installed, and its kernels' tests
 	bash tests/compilers.sh $(COMPILERS)
 
+floors:         ## the tests with the lowest versions of what elman needs, and with the newest
+	bash tests/floors.sh
+
 ci:             ## all that must hold before anything lands, in fresh environments
 	.ci/run
