@@ -21,10 +21,14 @@ check: lint types structure test ## what to run before a commit
 test:           ## tests, and the examples in docstrings and README
 	pytest
 
-lint:           ## style of Python and C
+lint:           ## style of Python and C, security of workflows
 	ruff check .
 	ruff format --check .
 	clang-format --dry-run -Werror $(SOURCES_IN_C)
+	zizmor --offline --quiet .github
+
+workflows:      ## the forge's workflows, beyond what lint says of them: pip install '.[workflows]'
+	actionlint
 
 types:          ## types, strictly
 	mypy
