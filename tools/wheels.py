@@ -165,7 +165,7 @@ def _python_of_windows(target: Target, zig: Path, work: Path) -> dict[str, str]:
     listed = _written(work / "python3.def", "\n".join(["LIBRARY python3.dll", "EXPORTS", *sorted(names), ""]))
     machine = {"AMD64": "i386:x86-64", "ARM64": "arm64"}[target.processor]
     run(zig, "dlltool", "-m", machine, "-D", "python3.dll", "-d", listed, "-l", library)
-    # Were there no library to load, CMake would take the other one for a static one, and link with what Python needs here
+    # Were there none to load, CMake would take the other one for a static one, and link with what Python needs here
     loaded = _written(work / "python3.dll", "")
     libraries = {"Python_SABI_LIBRARY": str(library), "Python_RUNTIME_SABI_LIBRARY": str(loaded)}
     return {"Python_INCLUDE_DIR": str(include), **libraries}
