@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 step() { printf '== %s (%ss)\n' "$1" "$SECONDS"; }
-without_sources() { git archive HEAD | tar -x -C "$1" --exclude=src --exclude=csrc; }
+without_sources() { git archive HEAD | tar -x -C "$1" --exclude=src; }
 
 linux-x86_64() {
     python3 -m venv "$work/env"
