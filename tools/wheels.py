@@ -58,7 +58,14 @@ def _other(zig: str, system: str, processor: str, tag: str, **but: str | None) -
 TARGETS = {
     "linux-x86_64": _linux("x86_64", 17),
     "linux-aarch64": _linux("aarch64", 27),
-    "macos-arm64": _other("aarch64-macos.11.0", "Darwin", "arm64", "macosx_11_0_arm64", py314="macosx_12_0_arm64"),
+    "macos-arm64": _other(
+        "aarch64-macos.11.0",
+        "Darwin",
+        "arm64",
+        "macosx_11_0_arm64",
+        py313="macosx_12_0_arm64",
+        py314="macosx_12_0_arm64",
+    ),
     "macos-x86_64": _other("x86_64-macos.11.0", "Darwin", "x86_64", "macosx_11_0_x86_64", py314=None),
     "windows-x86_64": _other("x86_64-windows-gnu", "Windows", "AMD64", "win_amd64"),
     "windows-arm64": _other("aarch64-windows-gnu", "Windows", "ARM64", "win_arm64", py311=None),
