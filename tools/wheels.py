@@ -144,6 +144,7 @@ def make(target: Target, sdist: Path, work: Path) -> Path:
         "CMAKE_SYSTEM_PROCESSOR": target.processor,
         "CMAKE_CROSSCOMPILING_EMULATOR": "env",  # the interpreter that CMake finds is this one, and runs here
         "CMAKE_SKIP_RPATH": "ON",
+        "CMAKE_MODULE_LINKER_FLAGS": "-s",  # no symbols but what is exported, which would name folders of this machine
     }
     if target.system == "Darwin":
         defined["CMAKE_USER_MAKE_RULES_OVERRIDE"] = str(_written(work / "rules.cmake", DARWIN_RULES))
