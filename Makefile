@@ -81,7 +81,7 @@ sanitize:       ## under the sanitizers: kernels, fuzzer, pool, extension
 wheels:         ## for all platforms, into dist/; and what can run here of them
 	pip install '.[wheels]'
 	python tools/wheels.py
-	bash tests/wheels.sh dist linux-x86_64 linux-aarch64 windows-x86_64
+	bash tests/wheels.sh dist linux-x86_64 python3.13 python3.14 linux-aarch64 windows-x86_64
 
 aarch64:        ## the kernels on aarch64 under an emulator: the same bits as on x86-64
 	bash tests/aarch64.sh

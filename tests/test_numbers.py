@@ -30,7 +30,7 @@ VALUES = [
     *(float("nan"), float("inf"), -float("inf"), 1e308, 5e-324, 0.5, 2.0),
     *(True, False, "3", "²", "auto", None, 1 + 0j, [1], (1, 2), object()),
     *(np.float32(0.5), np.float32("nan"), np.longdouble("1e4000"), np.float16(1), np.int8(1), np.uint64(2**64 - 1)),
-    *(np.array(1), np.array(0.5), np.array([1]), np.bool_(True), np.timedelta64(1), np.datetime64("2000")),
+    *(np.array(1), np.array(0.5), np.array([1]), np.bool_(True), np.timedelta64(1, "D"), np.datetime64("2000")),
 ]
 
 

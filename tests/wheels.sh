@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Wheels at work, as far as one machine can: bash tests/wheels.sh FOLDER [linux-x86_64 | linux-aarch64 | windows-x86_64 ...]
-# FOLDER holds what `python tools/wheels.py` makes. On Debian 12.
+# Wheels at work, as far as one machine can: bash tests/wheels.sh FOLDER [TARGET ...], by default linux-x86_64
+# FOLDER holds what `python tools/wheels.py` makes. On Debian 12, as root.
 # - linux-x86_64: the whole test suite with the wheel alone: no compiler, no sources of the package.
+# - python3.13, python3.14: the same in Debian 13 and in its next version (apt install debootstrap).
 # - linux-aarch64: the tests of the kernels under an emulator (apt install qemu-user).
 # - windows-x86_64: the kernels' outputs, bit for bit as here (apt install wine64; needs the package ziglang).
 set -euo pipefail
@@ -25,6 +26,34 @@ linux-x86_64() {
         pytest -q tests
     )
 }
+
+in_debian() { # SUITE: which has another Python
+    local suite=$1 version glibc platforms=()
+    debootstrap --variant=minbase --include=python3,python3-venv "$suite" "$work/root" >"$work/debootstrap.txt"
+    version=$(chroot "$work/root" python3 -c "import sys; print('%d.%d' % sys.version_info[:2])")
+    for glibc in 17 27 28; do platforms+=(--platform "manylinux_2_${glibc}_x86_64"); done
+    mkdir "$work/root/wheels" "$work/root/tree"
+    pip download --quiet --only-binary :all: --python-version "$version" --platform manylinux2014_x86_64 \
+        "${platforms[@]}" --dest "$work/root/wheels" "$(echo "$dist"/elman-*manylinux*_x86_64.whl)[test]"
+    without_sources "$work/root/tree"
+    cat >"$work/root/run" <<'RUN'
+set -e
+unset "${!PIP_@}" # settings of the machine around
+python3 -m venv /env
+export PATH="/env/bin:$PATH" CC=/nonexistent
+pip install --quiet --no-index --find-links /wheels 'elman[test]'
+cd /tree
+python --version
+python tests/instruction_sets.py
+pytest -q tests
+RUN
+    unshare --mount bash -euc '
+        for one in proc dev dev/shm; do mount --rbind "/$one" "$0/$one"; done
+        mount -t tmpfs none "$0/tmp"
+        exec chroot "$0" bash /run' "$work/root"
+}
+python3.13() { in_debian trixie; }
+python3.14() { in_debian sid; }
 
 linux-aarch64() {
     local packages="libc6 libgcc-s1 libstdc++6 zlib1g libexpat1 libffi8 libssl3 libbz2-1.0 liblzma5 libsqlite3-0 libuuid1"

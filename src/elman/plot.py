@@ -67,7 +67,7 @@ def save_png(figure: Figure, path: str | Path) -> None:
     """Write it whole or not at all."""
     content = io.BytesIO()
     figure.savefig(content, format="png")
-    atomic.write(check.path(path, "path"), content.getbuffer())
+    atomic.write(check.path(path, "path"), content.getvalue())
 
 
 def history_figure(history: Mapping[str, Sequence[float]]) -> Figure:

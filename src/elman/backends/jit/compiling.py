@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba.core import typed_passes, untyped_passes
+from numba.core import ir, lowering, typed_passes, types, untyped_passes
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase
 from numba.core.compiler_machinery import PassManager, register_pass
@@ -59,8 +59,20 @@ class _EntryLibrary(_Library):
             manager.run(self._final_module, builder)
 
 
+class _Lowering(lowering.Lower):
+    def lower_assign(self, ty: Any, inst: Any) -> Any:
+        """A function that is handed on is known by its type: its address, of this process, would forbid the disk."""
+        if isinstance(ty, types.Dispatcher) and isinstance(inst.value, ir.Global | ir.FreeVar):
+            return self.context.get_constant_undef(ty)
+        return super().lower_assign(ty, inst)
+
+
+class _NativeLowering(typed_passes.NativeLowering):
+    lowering_class = _Lowering
+
+
 @register_pass(mutates_CFG=True, analysis_only=False)
-class _PartLowering(typed_passes.NativeLowering):
+class _PartLowering(_NativeLowering):
     """To LLVM's language, but no further."""
 
     _name = "elman_part_lowering"
@@ -77,7 +89,7 @@ class _PartLowering(typed_passes.NativeLowering):
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
-class _EntryLowering(typed_passes.NativeLowering):
+class _EntryLowering(_NativeLowering):
     """To machine code, at the level of LLVM's optimisation that the function asks for (options.entry)."""
 
     _name = "elman_entry_lowering"
