@@ -2,7 +2,7 @@
 
     pip wheel --no-deps -w here . && python bench/wheel.py here/elman-*.whl dist/elman-*-manylinux*_x86_64.whl
 
-The environment has what elman needs, and no elman that is installed in place. A share below 0.95 is a regression.
+The environment has what elman needs, and no elman that is installed in place.
 """
 
 import json

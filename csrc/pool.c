@@ -3,9 +3,6 @@
  * A job is claimed through one atomic word, (generation << 32 | unclaimed tasks): a worker that comes late can only
  * take tasks of the job that is running, and that job's fields stay put until its last task is done.
  */
-#if defined(__linux__)
-#define _GNU_SOURCE
-#endif
 #include "pool.h"
 
 #include <pthread.h>

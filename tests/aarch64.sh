@@ -13,10 +13,10 @@ build() { # COMPILER NAME SET FLAGS...: the program of tests/portable.c with the
     local compiler=$1 name=$2 set=$3 dtype
     shift 3
     for dtype in float double; do
-        "$compiler" -std=c11 -O3 -ffp-contract=off -fno-math-errno "$@" -DELMAN_${dtype^^} -DELMAN_TABLE="elman_${set}_$dtype" \
+        "$compiler" -std=gnu11 -O3 -ffp-contract=off -fno-math-errno "$@" -DELMAN_${dtype^^} -DELMAN_TABLE="elman_${set}_$dtype" \
             -I"$work" -Icsrc -c csrc/kernels.c -o "$work/$name.$dtype.o"
     done
-    "$compiler" -std=c11 -O2 -Icsrc -static tests/portable.c csrc/dispatch.c csrc/pool.c "$work/$name".*.o \
+    "$compiler" -std=gnu11 -O2 -Icsrc -static tests/portable.c csrc/dispatch.c csrc/pool.c "$work/$name".*.o \
         -o "$work/$name" -pthread -lm
 }
 

@@ -24,6 +24,7 @@ while wanted:
         wanted += [one for extra in own[1].split(",") for one in extras[extra]]
     else:
         print(requirement.replace(">=", "==", 1))
+print("pyparsing<3.3")  # later ones warn of what Matplotlib's lowest calls
 LOWEST
 }
 requirements_newest() { :; }

@@ -12,7 +12,7 @@ cc=${CC:-cc}
 step() { printf '== %s (%ss)\n' "$1" "$SECONDS"; }
 
 step "pool"
-thread=(-std=gnu11 -g -O1 -fPIC -fsanitize=thread -pthread -D_DEFAULT_SOURCE -Icsrc)
+thread=(-std=gnu11 -g -O1 -fPIC -fsanitize=thread -pthread -Icsrc)
 $cc "${thread[@]}" tests/pool_test.c csrc/pool.c -o "$target/pool"
 export TSAN_OPTIONS="halt_on_error=1 die_after_fork=0 exitcode=66"
 "$target/pool"

@@ -505,7 +505,8 @@ ANYTHING = st.one_of(
     st.text(),
     st.dictionaries(st.text(), st.integers()),
     st.recursive(st.floats(width=32) | st.integers(), lambda inner: st.lists(inner, max_size=4), max_leaves=12),
-    npst.arrays(st.one_of(npst.scalar_dtypes(), st.sampled_from(["object", "f4,i2", "float32", "int64"])), SHAPES),
+    npst.arrays(st.one_of(npst.scalar_dtypes(), st.sampled_from(["f4,i2", "float32", "int64"])), SHAPES),
+    npst.arrays(object, SHAPES, elements=st.none() | st.integers() | st.floats() | st.text()),
     st.lists(npst.arrays(st.sampled_from(["float32", ">f8", "int32"]), SHAPES), max_size=3),
 )
 INTEGER_ARRAYS = npst.arrays(

@@ -29,7 +29,6 @@ from packaging.version import Version
 ROOT = Path(__file__).parent.parent
 MOST_BYTES = 1_000_000
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
-GLIBC = (17, 27, 28, 34)  # its versions 2.x that wheels are tagged with
 OF_THE_SYSTEM = ("/usr/lib/libsystem", "python3.dll", "kernel32.dll", "ntdll.dll", "api-ms-win-crt-")
 
 
@@ -49,9 +48,9 @@ def _linux(processor: str, glibc: int) -> Target:
     return Target(f"{processor}-linux-gnu.2.{glibc}", "Linux", processor, tag + older_name, platforms)
 
 
-def _other(zig: str, system: str, processor: str, tag: str, **but: str | None) -> Target:
-    """`but`: for which Pythons, py311 say, it needs another platform, or there are not all wheels that it needs."""
-    platforms = {python: but.get(f"py{python.replace('.', '')}", tag) for python in PYTHONS}
+def _other(zig: str, system: str, processor: str, tag: str, but: dict[str, str | None]) -> Target:
+    """`but`: for which Pythons it needs another platform, or None, there are not all wheels that it needs."""
+    platforms = {python: but.get(python, tag) for python in PYTHONS}
     return Target(zig, system, processor, tag, {python: found for python, found in platforms.items() if found})
 
 
@@ -63,12 +62,11 @@ TARGETS = {
         "Darwin",
         "arm64",
         "macosx_11_0_arm64",
-        py313="macosx_12_0_arm64",
-        py314="macosx_12_0_arm64",
+        {"3.13": "macosx_12_0_arm64", "3.14": "macosx_12_0_arm64"},
     ),
-    "macos-x86_64": _other("x86_64-macos.11.0", "Darwin", "x86_64", "macosx_11_0_x86_64", py314=None),
-    "windows-x86_64": _other("x86_64-windows-gnu", "Windows", "AMD64", "win_amd64"),
-    "windows-arm64": _other("aarch64-windows-gnu", "Windows", "ARM64", "win_arm64", py311=None),
+    "macos-x86_64": _other("x86_64-macos.11.0", "Darwin", "x86_64", "macosx_11_0_x86_64", {"3.14": None}),
+    "windows-x86_64": _other("x86_64-windows-gnu", "Windows", "AMD64", "win_amd64", {}),
+    "windows-arm64": _other("aarch64-windows-gnu", "Windows", "ARM64", "win_arm64", {"3.11": None}),
 }
 # What a target leaves out, Numba has no wheels for; musllinux is such a one.
 
@@ -105,6 +103,8 @@ def main() -> None:
         if not given.once and digest(make(TARGETS[name], sdist, given.work / "second")) != digest(wheel):
             sys.exit(f"{wheel.name} is not the same when it is made again")
         look_at(wheel, TARGETS[name])
+        for old in given.out.glob(f"elman-*-{wheel.name.split('-', 2)[2]}"):  # of another version, say
+            old.unlink()
         shutil.copy(wheel, given.out)
         print(f"{wheel.name}, {wheel.stat().st_size:,} bytes, sha256 {digest(wheel)[:16]}", flush=True)
 
@@ -199,9 +199,8 @@ def look_at(wheel: Path, target: Target) -> None:
     """End with what is wrong with a wheel, if anything is."""
     if wheel.stat().st_size > MOST_BYTES:
         sys.exit(f"{wheel.name} has {wheel.stat().st_size:,} bytes, more than {MOST_BYTES:,}")
-    run("twine", "check", "--strict", wheel)
-    run("check-wheel-contents", wheel)
-    run("abi3audit", "--strict", wheel)
+    for check in (("twine", "check", "--strict"), ("check_wheel_contents",), ("abi3audit", "--strict")):
+        run(sys.executable, "-m", *check, wheel)
     if target.system == "Linux":
         _check_tag(wheel, target)
     else:
@@ -212,10 +211,10 @@ def look_at(wheel: Path, target: Target) -> None:
 
 def _check_tag(wheel: Path, target: Target) -> None:
     """That it needs no newer libraries than its tag says."""
-    found = run("auditwheel", "show", wheel)
-    needed, promised = (re.search(r"manylinux_2_(\d+)", text) for text in (found.replace(wheel.name, ""), target.tag))
+    found = json.loads(run(sys.executable, "-m", "auditwheel", "show", "--json", wheel))["overall_tag"]
+    needed, promised = (re.match(r"manylinux_2_(\d+)_", tag) for tag in (found, target.tag))
     if needed is None or int(needed[1]) > int(promised[1]):
-        sys.exit(f"{wheel.name} does not keep what its tag says:\n{found}")
+        sys.exit(f"{wheel.name} does not keep what its tag says: it is {found}")
 
 
 def _check_libraries(wheel: Path, target: Target) -> None:
@@ -233,9 +232,11 @@ def _check_libraries(wheel: Path, target: Target) -> None:
     libraries = {str(getattr(library, "name", library)) for library in binary.libraries}
     foreign = {library for library in libraries if not library.lower().startswith(OF_THE_SYSTEM)}
     if target.system == "Darwin":
-        foreign -= {library for library in libraries if library.endswith(".so")}  # its own name
+        foreign -= {binary[lief.MachO.LoadCommand.TYPE.ID_DYLIB].name}  # its own
         if target.processor == "arm64" and not binary.has_code_signature:
             sys.exit(f"{wheel.name} is not signed, and would not be loaded")
+        if tuple(binary.build_version.minos[:2]) > (11, 0):
+            sys.exit(f"{wheel.name} needs macOS {binary.build_version.minos}, more than {target.tag} says")
     if foreign:
         sys.exit(f"{wheel.name} needs {', '.join(sorted(foreign))}")
 
@@ -265,8 +266,7 @@ def _compatible(platform: str) -> Iterable[str]:
     if not platform.startswith("manylinux"):
         return [platform]
     newest, processor = platform.removeprefix("manylinux_2_").split("_", 1)
-    minors = [minor for minor in GLIBC if minor <= int(newest)]
-    return [*(f"manylinux_2_{minor}_{processor}" for minor in minors), f"manylinux2014_{processor}"]
+    return [*(f"manylinux_2_{minor}_{processor}" for minor in range(17, int(newest) + 1)), f"manylinux2014_{processor}"]
 
 
 if __name__ == "__main__":

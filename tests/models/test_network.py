@@ -113,6 +113,7 @@ def test_what_a_pickle_holds():
     assert {name for name in model.rnn.__getstate__() if name.startswith("_")} == {"_parameters", "_dropout_rng"}
 
 
+@pytest.mark.skipif(np.__version__ < "2", reason="its arrays are NumPy 2's, which NumPy 1 does not read")
 def test_layers_of_an_old_pickle_work_on_its_parameters():
     old = pickle.loads((Path(__file__).parent.parent / "data" / "objects-0.1.pickle").read_bytes())
     for name in ("tokens", "weighted", "reals", "binary", "seq2seq"):

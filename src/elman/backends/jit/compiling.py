@@ -61,7 +61,11 @@ class _EntryLibrary(_Library):
 
 class _Lowering(lowering.Lower):
     def lower_assign(self, ty: Any, inst: Any) -> Any:
-        """A function that is handed on is known by its type: its address, of this process, would forbid the disk."""
+        """Leaves out the address of a function that is handed on, which is known by its type.
+
+        Code with an address of this process in it is not kept on disk, unless LLVM finds that nobody reads the address,
+        which it does since Numba 0.66.
+        """
         if isinstance(ty, types.Dispatcher) and isinstance(inst.value, ir.Global | ir.FreeVar):
             return self.context.get_constant_undef(ty)
         return super().lower_assign(ty, inst)
