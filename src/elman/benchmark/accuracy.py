@@ -36,8 +36,8 @@ def activate(backend: ModuleType, values: Real, activation: str) -> Real:
 
     Examples
     --------
-    >>> activate(backends.get("numpy"), np.zeros(16, np.float32), "sigmoid")[0]
-    np.float32(0.5)
+    >>> float(activate(backends.get("numpy"), np.zeros(16, np.float32), "sigmoid")[0])
+    0.5
     """
     x = values.reshape(-1, _WIDTH)
     h = np.empty_like(x)
