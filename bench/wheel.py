@@ -2,7 +2,7 @@
 
     pip wheel --no-deps -w here . && python bench/wheel.py here/elman-*.whl dist/elman-*-manylinux*_x86_64.whl
 
-The environment has what elman needs, and no elman that is installed in place.
+The environment has what elman needs, and no elman that is installed in place; the machine has nothing else to do.
 """
 
 import json
@@ -63,7 +63,9 @@ def main(*wheels: str) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--times":
+    if sys.argv[1:2] == ["--times"]:
         print(json.dumps(times(sys.argv[2])))
-    else:
+    elif len(sys.argv) == 3:
         main(*sys.argv[1:])
+    else:
+        sys.exit(__doc__)

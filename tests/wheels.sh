@@ -6,6 +6,11 @@
 # - linux-aarch64: the tests of the kernels under an emulator (apt install qemu-user).
 # - windows-x86_64: the kernels' outputs, bit for bit as here (apt install wine64; needs the package ziglang).
 set -euo pipefail
+known="linux-x86_64 python3.13 python3.14 linux-aarch64 windows-x86_64"
+for target in "${@:2}"; do
+    case " $known " in *" $target "*) ;; *) echo "expected a target of $known, got $target" && exit 2 ;; esac
+done
+[ -d "${1:-}" ] || { echo "usage: bash tests/wheels.sh FOLDER [$known]" && exit 2; }
 dist=$(realpath "$1")
 shift
 cd "$(dirname "$0")/.."

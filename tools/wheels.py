@@ -10,6 +10,7 @@ for that platform, does not find wheels of all that elman needs. What can run he
 from __future__ import annotations
 
 import argparse
+import email
 import hashlib
 import json
 import os
@@ -24,7 +25,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from packaging.version import Version
+try:
+    from packaging.requirements import Requirement
+    from packaging.version import Version
+except ModuleNotFoundError:
+    sys.exit("tools/wheels.py: pip install '.[wheels]' first")
 
 ROOT = Path(__file__).parent.parent
 MOST_BYTES = 1_000_000
@@ -64,7 +69,7 @@ TARGETS = {
         "macosx_11_0_arm64",
         {"3.13": "macosx_12_0_arm64", "3.14": "macosx_12_0_arm64"},
     ),
-    "macos-x86_64": _other("x86_64-macos.11.0", "Darwin", "x86_64", "macosx_11_0_x86_64", {"3.14": None}),
+    "macos-x86_64": _other("x86_64-macos.11.0", "Darwin", "x86_64", "macosx_11_0_x86_64", {}),
     "windows-x86_64": _other("x86_64-windows-gnu", "Windows", "AMD64", "win_amd64", {}),
     "windows-arm64": _other("aarch64-windows-gnu", "Windows", "ARM64", "win_arm64", {"3.11": None}),
 }
@@ -96,15 +101,14 @@ def main() -> None:
             parser.error(f"TARGET must be one of {', '.join(TARGETS)}, got {name}")
     given.work.mkdir(parents=True, exist_ok=True)
     given.out.mkdir(parents=True, exist_ok=True)
-    sdist = make_sdist(given.out)
+    sdist = make_sdist(given.work / "sdist")
+    shutil.copy(sdist, given.out)
     for name in given.targets or TARGETS:
         print(f"{name}: ", end="", flush=True)
         wheel = make(TARGETS[name], sdist, given.work / "first")
         if not given.once and digest(make(TARGETS[name], sdist, given.work / "second")) != digest(wheel):
             sys.exit(f"{wheel.name} is not the same when it is made again")
         look_at(wheel, TARGETS[name])
-        for old in given.out.glob(f"elman-*-{wheel.name.split('-', 2)[2]}"):  # of another version, say
-            old.unlink()
         shutil.copy(wheel, given.out)
         print(f"{wheel.name}, {wheel.stat().st_size:,} bytes, sha256 {digest(wheel)[:16]}", flush=True)
 
@@ -121,8 +125,7 @@ def run(*command: object, **environment: str) -> str:
 
 
 def make_sdist(out: Path) -> Path:
-    for old in out.glob("elman-*.tar.gz"):
-        old.unlink()
+    shutil.rmtree(out, ignore_errors=True)
     run(sys.executable, "-m", "build", "--sdist", "--outdir", out, ROOT)
     (sdist,) = out.glob("elman-*.tar.gz")
     return sdist
@@ -139,6 +142,8 @@ def make(target: Target, sdist: Path, work: Path) -> Path:
         archive.extractall(work, filter="data")
     (source,) = work.iterdir()
     zig = Path(ziglang.__file__).parent / "zig"
+    if " " in str(zig):
+        sys.exit(f"Zig is at {zig}: CMake takes no compiler from a path with spaces; make the environment elsewhere")
     defined = {
         "CMAKE_SYSTEM_NAME": target.system,
         "CMAKE_SYSTEM_PROCESSOR": target.processor,
@@ -247,10 +252,12 @@ def _check_installs(wheel: Path, target: Target, python: str) -> None:
     platform = promised or target.tag
     command = [
         *(sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-"),
-        *("--only-binary", ":all:", "--target", wheel.parent / "none", "--python-version", python, wheel),
+        *("--only-binary", ":all:", "--target", wheel.parent / "none", "--python-version", python),
         *(word for one in _compatible(platform) for word in ("--platform", one)),
     ]
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    run(*command, "--no-deps", wheel)
+    words = [str(word) for word in (*command, *_requirements(wheel, target, python))]
+    done = subprocess.run(words, capture_output=True, text=True)
     releases = [] if done.returncode else [one["metadata"]["version"] for one in json.loads(done.stdout)["install"]]
     # where there is nothing else, newer versions of pip take a release that is to be tried out
     is_found = bool(releases) and not any(Version(release).is_prerelease for release in releases)
@@ -259,6 +266,21 @@ def _check_installs(wheel: Path, target: Target, python: str) -> None:
         sys.exit(
             f"{wheel.name}: pip {found} what it needs for Python {python} on {platform}, unlike TARGETS\n{done.stderr}"
         )
+
+
+def _requirements(wheel: Path, target: Target, python: str) -> list[str]:
+    """What it needs there: pip itself would ask the markers of this platform, whatever it is told."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = email.message_from_bytes(archive.read(name))
+    there = {
+        "sys_platform": {"Linux": "linux", "Darwin": "darwin", "Windows": "win32"}[target.system],
+        "platform_machine": target.processor,
+        "python_version": python,
+        "extra": "",
+    }
+    needed = map(Requirement, metadata.get_all("Requires-Dist"))
+    return [f"{one.name}{one.specifier}" for one in needed if one.marker is None or one.marker.evaluate(there)]
 
 
 def _compatible(platform: str) -> Iterable[str]:

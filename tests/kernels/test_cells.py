@@ -55,7 +55,7 @@ def built(folder: Path, dtype: str) -> ctypes.CDLL:
         subprocess.run([sys.executable, folder / "cells" / "list.py"], stdout=file, check=True)
     options = f"-std=gnu11 -O1 -shared -fPIC -pthread -ffp-contract=off -fno-math-errno -DELMAN_TABLE=table -o {dtype}"
     options += f" -DELMAN_{'DOUBLE' if dtype == 'float64' else 'FLOAT'} kernels.c pool.c -lm"
-    command = [os.environ.get("CC", "cc"), *FLAGS[native.instruction_set()], *options.split()]
+    command = [*os.environ.get("CC", "cc").split(), *FLAGS[native.instruction_set()], *options.split()]
     subprocess.run(command, cwd=folder, check=True)
     return ctypes.CDLL(str(folder / dtype))
 
@@ -63,7 +63,7 @@ def built(folder: Path, dtype: str) -> ctypes.CDLL:
 @pytest.fixture(scope="module")
 def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """Backends that have the cell."""
-    if shutil.which(os.environ.get("CC", "cc")) is None or native.instruction_set() not in FLAGS:
+    if shutil.which(os.environ.get("CC", "cc").split()[0]) is None or native.instruction_set() not in FLAGS:
         pytest.skip("needs a C compiler that knows this machine")
     folder = tmp_path_factory.mktemp("cells") / "csrc"
     shutil.copytree(CSRC, folder)
