@@ -34,6 +34,7 @@ except ModuleNotFoundError:
 ROOT = Path(__file__).parent.parent
 MOST_BYTES = 1_000_000
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+FLAGS = ("CFLAGS", "CPPFLAGS", "LDFLAGS", "CMAKE_", "SKBUILD_", "SOURCE_DATE_EPOCH")  # of this machine, not a wheel's
 OF_THE_SYSTEM = ("/usr/lib/libsystem", "python3.dll", "kernel32.dll", "ntdll.dll", "api-ms-win-crt-")
 
 
@@ -116,8 +117,9 @@ def main() -> None:
 def run(*command: object, **environment: str) -> str:
     """What a command prints; all of it is shown where it fails."""
     words = [str(word) for word in command]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(FLAGS)}
     done = subprocess.run(
-        words, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        words, env={**kept, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     if done.returncode:
         sys.exit(f"\n{done.stdout}\n{' '.join(words)}: exit status {done.returncode}")

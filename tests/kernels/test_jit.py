@@ -138,6 +138,53 @@ def test_several_processes_with_one_empty_cache(tmp_path: Path):
     assert out == "3.0 3.0\n2 0\n"
 
 
+FROM_MANY_THREADS = """
+import threading
+import numpy as np
+import elman
+elman.use_backend("numba")
+barrier, sums = threading.Barrier(24), []
+
+def first():
+    barrier.wait()
+    y, h_n, pullback = elman.RNN(2, 5, seed=0).vjp(np.ones((9, 3, 2)))
+    sums.append(float(np.sum(pullback(y)[2]["weight_hh_l0"])))
+
+threads = [threading.Thread(target=first) for _ in range(24)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(len(sums), len(set(sums)))
+"""
+
+
+def test_first_calls_from_many_threads_at_once(tmp_path: Path):
+    """The second time from the cache, which is so fast that all are at it."""
+    for _ in range(2):
+        assert results(run(FROM_MANY_THREADS, NUMBA_CACHE_DIR=str(tmp_path))) == ("24 1\n", "")
+
+
+@pytest.mark.parametrize("pattern", ["*.nbi", "*.nbc"])
+def test_a_damaged_cache_is_begun_anew(tmp_path: Path, pattern: str):
+    results(run(FIRST_CALLS, NUMBA_CACHE_DIR=str(tmp_path)))
+    for i, file in enumerate(tmp_path.rglob(pattern)):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2] if i % 2 else b"")
+    out, warning = results(run(FIRST_CALLS, NUMBA_CACHE_DIR=str(tmp_path)))
+    assert out == "3.0 3.0\n"
+    assert warning.count("the disk does not keep its code") == 1
+    for _ in range(2):
+        assert results(run(FIRST_CALLS, NUMBA_CACHE_DIR=str(tmp_path))) == ("3.0 3.0\n", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files")
+def test_no_room_for_the_cache(tmp_path: Path):
+    limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+    out, warning = results(run(limit + FIRST_CALLS, NUMBA_CACHE_DIR=str(tmp_path)))
+    assert out == "3.0 3.0\n"
+    assert warning.count("File too large") == 1
+
+
 def test_nothing_is_compiled_at_import():
     code = "import elman.backends.jit.backend\nfrom elman.backends.jit import entries\n"
     code += "print([f for f in vars(entries).values() if getattr(f, 'overloads', None)])\n"

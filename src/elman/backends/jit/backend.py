@@ -7,12 +7,15 @@ docs/jit.md. Nothing is compiled before it is called; what was compiled lies on 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
+import threading
 from typing import Any
 
 import numpy as np
 from numba import types
+from numba.core.caching import NullCache
 from numba.extending import NativeValue, unbox
 from numpy.typing import NDArray
 
@@ -20,7 +23,7 @@ from elman.backends import native
 from elman.backends.activations import Activation
 from elman.backends.contract import Gradients, Layer, Readout, Update
 from elman.backends.jit import activations, entries
-from elman.backends.jit.options import user_function
+from elman.backends.jit.options import user_function, warn_once
 from elman.backends.jit.simd import Lanes
 from elman.backends.native import bound_threads as bound_threads
 from elman.backends.native import get_num_threads as get_num_threads
@@ -48,8 +51,16 @@ def _tables(lanes: Lanes) -> NDArray[np.int64]:
     return np.array([_compiled(entries.of_tiles, lanes, "rows"), 0])
 
 
+_lock = threading.RLock()  # `_tables` keeps one array for each of its arguments only if asked by one thread at a time
+
+
 def make(what: Any, instruction_set: str, dtype: str) -> int:
     """The address of what a `native.Door` asks for, compiled."""
+    with _lock:
+        return _made(what, instruction_set, dtype)
+
+
+def _made(what: Any, instruction_set: str, dtype: str) -> int:
     lanes = _lanes(instruction_set, dtype)
     if what == "own":
         return int(_tables(lanes).ctypes.data)
@@ -73,11 +84,26 @@ def _compiled(function: Any, lanes: Lanes, *arguments: Any) -> int:
     gc.disable()  # Numba makes so many objects that walking through them again and again is an eighth of the time
     try:
         with postponed():  # Ctrl-C would leave Numba's stack of calls as it is then, and every further call an error
-            function.compile(kinds)
+            _compile(function, kinds)
     finally:
         if is_collecting:
             gc.enable()
     return int(function.overloads[kinds].entry_point(None, *arguments))
+
+
+def _compile(function: Any, kinds: Any) -> None:
+    """Also where there is no room on disk, or what lies there is damaged: the next process then begins it anew."""
+    try:
+        function.compile(kinds)
+    except Exception as error:  # reading a damaged file can end with anything
+        if isinstance(function._cache, NullCache):
+            raise
+        if kinds not in function.overloads:
+            with contextlib.suppress(OSError):
+                function._cache.flush()
+            function._cache = NullCache()
+            function.compile(kinds)
+        warn_once(f"{type(error).__name__}: {error}")
 
 
 _door = native.Door(make)

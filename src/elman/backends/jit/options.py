@@ -48,7 +48,7 @@ def entry(function: Callable[..., Any], level_for: Callable[[Any], int] = lambda
     try:  # Numba looks for a folder here, at the decoration, and raises where it may write to none
         return njit(function, cache=cache, pipeline_class=EntryCompiler, **_ENTRY)
     except RuntimeError as error:
-        _warn_once(str(error))
+        warn_once(str(error))
         return njit(function, pipeline_class=EntryCompiler, **_ENTRY)
 
 
@@ -70,9 +70,11 @@ def user_function(function: Callable[..., Any]) -> Any:
 _warned = False
 
 
-def _warn_once(reason: str) -> None:
+def warn_once(reason: str) -> None:
     global _warned
     if not _warned:
         _warned = True
-        message = f"the numba backend compiles anew in each process: there is no folder to keep its code in ({reason})"
-        warnings.warn(f"{message}; set NUMBA_CACHE_DIR to one", RuntimeWarning, stacklevel=2)
+        message = f"the numba backend compiles anew in each process: the disk does not keep its code ({reason})"
+            f"the numba backend compiles anew in each process: its code cannot be kept, or read, on disk ({reason})"
+        )
+        warnings.warn(f"{message}; set NUMBA_CACHE_DIR to a folder where it can", RuntimeWarning, stacklevel=2)
