@@ -148,6 +148,11 @@ const elman_kernels *elman_table(const char *instruction_set, int is_double);
 const char *elman_best(void);
 extern const char *const elman_sets[];
 
+/* Bytes of a core's data cache of level 1 or 2, or of the last one, level 3; as this machine says, until told otherwise
+ * (0: the machine's own again). What is divided how depends on them, no result does. */
+size_t elman_cache_size(int level);
+void elman_set_cache_size(int level, size_t bytes);
+
 /* Where the fields of the structures are. */
 typedef struct {
     const char *name;

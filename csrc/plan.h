@@ -22,8 +22,10 @@ INLINE size_t part(size_t n, size_t parts, size_t i) { return n / parts * i + sm
 /* The cost model: cycles on a core with two multiply-adds of latency 4 and two loads a cycle. What a tile reads of b
  * comes from the second-level cache at two vectors in three cycles, which is hidden behind the arithmetic, but what
  * lies further away is not brought in time. */
-#define FIRST_LEVEL (32 * 1024) /* bytes */
-#define SECOND_LEVEL (768 * 1024)
+INLINE double cycles_from_afar(size_t bytes) { /* of a vector of a matrix of so many bytes */
+    if (bytes > elman_cache_size(3)) return VECTOR_BYTES / 8.0;
+    return bytes > elman_cache_size(2) / 4 * 3 ? 1.3 : 0;
+}
 
 /* A tile starts with a call and ends with its stores. */
 static double tile_cycles(size_t depth, size_t width, size_t height, int is_near) {
@@ -47,10 +49,10 @@ static division cheapest_division(size_t depth, size_t columns, size_t rows, siz
         const size_t panels = ceil_div(vectors, widest), width = ceil_div(vectors, panels);
         const size_t tiles = ceil_div(rows, TALLEST(width)), height = rows / tiles, taller = rows % tiles;
         const size_t reused = tiles > 1 ? width : vectors; /* what is read again soonest: the panel, or all of b */
-        const int is_near = depth * reused * VECTOR_BYTES <= FIRST_LEVEL;
+        const int is_near = depth * reused * VECTOR_BYTES <= elman_cache_size(1);
         double cycles = tile_cycles(depth, width, height, is_near) * (double)(tiles - taller);
         if (taller) cycles += tile_cycles(depth, width, height + 1, is_near) * (double)taller;
-        if (depth * vectors * VECTOR_BYTES > SECOND_LEVEL) cycles += 1.3 * (double)(width * depth);
+        cycles += cycles_from_afar(depth * vectors * VECTOR_BYTES) * (double)(width * depth);
         cycles *= (double)panels;
         if (cycles < 0.99 * best.cycles) best = (division){panels, cycles};
     }

@@ -333,10 +333,10 @@ static int forward(const elman_layer *l) {
 }
 
 /* Steps after which their share of the parameters' gradients is summed, while y, delta and x are in the second-level
- * caches: 1 MB, and enough terms for a run of the micro-kernel. */
+ * cache, and enough terms for a run of the micro-kernel. */
 static size_t block_steps(const elman_layer *l) {
     size_t bytes = l->B * (3 * l->D * l->H + l->I) * sizeof(real);
-    return larger(larger((1 << 20) / bytes, ceil_div(2 * DEPTH, l->B)), 1);
+    return larger(larger(elman_cache_size(2) / bytes, ceil_div(2 * DEPTH, l->B)), 1);
 }
 
 static int backward(const elman_layer *l) {

@@ -80,9 +80,9 @@ typedef struct {
     size_t row_parts, column_parts; /* tasks: blocks of d_weight */
 } outer_sum;
 
-#define DEPTH 128 /* terms summed while a panel of delta stays in the first-level cache */
-#define BLOCK_BYTES \
-    524288             /* of d_weight, which should stay in the second-level cache from one run of terms to the next */
+#define DEPTH 128      /* terms summed while a panel of delta stays in the first-level cache */
+#define STRIP 24       /* rows of left that are packed side by side: whole tiles of every height but 5 */
+#define LEAST_PANELS 6 /* to read packed rows, for packing them to be worth it */
 #define MASKED_ROWS 96 /* of d_weight in a task where left is masked */
 
 INLINE size_t outer_sum_tasks(const outer_sum *s) { return s->row_parts * s->column_parts; }
@@ -97,8 +97,9 @@ static void plan_outer_sum(outer_sum *s, size_t threads) {
         return;
     }
     s->column_parts = ceil_div(s->shape.panels, larger(1, 512 / (MAX_NARROW_WIDTH * VL)));
-    size_t block_columns = ceil_div(s->columns, s->column_parts);
-    s->row_parts = larger(least, ceil_div(rows * block_columns * sizeof(real), BLOCK_BYTES));
+    /* of d_weight, which should stay in the second-level cache from one run of terms to the next */
+    const size_t block_bytes = elman_cache_size(2) / 2, block_columns = ceil_div(s->columns, s->column_parts);
+    s->row_parts = larger(least, ceil_div(rows * block_columns * sizeof(real), block_bytes));
     if (s->left.mask) s->row_parts = larger(s->row_parts, ceil_div(rows, MASKED_ROWS));
     s->row_parts = smaller(s->row_parts, rows);
 }
@@ -136,25 +137,49 @@ static void add_bias_terms(real *d_bias, panel c, const real *packed, size_t n) 
     }
 }
 
-static void add_panel_terms(const terms *g, panel c) {
+/* Gather a task's columns of left in strips, [strip][term][STRIP], so that tiles read on and on. */
+static void pack_strips(const terms *g, real *strips) {
+    const size_t rows = g->end - g->begin;
+    for (size_t k = 0; k < g->n; k++)
+        for (size_t i = 0; i < rows; i += STRIP)
+            memcpy(strips + i * DEPTH + k * STRIP, g->left[k] + i, smaller(rows - i, STRIP) * sizeof(real));
+}
+
+/* `strips`: left's rows in them, or NULL to read it in place, as one. */
+static void add_panel_terms(const terms *g, const real *strips, panel c) {
     const outer_sum *s = g->sum;
+    const real *left[DEPTH];
     real packed[DEPTH * MAX_NARROW_WIDTH * VECTOR_BYTES / sizeof(real)] __attribute__((aligned(64)));
-    for (size_t k = 0; k < g->n; k++) copy_row(packed + k * c.width * VL, g->delta[k] + c.column, c.columns, c.width);
-    operands o = {.left = g->left, .right = packed, .depth = g->n, .column = c.column, .columns = c.columns};
-    const size_t rows = g->end - g->begin, tiles = ceil_div(rows, TALLEST(c.width));
+    for (size_t k = 0; k < g->n; k++) {
+        copy_row(packed + k * c.width * VL, g->delta[k] + c.column, c.columns, c.width);
+        left[k] = strips ? strips + k * STRIP : g->left[k];
+    }
+    operands o = {.left = left, .right = packed, .depth = g->n, .column = c.column, .columns = c.columns};
+    const size_t rows = g->end - g->begin, strip = strips ? STRIP : rows;
     real *out[MAX_HEIGHT];
     o.init = (const real *const *)out, o.out = out;
-    for (size_t i = 0; i < tiles; i++) {
-        size_t height = part(rows, tiles, i + 1) - part(rows, tiles, i);
-        o.first = part(rows, tiles, i);
-        for (size_t r = 0; r < height; r++) out[r] = s->d_weight + (g->begin + o.first + r) * s->columns;
-        TILES[COLUMNS][c.width - 1][height - 1](&o);
+    for (size_t begin = 0; begin < rows; begin += strip) {
+        const size_t own = smaller(rows - begin, strip), tiles = ceil_div(own, TALLEST(c.width));
+        for (size_t i = 0; i < tiles; i++) {
+            const size_t first = part(own, tiles, i), height = part(own, tiles, i + 1) - first;
+            o.first = (strips ? begin * DEPTH : 0) + first;
+            for (size_t r = 0; r < height; r++) {
+                out[r] = s->d_weight + (g->begin + begin + first + r) * s->columns;
+                prefetch_row(out[r] + height * s->columns + c.column, c.columns); /* the next tile's */
+            }
+            TILES[COLUMNS][c.width - 1][height - 1](&o);
+        }
     }
     if (s->d_bias && g->begin == 0) add_bias_terms(s->d_bias + c.column, c, packed, g->n);
 }
 
 static void add_terms(terms *g) {
-    for (size_t p = g->first_panel; p < g->last_panel; p++) add_panel_terms(g, panel_of(&g->sum->shape, p));
+    const size_t rows = ceil_div(g->end - g->begin, STRIP) * STRIP;
+    const int is_worth = g->last_panel - g->first_panel >= LEAST_PANELS;
+    real *strips = is_worth ? elman_lease(rows * DEPTH * sizeof(real)) : NULL; /* without memory: in place */
+    if (strips) pack_strips(g, strips);
+    for (size_t p = g->first_panel; p < g->last_panel; p++) add_panel_terms(g, strips, panel_of(&g->sum->shape, p));
+    if (strips) elman_return(strips);
     g->n = 0;
 }
 

@@ -16,12 +16,14 @@
 #define MAX_NARROW_WIDTH 4 /* in mode COLUMNS */
 #define MAX_HEIGHT 8
 
-/* Tallest tile for a width: rows * width accumulators, `width` vectors of right and a broadcast fit the registers. */
+/* Tallest tile for a width: rows * width accumulators, the shorter side's numbers of one k, each in a vector of its
+ * own, and one of the other side's fit the registers. */
 #if REGISTERS == 32
 #define TALLEST(width) \
     ((width) <= 3 ? 8 : (width) == 4 ? 6 : (width) == 5 ? 5 : (width) == 6 ? 4 : (width) == 7 ? 3 : 2)
 #else
-#define TALLEST(width) ((width) == 1 ? 8 : (width) == 2 ? 6 : (width) == 3 ? 4 : (width) <= 6 ? 2 : 1)
+#define TALLEST(width) \
+    ((width) == 1 ? 8 : (width) == 2 ? 6 : (width) == 3 ? 4 : (width) == 4 ? 3 : (width) <= 6 ? 2 : 1)
 #endif
 
 /* How a tile reads its operands. */
@@ -57,17 +59,31 @@ INLINE void tile(const size_t height, const size_t width, const int mode, const 
     const size_t right_stride = mode == DIRECT ? o->right_stride : width * VL;
     for (size_t k = 0; k < o->depth; k++, right += right_stride) {
         const real *left_k = mode == COLUMNS ? o->left[k] + o->first : NULL;
-        vec right_k[MAX_WIDTH];
+        vec kept[MAX_WIDTH]; /* of the shorter side; those of the other are loaded one after the other */
+        if (height < width) {
+#pragma GCC unroll 8
+            for (size_t r = 0; r < height; r++) kept[r] = set1(mode == COLUMNS ? left_k[r] : left[r][k]);
+#pragma GCC unroll 8
+            for (size_t r = 0; r < height; r++) KEEP(kept[r]);
+#pragma GCC unroll 8
+            for (size_t v = 0; v < width; v++) {
+                vec right_kv = mode == DIRECT && v == last ? load_upto(right + v * VL, rest) : load(right + v * VL);
+                if (height > 1) KEEP(right_kv);
+#pragma GCC unroll 8
+                for (size_t r = 0; r < height; r++) acc[r][v] = fma_(kept[r], right_kv, acc[r][v]);
+            }
+            continue;
+        }
 #pragma GCC unroll 8
         for (size_t v = 0; v < width; v++)
-            right_k[v] = mode == DIRECT && v == last ? load_upto(right + v * VL, rest) : load(right + v * VL);
+            kept[v] = mode == DIRECT && v == last ? load_upto(right + v * VL, rest) : load(right + v * VL);
 #pragma GCC unroll 8
-        for (size_t v = 0; height > 1 && v < width; v++) KEEP(right_k[v]);
+        for (size_t v = 0; height > 1 && v < width; v++) KEEP(kept[v]);
 #pragma GCC unroll 8
         for (size_t r = 0; r < height; r++) {
             vec left_rk = set1(mode == COLUMNS ? left_k[r] : left[r][k]);
 #pragma GCC unroll 8
-            for (size_t v = 0; v < width; v++) acc[r][v] = fma_(left_rk, right_k[v], acc[r][v]);
+            for (size_t v = 0; v < width; v++) acc[r][v] = fma_(left_rk, kept[v], acc[r][v]);
         }
     }
 #pragma GCC unroll 8

@@ -397,6 +397,7 @@ CASES = [
     *_combine("TBIH", _OPTIONS),
     {"T": 3, "B": 100, "I": 17, "H": 33, "D": 2, "lengths": "ragged"},
     {"T": 4, "B": 2, "I": 100, "H": 257, "mask": True},
+    {"T": 3, "B": 47, "I": 3, "H": 509},  # two runs of terms; panels enough for strips (csrc/rows.h)
     {"lengths": "zero", "D": 2},
 ]
 READOUT_CASES = [*_combine("TBKO", _READOUT_OPTIONS), {"lengths": "zero", "loss": "cross_entropy"}]

@@ -104,7 +104,7 @@ def test_links_to_files_lead_somewhere(name):
 
 def test_the_stages_of_a_fast_kernel_agree(tmp_path):
     """docs/understand/kernels.md, on a shape that takes no time."""
-    compiler = shutil.which(os.environ.get("CC", "cc"))
+    compiler = shutil.which(os.environ.get("CC", "cc").split()[0])
     if compiler is None:
         pytest.skip("no C compiler")
     spec = importlib.util.spec_from_file_location("measure", DOCS / "understand" / "ladder" / "measure.py")

@@ -99,6 +99,8 @@ cdef extern from "elman.h" nogil:
     const elman_kernels *elman_table(const char *instruction_set, int is_double)
     const char *elman_best()
     const char *elman_sets[]
+    size_t elman_cache_size(int level)
+    void elman_set_cache_size(int level, size_t n_bytes)
     const elman_field elman_layer_fields[]
     const elman_field elman_readout_fields[]
     const elman_field elman_update_fields[]
@@ -134,8 +136,22 @@ def get_num_threads() -> int:
     return elman_get_num_threads()
 
 
+def cache_sizes() -> tuple:
+    """Bytes of the caches of level 1 and 2 and of the last one, which say how work is divided (csrc/plan.h)."""
+    return tuple(elman_cache_size(level) for level in (1, 2, 3))
+
+
+def use_cache_sizes(*sizes: int) -> None:
+    """Divide work as if the caches had these sizes; 0: this machine's own. Results keep their bits."""
+    if not all(n_bytes == 0 or n_bytes >= 4096 for n_bytes in sizes):
+        raise ValueError(f"sizes: expected 0, or at least 4096 bytes, got {sizes}")
+    for level, n_bytes in enumerate(sizes, 1):
+        elman_set_cache_size(level, n_bytes)
+
+
 def pool_addresses() -> dict:
-    """The functions of the thread pool by their C names, for kernels that are compiled at run time."""
+    """The functions of the thread pool, and what else of C the kernels need that are compiled at run time, by their
+    C names."""
     return {
         "elman_run": <size_t>&elman_run,
         "elman_run_team": <size_t>&elman_run_team,
@@ -144,6 +160,7 @@ def pool_addresses() -> dict:
         "elman_end": <size_t>&elman_end,
         "elman_stop": <size_t>&elman_stop,
         "elman_stopped": <size_t>&elman_stopped,
+        "elman_cache_size": <size_t>&elman_cache_size,
         "elman_get_num_threads": <size_t>&elman_get_num_threads,
         "elman_lease": <size_t>&elman_lease,
         "elman_return": <size_t>&elman_return,

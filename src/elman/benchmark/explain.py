@@ -27,7 +27,10 @@ def explain(work: Workload) -> str:
     **forward**: 1 thread, as 1216 operations are not worth a second one
     """
     native = backends.get("cython")
-    lines = [f"{work.shape}, {work.dtype}, {native.instruction_set()}, at most {native.get_num_threads()} threads"]
+    first, second, last = map(_bytes, native.cache_sizes())
+    caches = f"caches of {first}, {second} and {last}"
+    limit = f"at most {native.get_num_threads()} threads"
+    lines = [f"{work.shape}, {work.dtype}, {native.instruction_set()}, {caches}, {limit}"]
     for is_backward in (False, True):
         options = {
             "directions": work.architecture.n_directions,
@@ -39,6 +42,10 @@ def explain(work: Workload) -> str:
         others = (native.plan(*work.shape, **options, parts=parts) for parts in range(1, best["threads"] + 1))
         lines += ["", *_pass(work, best, [plan for plan in others if plan], is_backward=is_backward)]
     return "\n".join(lines)
+
+
+def _bytes(n: int) -> str:
+    return f"{n / (1 << 20):.3g} MiB" if n >= 1 << 20 else f"{n >> 10} KiB"
 
 
 def _pass(work: Workload, plan: dict[str, Any], candidates: list[dict[str, Any]], *, is_backward: bool) -> list[str]:

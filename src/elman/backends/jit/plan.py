@@ -8,13 +8,10 @@ import numpy as np
 
 from elman.backends.jit.options import kernel
 from elman.backends.jit.simd import reals, size_of_real, width_of
-from elman.backends.jit.structs import larger, smaller, thread_limit
+from elman.backends.jit.structs import cache_size, larger, smaller, thread_limit
 from elman.backends.jit.tile import DIRECT, MAX_WIDTH, PACKED, tallest
 
 MAX_ROWS = 96  # of one product; a multiple of every tile height
-
-FIRST_LEVEL = 32 * 1024  # bytes of the caches
-SECOND_LEVEL = 768 * 1024
 
 MEETING = 500.0  # cycles, and for each cache line of states that another thread made:
 EXCHANGE = 8.0
@@ -56,6 +53,14 @@ def tile_cycles(depth: int, width: int, height: int, is_near: bool) -> float:
 
 
 @kernel
+def cycles_from_afar(v: Any, n_bytes: int) -> float:
+    """Of a vector of a matrix of so many bytes."""
+    if n_bytes > cache_size(3):
+        return width_of(v) / 8.0
+    return 1.3 if n_bytes > cache_size(2) // 4 * 3 else 0.0
+
+
+@kernel
 def cheapest_division(v: Any, depth: int, columns: int, rows: int, widest: int) -> Division:
     """Into panels of at most `widest` vectors, for products (rows, depth) (depth, columns)."""
     vectors = ceil_div(columns, reals(v))
@@ -65,12 +70,11 @@ def cheapest_division(v: Any, depth: int, columns: int, rows: int, widest: int) 
         width = ceil_div(vectors, panels)
         tiles = ceil_div(rows, tallest(v, width))
         height, taller = rows // tiles, rows % tiles  # that many tiles are one row taller
-        is_near = depth * (width if tiles > 1 else vectors) * width_of(v) <= FIRST_LEVEL
+        is_near = depth * (width if tiles > 1 else vectors) * width_of(v) <= cache_size(1)
         cycles = tile_cycles(depth, width, height, is_near) * (tiles - taller)
         if taller:
             cycles += tile_cycles(depth, width, height + 1, is_near) * taller
-        if depth * vectors * width_of(v) > SECOND_LEVEL:
-            cycles += 1.3 * (width * depth)
+        cycles += cycles_from_afar(v, depth * vectors * width_of(v)) * (width * depth)
         cycles *= panels
         if cycles < 0.99 * best_cycles:
             best, best_cycles = panels, cycles

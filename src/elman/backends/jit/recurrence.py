@@ -52,6 +52,7 @@ from elman.backends.jit.structs import (
     Struct,
     after,
     begin_call,
+    cache_size,
     call,
     clear,
     copy,
@@ -489,7 +490,7 @@ def forward_pass(v: Any, p: Any) -> int:
 def block_steps(v: Any, layer: Any) -> int:
     """Steps after which their share of the parameters' gradients is summed, while y, delta and x are in the caches."""
     row_bytes = layer.B * (3 * layer.D * layer.H + layer.I) * size_of_real(v)
-    return larger(larger((1 << 20) // row_bytes, ceil_div(2 * DEPTH, layer.B)), 1)
+    return larger(larger(cache_size(2) // row_bytes, ceil_div(2 * DEPTH, layer.B)), 1)
 
 
 @kernel

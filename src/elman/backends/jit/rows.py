@@ -15,9 +15,12 @@ from elman.backends.jit.structs import (
     INTS,
     Pointer,
     Struct,
+    cache_size,
     call,
+    give_back,
     ints,
     larger,
+    lease,
     local,
     prefetch,
     smaller,
@@ -66,7 +69,8 @@ OUTER_SUM = Struct(
 )
 
 DEPTH = 128  # terms summed while a panel of delta stays in the first-level cache
-BLOCK_BYTES = 524288  # of d_weight, which should stay in the second-level cache from one run of terms to the next
+STRIP = 24  # rows of left that are packed side by side: whole tiles of every height but 5
+LEAST_PANELS = 6  # to read packed rows, for packing them to be worth it
 MASKED_ROWS = 96  # of d_weight in a task where left is masked
 
 # Terms of a task, gathered until there are enough for a run of the micro-kernel. begin, end: rows of d_weight;
@@ -154,8 +158,9 @@ def plan_outer_sum(v: Any, s: Any, threads: int) -> None:
         s.row_parts, s.column_parts = 1, smaller(s.panels, threads)
         return
     s.column_parts = ceil_div(s.panels, larger(1, 512 // (MAX_NARROW_WIDTH * reals(v))))
-    block_columns = ceil_div(s.columns, s.column_parts)
-    parts = larger(threads if rows > 16 else 1, ceil_div(rows * block_columns * size_of_real(v), BLOCK_BYTES))
+    # of d_weight, which should stay in the second-level cache from one run of terms to the next
+    block_bytes, block_columns = cache_size(2) // 2, ceil_div(s.columns, s.column_parts)
+    parts = larger(threads if rows > 16 else 1, ceil_div(rows * block_columns * size_of_real(v), block_bytes))
     if s.left.mask:
         parts = larger(parts, ceil_div(rows, MASKED_ROWS))
     s.row_parts = smaller(parts, rows)
@@ -187,20 +192,50 @@ def add_bias_terms(v: Any, d_bias: Address, c: Panel, packed: Address, n: int) -
 
 
 @kernel
-def add_panel_terms(v: Any, g: Any, s: Any, c: Panel) -> None:
-    size, packed, out = size_of_real(v), stack(_PANEL), ints(stack(_OUT))
+def pack_strips(v: Any, g: Any, strips: Address) -> None:
+    """Gather a task's columns of left in strips, [strip][term][STRIP], so that tiles read on and on."""
+    rows = g.end - g.begin
+    for k in range(g.n):
+        for i in range(0, rows, STRIP):
+            to = strips + (i * DEPTH + k * STRIP) * size_of_real(v)
+            add_row(v, to, g.left[k] + i * size_of_real(v), 0, smaller(rows - i, STRIP))
+
+
+@kernel
+def add_panel_terms(v: Any, g: Any, s: Any, strips: Address, c: Panel) -> None:
+    """`strips`: left's rows in them, or 0 to read it in place, as one."""
+    size, packed, out, left = size_of_real(v), stack(_PANEL), ints(stack(_OUT)), ints(stack(_LIST))
     for k in range(g.n):
         copy_row(v, packed + k * c.width * width_of(v), g.delta[k] + c.column * size, c.columns, c.width)
+        left[k] = strips + k * STRIP * size if strips else g.left[k]
     rows = g.end - g.begin
-    tiles = ceil_div(rows, tallest(v, c.width))
-    for i in range(tiles):
-        first = part(rows, tiles, i)
-        height = part(rows, tiles, i + 1) - first
-        for r in range(height):
-            out[r] = s.d_weight + (g.begin + first + r) * s.columns * size
-        call(tile_of(s.tiles, 0, c.width, height), (g.left, out, out, packed, g.n, first, c.column, c.columns))
+    strip = STRIP if strips else rows
+    for begin in range(0, rows, strip):
+        own = smaller(rows - begin, strip)
+        tiles = ceil_div(own, tallest(v, c.width))
+        for i in range(tiles):
+            first = part(own, tiles, i)
+            height = part(own, tiles, i + 1) - first
+            for r in range(height):
+                out[r] = s.d_weight + (g.begin + begin + first + r) * s.columns * size
+                prefetch_row(v, out[r] + (height * s.columns + c.column) * size, c.columns)  # the next tile's
+            first += begin * DEPTH if strips else 0
+            call(tile_of(s.tiles, 0, c.width, height), (left, out, out, packed, g.n, first, c.column, c.columns))
     if s.d_bias and g.begin == 0:
         add_bias_terms(v, s.d_bias + c.column * size, c, packed, g.n)
+
+
+@kernel
+def add_terms(v: Any, g: Any, s: Any, first_panel: int, end_panel: int) -> None:
+    rows = ceil_div(g.end - g.begin, STRIP) * STRIP
+    strips = lease(rows * DEPTH * size_of_real(v)) if end_panel - first_panel >= LEAST_PANELS else 0
+    if strips:  # without memory: in place
+        pack_strips(v, g, strips)
+    for p in range(first_panel, end_panel):
+        add_panel_terms(v, g, s, strips, panel_of(v, s.columns, s.panels, p))
+    if strips:
+        give_back(strips)
+    g.n = 0
 
 
 @kernel
@@ -232,6 +267,4 @@ def outer_sum_task(v: Any, s: Any, task: int) -> None:
                     gather(v, g, s, t, row)
             # the run for the last terms stands here, too: compiled once
             if g.n == DEPTH or (g.n and step == e.first and row == e.B - 1):
-                for p in range(first_panel, end_panel):
-                    add_panel_terms(v, g, s, panel_of(v, s.columns, s.panels, p))
-                g.n = 0
+                add_terms(v, g, s, first_panel, end_panel)

@@ -30,9 +30,10 @@ PACKED, DIRECT, COLUMNS = range(3)  # left[row][k] and right in a panel; in plac
 _ARGUMENTS = ("left", "init", "out", "right", "depth", "step", "column", "columns")
 TILE_TYPE = ir.FunctionType(ir.VoidType(), [INT64] * len(_ARGUMENTS))
 
-# Tallest tile for a width: accumulators, `width` vectors of right and a broadcast fit 32 registers, or 16.
+# Tallest tile for a width: accumulators, the shorter side's numbers of one k and one of the other side's fit 32
+# registers, or 16.
 _TALLEST_OF_32 = (8, 8, 8, 6, 5, 4, 3, 2)
-_TALLEST_OF_16 = (8, 6, 4, 2, 2, 2, 1, 1)
+_TALLEST_OF_16 = (8, 6, 4, 3, 2, 2, 1, 1)
 
 
 def tallest_tiles(lanes: Lanes) -> tuple[int, ...]:
@@ -80,18 +81,28 @@ def emit_tile(module: Any, lanes: Lanes, mode: int, width: int, height: int) -> 
     k = builder.phi(INT64, "k")
     right_k = builder.phi(INT64, "right_k")
     accumulators = [[builder.phi(lanes.ir_vector, f"sum_{r}_{v}") for v in vectors] for r in rows]
-    right_vectors = [simd.emit_load(builder, lanes, at(right_k, v)) for v in vectors[:-1]]
-    right_last = at(right_k, width - 1)
-    right_vectors.append(
-        load_rest(builder, right_last) if mode == DIRECT else simd.emit_load(builder, lanes, right_last)
-    )
     left_k = builder.add(row_of(left, k), first_row) if mode == COLUMNS else None
-    results = []
-    for r in rows:
+
+    def left_of(r: int) -> Any:
         where = (left_k, INT64(r)) if mode == COLUMNS else (left_rows[r], k)
         number = builder.load(simd.emit_pointer(builder, lanes.ir_real, *where), align=lanes.size)
-        left_rk = simd.emit_splat(builder, lanes.ir_vector, number)
-        results.append([simd.emit_fma(builder, lanes, left_rk, right_vectors[v], accumulators[r][v]) for v in vectors])
+        return simd.emit_splat(builder, lanes.ir_vector, number)
+
+    def right_of(v: int) -> Any:
+        is_part = mode == DIRECT and v == width - 1
+        return load_rest(builder, at(right_k, v)) if is_part else simd.emit_load(builder, lanes, at(right_k, v))
+
+    def product(r: int, v: int, left_rk: Any, right_kv: Any) -> Any:
+        return simd.emit_fma(builder, lanes, left_rk, right_kv, accumulators[r][v])
+
+    # The shorter side's numbers stay in registers, those of the other are loaded one after the other.
+    if height < width:
+        kept = [left_of(r) for r in rows]
+        by_vector = [[product(r, v, kept[r], right_kv) for r in rows] for v in vectors for right_kv in [right_of(v)]]
+        results = [list(row) for row in zip(*by_vector, strict=True)]
+    else:
+        kept = [right_of(v) for v in vectors]
+        results = [[product(r, v, left_rk, kept[v]) for v in vectors] for r in rows for left_rk in [left_of(r)]]
     k_next = builder.add(k, INT64(1))
     right_next = builder.add(right_k, INT64(width * lanes.width) if mode == COLUMNS else step)
     for phi, first, following in [

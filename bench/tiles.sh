@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# The speed of each tile (csrc/tile.h) on each instruction set of this machine, beside what the cost model says of it
+# (csrc/plan.h), as shares of the multiply-adds that a core can do: bash bench/tiles.sh [FLOAT | DOUBLE]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+python3 csrc/cells/list.py >"$work/cells.h"
+for set in "baseline " "avx2 -mavx2 -mfma" "avx512 -mavx512f -mavx512vl -mavx512dq -mavx512bw -mfma"; do
+    # shellcheck disable=SC2086
+    "${CC:-cc}" -std=gnu11 -O3 -ffp-contract=off -fno-math-errno ${set#* } -DELMAN_"${1:-FLOAT}" -I"$work" -Icsrc \
+        bench/tiles.c -o "$work/tiles" -lm
+    echo "== ${set%% *}"
+    "$work/tiles" || echo "not on this machine"
+done
