@@ -75,6 +75,4 @@ def warn_once(reason: str) -> None:
     if not _warned:
         _warned = True
         message = f"the numba backend compiles anew in each process: the disk does not keep its code ({reason})"
-            f"the numba backend compiles anew in each process: its code cannot be kept, or read, on disk ({reason})"
-        )
         warnings.warn(f"{message}; set NUMBA_CACHE_DIR to a folder where it can", RuntimeWarning, stacklevel=2)
