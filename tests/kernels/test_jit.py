@@ -138,6 +138,12 @@ def test_several_processes_with_one_empty_cache(tmp_path: Path):
     assert out == "3.0 3.0\n2 0\n"
 
 
+def test_numba_that_is_told_not_to_compile():
+    process = run(FIRST_CALLS, NUMBA_DISABLE_JIT="1")
+    assert "ImportError: backend 'numba' is not installed here (NUMBA_DISABLE_JIT is set)" in process.communicate()[1]
+    assert process.returncode == 1
+
+
 FROM_MANY_THREADS = """
 import threading
 import numpy as np

@@ -6,9 +6,12 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from numba import njit, types
+from numba import config, njit, types
 
 from elman.backends.jit.compiling import EntryCompiler, PartCompiler
+
+if config.DISABLE_JIT:
+    raise ImportError("NUMBA_DISABLE_JIT is set")
 
 _OPTIONS: dict[str, Any] = {
     "nogil": True,  # other Python threads run meanwhile
