@@ -6,7 +6,6 @@ import sys
 
 import numpy as np
 
-import elman
 from elman import backends
 from elman.threads import get_num_threads
 
@@ -31,7 +30,7 @@ def show_config() -> None:
     except importlib.metadata.PackageNotFoundError:
         numba = "not installed"
     facts = {
-        "elman": elman.__version__,
+        "elman": sys.modules["elman"].__version__,
         "python": f"{sys.version.split()[0]} on {sys.platform}",
         "numpy": np.__version__,
         "numba": numba,
