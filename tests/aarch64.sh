@@ -16,7 +16,7 @@ build() { # COMPILER NAME SET FLAGS...: the program of tests/portable.c with the
         "$compiler" -std=gnu11 -O3 -ffp-contract=off -fno-math-errno "$@" -DELMAN_${dtype^^} -DELMAN_TABLE="elman_${set}_$dtype" \
             -I"$work" -Icsrc -c csrc/kernels.c -o "$work/$name.$dtype.o"
     done
-    "$compiler" -std=gnu11 -O2 -Icsrc -static tests/portable.c csrc/dispatch.c csrc/pool.c "$work/$name".*.o \
+    "$compiler" -std=gnu11 -O2 -Icsrc -static tests/portable.c csrc/{dispatch,pool,caches}.c "$work/$name".*.o \
         -o "$work/$name" -pthread -lm
 }
 

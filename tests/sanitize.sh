@@ -46,7 +46,7 @@ for real in float double; do
         -c csrc/kernels.c -o "$target/$real.o"
 done
 $cc "${thread[@]}" -DPy_LIMITED_API=0x030B0000 -I"$python_h" -shared "$(find "$target/build" -name native.c)" \
-    csrc/dispatch.c csrc/pool.c "$target/float.o" "$target/double.o" -lm -o "$target/native.abi3.so"
+    csrc/dispatch.c csrc/pool.c csrc/caches.c "$target/float.o" "$target/double.o" -lm -o "$target/native.abi3.so"
 mv "$target/native.abi3.so" "$target"/site/elman/backends/native*.so
 
 step "extension under ThreadSanitizer"

@@ -95,7 +95,7 @@ windows-x86_64() {
                     -DELMAN_TABLE="elman_${set%% *}_$dtype" -c csrc/kernels.c -o "$work/${set%% *}_$dtype.o"
             done
         done
-        $1 -std=gnu11 -O2 -DELMAN_X86 -Icsrc tests/portable.c csrc/dispatch.c csrc/pool.c "$work"/*.o -o "$2" -pthread -lm
+        $1 -std=gnu11 -O2 -DELMAN_X86 -Icsrc tests/portable.c csrc/{dispatch,pool,caches}.c "$work"/*.o -o "$2" -pthread -lm
     }
     build "${CC:-cc}" "$work/here"
     build "$zig -target x86_64-windows-gnu" "$work/there.exe"

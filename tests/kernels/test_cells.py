@@ -54,7 +54,7 @@ def built(folder: Path, dtype: str) -> ctypes.CDLL:
     with (folder / "cells.h").open("w") as file:
         subprocess.run([sys.executable, folder / "cells" / "list.py"], stdout=file, check=True)
     options = f"-std=gnu11 -O1 -shared -fPIC -pthread -ffp-contract=off -fno-math-errno -DELMAN_TABLE=table -o {dtype}"
-    options += f" -DELMAN_{'DOUBLE' if dtype == 'float64' else 'FLOAT'} kernels.c pool.c -lm"
+    options += f" -DELMAN_{'DOUBLE' if dtype == 'float64' else 'FLOAT'} kernels.c pool.c caches.c -lm"
     command = [*os.environ.get("CC", "cc").split(), *FLAGS[native.instruction_set()], *options.split()]
     subprocess.run(command, cwd=folder, check=True)
     return ctypes.CDLL(str(folder / dtype))

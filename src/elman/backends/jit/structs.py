@@ -305,7 +305,7 @@ def _address_of_task(at: Site, v: Lanes, task: types.Dispatcher) -> Any:
 for _name, _address in native.pool_addresses().items():  # found by name when kernels are linked
     llvm.add_symbol(_name, _address)
 
-# The pool's other functions, and what csrc/dispatch.c knows of the machine
+# The pool's other functions, and the sizes of the machine's caches
 cache_size = types.ExternalFunction("elman_cache_size", types.int64(types.int32))
 thread_limit = types.ExternalFunction("elman_get_num_threads", types.int32())
 meet = types.ExternalFunction("elman_meet", types.int32(types.int64, types.int64))
