@@ -136,6 +136,8 @@ typedef struct {
     int (*plan)(const elman_layer *, int is_backward, size_t parts, elman_plan *);
     /* target (n, m) from source (m, n) */
     void (*transpose)(size_t m, size_t n, const void *source, void *target);
+    /* keep all threads at multiply-adds, for `rounds` of them; returns how many operations these were, all together */
+    double (*multiply_adds)(size_t rounds);
     const elman_cell *cells;
     const elman_rule *rules;
     size_t vector_bytes, is_fused; /* whether a multiply-add rounds once */

@@ -8,6 +8,32 @@ static void transpose_matrix(size_t m, size_t n, const void *source, void *targe
     transpose(target, m, source, n, n, m);
 }
 
+/* What the processor can do at best: multiply-adds of registers alone, enough of them under way to hide their latency. */
+#define UNDER_WAY 12
+
+static void multiply_add_task(void *context, size_t task) {
+    vec acc[UNDER_WAY], factor = set1((real)0.5), total = set1((real)task);
+#pragma GCC unroll 12
+    for (size_t i = 0; i < UNDER_WAY; i++) acc[i] = set1((real)i);
+    for (size_t n = *(const size_t *)context; n > 0; n--) {
+#pragma GCC unroll 12
+        for (size_t i = 0; i < UNDER_WAY; i++) {
+            acc[i] = fma_(acc[i], factor, factor);
+            KEEP(acc[i]);
+        }
+    }
+#pragma GCC unroll 12
+    for (size_t i = 0; i < UNDER_WAY; i++) total += acc[i];
+    volatile real result = sum(total); /* so that it has to be computed */
+    (void)result;
+}
+
+static double multiply_adds(size_t rounds) {
+    const size_t threads = (size_t)elman_get_num_threads();
+    elman_run(multiply_add_task, &rounds, threads, threads);
+    return 2.0 * VL * UNDER_WAY * (double)rounds * (double)threads;
+}
+
 /* What runs long can be stopped; an update cannot, as it would be torn. */
 #define STOPPABLE(function, parameters, ...)      \
     static int function##_call parameters {       \
@@ -31,6 +57,7 @@ const elman_kernels ELMAN_TABLE = {
     .update = run_update,
     .plan = plan,
     .transpose = transpose_matrix,
+    .multiply_adds = multiply_adds,
     .cells = CELL_LIST,
     .rules = RULES,
     .vector_bytes = VECTOR_BYTES,

@@ -26,7 +26,7 @@ from elman.cli import main
 
 SHAPE = Shape(7, 5, 3, 11)
 VERSIONS = {"python": "3", "elman": "1", "numpy": "2"}
-MACHINE = Machine("a cpu", 2, "avx2", 2, "2", VERSIONS, 100.0, {1 << 20: 50.0})
+MACHINE = Machine("a cpu", 2, "avx2", 2, "2", VERSIONS, 100.0, 80.0, {1 << 20: 50.0})
 
 
 @pytest.fixture(autouse=True)

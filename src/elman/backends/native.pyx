@@ -87,6 +87,7 @@ cdef extern from "elman.h" nogil:
         void (*update)(const elman_update *, const void *) noexcept nogil
         int (*plan)(const elman_layer *, int, size_t, elman_plan *) noexcept nogil
         void (*transpose)(size_t, size_t, const void *, void *) noexcept nogil
+        double (*multiply_adds)(size_t) noexcept nogil
         const elman_cell *cells
         const elman_rule *rules
         size_t vector_bytes, is_fused
@@ -811,6 +812,19 @@ def plan(
     cdef elman_plan out
     cdef Table table = door.double if dtype == "float64" else door.single
     return None if table.kernels.plan(&layer, is_backward, parts, &out) else out
+
+
+def multiply_adds(rounds: int, dtype: str = "float32") -> float:
+    """Keep all threads at multiply-adds in registers, some nanoseconds for each round; how many operations these were:
+    over the seconds that it takes, what this machine can do at best.
+    """
+    if rounds < 1 or dtype not in ("float32", "float64"):
+        raise ValueError(f"multiply_adds: expected rounds >= 1 of float32 or float64, got {rounds}, {dtype}")
+    cdef Table table = door.double if dtype == "float64" else door.single
+    cdef size_t n = rounds
+    with nogil:
+        operations = table.kernels.multiply_adds(n)
+    return operations
 
 
 def transpose(source, target) -> None:

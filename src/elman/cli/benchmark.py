@@ -92,8 +92,8 @@ def bench(
     """Measure the speed of backends and of other frameworks that are installed, on this machine.
 
     All take turns in one process, each with its result checked first. The report is Markdown: medians with quartiles,
-    how many times as long others take, and the share of the roofline: the peak that NumPy's matrix product reaches, or
-    reading the recurrent weights from cache in each time step. The exit status is 1 if a result is wrong.
+    how many times as long others take, and the share of the roofline: the multiply-adds that all threads do in
+    registers, or reading the recurrent weights from cache in each time step. The exit status is 1 if a result is wrong.
     """
     from elman.benchmark import report
     from elman.benchmark.contestants.own import backend
