@@ -20,8 +20,8 @@ INLINE size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 INLINE size_t part(size_t n, size_t parts, size_t i) { return n / parts * i + smaller(i, n % parts); }
 
 /* The cost model: cycles on a core with two multiply-adds of latency 4 and two loads a cycle. What a tile reads of b
- * comes from the second-level cache at two vectors in three cycles, which is hidden behind the arithmetic, but what
- * lies further away is not brought in time. */
+ * comes from the second-level cache at two vectors in three cycles, which is hidden behind the arithmetic but for a tenth
+ * of a cycle, but what lies further away is not brought in time. */
 INLINE double cycles_from_afar(size_t bytes) { /* of a vector of a matrix of so many bytes */
     if (bytes > elman_cache_size(3)) return VECTOR_BYTES / 8.0;
     return bytes > elman_cache_size(2) / 4 * 3 ? 1.3 : 0;
@@ -30,9 +30,10 @@ INLINE double cycles_from_afar(size_t bytes) { /* of a vector of a matrix of so 
 /* A tile starts with a call and ends with its stores. */
 static double tile_cycles(size_t depth, size_t width, size_t height, int is_near) {
     double arithmetic = (double)(width * height) / 2, loads = (double)(width + height) / 2;
-    double far_loads = is_near ? 0 : 1.5 * (double)width, most = arithmetic > loads ? arithmetic : loads;
+    double far_loads = is_near ? 0 : 1.5 * (double)width, far = is_near ? 0 : 0.1 * (double)width;
+    double most = arithmetic > loads ? arithmetic : loads;
     double each_k = most > far_loads ? (most > 4 ? most : 4) : (far_loads > 4 ? far_loads : 4);
-    return each_k * (double)depth + 20 + (double)(width * height);
+    return (each_k + far) * (double)depth + 20 + (double)(width * height);
 }
 
 typedef struct {
@@ -40,20 +41,25 @@ typedef struct {
     double cycles; /* of a product */
 } division;
 
+/* Of a panel's tiles, for rows (rows, depth) times a matrix b of so many vectors. */
+static double panel_cycles(size_t depth, size_t vectors, size_t width, size_t rows) {
+    const size_t tiles = ceil_div(rows, TALLEST(width)), height = rows / tiles, taller = rows % tiles;
+    const size_t reused = tiles > 1 ? width : vectors; /* what is read again soonest: the panel, or all of b */
+    const int is_near = depth * reused * VECTOR_BYTES <= elman_cache_size(1);
+    double cycles = tile_cycles(depth, width, height, is_near) * (double)(tiles - taller);
+    if (taller) cycles += tile_cycles(depth, width, height + 1, is_near) * (double)taller;
+    return cycles + cycles_from_afar(depth * vectors * VECTOR_BYTES) * (double)(width * depth);
+}
+
 /* The cheapest division into panels, each of at most `widest` vectors, for products (rows, depth) (depth, columns) of
  * the same b again and again. Many rows want narrow panels and tall tiles, a single one the widest. */
 static division cheapest_division(size_t depth, size_t columns, size_t rows, size_t widest) {
     const size_t vectors = ceil_div(columns, VL);
     division best = {1, INFINITY};
     for (; widest > 0; widest--) {
-        const size_t panels = ceil_div(vectors, widest), width = ceil_div(vectors, panels);
-        const size_t tiles = ceil_div(rows, TALLEST(width)), height = rows / tiles, taller = rows % tiles;
-        const size_t reused = tiles > 1 ? width : vectors; /* what is read again soonest: the panel, or all of b */
-        const int is_near = depth * reused * VECTOR_BYTES <= elman_cache_size(1);
-        double cycles = tile_cycles(depth, width, height, is_near) * (double)(tiles - taller);
-        if (taller) cycles += tile_cycles(depth, width, height + 1, is_near) * (double)taller;
-        cycles += cycles_from_afar(depth * vectors * VECTOR_BYTES) * (double)(width * depth);
-        cycles *= (double)panels;
+        const size_t panels = ceil_div(vectors, widest), width = vectors / panels, wider = vectors % panels;
+        double cycles = panel_cycles(depth, vectors, width, rows) * (double)(panels - wider);
+        if (wider) cycles += panel_cycles(depth, vectors, width + 1, rows) * (double)wider;
         if (cycles < 0.99 * best.cycles) best = (division){panels, cycles};
     }
     return best;
