@@ -22,6 +22,7 @@ typedef struct {
     real *masked;        /* forward: (parts, D, B, H), rows' states times their masks */
     size_t *come;        /* (D, shards), a cache line each: to the meetings of a shard's threads */
     outer_sum sums[4];   /* backward: the parameters' gradients, ... */
+    extent summed;       /* ... over these steps */
     size_t n_sums, sum_tasks;
 } pass;
 
@@ -267,11 +268,21 @@ static void sum_task(void *context, size_t i) {
     outer_sum_task(s, i);
 }
 
+/* The shards over a block of steps, and behind them, for who is done with these, the sums over the block before it. */
+static void shard_or_sum(void *context, size_t i) {
+    const pass *p = context;
+    const size_t shards = p->layer->D * p->shards;
+    if (i < shards)
+        backward_shard(context, i);
+    else
+        sum_task(context, i - shards);
+}
+
 static void plan_sums(pass *p, size_t threads) {
     const elman_layer *l = p->layer;
     for (size_t d = 0; d < l->D; d++) {
         const elman_rows delta = columns_from(l->delta, d * l->H);
-        outer_sum hh = {.extent = &p->extent, .backwards = backwards(l, d), .delta = delta, .columns = l->H};
+        outer_sum hh = {.extent = &p->summed, .backwards = backwards(l, d), .delta = delta, .columns = l->H};
         outer_sum ih = hh;
         hh.left = states_before(l, d);
         hh.d_weight = (real *)l->d_weight_hh + d * l->H * l->H;
@@ -336,7 +347,7 @@ static int forward(const elman_layer *l) {
  * cache, and enough terms for a run of the micro-kernel. */
 static size_t block_steps(const elman_layer *l) {
     size_t bytes = l->B * (3 * l->D * l->H + l->I) * sizeof(real);
-    return larger(larger(elman_cache_size(2) / bytes, ceil_div(2 * DEPTH, l->B)), 1);
+    return larger(larger(elman_cache_size(2) / 2 / bytes, ceil_div(DEPTH, l->B)), 1);
 }
 
 static int backward(const elman_layer *l) {
@@ -360,9 +371,14 @@ static int backward(const elman_layer *l) {
     const size_t block = block_steps(l);
     for (size_t to = l->T; to > 0 && !elman_stopped(); to = p.extent.from) {
         p.extent.to = to, p.extent.from = to - smaller(block, to);
-        run_shards(&p, backward_shard, threads);
-        elman_run(sum_task, &p, p.sum_tasks, threads);
+        if (p.parts > 1)
+            run_shards(&p, backward_shard, threads);
+        else
+            elman_run(shard_or_sum, &p, l->D * p.shards + (to < l->T ? p.sum_tasks : 0), threads);
+        if (p.parts > 1) p.summed = p.extent, elman_run(sum_task, &p, p.sum_tasks, threads);
+        p.summed = p.extent;
     }
+    if (p.parts == 1) elman_run(sum_task, &p, p.sum_tasks, threads);
     if (wants_d_x) elman_run(input_gradient, &p, ceil_div(rows, MAX_ROWS), threads);
     elman_return(scratch);
     return 0;
