@@ -23,6 +23,7 @@
 
 #define MAX_THREADS 1024
 #define SPIN_NANOSECONDS 20000      /* longer is in the way of what else wants the cores: docs/drop-in/torch.md */
+#define YIELD_NANOSECONDS 200000    /* from then to here a worker is awake, but lets everything else run first */
 #define POLLS 1000                  /* of a meeting, before it yields: about a microsecond */
 #define ASKING_NANOSECONDS 50000000 /* between questions to `poll`, which may wait some milliseconds for its answer */
 
@@ -133,9 +134,12 @@ static void *worker(void *number) {
     intptr_t self = (intptr_t)number;
     set_mode(get_mode() | FLUSH);
     for (;;) {
-        int64_t deadline = nanoseconds() + SPIN_NANOSECONDS;
-        while (!wanted(self) && nanoseconds() < deadline)
-            for (int i = 0; i < 32; i++) relax();
+        const int64_t begin = nanoseconds();
+        for (int64_t now = begin; !wanted(self) && now < begin + YIELD_NANOSECONDS; now = nanoseconds())
+            if (now < begin + SPIN_NANOSECONDS)
+                for (int i = 0; i < 32; i++) relax();
+            else
+                sched_yield();
         if (!wanted(self)) {
             pthread_mutex_lock(&sleep_lock);
             atomic_fetch_add(&sleepers, 1);
