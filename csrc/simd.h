@@ -140,7 +140,15 @@ INLINE void store_upto(real *p, vec v, size_t n) {
 
 /* Element-wise choice by a comparison's mask of zeros and ones. */
 INLINE vec choose(ivec mask, vec yes, vec no) { return (vec)((mask & (ivec)yes) | (~mask & (ivec)no)); }
-INLINE vec max_(vec a, vec b) { return choose(a > b, a, b); }
+
+/* The smaller and the larger; where one of them is NaN, b or NaN. */
+#if defined(__aarch64__)
+INLINE vec min_(vec a, vec b) { return (vec)PER_DTYPE(vminq_f32, vminq_f64)(a, b); }
+INLINE vec max_(vec a, vec b) { return (vec)PER_DTYPE(vmaxq_f32, vmaxq_f64)(a, b); }
+#else
+INLINE vec min_(vec a, vec b) { return (vec)X86(min)(a, b); }
+INLINE vec max_(vec a, vec b) { return (vec)X86(max)(a, b); }
+#endif
 
 /* Sums and maxima over a vector go by halves, so that every instruction set of one width adds in one order. */
 INLINE real sum(vec v) {

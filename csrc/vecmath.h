@@ -13,6 +13,7 @@
 #define ROUNDER PER_DTYPE(0x1.8p23f, 0x1.8p52)          /* adding it rounds to the nearest integer */
 #define LN2_HIGH PER_DTYPE(0x1.63p-1f, 0x1.62e42feep-1) /* few bits: n * LN2_HIGH is exact */
 #define LN2_LOW PER_DTYPE(-0x1.bd0106p-13f, 0x1.a39ef35793c76p-33)
+#define LN2 PER_DTYPE(0x1.62e43p-1f, 0x1.62e42fefa39efp-1)
 #define LOG2_E PER_DTYPE(0x1.715476p0f, 0x1.71547652b82fep0)
 #define EXP_UNDERFLOW PER_DTYPE(-88.02f, -709.08) /* there 2^n becomes 0 and so does e^y */
 #define TANH_ONE PER_DTYPE(9.02f, 19.07)          /* from here on tanh rounds to 1 */
@@ -35,34 +36,41 @@ static const real EXPM1[] = {
 #endif
 };
 
-/* *scale = 2^n and the returned p with e^y = scale (1 + p). */
-INLINE vec exp_parts(vec y, vec *scale) {
-    vec shifted = fma_(y, set1(LOG2_E), set1(ROUNDER));
-    vec n = shifted - set1(ROUNDER);
-    vec r = fma_(n, set1(-LN2_LOW), fma_(n, set1(-LN2_HIGH), y));
-    vec q = set1(EXPM1[0]);
-    for (size_t i = 1; i < sizeof EXPM1 / sizeof *EXPM1; i++) q = fma_(q, r, set1(EXPM1[i]));
-    *scale = (vec)(((ivec)shifted << MANTISSA_BITS) + (ivec)set1(1));
-    return fma_(r * r, q, r);
+/* (e^{r unit} - 1) / unit for a unit of 1 or 2. Even and odd powers are two chains, half as long as one. */
+INLINE vec expm1_(vec r, const real unit) {
+    enum { N = sizeof EXPM1 / sizeof *EXPM1 };
+    const vec square = r * r;
+    vec q[2] = {set1(0), set1(0)};
+#pragma GCC unroll 12
+    for (int i = 0; i < N; i++) {
+        const vec c = set1(EXPM1[i] * (unit == 1 ? 1 : (real)(1 << (N - i))));
+        q[i % 2] = i < 2 ? c : fma_(q[i % 2], square, c);
+    }
+    return fma_(square, fma_(q[N % 2], r, q[(N - 1) % 2]), r);
 }
+
+/* 2^n, given n + ROUNDER. */
+INLINE vec power_of_two(vec shifted) { return (vec)(((ivec)shifted << MANTISSA_BITS) + (ivec)set1(1)); }
 
 /* e^y for y <= 0. */
 INLINE vec exp_negative(vec y) {
-    vec scale, limit = set1(EXP_UNDERFLOW);
-    vec p = exp_parts(choose(y < limit, limit, y), &scale);
-    return scale * (set1(1) + p); /* not scale + scale * p: that product may be subnormal where the sum is not */
+    y = max_(set1(EXP_UNDERFLOW), y);
+    const vec shifted = fma_(y, set1(LOG2_E), set1(ROUNDER)), n = shifted - set1(ROUNDER);
+    const vec r = fma_(n, set1(-LN2_LOW), fma_(n, set1(-LN2_HIGH), y));
+    /* not scale + scale * p: that product may be subnormal where the sum is not */
+    return power_of_two(shifted) * (set1(1) + expm1_(r, 1));
 }
 
-/* With t = e^{2|x|} - 1: tanh |x| = q = t / (t + 2). For small t that quotient would add the errors of three roundings;
- * the equal t/2 - t/2 q adds the error of one, those of q being scaled down. (For tiny x, n = 0 and t = p: exact.) */
+/* With t = (e^{2|x|} - 1) / 2: tanh |x| = q = t / (t + 1). For small t that quotient would add the errors of three
+ * roundings; the equal t - t q adds the error of one, those of q being scaled down. (For tiny x, n = 0 and t is that of
+ * the polynomial: exact.) Here the low part of ln 2 is not needed: where n is large enough for it, q is nearly 1. */
 INLINE vec tanh_(vec x) {
-    ivec sign = (ivec)x & (ivec)set1(PER_DTYPE(-0.0f, -0.0));
-    vec a = (vec)((ivec)x ^ sign), scale, limit = set1(TANH_ONE);
-    a = choose(a > limit, limit, a);
-    vec p = exp_parts(a + a, &scale);
-    vec t = fma_(scale, p, scale - set1(1));
-    vec q = t / (t + set1(2)), half = t * set1(PER_DTYPE(0.5f, 0.5));
-    return (vec)((ivec)choose(t < set1(1), fma_(-half, q, half), q) | sign);
+    const ivec sign = (ivec)x & (ivec)set1(PER_DTYPE(-0.0f, -0.0));
+    const vec a = min_(set1(TANH_ONE), (vec)((ivec)x ^ sign)), half = set1(PER_DTYPE(0.5f, 0.5));
+    const vec shifted = fma_(a, set1(2 * LOG2_E), set1(ROUNDER)), n = shifted - set1(ROUNDER);
+    const vec p = expm1_(fma_(n, set1(-LN2 / 2), a), 2), scale = power_of_two(shifted);
+    const vec t = fma_(scale, p, fma_(scale, half, -half)), q = t / (t + set1(1));
+    return (vec)((ivec)choose(t < half, fma_(-t, q, t), q) | sign);
 }
 
 /* With e = e^{-|x|}: 1 / (1 + e) for x >= 0; q = e / (1 + e) for x < 0, for small e as e - e q as in tanh. */

@@ -396,14 +396,17 @@ def per_dtype(at: Site, v: Lanes, pair: Any) -> Vector:
 
 
 @emitted
-def polynomial(at: Site, x: Vector, pair: Any) -> Vector:
-    """By Horner's rule, with the coefficients for the dtype of a pair of tuples; that of the highest power first."""
+def polynomial(at: Site, x: Vector, square: Vector, pair: Any) -> Vector:
+    """With the coefficients for the dtype of a pair of tuples, that of the highest power first.
+
+    By Horner's rule in x², for even and odd powers each.
+    """
     which = int(at.lanes.real == "float64")
     numbers = cgutils.unpack_tuple(at.builder, at.builder.extract_value(pair, which))
-    value, *others = map(at.everywhere, numbers, at.kinds[1][which])
+    odd, even, *others = map(at.everywhere, numbers, at.kinds[2][which])
     for c in others:
-        value = emit_fma(at.builder, at.lanes, value, x, c)
-    return value
+        odd, even = even, emit_fma(at.builder, at.lanes, odd, square, c)
+    return emit_fma(at.builder, at.lanes, odd, x, even)
 
 
 @emitted

@@ -16,7 +16,9 @@ _hex = float.fromhex
 ROUNDER = _hex("0x1.8p23"), _hex("0x1.8p52")  # adding it rounds to the nearest integer
 MINUS_LN2_HIGH = _hex("-0x1.63p-1"), _hex("-0x1.62e42feep-1")  # few bits: the product with n is exact
 MINUS_LN2_LOW = _hex("0x1.bd0106p-13"), _hex("-0x1.a39ef35793c76p-33")
+MINUS_HALF_LN2 = _hex("-0x1.62e43p-2"), _hex("-0x1.62e42fefa39efp-2")
 LOG2_E = _hex("0x1.715476p0"), _hex("0x1.71547652b82fep0")
+TWICE_LOG2_E = _hex("0x1.715476p1"), _hex("0x1.71547652b82fep1")
 EXP_UNDERFLOW = -88.02, -709.08  # there 2^n becomes 0 and so does e^y
 TANH_ONE = 9.02, 19.07  # from here on tanh rounds to 1
 
@@ -39,33 +41,40 @@ EXPM1 = (
 )
 
 
+# the same for (e^{2r} - 1) / 2
+HALF_EXPM1_TWICE = tuple(tuple(c * 2.0**power for power, c in zip(range(len(cs), 0, -1), cs)) for cs in EXPM1)
+
+
 @kernel
-def exp_parts(v: Any, y: Vec) -> tuple[Vec, Vec]:
-    """p and 2^n, with e^y = 2^n (1 + p)."""
-    shifted = fma(y, per_dtype(v, LOG2_E), per_dtype(v, ROUNDER))
-    n = shifted - per_dtype(v, ROUNDER)
-    r = fma(n, per_dtype(v, MINUS_LN2_LOW), fma(n, per_dtype(v, MINUS_LN2_HIGH), y))
-    return fma(r * r, polynomial(r, EXPM1), r), power_of_two(shifted)
+def expm1(r: Vec, coefficients: Any) -> Vec:
+    square = r * r
+    return fma(square, polynomial(r, square, coefficients), r)
 
 
 @kernel
 def exp_negative(v: Any, y: Vec) -> Vec:
     """e^y for y <= 0."""
     limit = per_dtype(v, EXP_UNDERFLOW)
-    p, scale = exp_parts(v, choose(y < limit, limit, y))
-    return scale * (1.0 + p)  # not scale + scale * p: that product may be subnormal where the sum is not
+    y = choose(y < limit, limit, y)
+    shifted = fma(y, per_dtype(v, LOG2_E), per_dtype(v, ROUNDER))
+    n = shifted - per_dtype(v, ROUNDER)
+    r = fma(n, per_dtype(v, MINUS_LN2_LOW), fma(n, per_dtype(v, MINUS_LN2_HIGH), y))
+    # not scale + scale * p: that product may be subnormal where the sum is not
+    return power_of_two(shifted) * (1.0 + expm1(r, EXPM1))
 
 
 @kernel
 def tanh(v: Any, x: Vec) -> Vec:
-    """With t = e^{2|x|} - 1: tanh |x| = q = t / (t + 2), for small t as t/2 - t/2 q."""
-    sign = x & -0.0
-    a, limit = x ^ sign, per_dtype(v, TANH_ONE)
+    """With t = (e^{2|x|} - 1) / 2: tanh |x| = q = t / (t + 1), for small t as t - t q."""
+    sign, limit = x & -0.0, per_dtype(v, TANH_ONE)
+    a = x ^ sign
     a = choose(a > limit, limit, a)
-    p, scale = exp_parts(v, a + a)
-    t = fma(scale, p, scale - 1.0)
-    q, half = t / (t + 2.0), t * 0.5
-    return choose(t < 1.0, fma(-half, q, half), q) | sign
+    shifted = fma(a, per_dtype(v, TWICE_LOG2_E), per_dtype(v, ROUNDER))
+    n = shifted - per_dtype(v, ROUNDER)
+    p, scale = expm1(fma(n, per_dtype(v, MINUS_HALF_LN2), a), HALF_EXPM1_TWICE), power_of_two(shifted)
+    t = fma(scale, p, fma(scale, 0.5, -0.5))
+    q = t / (t + 1.0)
+    return choose(t < 0.5, fma(-t, q, t), q) | sign
 
 
 @kernel
