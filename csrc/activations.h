@@ -24,37 +24,32 @@ typedef vec slope(vec);
  * says how many numbers of its own it has, and whether there must be `second` and `carry` (elman.h). */
 #include "cells.h"
 
-/* Do something to n reals from j on, for each vector of the columns: VL of them but in the last one. */
-#define EACH_VECTOR(...)                                  \
-    {                                                     \
-        const size_t end = column + columns;              \
-        size_t j = column;                                \
-        for (const size_t n = VL; j + n <= end; j += n) { \
-            __VA_ARGS__                                   \
-        }                                                 \
-        if (j < end) {                                    \
-            const size_t n = end - j;                     \
-            __VA_ARGS__                                   \
-        }                                                 \
-    }
-
 /* A cell's two epilogues for an activation: out = state(f(out)), and out = delta(d_y + mask out). */
-#define DEFINE_EPILOGUES(cell, name)                                                                                   \
-    static void cell##_apply_##name(const epilogue *e, size_t row, size_t rows, size_t column, size_t columns,         \
-                                    real *const *out) {                                                                \
-        for (size_t r = 0; r < rows; r++)                                                                              \
-            EACH_VECTOR(store_upto(out[r] + j, cell##_state(e, row + r, j, n, name##_(load_upto(out[r] + j, n))), n);) \
-    }                                                                                                                  \
-    static void cell##_gradient_##name(const epilogue *e, size_t row, size_t rows, size_t column, size_t columns,      \
-                                       real *const *out) {                                                             \
-        for (size_t r = 0; r < rows; r++)                                                                              \
-            EACH_VECTOR(const real *y = e->y[row + r] + j, *d_y = e->d_y[row + r] + j;                                 \
-                        __builtin_prefetch(y + e->next_y); __builtin_prefetch(d_y + e->next_d_y);                      \
-                        __builtin_prefetch(out[r] + j + e->next_out); vec d = load_upto(out[r] + j, n);                \
-                        if (e->mask) d = load_upto(e->mask[row + r] + j, n) * d; d = load_upto(d_y, n) + d;            \
-                        store_upto(out[r] + j, cell##_delta(e, row + r, j, n, d, load_upto(y, n), d_##name), n);)      \
-    }                                                                                                                  \
-    static const void *const cell##_pair_##name[] = {(const void *)cell##_apply_##name,                                \
+#define DEFINE_EPILOGUES(cell, name)                                                                              \
+    static void cell##_apply_##name(const epilogue *e, size_t row, size_t rows, size_t column, size_t columns,    \
+                                    real *const *out) {                                                           \
+        for (size_t r = 0; r < rows; r++)                                                                         \
+            for (size_t j = column; j < column + columns; j += VL) {                                              \
+                size_t n = smaller(column + columns - j, VL);                                                     \
+                store_upto(out[r] + j, cell##_state(e, row + r, j, n, name##_(load_upto(out[r] + j, n))), n);     \
+            }                                                                                                     \
+    }                                                                                                             \
+    static void cell##_gradient_##name(const epilogue *e, size_t row, size_t rows, size_t column, size_t columns, \
+                                       real *const *out) {                                                        \
+        for (size_t r = 0; r < rows; r++)                                                                         \
+            for (size_t j = column; j < column + columns; j += VL) {                                              \
+                size_t n = smaller(column + columns - j, VL);                                                     \
+                const real *y = e->y[row + r] + j, *d_y = e->d_y[row + r] + j;                                    \
+                __builtin_prefetch(y + e->next_y);                                                                \
+                __builtin_prefetch(d_y + e->next_d_y);                                                            \
+                __builtin_prefetch(out[r] + j + e->next_out);                                                     \
+                vec d = load_upto(out[r] + j, n);                                                                 \
+                if (e->mask) d = load_upto(e->mask[row + r] + j, n) * d;                                          \
+                d = load_upto(d_y, n) + d;                                                                        \
+                store_upto(out[r] + j, cell##_delta(e, row + r, j, n, d, load_upto(y, n), d_##name), n);          \
+            }                                                                                                     \
+    }                                                                                                             \
+    static const void *const cell##_pair_##name[] = {(const void *)cell##_apply_##name,                           \
                                                      (const void *)cell##_gradient_##name};
 #define NAMED_PAIR(cell, name) {#name, cell##_pair_##name},
 #define DEFINE_CELL(cell)               \

@@ -46,10 +46,7 @@ static real *place(matrix *right, const real *array, real *scratch) {
 
 /* Copy `columns` reals into `width` vectors, zeros behind them. */
 INLINE void copy_row(real *to, const real *from, size_t columns, size_t width) {
-    const size_t last = (width - 1) * VL;
-#pragma GCC unroll 8
-    for (size_t j = 0; j < MAX_WIDTH * VL && j < last; j += VL) store(to + j, load(from + j));
-    store(to + last, load_upto(from + last, columns - last));
+    for (size_t v = 0; v < width; v++) store(to + v * VL, load_upto(from + v * VL, smaller(columns - v * VL, VL)));
 }
 
 /* to[i * width + j] = source[j * stride + i] for i < depth, j < columns; zeros beyond the columns. A cache line of each

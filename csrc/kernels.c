@@ -8,7 +8,7 @@ static void transpose_matrix(size_t m, size_t n, const void *source, void *targe
     transpose(target, m, source, n, n, m);
 }
 
-/* What the processor can do at best: multiply-adds of registers alone, enough of them under way to hide their latency. */
+/* What a processor can do at best: multiply-adds in registers, enough of them under way to hide their latency. */
 #define UNDER_WAY 12
 
 static void multiply_add_task(void *context, size_t task) {

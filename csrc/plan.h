@@ -20,8 +20,8 @@ INLINE size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 INLINE size_t part(size_t n, size_t parts, size_t i) { return n / parts * i + smaller(i, n % parts); }
 
 /* The cost model: cycles on a core with two multiply-adds of latency 4 and two loads a cycle. What a tile reads of b
- * comes from the second-level cache at two vectors in three cycles, which is hidden behind the arithmetic but for a tenth
- * of a cycle, but what lies further away is not brought in time. */
+ * comes from the second-level cache at two vectors in three cycles, which is hidden behind the arithmetic all but a
+ * tenth of a cycle; what lies further away is not brought in time. */
 INLINE double cycles_from_afar(size_t bytes) { /* of a vector of a matrix of so many bytes */
     if (bytes > elman_cache_size(3)) return VECTOR_BYTES / 8.0;
     return bytes > elman_cache_size(2) / 4 * 3 ? 1.3 : 0;

@@ -2,8 +2,9 @@
  *
  * Both passes divide the batch into shards, each of which runs through all time steps by itself (directions and rows
  * are independent, so nothing waits for another thread). Where there are fewer rows than would keep the threads busy, a
- * shard's threads share the columns of H and meet after each step. Then, backward, the parameters' gradients and d_x,
- * whose terms are known by now, are further independent tasks.
+ * shard's threads share the columns of H and meet after each step. Backward, after each block of some steps, their
+ * terms are added to the parameters' gradients by whoever has time while the shards are at the next block; d_x comes
+ * last.
  */
 #ifndef ELMAN_RECURRENCE_H
 #define ELMAN_RECURRENCE_H
@@ -343,11 +344,11 @@ static int forward(const elman_layer *l) {
     return 0;
 }
 
-/* Steps after which their share of the parameters' gradients is summed, while y, delta and x are in the second-level
- * cache, and enough terms for a run of the micro-kernel. */
+/* Steps after which their share of the parameters' gradients is summed: y, delta and x of two such blocks are in the
+ * second-level cache, and one has enough terms for a run of the micro-kernel. */
 static size_t block_steps(const elman_layer *l) {
-    size_t bytes = l->B * (3 * l->D * l->H + l->I) * sizeof(real);
-    return larger(larger(elman_cache_size(2) / 2 / bytes, ceil_div(DEPTH, l->B)), 1);
+    size_t bytes = 2 * l->B * (3 * l->D * l->H + l->I) * sizeof(real);
+    return larger(larger(elman_cache_size(2) / bytes, ceil_div(DEPTH, l->B)), 1);
 }
 
 static int backward(const elman_layer *l) {
@@ -371,14 +372,14 @@ static int backward(const elman_layer *l) {
     const size_t block = block_steps(l);
     for (size_t to = l->T; to > 0 && !elman_stopped(); to = p.extent.from) {
         p.extent.to = to, p.extent.from = to - smaller(block, to);
+        const size_t sums = to < l->T ? p.sum_tasks : 0; /* over the block before */
         if (p.parts > 1)
-            run_shards(&p, backward_shard, threads);
+            run_shards(&p, backward_shard, threads), elman_run(sum_task, &p, sums, threads);
         else
-            elman_run(shard_or_sum, &p, l->D * p.shards + (to < l->T ? p.sum_tasks : 0), threads);
-        if (p.parts > 1) p.summed = p.extent, elman_run(sum_task, &p, p.sum_tasks, threads);
+            elman_run(shard_or_sum, &p, l->D * p.shards + sums, threads);
         p.summed = p.extent;
     }
-    if (p.parts == 1) elman_run(sum_task, &p, p.sum_tasks, threads);
+    elman_run(sum_task, &p, p.sum_tasks, threads);
     if (wants_d_x) elman_run(input_gradient, &p, ceil_div(rows, MAX_ROWS), threads);
     elman_return(scratch);
     return 0;

@@ -95,7 +95,7 @@ def busy_seconds() -> float:
 def _multiply_add_speed(dtype: str, n_threads: int) -> float:
     native = backends.get("cython")
     elman.set_num_threads(n_threads)
-    speeds = []
+    speeds: list[float] = []
     for _ in range(50):
         start = time.perf_counter()
         operations = native.multiply_adds(_ROUNDS, dtype)

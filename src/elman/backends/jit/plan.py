@@ -48,8 +48,8 @@ def part(n: int, parts: int, i: int) -> int:
 def tile_cycles(depth: int, width: int, height: int, is_near: bool) -> float:
     """A tile starts with a call and ends with its stores."""
     arithmetic, loads = 0.5 * (width * height), 0.5 * (width + height)
-    far_loads = 0.0 if is_near else 1.5 * width
-    return max(max(arithmetic, loads), max(far_loads, 4.0)) * depth + 20.0 + width * height
+    far_loads, far = (0.0, 0.0) if is_near else (1.5 * width, 0.1 * width)
+    return (max(max(arithmetic, loads), max(far_loads, 4.0)) + far) * depth + 20.0 + width * height
 
 
 @kernel
@@ -61,21 +61,28 @@ def cycles_from_afar(v: Any, n_bytes: int) -> float:
 
 
 @kernel
+def panel_cycles(v: Any, depth: int, vectors: int, width: int, rows: int) -> float:
+    """Of a panel's tiles, for rows (rows, depth) times a matrix of so many vectors."""
+    tiles = ceil_div(rows, tallest(v, width))
+    height, taller = rows // tiles, rows % tiles  # that many tiles are one row taller
+    is_near = depth * (width if tiles > 1 else vectors) * width_of(v) <= cache_size(1)
+    cycles = tile_cycles(depth, width, height, is_near) * (tiles - taller)
+    if taller:
+        cycles += tile_cycles(depth, width, height + 1, is_near) * taller
+    return cycles + cycles_from_afar(v, depth * vectors * width_of(v)) * (width * depth)
+
+
+@kernel
 def cheapest_division(v: Any, depth: int, columns: int, rows: int, widest: int) -> Division:
     """Into panels of at most `widest` vectors, for products (rows, depth) (depth, columns)."""
     vectors = ceil_div(columns, reals(v))
     best, best_cycles = 1, np.inf
     while widest > 0:
         panels = ceil_div(vectors, widest)
-        width = ceil_div(vectors, panels)
-        tiles = ceil_div(rows, tallest(v, width))
-        height, taller = rows // tiles, rows % tiles  # that many tiles are one row taller
-        is_near = depth * (width if tiles > 1 else vectors) * width_of(v) <= cache_size(1)
-        cycles = tile_cycles(depth, width, height, is_near) * (tiles - taller)
-        if taller:
-            cycles += tile_cycles(depth, width, height + 1, is_near) * taller
-        cycles += cycles_from_afar(v, depth * vectors * width_of(v)) * (width * depth)
-        cycles *= panels
+        width, wider = vectors // panels, vectors % panels  # that many panels are one vector wider
+        cycles = panel_cycles(v, depth, vectors, width, rows) * (panels - wider)
+        if wider:
+            cycles += panel_cycles(v, depth, vectors, width + 1, rows) * wider
         if cycles < 0.99 * best_cycles:
             best, best_cycles = panels, cycles
         widest -= 1

@@ -1,7 +1,8 @@
 """A layer over a sequence: forward, and back-propagation through time: csrc/recurrence.h, where the reasons stand.
 
 Both passes divide the batch into shards, which run through the time steps by themselves; the threads of one share its
-columns. Backward, after each block of some steps, their terms are added to the parameters' gradients; d_x comes last.
+columns. Backward, the terms of a block of some steps are added to the parameters' gradients while the shards are at the
+next one; d_x comes last.
 """
 
 from __future__ import annotations
@@ -92,6 +93,7 @@ PASS = Struct(
     sums_1=OUTER_SUM,
     sums_2=OUTER_SUM,
     sums_3=OUTER_SUM,
+    summed=EXTENT,  # ... over these steps
     sum_tasks=INT,
 )
 
@@ -114,7 +116,7 @@ SHARD = Struct(
     met=INT,
 )
 
-_MATRIX_BYTES = MATRIX.size
+_MATRIX_BYTES, _EXTENT_BYTES = MATRIX.size, EXTENT.size
 
 
 @kernel
@@ -411,9 +413,19 @@ def plan_sums(v: Any, p: Any, threads: int) -> None:
         for i in range(2):
             s = after(hh, i)
             set_columns(v, s.delta, layer, layer.delta, d)
-            s.extent, s.columns, s.tiles, s.backwards = p.extent, layer.H, ints(layer.own[1]), backwards(layer, d)
+            s.extent, s.columns, s.tiles, s.backwards = p.summed, layer.H, ints(layer.own[1]), backwards(layer, d)
             plan_outer_sum(v, s, threads)
             p.sum_tasks += outer_sum_tasks(s)
+
+
+@kernel
+def shard_or_sum(v: Any, p: Any, i: int) -> None:
+    """The shards over a block of steps, and behind them, for who is done with these, the sums over the block before."""
+    shards = p.layer.D * p.shards
+    if i < shards:
+        backward_shard(v, p, i)
+    else:
+        sum_task(v, p, i - shards)
 
 
 # ---- packing: one task for each panel of every matrix
@@ -488,9 +500,9 @@ def forward_pass(v: Any, p: Any) -> int:
 
 @kernel
 def block_steps(v: Any, layer: Any) -> int:
-    """Steps after which their share of the parameters' gradients is summed, while y, delta and x are in the caches."""
-    row_bytes = layer.B * (3 * layer.D * layer.H + layer.I) * size_of_real(v)
-    return larger(larger(cache_size(2) // row_bytes, ceil_div(2 * DEPTH, layer.B)), 1)
+    """Steps after which their share of the parameters' gradients is summed, two blocks of them being in the caches."""
+    step_bytes = layer.B * (3 * layer.D * layer.H + layer.I) * size_of_real(v)
+    return larger(larger(cache_size(2) // (2 * step_bytes), ceil_div(DEPTH, layer.B)), 1)
 
 
 @kernel
@@ -520,9 +532,15 @@ def backward_pass(v: Any, p: Any) -> int:
     block, e = block_steps(v, layer), p.extent
     while e.last > 0 and not stopped():
         e.first = e.last - smaller(block, e.last)
-        run_shards(v, backward_shard, p, threads)
-        run(v, sum_task, p, p.sum_tasks, threads)
+        sums = p.sum_tasks if e.last < layer.T else 0  # over the block before
+        if p.parts > 1:
+            run_shards(v, backward_shard, p, threads)
+            run(v, sum_task, p, sums, threads)
+        else:
+            run(v, shard_or_sum, p, layer.D * p.shards + sums, threads)
+        copy(p.summed, e, _EXTENT_BYTES)
         e.last = e.first
+    run(v, sum_task, p, p.sum_tasks, threads)
     if wants_d_x:
         run(v, input_gradient, p, ceil_div(rows, MAX_ROWS), threads)
     give_back(scratch)

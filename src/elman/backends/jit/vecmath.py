@@ -42,7 +42,7 @@ EXPM1 = (
 
 
 # the same for (e^{2r} - 1) / 2
-HALF_EXPM1_TWICE = tuple(tuple(c * 2.0**power for power, c in zip(range(len(cs), 0, -1), cs)) for cs in EXPM1)
+HALF_EXPM1_TWICE = tuple(tuple(c * 2.0 ** (len(cs) - i) for i, c in enumerate(cs)) for cs in EXPM1)
 
 
 @kernel
