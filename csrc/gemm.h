@@ -100,15 +100,18 @@ typedef struct epilogue {
 /* out[r] = init[r] + left[r] right for n <= MAX_ROWS rows, then the epilogue, if any. */
 static void gemm(const matrix *right, size_t n, const real *const *left, const real *const *init, real *const *out,
                  const epilogue *e) {
-    for (size_t p = right->from; p < right->to; p++) {
+    const int is_far = cycles_from_afar(right->depth * right->columns * sizeof(real)) > 0;
+    for (size_t p = right->from; n > 0 && p < right->to; p++) {
         if (p % PANELS == PANELS - 1 && elman_stopped()) return;
-        panel c = panel_of(right, p);
+        const panel c = panel_of(right, p), next = panel_of(right, p + 1 < right->to ? p + 1 : right->from);
         operands o = {.depth = right->depth, .right_stride = right->columns, .column = c.column, .columns = c.columns};
         o.right = right->data + (right->mode == PACKED ? c.column * right->depth : c.column);
         size_t tiles = ceil_div(n, TALLEST(c.width));
+        o.ahead_step = is_far ? ceil_div(next.width * VL, tiles) : 0;
         for (size_t i = 0; i < tiles; i++) {
             size_t row = part(n, tiles, i), rows = part(n, tiles, i + 1) - row;
             o.left = left + row, o.init = init + row, o.out = out + row;
+            o.ahead = right->data + (next.column + i * o.ahead_step) * right->depth;
             TILES[right->mode][c.width - 1][rows - 1](&o);
             if (e) e->apply(e, row, rows, c.column, c.columns, out + row);
         }

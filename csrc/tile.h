@@ -41,6 +41,8 @@ typedef struct {
     size_t depth, right_stride,
         first;              /* number of k; reals between two k of right; COLUMNS: the tile's first column of left */
     size_t column, columns; /* the tile's columns of init and out */
+    const real *ahead;      /* PACKED: what is needed next, so many reals of which are asked for with each k: hardware */
+    size_t ahead_step;      /* looks no further than to the end of a page */
 } operands;
 
 INLINE void tile(const size_t height, const size_t width, const int mode, const operands *o) {
@@ -58,6 +60,7 @@ INLINE void tile(const size_t height, const size_t width, const int mode, const 
     const real *right = o->right;
     const size_t right_stride = mode == DIRECT ? o->right_stride : width * VL;
     for (size_t k = 0; k < o->depth; k++, right += right_stride) {
+        if (mode == PACKED) __builtin_prefetch(o->ahead + k * o->ahead_step);
         const real *left_k = mode == COLUMNS ? o->left[k] + o->first : NULL;
         vec kept[MAX_WIDTH]; /* of the shorter side; those of the other are loaded one after the other */
         if (height < width) {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from elman.backends.jit.options import kernel
-from elman.backends.jit.plan import MAX_ROWS, ceil_div, cheapest_division, part, share_of
+from elman.backends.jit.plan import MAX_ROWS, ceil_div, cheapest_division, cycles_from_afar, part, share_of
 from elman.backends.jit.simd import (
     Address,
     load_real,
@@ -131,7 +131,8 @@ PANELS = 16  # of a product, between looks at whether to stop
 @kernel
 def gemm(v: Any, right: Any, n: int, left: Any, init: Any, out: Any, e: Any) -> None:
     """out[r] = init[r] + left[r] right for n <= MAX_ROWS rows, then the epilogue."""
-    for p in range(right.first, right.last):
+    is_far = cycles_from_afar(v, right.depth * right.columns * size_of_real(v)) > 0.0
+    for p in range(right.first, right.last if n else right.first):
         if p % PANELS == PANELS - 1 and stopped():
             return
         c = panel_of(v, right.columns, right.panels, p)
@@ -141,10 +142,15 @@ def gemm(v: Any, right: Any, n: int, left: Any, init: Any, out: Any, e: Any) -> 
         else:
             data, step = c.column * right.depth, c.width * reals(v)
         data, step = right.data + data * size_of_real(v), step * size_of_real(v)
+        following = panel_of(v, right.columns, right.panels, p + 1 if p + 1 < right.last else right.first)
+        ahead_step = ceil_div(following.width * reals(v), tiles) * size_of_real(v) if is_far else 0
+        ahead = right.data + following.column * right.depth * size_of_real(v)
         for i in range(tiles):
             row = part(n, tiles, i)
             rows = part(n, tiles, i + 1) - row
             tile, out_rows = tile_of(right.tiles, right.mode, c.width, rows), after(out, row)
-            call(tile, (after(left, row), after(init, row), out_rows, data, right.depth, step, c.column, c.columns))
+            left_rows, init_rows = after(left, row), after(init, row)
+            right_args = data, right.depth, step, c.column, c.columns
+            call(tile, (left_rows, init_rows, out_rows, *right_args, ahead + i * ahead_step * right.depth, ahead_step))
             if e.apply:
                 call(e.apply, (e, row, rows, c.column, c.columns, out_rows))

@@ -147,6 +147,13 @@ def emit_pointer(builder: Any, kind: Any, address: Any, offset: Any = None) -> A
     return pointer if offset is None else builder.gep(pointer, [offset])
 
 
+def emit_prefetch(builder: Any, address: Any) -> None:
+    """Bring the cache line at an address near."""
+    to_read, keep, data = (ir.IntType(32)(n) for n in (0, 3, 1))
+    pointer = emit_pointer(builder, ir.IntType(8), address)
+    emit_call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, to_read, keep, data])
+
+
 def emit_load(builder: Any, lanes: Lanes, address: Any) -> Any:
     return builder.load(emit_pointer(builder, lanes.ir_vector, address), align=lanes.size)
 

@@ -25,7 +25,7 @@ from numba.extending import (
 )
 
 from elman.backends import native
-from elman.backends.jit.simd import INT64, Address, Lanes, Site, emit_call, emit_pointer, emitted
+from elman.backends.jit.simd import INT64, Address, Lanes, Site, emit_call, emit_pointer, emit_prefetch, emitted
 
 INT, FLOAT = types.int64, types.float64
 BYTE = ir.IntType(8)
@@ -203,9 +203,7 @@ def clear(at: Site, to: Address, size: int) -> None:
 @emitted
 def prefetch(at: Site, p: Address) -> None:
     """Bring the cache line at an address near."""
-    to_read, keep, data = (ir.IntType(32)(n) for n in (0, 3, 1))
-    pointer = emit_pointer(at.builder, BYTE, p)
-    emit_call(at.builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, to_read, keep, data])
+    emit_prefetch(at.builder, p)
 
 
 @emitted

@@ -3,10 +3,11 @@
 It is `tile` of csrc/tile.h. Accumulators start from `init` and run over k ascending, one multiply-add for each k; in
 the IR they are the loop's phi nodes, so LLVM has no choice but to keep them in registers. Each is a C function
 
-    void tile(left, init, out, right, depth, step, column, columns)
+    void tile(left, init, out, right, depth, step, column, columns, ahead, ahead_step)
 
-all 8 arguments being 64-bit: lists of the rows' addresses, the address of right, the number of k; the bytes from one k
-of right to the next (PACKED, DIRECT) or the tile's first column of left (COLUMNS); the tile's columns of init and out.
+all 10 arguments being 64-bit: lists of the rows' addresses, the address of right, the number of k; the bytes from one k
+of right to the next (PACKED, DIRECT) or the tile's first column of left (COLUMNS); the tile's columns of init and out;
+PACKED: the address of what is needed next, and how many bytes of it are asked for with each k.
 
 `python -m elman.backends.jit.tile HEIGHT WIDTH` prints the IR of one.
 """
@@ -27,7 +28,7 @@ MAX_NARROW_WIDTH = 4  # in mode COLUMNS
 MAX_HEIGHT = 8
 PACKED, DIRECT, COLUMNS = range(3)  # left[row][k] and right in a panel; in place; left[k][first + row]
 
-_ARGUMENTS = ("left", "init", "out", "right", "depth", "step", "column", "columns")
+_ARGUMENTS = ("left", "init", "out", "right", "depth", "step", "column", "columns", "ahead", "ahead_step")
 TILE_TYPE = ir.FunctionType(ir.VoidType(), [INT64] * len(_ARGUMENTS))
 
 # Tallest tile for a width: accumulators, the shorter side's numbers of one k and one of the other side's fit 32
@@ -42,6 +43,11 @@ def tallest_tiles(lanes: Lanes) -> tuple[int, ...]:
     return _TALLEST_OF_32 if has_32_registers else _TALLEST_OF_16
 
 
+def reads_panels(lanes: Lanes, mode: int) -> bool:
+    """Where masks are free, a tile that reads right in place reads panels as fast: half to compile."""
+    return mode == PACKED or (mode == DIRECT and lanes.masks_are_free)
+
+
 def emit_tile(module: Any, lanes: Lanes, mode: int, width: int, height: int) -> Any:
     """The function for one size, added to an LLVM module."""
     name = f"tile_{('packed', 'direct', 'columns')[mode]}_{width}_{height}"
@@ -49,7 +55,7 @@ def emit_tile(module: Any, lanes: Lanes, mode: int, width: int, height: int) -> 
     function.linkage = "internal"
     for argument, label in zip(function.args, _ARGUMENTS, strict=True):
         argument.name = label
-    left, init, out, right, depth, step, column, columns = function.args
+    left, init, out, right, depth, step, column, columns, ahead, ahead_step = function.args
     start = function.append_basic_block("start")
     loop = function.append_basic_block("loop")
     end = function.append_basic_block("end")
@@ -82,6 +88,8 @@ def emit_tile(module: Any, lanes: Lanes, mode: int, width: int, height: int) -> 
     right_k = builder.phi(INT64, "right_k")
     accumulators = [[builder.phi(lanes.ir_vector, f"sum_{r}_{v}") for v in vectors] for r in rows]
     left_k = builder.add(row_of(left, k), first_row) if mode == COLUMNS else None
+    if reads_panels(lanes, mode):
+        simd.emit_prefetch(builder, builder.add(ahead, builder.mul(k, ahead_step)))
 
     def left_of(r: int) -> Any:
         where = (left_k, INT64(r)) if mode == COLUMNS else (left_rows[r], k)
@@ -162,8 +170,7 @@ def tile_table(at: Site, v: Lanes, modes: types.Literal) -> Address:
     if modes == "columns":
         return at.builder.ptrtoint(_emit_table(module, [_emit_tiles(module, v, COLUMNS)]), INT64)
     direct = _emit_tiles(module, v, DIRECT)
-    # Where masks are free, a tile that reads right in place reads panels as fast: half to compile.
-    packed = direct if v.masks_are_free else _emit_tiles(module, v, PACKED)
+    packed = direct if reads_panels(v, DIRECT) else _emit_tiles(module, v, PACKED)
     return at.builder.ptrtoint(_emit_table(module, [packed, direct]), INT64)
 
 
