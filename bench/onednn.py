@@ -1,6 +1,7 @@
 """elman beside oneDNN's own RNN primitive, which no Python package gives access to.
 
-    pip install onednn-devel-cpu-gomp==2023.2.0
+    pip install onednn-devel-cpu-gomp==2023.2.0           # oneDNN 3.2 on OpenMP; or, in another environment,
+    pip install onednn-devel==2026.1.0                    # oneDNN 3.13 on SYCL, on Intel's OpenCL for CPUs
     python bench/onednn.py                                # the table's shapes
     python bench/onednn.py --what forward --shape 100,32,32,64 --wait-policy passive
 
@@ -11,6 +12,7 @@ oneDNN always computes the gradient of the input. With --what both, elman does n
 import argparse
 import ctypes
 import functools
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -29,15 +31,28 @@ from elman.benchmark.measure import measure
 from elman.benchmark.program import Contestant, Program, Unsupported
 from elman.benchmark.workloads import SETS, Case, Shape, Workload
 
+PACKAGES = "onednn-devel-cpu-gomp", "onednn-devel"
+
+
+def installed_package() -> str:
+    """That of the library in this Python environment."""
+    found = [name for name in PACKAGES if any(importlib.metadata.distributions(name=name))]
+    if len(found) != 1:
+        sys.exit(f"one of {' and '.join(PACKAGES)} has to be installed, found {found}")
+    return found[0]
+
 
 @functools.cache
 def library() -> ctypes.CDLL:
     """onednn.cpp, compiled against the library in this Python environment."""
     lib, include = Path(sys.prefix, "lib"), Path(sys.prefix, "include")
+    if Path(lib, "libintelocl.so").exists():  # SYCL does not ask it on processors that are not Intel's
+        os.environ.setdefault("OCL_ICD_FILENAMES", str(lib / "libintelocl.so"))
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "onednn.so")
         source = Path(__file__).with_name("onednn.cpp")
-        options = ["-std=c++17", "-O2", "-shared", "-fPIC", f"-I{include}", f"-L{lib}", f"-Wl,-rpath,{lib}"]
+        options = ["-std=c++17", "-O2", "-shared", "-fPIC", f"-I{include}", f"-L{lib}"]
+        options += [f"-Wl,-rpath,{lib}", "-Wl,--disable-new-dtags"]  # for what libdnnl.so itself needs, too
         subprocess.run([os.environ.get("CXX", "c++"), *options, source, "-ldnnl", "-o", target], check=True)
         loaded = ctypes.CDLL(str(target))
     loaded.onednn_new.restype = ctypes.c_void_p
@@ -46,7 +61,7 @@ def library() -> ctypes.CDLL:
 
 
 def prepare(case: Case, _: int) -> Program:
-    """The number of threads is OpenMP's, OMP_NUM_THREADS."""
+    """The number of threads is OpenMP's, OMP_NUM_THREADS, or SYCL's, DPCPP_CPU_NUM_CUS."""
     work = case.work
     if work.is_training or work.dtype != "float32" or work.num_layers > 1 or work.bidirectional:
         raise Unsupported("onednn.cpp runs one layer, in one direction, in float32")
@@ -96,12 +111,13 @@ def main() -> None:
     parser.add_argument("--wait-policy", choices=["active", "passive"], help="OMP_WAIT_POLICY; OpenMP's own default")
     options = parser.parse_args()
 
-    os.environ |= environment(options.threads)
+    os.environ |= environment(options.threads) | {"DPCPP_CPU_NUM_CUS": str(options.threads)}
     if options.wait_policy:
         os.environ["OMP_WAIT_POLICY"] = options.wait_policy
     backends = options.backend or ["cython", "numba"]
-    contestants = [*map(backend, backends), Contestant("onednn", ("onednn-devel-cpu-gomp",), prepare)]
-    machine = Machine.measured(n_threads=options.threads, packages=("onednn-devel-cpu-gomp",))
+    package = installed_package()
+    contestants = [*map(backend, backends), Contestant("onednn", (package,), prepare)]
+    machine = Machine.measured(n_threads=options.threads, packages=(package,))
     print(report.machine_text(machine), f"OpenMP's wait policy: {options.wait_policy or 'default'}.\n", flush=True)
     shapes = options.shape or [work.shape for work in SETS["table"]]
     works = [Workload(shape, options.what, options.nonlinearity) for shape in shapes]

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +152,18 @@ def test_a_machine_that_is_not_quiet_is_mentioned() -> None:
     assert remarks([measurement, dataclasses.replace(measurement, others=None)]) == []
     (remark,) = remarks([dataclasses.replace(measurement, others=0.8)])
     assert remark.startswith("NOT QUIET: 0.8 cores were busy with other programs during 7,5,3,11. ")
+
+
+def test_the_peak_counts_the_operations_of_all_threads(threads: Callable[[int], None]) -> None:
+    native = elman.backends.get("cython")
+    for n_threads in (1, 3):
+        threads(n_threads)
+        single, double = (native.multiply_adds(7, dtype) for dtype in ("float32", "float64"))
+        assert single == 2 * double == 2 * 7 * 12 * native.plan(1, 1, 1, 1)["vector_reals"] * n_threads
+    with pytest.raises(ValueError, match="rounds >= 1"):
+        native.multiply_adds(0)
+    with pytest.raises(ValueError, match="float32 or float64"):
+        native.multiply_adds(1, "float16")
 
 
 def test_roofline() -> None:

@@ -1,0 +1,57 @@
+"""Peak memory of a training step: elman's and PyTorch's for the same model, each in a process of its own.
+
+    python bench/memory.py
+    python bench/memory.py --shape 128,64,96,512
+
+Megabytes by which the resident memory of a process grows at most over some steps, after a step of a tiny model has
+loaded what the libraries load. Needs PyTorch, and Linux.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import elman
+from elman.benchmark import report
+from elman.benchmark.contestants import own, peer
+from elman.benchmark.workloads import SETS, Case, Shape, Workload
+
+CONTESTANTS = {**{name: own.backend(name) for name in ("cython", "numba")}, "torch": peer("torch")}
+STEPS = 4
+
+
+def steps(name: str, shape: Shape) -> None:
+    run = CONTESTANTS[name].prepare(Case.of(Workload(shape, "train")), elman.get_num_threads()).run
+    for _ in range(STEPS):
+        run()
+
+
+def growth(name: str, shape: Shape) -> float:
+    """Of this process, in megabytes."""
+    steps(name, Shape(2, 1, 5, 4))
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    steps(name, shape)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", type=Shape.parse, action="append", metavar="T,B,V,H")
+    parser.add_argument("--only", choices=CONTESTANTS, help="measure this one in this process")
+    options = parser.parse_args()
+    shapes = options.shape or [work.shape for work in SETS["seq"] if work.what == "train"]
+    if options.only:
+        print(*(f"{growth(options.only, shape):.1f}" for shape in shapes))
+        return
+    rows = [["T,B,V,H", *(f"{name}, MB" for name in CONTESTANTS)]]
+    for shape in shapes:
+        command = [sys.executable, __file__, "--shape", str(shape), "--only"]
+        outputs = [subprocess.run([*command, name], capture_output=True, text=True, check=True) for name in CONTESTANTS]
+        rows.append([str(shape), *(output.stdout.strip() for output in outputs)])
+    print(report.markdown(rows, 1))
+
+
+if __name__ == "__main__":
+    main()
