@@ -116,15 +116,22 @@ INLINE void store_part(real *p, vec v, size_t n) { X86(mask_storeu)(p, first(n),
 static const int_r FIRST[2 * VECTOR_BYTES / sizeof(int_r)] = {[0 ... VECTOR_BYTES / sizeof(int_r) - 1] = -1};
 INLINE __m256i first(size_t n) { return _mm256_loadu_si256((const __m256i *)(FIRST + VL - n)); }
 INLINE vec load_part(const real *p, size_t n) { return (vec)X86(maskload)(p, first(n)); }
-INLINE void store_part(real *p, vec v, size_t n) { X86(maskstore)(p, first(n), v); }
 #else
 INLINE vec load_part(const real *p, size_t n) {
     real part[VECTOR_BYTES / sizeof(real)] = {0};
     for (size_t i = 0; i < n; i++) part[i] = p[i];
     return load(part);
 }
+#endif
+
+/* The first n < VL elements, in powers of two: AMD's processors take some twenty cycles for a store by a mask. */
+#if !defined(__AVX512F__)
 INLINE void store_part(real *p, vec v, size_t n) {
-    for (size_t i = 0; i < n; i++) p[i] = v[i];
+    real part[VECTOR_BYTES / sizeof(real)];
+    store(part, v);
+#pragma GCC unroll 3
+    for (size_t half = VL / 2; half > 0; half /= 2)
+        if (n & half) memcpy(p + (n & ~(2 * half - 1)), part + (n & ~(2 * half - 1)), half * sizeof(real));
 }
 #endif
 
