@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-PACKAGES = ["faker", "matplotlib", "music21", "num2words", "seqeval", "sklearn", "statsmodels"]
+PACKAGES = ["faker", "matplotlib", "music21", "num2words", "sklearn", "statsmodels"]
 MISSING = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
 
 
