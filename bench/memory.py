@@ -3,12 +3,12 @@
     python bench/memory.py
     python bench/memory.py --shape 128,64,96,512
 
-Megabytes by which the resident memory of a process grows at most over some steps, after a step of a tiny model has
-loaded what the libraries load. Needs PyTorch, and Linux.
+Megabytes by which the resident memory of a process grows at most while a model is made and trained for some steps,
+after a tiny one has loaded what the libraries load. Needs PyTorch, and Linux.
 """
 
 import argparse
-import resource
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,19 +31,24 @@ def steps(name: str, shape: Shape) -> None:
 def growth(name: str, shape: Shape) -> float:
     """Of this process, in megabytes."""
     steps(name, Shape(2, 1, 5, 4))
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    Path("/proc/self/clear_refs").write_text("5")  # from now on, the most is that of what follows
+    before = kilobytes("VmRSS")
     steps(name, shape)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 1e6
+    return (kilobytes("VmHWM") - before) * 1024 / 1e6
+
+
+def kilobytes(name: str) -> int:
+    return int(re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", type=Shape.parse, action="append", metavar="T,B,V,H")
-    parser.add_argument("--only", choices=CONTESTANTS, help="measure this one in this process")
+    parser.add_argument("--only", choices=CONTESTANTS, help="measure this one, at the first shape, in this process")
     options = parser.parse_args()
     shapes = options.shape or [work.shape for work in SETS["seq"] if work.what == "train"]
     if options.only:
-        print(*(f"{growth(options.only, shape):.1f}" for shape in shapes))
+        print(f"{growth(options.only, shapes[0]):.1f}")
         return
     rows = [["T,B,V,H", *(f"{name}, MB" for name in CONTESTANTS)]]
     for shape in shapes:

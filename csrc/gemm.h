@@ -100,8 +100,10 @@ typedef struct epilogue {
 /* out[r] = init[r] + left[r] right for n <= MAX_ROWS rows, then the epilogue, if any. */
 static void gemm(const matrix *right, size_t n, const real *const *left, const real *const *init, real *const *out,
                  const epilogue *e) {
-    const int is_far = cycles_from_afar(right->depth * right->columns * sizeof(real)) > 0;
-    for (size_t p = right->from; n > 0 && p < right->to; p++) {
+    if (n == 0) return; /* as all rows have ended */
+    const size_t own = panels_between(right, right->from, right->to).columns;
+    const int is_far = right->mode == PACKED && cycles_from_afar(right->depth * own * sizeof(real)) > 0;
+    for (size_t p = right->from; p < right->to; p++) {
         if (p % PANELS == PANELS - 1 && elman_stopped()) return;
         const panel c = panel_of(right, p), next = panel_of(right, p + 1 < right->to ? p + 1 : right->from);
         operands o = {.depth = right->depth, .right_stride = right->columns, .column = c.column, .columns = c.columns};

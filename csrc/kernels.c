@@ -9,20 +9,20 @@ static void transpose_matrix(size_t m, size_t n, const void *source, void *targe
 }
 
 /* What a processor can do at best: multiply-adds in registers, enough of them under way to hide their latency. */
-#define UNDER_WAY 12
+#define UNDER_WAY (REGISTERS - 4)
 
 static void multiply_add_task(void *context, size_t task) {
     vec acc[UNDER_WAY], factor = set1((real)0.5), total = set1((real)task);
-#pragma GCC unroll 12
+#pragma GCC unroll 32
     for (size_t i = 0; i < UNDER_WAY; i++) acc[i] = set1((real)i);
     for (size_t n = *(const size_t *)context; n > 0; n--) {
-#pragma GCC unroll 12
+#pragma GCC unroll 32
         for (size_t i = 0; i < UNDER_WAY; i++) {
             acc[i] = fma_(acc[i], factor, factor);
             KEEP(acc[i]);
         }
     }
-#pragma GCC unroll 12
+#pragma GCC unroll 32
     for (size_t i = 0; i < UNDER_WAY; i++) total += acc[i];
     volatile real result = sum(total); /* so that it has to be computed */
     (void)result;

@@ -30,10 +30,10 @@ INLINE double cycles_from_afar(size_t bytes) { /* of a vector of a matrix of so 
 /* A tile starts with a call and ends with its stores. */
 static double tile_cycles(size_t depth, size_t width, size_t height, int is_near) {
     double arithmetic = (double)(width * height) / 2, loads = (double)(width + height) / 2;
-    double far_loads = is_near ? 0 : 1.5 * (double)width, far = is_near ? 0 : 0.1 * (double)width;
+    double far_loads = is_near ? 0 : 1.5 * (double)width, exposed = is_near ? 0 : 0.1 * (double)width;
     double most = arithmetic > loads ? arithmetic : loads;
     double each_k = most > far_loads ? (most > 4 ? most : 4) : (far_loads > 4 ? far_loads : 4);
-    return (each_k + far) * (double)depth + 20 + (double)(width * height);
+    return (each_k + exposed) * (double)depth + 20 + (double)(width * height);
 }
 
 typedef struct {

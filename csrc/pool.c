@@ -1,4 +1,5 @@
-/* A pool for tasks of microseconds: workers spin for a moment after a job, since the next is likely near, then sleep.
+/* A pool for tasks of microseconds: after a job, since the next is likely near, workers spin for a moment, then yield
+ * to whatever else wants their core for another, then sleep.
  *
  * A job is claimed through one atomic word, (generation << 32 | unclaimed tasks): a worker that comes late can only
  * take tasks of the job that is running, and that job's fields stay put until its last task is done.
@@ -22,7 +23,7 @@
 #endif
 
 #define MAX_THREADS 1024
-#define SPIN_NANOSECONDS 20000      /* longer is in the way of what else wants the cores: docs/drop-in/torch.md */
+#define SPIN_NANOSECONDS 20000      /* longer is in the way of what else wants the cores */
 #define YIELD_NANOSECONDS 200000    /* from then to here a worker is awake, but lets everything else run first */
 #define POLLS 1000                  /* of a meeting, before it yields: about a microsecond */
 #define ASKING_NANOSECONDS 50000000 /* between questions to `poll`, which may wait some milliseconds for its answer */

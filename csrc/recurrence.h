@@ -2,9 +2,9 @@
  *
  * Both passes divide the batch into shards, each of which runs through all time steps by itself (directions and rows
  * are independent, so nothing waits for another thread). Where there are fewer rows than would keep the threads busy, a
- * shard's threads share the columns of H and meet after each step. Backward, after each block of some steps, their
- * terms are added to the parameters' gradients by whoever has time while the shards are at the next block; d_x comes
- * last.
+ * shard's threads share the columns of H and meet after each step. Backward, the terms of a block of some steps are
+ * added to the parameters' gradients by whoever has time while the shards are at the next block, or, where threads
+ * meet, before it; d_x comes last.
  */
 #ifndef ELMAN_RECURRENCE_H
 #define ELMAN_RECURRENCE_H
@@ -372,14 +372,13 @@ static int backward(const elman_layer *l) {
     const size_t block = block_steps(l);
     for (size_t to = l->T; to > 0 && !elman_stopped(); to = p.extent.from) {
         p.extent.to = to, p.extent.from = to - smaller(block, to);
-        const size_t sums = to < l->T ? p.sum_tasks : 0; /* over the block before */
         if (p.parts > 1)
-            run_shards(&p, backward_shard, threads), elman_run(sum_task, &p, sums, threads);
+            run_shards(&p, backward_shard, threads);
         else
-            elman_run(shard_or_sum, &p, l->D * p.shards + sums, threads);
+            elman_run(shard_or_sum, &p, l->D * p.shards + (to < l->T ? p.sum_tasks : 0), threads);
         p.summed = p.extent;
+        if (p.parts > 1 || p.extent.from == 0) elman_run(sum_task, &p, p.sum_tasks, threads);
     }
-    elman_run(sum_task, &p, p.sum_tasks, threads);
     if (wants_d_x) elman_run(input_gradient, &p, ceil_div(rows, MAX_ROWS), threads);
     elman_return(scratch);
     return 0;

@@ -124,14 +124,14 @@ INLINE vec load_part(const real *p, size_t n) {
 }
 #endif
 
-/* The first n < VL elements, in powers of two: AMD's processors take some twenty cycles for a store by a mask. */
+/* The first n <= VL elements, in powers of two: on AMD's processors, a store by a mask is some forty operations. */
 #if !defined(__AVX512F__)
 INLINE void store_part(real *p, vec v, size_t n) {
     real part[VECTOR_BYTES / sizeof(real)];
     store(part, v);
-#pragma GCC unroll 3
-    for (size_t half = VL / 2; half > 0; half /= 2)
-        if (n & half) memcpy(p + (n & ~(2 * half - 1)), part + (n & ~(2 * half - 1)), half * sizeof(real));
+#pragma GCC unroll 4
+    for (size_t size = VL; size > 0; size /= 2)
+        if (n & size) memcpy(p + (n & ~(2 * size - 1)), part + (n & ~(2 * size - 1)), size * sizeof(real));
 }
 #endif
 

@@ -41,8 +41,8 @@ typedef struct {
     size_t depth, right_stride,
         first;              /* number of k; reals between two k of right; COLUMNS: the tile's first column of left */
     size_t column, columns; /* the tile's columns of init and out */
-    const real *ahead;      /* PACKED: what is needed next, of which `ahead_step` reals are asked for with each k, */
-    size_t ahead_step;      /* as hardware looks no further than to the end of a page */
+    const real *ahead;      /* PACKED: what is needed next, of which a line is asked for with each k, so many reals */
+    size_t ahead_step;      /* after the one before: hardware looks no further than to the end of a page */
 } operands;
 
 INLINE void tile(const size_t height, const size_t width, const int mode, const operands *o) {

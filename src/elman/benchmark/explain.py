@@ -56,7 +56,7 @@ def _pass(work: Workload, plan: dict[str, Any], candidates: list[dict[str, Any]]
     lines += [f"- {_sharing(work, plan)}", f"- {_product(work, plan, is_backward=is_backward)}"]
     if is_backward:
         lines.append(
-            f"- parameters' gradients: summed after each {plan['block_steps']} steps, while these are in cache"
+            f"- parameters' gradients: summed over {plan['block_steps']} steps at a time, while these are in cache"
         )
     lines += [
         "",

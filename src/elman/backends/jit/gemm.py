@@ -17,7 +17,7 @@ from elman.backends.jit.simd import (
     width_of,
 )
 from elman.backends.jit.structs import INT, INTS, Struct, after, call, clear, smaller, stopped
-from elman.backends.jit.tile import DIRECT, MAX_HEIGHT, MAX_WIDTH, tallest
+from elman.backends.jit.tile import DIRECT, MAX_HEIGHT, MAX_WIDTH, PACKED, tallest
 
 # A right operand (depth, columns) in `panels` of nearly equal width. data: the array itself (DIRECT), or panel after
 # panel, each (depth, width * VL), 0 beyond the columns (PACKED). Products are made with its panels [first, last).
@@ -131,8 +131,11 @@ PANELS = 16  # of a product, between looks at whether to stop
 @kernel
 def gemm(v: Any, right: Any, n: int, left: Any, init: Any, out: Any, e: Any) -> None:
     """out[r] = init[r] + left[r] right for n <= MAX_ROWS rows, then the epilogue."""
-    is_far = cycles_from_afar(v, right.depth * right.columns * size_of_real(v)) > 0.0
-    for p in range(right.first, right.last if n else right.first):
+    if n == 0:  # as all rows have ended
+        return
+    own = panels_between(v, right.columns, right.panels, right.first, right.last).columns
+    is_far = right.mode == PACKED and cycles_from_afar(v, right.depth * own * size_of_real(v)) > 0.0
+    for p in range(right.first, right.last):
         if p % PANELS == PANELS - 1 and stopped():
             return
         c = panel_of(v, right.columns, right.panels, p)

@@ -48,8 +48,8 @@ def part(n: int, parts: int, i: int) -> int:
 def tile_cycles(depth: int, width: int, height: int, is_near: bool) -> float:
     """A tile starts with a call and ends with its stores."""
     arithmetic, loads = 0.5 * (width * height), 0.5 * (width + height)
-    far_loads, far = (0.0, 0.0) if is_near else (1.5 * width, 0.1 * width)
-    return (max(max(arithmetic, loads), max(far_loads, 4.0)) + far) * depth + 20.0 + width * height
+    far_loads, exposed = (0.0, 0.0) if is_near else (1.5 * width, 0.1 * width)
+    return (max(max(arithmetic, loads), max(far_loads, 4.0)) + exposed) * depth + 20.0 + width * height
 
 
 @kernel

@@ -2,7 +2,7 @@
 
 Both passes divide the batch into shards, which run through the time steps by themselves; the threads of one share its
 columns. Backward, the terms of a block of some steps are added to the parameters' gradients while the shards are at the
-next one; d_x comes last.
+next one, or, where threads share columns, before it; d_x comes last.
 """
 
 from __future__ import annotations
@@ -532,15 +532,15 @@ def backward_pass(v: Any, p: Any) -> int:
     block, e = block_steps(v, layer), p.extent
     while e.last > 0 and not stopped():
         e.first = e.last - smaller(block, e.last)
-        sums = p.sum_tasks if e.last < layer.T else 0  # over the block before
         if p.parts > 1:
             run_shards(v, backward_shard, p, threads)
-            run(v, sum_task, p, sums, threads)
         else:
+            sums = p.sum_tasks if e.last < layer.T else 0
             run(v, shard_or_sum, p, layer.D * p.shards + sums, threads)
         copy(p.summed, e, _EXTENT_BYTES)
         e.last = e.first
-    run(v, sum_task, p, p.sum_tasks, threads)
+        if p.parts > 1 or e.first == 0:
+            run(v, sum_task, p, p.sum_tasks, threads)
     if wants_d_x:
         run(v, input_gradient, p, ceil_div(rows, MAX_ROWS), threads)
     give_back(scratch)

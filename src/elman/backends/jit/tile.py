@@ -7,7 +7,7 @@ the IR they are the loop's phi nodes, so LLVM has no choice but to keep them in 
 
 all 10 arguments being 64-bit: lists of the rows' addresses, the address of right, the number of k; the bytes from one k
 of right to the next (PACKED, DIRECT) or the tile's first column of left (COLUMNS); the tile's columns of init and out;
-PACKED: the address of what is needed next, and how many bytes of it are asked for with each k.
+PACKED: the address of what is needed next, of which a line is asked for with each k, so many bytes after the last one.
 
 `python -m elman.backends.jit.tile HEIGHT WIDTH` prints the IR of one.
 """

@@ -9,14 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 from elman.backends.jit.options import kernel
-from elman.backends.jit.simd import Vec, both, choose, fma, per_dtype, polynomial, power_of_two
+from elman.backends.jit.simd import Vec, both, choose, fma, per_dtype, polynomial, power_of_two, size_of_real
 
 _hex = float.fromhex
 
 ROUNDER = _hex("0x1.8p23"), _hex("0x1.8p52")  # adding it rounds to the nearest integer
 MINUS_LN2_HIGH = _hex("-0x1.63p-1"), _hex("-0x1.62e42feep-1")  # few bits: the product with n is exact
 MINUS_LN2_LOW = _hex("0x1.bd0106p-13"), _hex("-0x1.a39ef35793c76p-33")
-MINUS_HALF_LN2 = _hex("-0x1.62e43p-2"), _hex("-0x1.62e42fefa39efp-2")
+MINUS_HALF_LN2 = _hex("-0x1.62e43p-2")  # for float32; for float64:
+MINUS_HALF_LN2_HIGH, MINUS_HALF_LN2_LOW = _hex("-0x1.62e42feep-2"), _hex("-0x1.a39ef35793c76p-34")
 LOG2_E = _hex("0x1.715476p0"), _hex("0x1.71547652b82fep0")
 TWICE_LOG2_E = _hex("0x1.715476p1"), _hex("0x1.71547652b82fep1")
 EXP_UNDERFLOW = -88.02, -709.08  # there 2^n becomes 0 and so does e^y
@@ -65,16 +66,21 @@ def exp_negative(v: Any, y: Vec) -> Vec:
 
 @kernel
 def tanh(v: Any, x: Vec) -> Vec:
-    """With t = (e^{2|x|} - 1) / 2: tanh |x| = q = t / (t + 1), for small t as t - t q."""
+    """With t = (e^{2|x|} - 1) / 2: tanh |x| = q = t / (t + 1), for small t as t - t q with what rounding left of t."""
     sign, limit = x & -0.0, per_dtype(v, TANH_ONE)
     a = x ^ sign
     a = choose(a > limit, limit, a)
     shifted = fma(a, per_dtype(v, TWICE_LOG2_E), per_dtype(v, ROUNDER))
     n = shifted - per_dtype(v, ROUNDER)
-    p, scale = expm1(fma(n, per_dtype(v, MINUS_HALF_LN2), a), HALF_EXPM1_TWICE), power_of_two(shifted)
-    t = fma(scale, p, fma(scale, 0.5, -0.5))
-    q = t / (t + 1.0)
-    return choose(t < 0.5, fma(-t, q, t), q) | sign
+    if size_of_real(v) == 4:
+        r = fma(n, MINUS_HALF_LN2, a)
+    else:
+        r = fma(n, MINUS_HALF_LN2_LOW, fma(n, MINUS_HALF_LN2_HIGH, a))
+    p, scale = expm1(r, HALF_EXPM1_TWICE), power_of_two(shifted)
+    base = fma(scale, 0.5, -0.5)
+    t = fma(scale, p, base)
+    left, q = fma(scale, p, base - t), t / (t + 1.0)
+    return choose(t < 0.5, t + fma(-t, q, left), q) | sign
 
 
 @kernel
