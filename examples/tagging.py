@@ -51,23 +51,12 @@ def sentence(half):
     return tuple(zip(*tagged, strict=True))  # words, tags
 
 
+def names_in(rows, kind):  # where they are: each tag is 6 letters of a text
+    texts = ["".join(f"{tag:6}" for tag in tags) for tags in rows]
+    return {(i, *m.span()) for i, text in enumerate(texts) for m in re.finditer(rf"B-({kind}) (I-\1 )*", text)}
+
+
 train, test = [sentence(0) for _ in range(3000)], [sentence(1) for _ in range(1000)]
-
-
-# %%
-# How well names are found
-# ------------------------
-# A name counts if it is found as a whole, and as what it is. F1 is twice the number of those, over the number of names
-# that there are and that were found.
-def names_in(rows):
-    texts = ["".join(f"{tag:5} " for tag in tags) for tags in rows]  # 6 letters for each word
-    return {(i, *m.span(), m[1]) for i, text in enumerate(texts) for m in re.finditer(r"B-(\w+) (I-\1 )*", text)}
-
-
-def f1_score(found, true, kinds):
-    found, true = ({name for name in names if name[-1] in kinds} for names in (found, true))
-    return 2 * len(found & true) / max(1, len(found) + len(true))
-
 
 # %%
 # Two networks
@@ -84,8 +73,11 @@ for bidirectional, label in [(False, "left to right"), (True, "in both direction
     options = {"hidden_size": 64, "bidirectional": bidirectional, "seed": 0}
     model = elman.SequenceModel(elman.Tokens(len(tokens) + 1), elman.Categories(len(TAGS)), **options)
     model.fit(X, Y, epochs=EPOCHS, optimizer=elman.Adam(lr=3e-3), schedule=elman.schedules.Cosine(), clip_norm=1.0)
-    found = names_in([[TAGS[i] for i in row] for row in model.predict(X_test)])
-    f1.append([f1_score(found, names_in(true), kinds) for kinds in (["PER"], ["LOC"], ["ORG"], [*names])])
+    predicted, scores = [[TAGS[i] for i in row] for row in model.predict(X_test)], []
+    for kind in [*names, "PER|LOC|ORG"]:
+        there, found = names_in(true, kind), names_in(predicted, kind)
+        scores.append(2 * len(there & found) / (len(there) + len(found)))  # F1, by whole names of the right kind
+    f1.append(scores)
     print(f"read {label}: F1 {f1[-1][-1]:.3f} over all names")
     axes.bar(np.arange(4) + 0.4 * bidirectional, f1[-1], width=0.38, label=f"read {label}")
 axes.set_xticks(np.arange(4) + 0.2, ["people", "places", "companies", "all names"])
