@@ -10,7 +10,8 @@ for set in "baseline " "avx2 -mavx2 -mfma" "avx512 -mavx512f -mavx512vl -mavx512
     # shellcheck disable=SC2086
     # the options of CMakeLists.txt where GCC compiles
     gcc -std=gnu11 -O3 -ffp-contract=off -fno-math-errno -fno-schedule-insns2 ${set#* } \
-        -DELMAN_"${1:-FLOAT}" -I"$work" -Icsrc bench/tiles.c -o "$work/tiles" -lm
+        -DELMAN_"${1:-FLOAT}" -DELMAN_TABLE=table -I"$work" -Icsrc bench/tiles.c csrc/{pool,caches}.c -o "$work/tiles" \
+        -pthread -lm
     echo "== ${set%% *}"
     "$work/tiles" || echo "not on this machine"
 done

@@ -6,11 +6,11 @@
 
 /* A right operand right (depth, columns), its columns divided into panels of nearly equal width. PACKED: panel after
  * panel, each (depth, width * VL) with zeros beyond the columns; DIRECT: the array itself. Products are made with its
- * panels [from, to). */
+ * panels [from, to). Far: what a thread reads of it lies beyond the second-level cache. */
 typedef struct {
     const real *data;
     size_t depth, columns, panels, from, to;
-    int mode;
+    int mode, is_far;
 } matrix;
 
 /* Columns [column, column + columns), in `width` vectors. */
@@ -31,7 +31,8 @@ INLINE panel panel_of(const matrix *right, size_t p) { return panels_between(rig
 static matrix matrix_for(size_t depth, size_t columns, size_t rows, size_t parts, int mode) {
     const division each = cheapest_division(depth, share_of(columns, parts), smaller(rows, MAX_ROWS), MAX_WIDTH);
     const size_t panels = each.panels * parts;
-    return (matrix){.depth = depth, .columns = columns, .panels = panels, .to = panels, .mode = mode};
+    const int is_far = mode == PACKED && cycles_from_afar(depth * share_of(columns, parts) * sizeof(real)) > 0;
+    return (matrix){.depth = depth, .columns = columns, .panels = panels, .to = panels, .mode = mode, .is_far = is_far};
 }
 
 INLINE size_t scratch_size(const matrix *right) {
@@ -101,15 +102,14 @@ typedef struct epilogue {
 static void gemm(const matrix *right, size_t n, const real *const *left, const real *const *init, real *const *out,
                  const epilogue *e) {
     if (n == 0) return; /* as all rows have ended */
-    const size_t own = panels_between(right, right->from, right->to).columns;
-    const int is_far = right->mode == PACKED && cycles_from_afar(right->depth * own * sizeof(real)) > 0;
     for (size_t p = right->from; p < right->to; p++) {
         if (p % PANELS == PANELS - 1 && elman_stopped()) return;
-        const panel c = panel_of(right, p), next = panel_of(right, p + 1 < right->to ? p + 1 : right->from);
+        const panel c = panel_of(right, p);
+        const panel next = right->is_far ? panel_of(right, p + 1 < right->to ? p + 1 : right->from) : c;
         operands o = {.depth = right->depth, .right_stride = right->columns, .column = c.column, .columns = c.columns};
         o.right = right->data + (right->mode == PACKED ? c.column * right->depth : c.column);
         size_t tiles = ceil_div(n, TALLEST(c.width));
-        o.ahead_step = is_far ? ceil_div(next.width * VL, tiles) : 0;
+        o.ahead_step = right->is_far ? ceil_div(next.width * VL, tiles) : 0;
         for (size_t i = 0; i < tiles; i++) {
             size_t row = part(n, tiles, i), rows = part(n, tiles, i + 1) - row;
             o.left = left + row, o.init = init + row, o.out = out + row;

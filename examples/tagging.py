@@ -43,17 +43,9 @@ TAGS = ["O", *(f"{place}-{kind}" for kind in names for place in "BI")]
 def sentence(half):
     tagged = []
     for word in rng.choice(TEMPLATES.split(".")[:-1]).split():
-        if word in names:
-            first, *others = rng.choice(names[word][half::2]).split()
-            tagged += [(first, f"B-{word}"), *((other, f"I-{word}") for other in others)]
-        else:
-            tagged.append((word, "O"))
+        words = rng.choice(names[word][half::2]).split() if word in names else [word]
+        tagged += [(w, f"{'I' if i else 'B'}-{word}" if word in names else "O") for i, w in enumerate(words)]
     return tuple(zip(*tagged, strict=True))  # words, tags
-
-
-def names_in(rows, kind):  # where they are: each tag is 6 letters of a text
-    texts = ["".join(f"{tag:6}" for tag in tags) for tags in rows]
-    return {(i, *m.span()) for i, text in enumerate(texts) for m in re.finditer(rf"B-({kind}) (I-\1 )*", text)}
 
 
 train, test = [sentence(0) for _ in range(3000)], [sentence(1) for _ in range(1000)]
@@ -65,19 +57,18 @@ train, test = [sentence(0) for _ in range(3000)], [sentence(1) for _ in range(10
 counts = Counter(word for words, _ in train for word in words)
 tokens = {word: i for i, word in enumerate([word for word in counts if counts[word] >= 10], start=1)}
 X, X_test = ([[tokens.get(word, 0) for word in words] for words, _ in part] for part in (train, test))
-Y, true = [[TAGS.index(tag) for tag in tags] for _, tags in train], [list(tags) for _, tags in test]
+Y = [[TAGS.index(tag) for tag in tags] for _, tags in train]
+true = "\n".join("".join(f"{tag:6}" for tag in tags) for _, tags in test)  # each tag is six letters of a text
 
-f1 = []
-figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+f1, (figure, axes) = [], plt.subplots(figsize=(8, 5), layout="constrained")
 for bidirectional, label in [(False, "left to right"), (True, "in both directions")]:
     options = {"hidden_size": 64, "bidirectional": bidirectional, "seed": 0}
     model = elman.SequenceModel(elman.Tokens(len(tokens) + 1), elman.Categories(len(TAGS)), **options)
     model.fit(X, Y, epochs=EPOCHS, optimizer=elman.Adam(lr=3e-3), schedule=elman.schedules.Cosine(), clip_norm=1.0)
-    predicted, scores = [[TAGS[i] for i in row] for row in model.predict(X_test)], []
-    for kind in [*names, "PER|LOC|ORG"]:
-        there, found = names_in(true, kind), names_in(predicted, kind)
-        scores.append(2 * len(there & found) / (len(there) + len(found)))  # F1, by whole names of the right kind
-    f1.append(scores)
+    text = "\n".join("".join(f"{TAGS[i]:6}" for i in row) for row in model.predict(X_test))
+    there, found = ({(m.start(), m[0]) for m in re.finditer(r"B-(\w+) +(I-\1 +)*", part)} for part in (true, text))
+    hits, total = (Counter(name[2:5] for _, name in part) for part in (there & found, [*there, *found]))
+    f1.append([*(2 * hits[kind] / total[kind] for kind in names), 2 * hits.total() / total.total()])
     print(f"read {label}: F1 {f1[-1][-1]:.3f} over all names")
     axes.bar(np.arange(4) + 0.4 * bidirectional, f1[-1], width=0.38, label=f"read {label}")
 axes.set_xticks(np.arange(4) + 0.2, ["people", "places", "companies", "all names"])

@@ -46,7 +46,7 @@ def test_every_example_is_tested():
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_an_example_is_short_and_begins_with_a_title(path):
     lines = path.read_text(encoding="utf-8").splitlines()
-    assert len(lines) < 90
+    assert len(lines) < 80
     assert lines[0] == '"""'
     assert lines[2] == "=" * len(lines[1])
 

@@ -160,7 +160,8 @@ def test_the_peak_counts_the_operations_of_all_threads(threads: Callable[[int], 
         threads(n_threads)
         single, double = (native.multiply_adds(7, dtype) for dtype in ("float32", "float64"))
         assert single == 2 * double
-        assert single % (2 * 7 * native.plan(1, 1, 1, 1)["vector_reals"] * n_threads) == 0
+        under_way = single / (2 * 7 * native.plan(1, 1, 1, 1)["vector_reals"] * n_threads)
+        assert under_way in (12, 28)  # registers, but 4
     with pytest.raises(ValueError, match="rounds >= 1"):
         native.multiply_adds(0)
     with pytest.raises(ValueError, match="float32 or float64"):

@@ -20,8 +20,11 @@ from elman.backends.jit.structs import INT, INTS, Struct, after, call, clear, sm
 from elman.backends.jit.tile import DIRECT, MAX_HEIGHT, MAX_WIDTH, PACKED, tallest
 
 # A right operand (depth, columns) in `panels` of nearly equal width. data: the array itself (DIRECT), or panel after
-# panel, each (depth, width * VL), 0 beyond the columns (PACKED). Products are made with its panels [first, last).
-MATRIX = Struct("matrix", data=INT, depth=INT, columns=INT, panels=INT, first=INT, last=INT, mode=INT, tiles=INTS)
+# panel, each (depth, width * VL), 0 beyond the columns (PACKED). Products are made with its panels [first, last). Far:
+# what a thread reads of it lies beyond the second-level cache.
+MATRIX = Struct(
+    "matrix", data=INT, depth=INT, columns=INT, panels=INT, first=INT, last=INT, mode=INT, is_far=INT, tiles=INTS
+)
 
 # What happens to a tile right after it was stored: apply(epilogue, row, rows, column, columns, out), or 0 for nothing.
 # For a gradient (activations.py) y, d_y and mask (or 0): rows as out's; and bytes from out, y and d_y to those of the
@@ -70,6 +73,8 @@ def set_matrix(v: Any, right: Any, tiles: Any, depth: int, columns: int, rows: i
     right.depth, right.columns, right.mode, right.tiles = depth, columns, mode, tiles
     each = cheapest_division(v, depth, share_of(v, columns, parts), smaller(rows, MAX_ROWS), MAX_WIDTH).panels
     right.panels = right.last = each * parts
+    cycles = cycles_from_afar(v, depth * share_of(v, columns, parts) * size_of_real(v))
+    right.is_far = 1 if mode == PACKED and cycles > 0.0 else 0
 
 
 @kernel
@@ -133,8 +138,6 @@ def gemm(v: Any, right: Any, n: int, left: Any, init: Any, out: Any, e: Any) -> 
     """out[r] = init[r] + left[r] right for n <= MAX_ROWS rows, then the epilogue."""
     if n == 0:  # as all rows have ended
         return
-    own = panels_between(v, right.columns, right.panels, right.first, right.last).columns
-    is_far = right.mode == PACKED and cycles_from_afar(v, right.depth * own * size_of_real(v)) > 0.0
     for p in range(right.first, right.last):
         if p % PANELS == PANELS - 1 and stopped():
             return
@@ -145,8 +148,10 @@ def gemm(v: Any, right: Any, n: int, left: Any, init: Any, out: Any, e: Any) -> 
         else:
             data, step = c.column * right.depth, c.width * reals(v)
         data, step = right.data + data * size_of_real(v), step * size_of_real(v)
-        following = panel_of(v, right.columns, right.panels, p + 1 if p + 1 < right.last else right.first)
-        ahead_step = ceil_div(following.width * reals(v), tiles) * size_of_real(v) if is_far else 0
+        following = c
+        if right.is_far:
+            following = panel_of(v, right.columns, right.panels, p + 1 if p + 1 < right.last else right.first)
+        ahead_step = ceil_div(following.width * reals(v), tiles) * size_of_real(v) if right.is_far else 0
         ahead = right.data + following.column * right.depth * size_of_real(v)
         for i in range(tiles):
             row = part(n, tiles, i)
