@@ -583,6 +583,16 @@ def test_elementary_functions_in_float64(backend, rng, activation):
     _assert_ulp(backend, _activate(backend, activation, values), values, np.array(exact))
 
 
+def test_tanh_where_it_is_least_exact(compiled, dtype, rng):
+    """Just above ln 2 / 4, where most is lost by rounding."""
+    if np.finfo(np.longdouble).nmant < 60 and dtype == "float64":
+        pytest.skip("no reals here that are wider than float64")
+    values = rng.uniform(0.17, 0.36, 200_000).astype(dtype)
+    exact = np.tanh(values.astype(np.longdouble))
+    errors = np.abs(_activate(compiled, "tanh", values) - exact) / np.spacing(exact.astype(dtype))
+    assert errors.max() <= (2 if dtype == "float32" else 2.2)
+
+
 @pytest.mark.parametrize("activation", reference.ACTIVATIONS)
 def test_nan_in_nan_out(backend, dtype, activation):
     values = np.full(64, np.nan, dtype)
