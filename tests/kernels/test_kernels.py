@@ -322,34 +322,36 @@ def test_threads_share_columns(threads, case):
     ids=name,
 )
 def test_results_do_not_depend_on_threads(compiled, dtype, threads, case):
-    results_of_threads(compiled, dtype, threads, case, (2, 3, 7, 16, 64))  # more than the cores is legal
-
-
-BLOCKS = [
-    {"T": 300, "B": 5, "I": 3, "H": 16, "D": 2, "lengths": "ragged"},
-    {"T": 300, "B": 2, "I": 5, "H": 300, "D": 2, "mask": True, "lengths": "ragged"},
-    {"T": 290, "B": 1, "I": 9, "H": 200, "tokens": True, "reverse": True, "mask": True},
-]
-
-
-@pytest.mark.parametrize("case", BLOCKS, ids=name)
-def test_sums_over_many_blocks_do_not_depend_on_threads(compiled, dtype, threads, case):
-    """With caches so small that a block is 128 terms, and that all weights are beyond the second level."""
-    native = elman.backends.get("cython")
-    try:
-        native.use_cache_sizes(4096, 4096, 4096)
-        results_of_threads(compiled, dtype, threads, case, (2, 7))
-    finally:
-        native.use_cache_sizes(0, 0, 0)
-
-
-def results_of_threads(compiled, dtype, threads, case, numbers):
     p = make(**case, dtype=dtype)
     threads(1)
     one = run(p, compiled)
-    for n in numbers:
+    for n in (2, 3, 7, 16, 64):  # more than the cores is legal
         threads(n)
         assert_same_bits(run(p, compiled), one)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"T": 300, "B": 5, "I": 3, "H": 16, "D": 2, "lengths": "ragged"},
+        {"T": 300, "B": 2, "I": 5, "H": 300, "D": 2, "mask": True, "lengths": "ragged"},
+        {"T": 290, "B": 1, "I": 9, "H": 200, "tokens": True, "reverse": True, "mask": True},
+    ],
+    ids=name,
+)
+def test_sums_do_not_depend_on_blocks(compiled, dtype, threads, case):
+    """With caches that hold all, and so small that a block is 128 terms, and all weights beyond the second level."""
+    native, p = elman.backends.get("cython"), make(**case, dtype=dtype)
+    try:
+        native.use_cache_sizes(*3 * [1 << 30])
+        threads(1)
+        one = run(p, compiled)
+        native.use_cache_sizes(*3 * [4096])
+        for n in (1, 2, 7):
+            threads(n)
+            assert_same_bits(run(p, compiled), one)
+    finally:
+        native.use_cache_sizes(0, 0, 0)
 
 
 @pytest.mark.parametrize("loss", reference.LOSSES)
