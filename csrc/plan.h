@@ -56,7 +56,7 @@ static double panel_cycles(size_t depth, size_t vectors, size_t width, size_t ro
 static division cheapest_division(size_t depth, size_t columns, size_t rows, size_t widest) {
     const size_t vectors = ceil_div(columns, VL);
     division best = {1, INFINITY};
-    for (; widest > 0; widest--) {
+    for (widest = smaller(widest, vectors); widest > 0; widest--) { /* wider ones would be the same */
         const size_t panels = ceil_div(vectors, widest), width = vectors / panels, wider = vectors % panels;
         double cycles = panel_cycles(depth, vectors, width, rows) * (double)(panels - wider);
         if (wider) cycles += panel_cycles(depth, vectors, width + 1, rows) * (double)wider;

@@ -218,6 +218,8 @@ def real_array(
     Either real width is taken for the other; integers are not taken for reals. Without `contiguous`, only the last
     axis needs unit stride. Without `allow_empty`, no axis may be empty.
     """
+    if type(value) is np.ndarray and value.shape in shapes and is_ready(value, dtype):
+        return value  # as nearly always
     array = value if type(value) is np.ndarray else as_array(value, name)
     if array.dtype is not dtype and (array.dtype.kind != "f" or array.dtype.itemsize not in (4, 8)):
         raise TypeError(f"{name} must hold float32 or float64, got {array.dtype} of shape {array.shape}")
@@ -228,6 +230,12 @@ def real_array(
         return array
     with np.errstate(invalid="ignore"):  # of a NaN that signals
         return np.array(array, dtype=dtype, order="C")
+
+
+def is_ready(array: NDArray[Any], dtype: np.dtype[Any]) -> bool:
+    """Whether an array is as kernels take it, and not empty; a few that they take are converted all the same."""
+    flags = array.flags
+    return bool(array.dtype is dtype and flags.c_contiguous and flags.aligned and array.size)
 
 
 def is_list_of_arrays(value: Any) -> bool:

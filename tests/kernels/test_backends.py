@@ -18,6 +18,7 @@ from elman.backends import reference
 def _no_choice(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("ELMAN_BACKEND", raising=False)
     monkeypatch.setattr(backends, "_chosen", None)
+    monkeypatch.setattr(backends, "_default", None)  # as in a fresh process, that has not asked the environment
 
 
 def absent() -> str:
@@ -63,6 +64,8 @@ def test_precedence(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(backends, "_loaded", {name: name for name in backends.NAMES})
     assert backends.resolve() == "cython"
     monkeypatch.setenv("ELMAN_BACKEND", "numba")
+    assert backends.resolve() == backends.current() == "cython"  # the environment is asked once
+    monkeypatch.setattr(backends, "_default", None)
     assert backends.resolve() == backends.current() == "numba"
     elman.use_backend("numpy")
     assert backends.resolve() == backends.current() == "numpy"
@@ -101,6 +104,7 @@ def test_a_layer_asks_at_every_call(monkeypatch: pytest.MonkeyPatch):
         if "cython" in elman.available_backends():
             other(x)
     monkeypatch.setenv("ELMAN_BACKEND", "numpy")
+    monkeypatch.setattr(backends, "_default", None)
     with pytest.raises(Called):
         rnn(x)
 
@@ -113,6 +117,7 @@ def test_unknown(monkeypatch: pytest.MonkeyPatch):
         with pytest.raises(TypeError, match="backend must be one of"):
             call(7)
     assert backends.current() == "cython"
+    monkeypatch.setattr(backends, "_default", None)
     monkeypatch.setenv("ELMAN_BACKEND", "fortran")
     with pytest.raises(ValueError, match="ELMAN_BACKEND must be one of"):
         backends.resolve()

@@ -1,7 +1,8 @@
 """The backends: which there are, and which one a call uses.
 
-An explicit `backend` argument comes before `use_backend()`, that before the environment variable ELMAN_BACKEND, and
-that before the default, which is fixed. Every backend is a module with the functions of `elman.backends.reference`.
+An explicit `backend` argument comes before `use_backend()`, that before the environment variable ELMAN_BACKEND, which
+is read once, and that before the default, which is fixed. Every backend is a module with the functions of
+`elman.backends.reference`.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ NAMES = tuple(_TABLE)
 DEFAULT = "cython"
 
 _chosen: str | None = None  # by use_backend(), for the whole process
+_default: str | None = None  # what the environment says, once it has been asked
 _loaded: dict[str, ModuleType] = {}
 
 
@@ -103,7 +105,7 @@ def get(name: str, argument: str = "backend") -> ModuleType:
 
 def resolve(explicit: str | None = None) -> ModuleType:
     """The module that a call uses, given its own choice or None. Runs in every call, even a single time step."""
-    name = explicit or _chosen or os.environ.get("ELMAN_BACKEND") or DEFAULT
+    name = explicit or _chosen or _default or _asked()
     module = _loaded.get(name)
     if module is None:
         is_from_environment = not (explicit or _chosen) and "ELMAN_BACKEND" in os.environ
@@ -113,10 +115,15 @@ def resolve(explicit: str | None = None) -> ModuleType:
 
 def current() -> str:
     """The name of the backend that is used where none is given."""
-    if _chosen:
-        return _chosen
+    return _chosen or _default or _asked()
+
+
+def _asked() -> str:
+    """What is used without any choice. The environment is asked once: that takes as long as half a time step."""
+    global _default
     wanted = os.environ.get("ELMAN_BACKEND")
-    return check.choice(wanted, "ELMAN_BACKEND", NAMES) if wanted else DEFAULT
+    _default = check.choice(wanted, "ELMAN_BACKEND", NAMES) if wanted else DEFAULT
+    return _default
 
 
 def _choose(name: str | None) -> None:

@@ -30,42 +30,47 @@ class Call(NamedTuple):
     ) -> Call:
         """Validated arguments of `RNN.__call__`."""
         n_inputs, dtype, lease = architecture.input_size, workspace.dtype, None
-        if check.is_list_of_arrays(x):
+        form = "batch_major" if batch_first else "time_major"
+        if type(x) is np.ndarray and x.ndim == 3 and x.shape[2] == n_inputs and check.is_ready(x, dtype):
+            pass
+        elif check.is_list_of_arrays(x):
+            form = "list"
+        else:
+            x = check.real_array(x, "x", dtype, (*("BT" if batch_first else "TB"), n_inputs), ("T", n_inputs))
+            form = "single" if x.ndim == 2 else form
+        if form == "list":
             if lengths is not None:
                 check.refuse("lengths must be None where x is a list, whose arrays have their own")
             sequences = _sequences(x, "x", dtype, *[("T", n_inputs)] * len(x))
             lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
             x, lease = _gathered(sequences, workspace)
-            form = "list"
-        else:
-            axes = ("B", "T") if batch_first else ("T", "B")
-            x = check.real_array(x, "x", dtype, (*axes, n_inputs), ("T", n_inputs))
-            if x.ndim == 2:
-                if lengths is not None:
-                    check.refuse("lengths must be None where x is unbatched, a single sequence (T, I)")
-                x, form = x[:, None], "single"
-            elif batch_first:
-                x, form = x.swapaxes(0, 1), "batch_major"
-            else:
-                form = "time_major"
+        elif form == "single":
             if lengths is not None:
-                lengths = check.lengths(lengths, x.shape[1], len(x))
-        shape = architecture.state_shape(x.shape[1])
+                check.refuse("lengths must be None where x is unbatched, a single sequence (T, I)")
+            x = x[:, None]
+        else:
+            x = x.swapaxes(0, 1) if batch_first else x
+            lengths = None if lengths is None else check.lengths(lengths, x.shape[1], len(x))
+        shape = architecture.n_states, x.shape[1], architecture.hidden_size
         h_0 = np.zeros(shape, dtype) if h_0 is None else _states(h_0, "h_0", dtype, shape, form)
-        return cls(x, h_0, lengths, form, lease)
+        return tuple.__new__(cls, (x, h_0, lengths, form, lease))  # a third of the time of cls(…)
 
     @property
     def batch_major(self) -> bool:
         """Whether arrays over time lie in memory as (B, T, ·); for a list, what is past the ends stays untouched."""
-        return self.form in ("batch_major", "list")
+        return self.form == "batch_major" or self.form == "list"
 
     def empty(self, n_columns: int) -> Real:
         """A fresh (T, B, n_columns), zero where no kernel writes unless the caller never sees that."""
-        n_steps, n_rows = self.x.shape[:2]
-        shape = (n_rows, n_steps, n_columns) if self.batch_major else (n_steps, n_rows, n_columns)
-        is_padded = self.lengths is not None and self.form != "list"
-        array = np.zeros(shape, self.x.dtype) if is_padded else np.empty(shape, self.x.dtype)
-        return array.swapaxes(0, 1) if self.batch_major else array
+        n_steps, n_rows, _ = self.x.shape
+        create = np.empty if self.lengths is None or self.form == "list" else np.zeros
+        if self.batch_major:
+            return create((n_rows, n_steps, n_columns), self.x.dtype).swapaxes(0, 1)
+        return create((n_steps, n_rows, n_columns), self.x.dtype)
+
+    def empty_states(self) -> Real:
+        """A fresh (L·D, B, H)."""
+        return np.empty(self.h_0.shape, self.h_0.dtype)
 
     def over_time(self, value: Any, name: str, n_columns: int, workspace: Workspace) -> tuple[Real, Lease | None]:
         """What the caller gives in this form as a (T, B, n_columns), validated, and the lease of a copy's memory."""

@@ -41,7 +41,7 @@ class Parameters:
         self.entries = tuple(entries)
         self._origin: tuple[Parameters, int] | None = None
         size, places = _layout(self.entries, dtype)
-        self.flat = aligned_zeros(size, dtype)
+        self.flat = aligned_zeros((size,), dtype)
         if values is not None:
             self.flat[:] = values
         self.arrays = [self.flat[place].reshape(shape) for place, shape in places]

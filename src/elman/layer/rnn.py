@@ -193,7 +193,7 @@ class RNN(Checked):
         ([(7, 10), (2, 10)], (2, 2, 5))
         """
         call, stack = self._called(x, h_0, lengths), self._stack
-        y, h_n = call.empty(stack.architecture.n_outputs), np.empty_like(call.h_0)
+        y, h_n = call.empty(stack.architecture.n_outputs), call.empty_states()
         stack.evaluate(mode_of(self), call.x, call.h_0, h_n, y, call.lengths, call.batch_major)
         return call.show(y), call.show_states(h_n)
 
@@ -227,28 +227,27 @@ class RNN(Checked):
         ((7, 4, 3), (1, 4, 5), (5, 3))
         """
         call, stack = self._called(x, h_0, lengths), self._stack
-        y, h_n = call.empty(stack.architecture.n_outputs), np.empty_like(call.h_0)
+        y, h_n = call.empty(stack.architecture.n_outputs), call.empty_states()
         # h_0 is copied, as callers like to update their state in place before they call the pullback.
-        tape = stack.forward(mode_of(self), call.x, call.h_0.copy(), h_n, y, call.lengths, batch_major=call.batch_major)
+        before = call.h_0 if h_0 is None else call.h_0.copy()
+        tape = stack.forward(mode_of(self), call.x, before, h_n, y, call.lengths, batch_major=call.batch_major)
 
         def pullback(d_y: Any, d_h_n: Any = None, *, input_grad: bool = True) -> tuple[Any, Real, dict[str, Real]]:
             """Gradients (d_x, d_h_0, d_params) from those of y and h_n: see RNN.vjp."""
-            architecture, copied = stack.architecture, None
+            copied = None
             if d_y is not None:
-                d_y, copied = call.over_time(d_y, "d_y", architecture.n_outputs, stack.workspace)
+                d_y, copied = call.over_time(d_y, "d_y", stack.architecture.n_outputs, stack.workspace)
             if d_h_n is not None:
                 d_h_n = call.states(d_h_n, "d_h_n")
-            d_x = call.empty(architecture.input_size) if check.flag(input_grad, "input_grad") else None
-            d_h_0 = np.empty_like(tape.h_0)
-            gradients = Parameters(stack.parameters.entries[: architecture.n_entries], tape.h_0.dtype)
+            d_x = call.empty(stack.architecture.input_size) if check.flag(input_grad, "input_grad") else None
+            d_h_0, (gradients, d_params) = call.empty_states(), stack.zeros()
             stack.backward(tape, d_y, d_h_n, d_h_0, d_x, gradients)
             if copied is not None:
                 copied.release()
-            return None if d_x is None else call.show(d_x), call.show_states(d_h_0), gradients.named()
+            return None if d_x is None else call.show(d_x), call.show_states(d_h_0), d_params
 
-        shown = y.view()
-        shown.flags.writeable = False
-        return call.show(shown), call.show_states(h_n), pullback
+        y.setflags(write=False)
+        return call.show(y), call.show_states(h_n), pullback
 
     def last_state(self, x: Any, h_0: Any = None, lengths: Any = None) -> Real:
         """The h_n of a call, bit for bit, in memory that does not grow with T (nor is any output kept).
@@ -393,7 +392,7 @@ def stack_of(rnn: RNN) -> Stack:
 
 def mode_of(rnn: RNN) -> Mode:
     """How a call that begins now computes."""
-    return Mode(rnn._backend(), rnn.nonlinearity, rnn.dropout, rnn.recurrent_dropout)
+    return tuple.__new__(Mode, (rnn._backend(), rnn.nonlinearity, rnn.dropout, rnn.recurrent_dropout))
 
 
 def move_to(parameters: Parameters, rnn: RNN) -> None:

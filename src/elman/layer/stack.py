@@ -16,11 +16,14 @@ from elman.backends.activations import Activation
 from elman.backends.contract import Gradients, Layer
 from elman.layer.architecture import Architecture
 from elman.layer.parameters import Parameters
-from elman.layer.workspace import Lease, Workspace, pieces
+from elman.layer.workspace import Lease, Workspace, aligned_zeros, pieces
 from elman.lengths import clipped
 from elman.typing import Int, Real
 
 Weights = tuple[Real, Real, Real | None]  # one layer's weight_ih (D, I, H), weight_hh (D, H, H), bias (D, H)
+_PLAIN = tuple(Layer._field_defaults.values())[2:]  # what follows lengths and mask
+_NOTHING: Sequence[Real] = ()
+_quick = tuple.__new__  # of a NamedTuple: its own constructor takes three times as long, as a small call has time for
 _STRETCH = 64  # time steps that `last_states` runs at once: packing the weights for them costs 1 % of the work
 
 
@@ -37,12 +40,8 @@ class Tape(NamedTuple):
     """What a forward pass leaves for the backward pass; its memory is leased, for as long as a `with` block."""
 
     mode: Mode
-    h_0: Real
-    lengths: Int | None
-    inputs: Sequence[Real | Int]  # of each layer (T, B, ·)
-    outputs: Sequence[Real]  # of each layer (T, B, D·H), before dropout
+    layers: Sequence[Layer]  # each with what it has read and written
     masks: Sequence[Real] = ()  # (T, B, D·H) each, one per layer but the last; empty without dropout
-    recurrent_mask: Real | None = None  # (L·D, B, H)
     batch_major: bool = False
     leases: Sequence[Lease] = ()
     d_y: Real | None = None  # room for the gradient by the last outputs, where these are leased
@@ -54,61 +53,66 @@ class Tape(NamedTuple):
         for lease in self.leases:
             lease.release()
 
-    def layer(self, k: int, own: slice, weights: Weights, h_n: Real | None) -> Layer:
-        """Layer k, whose states are `own` of all."""
-        mask = None if self.recurrent_mask is None else self.recurrent_mask[own]
-        x, h_0, y, activation = self.inputs[k], self.h_0[own], self.outputs[k], self.mode.activation
-        return Layer(x, h_0, *weights, y, h_n, activation, self.lengths, mask)
 
+def layers_of(
+    x: Real | Int,
+    h_0: Real,
+    h_n: Real,
+    weights: Sequence[Weights],
+    outputs: Sequence[Real],
+    activation: str | Activation,
+    lengths: Int | None = None,
+    recurrent_mask: Real | None = None,
+    dropped: Sequence[Real] = (),
+) -> list[Layer]:
+    """The layers of one pass. Those above the first read the outputs (T, B, D·H) below, or what dropout leaves of them.
 
-def forward(tape: Tape, weights: Sequence[Weights], h_n: Real) -> None:
-    """Run all layers on `tape.inputs[0]`, writing h_n and the tape's outputs and, with dropout, its other inputs.
-
-    Without dropout, the inputs of a layer are the outputs of the one below: the same arrays.
+    h_0, h_n and recurrent_mask have the states of all layers, (L·D, B, H).
     """
-    n_directions = len(h_n) // len(weights)
-    for k in range(len(weights)):
+    if len(weights) == 1:
+        return [_quick(Layer, (x, h_0, *weights[0], outputs[0], h_n, activation, lengths, recurrent_mask, *_PLAIN))]
+    n, layers = len(h_0) // len(weights), []
+    for k, of_layer in enumerate(weights):
+        own, y = slice(k * n, (k + 1) * n), outputs[k]
+        mask = None if recurrent_mask is None else recurrent_mask[own]
+        values = x, h_0[own], *of_layer, y, h_n[own], activation, lengths, mask, *_PLAIN
+        layers.append(_quick(Layer, values))
+        x = dropped[k] if k < len(dropped) else y
+    return layers
+
+
+def forward(tape: Tape) -> None:
+    """Run all layers, each of which writes its outputs and last states and, with dropout, the inputs of the next."""
+    for k, layer in enumerate(tape.layers):
         if k and tape.masks:
             drop(tape, k)
-        own = slice(k * n_directions, (k + 1) * n_directions)
-        tape.mode.backend.forward(tape.layer(k, own, weights[k], h_n[own]))
+        tape.mode.backend.forward(layer)
 
 
 def backward(
     tape: Tape,
-    weights: Sequence[Weights],
     d_y: Real | None,
     d_h_n: Real | None,
     d_h_0: Real,
     d_x: Real | None,
-    gradients: Sequence[Real],
+    gradients: Sequence[Weights],
     scratch: Sequence[Real],
     look: Callable[[int, Real | None, Real], None] | None = None,
 ) -> None:
-    """Write d_h_0 and, unless None, d_x (T, B, I); *add* to gradients, arrays in the order of the weights'.
+    """Write d_h_0 and, unless None, d_x (T, B, I); *add* to gradients, arrays like the weights'.
 
     scratch: as many arrays (T, B, D·H) as there are layers, at most 3. After each layer k, `look` is called with k,
     the gradient by its outputs and that by its pre-activations, both (T, B, D·H); what is beyond the lengths is left
     as it was in scratch.
     """
     delta, *d_inputs = scratch
-    n_directions = len(d_h_0) // len(weights)
-    n_arrays = 2 if weights[0][2] is None else 3
-    for k in reversed(range(len(weights))):
-        d_weight_ih, d_weight_hh, *d_biases = gradients[n_arrays * k : n_arrays * (k + 1)]
-        own = slice(k * n_directions, (k + 1) * n_directions)
+    n = len(d_h_0) // len(gradients)
+    for k in range(len(gradients) - 1, -1, -1):
+        own = slice(k * n, (k + 1) * n)
         d_input = d_inputs[k % len(d_inputs)] if k else d_x
-        outputs = Gradients(
-            d_y=d_y,
-            d_h_n=None if d_h_n is None else d_h_n[own],
-            delta=delta,
-            d_weight_ih=d_weight_ih,
-            d_weight_hh=d_weight_hh,
-            d_bias=d_biases[0] if d_biases else None,
-            d_h_0=d_h_0[own],
-            d_x=d_input,
-        )
-        tape.mode.backend.backward(tape.layer(k, own, weights[k], None), outputs)
+        d_last = None if d_h_n is None else d_h_n[own]
+        values = d_y, d_last, delta, *gradients[k], d_h_0[own], d_input, None
+        tape.mode.backend.backward(tape.layers[k], _quick(Gradients, values))
         if look is not None:
             look(k, d_y, delta)
         if d_input is not None and k and tape.masks:
@@ -120,9 +124,10 @@ def backward(
 
 def drop(tape: Tape, k: int) -> None:
     """Write layer k's inputs: what dropout leaves of the outputs below."""
+    source, target, mask = tape.layers[k - 1].y, tape.layers[k].x, tape.masks[k - 1]
     with np.errstate(all="ignore"):  # beyond the lengths there is anything
-        for piece in pieces(tape.inputs[k]):
-            np.multiply(tape.outputs[k - 1][piece], tape.masks[k - 1][piece], out=tape.inputs[k][piece])
+        for piece in pieces(target):
+            np.multiply(source[piece], mask[piece], out=target[piece])
 
 
 class Stack:
@@ -134,16 +139,43 @@ class Stack:
     rng: np.random.Generator  # what dropout is drawn with
     workspace: Workspace
 
-    __slots__ = ("_of_one_direction", "architecture", "parameters", "rng", "weights", "workspace")
+    __slots__ = (
+        "_is_large",
+        "_names_and_shapes",
+        "_of_one_direction",
+        "architecture",
+        "parameters",
+        "rng",
+        "weights",
+        "workspace",
+    )
 
     def __init__(self, architecture: Architecture, parameters: Parameters, rng: np.random.Generator) -> None:
         self.architecture, self.parameters, self.rng = architecture, parameters, rng
-        arrays, has_bias = iter(parameters.arrays), architecture.bias
-        self.weights = [
-            (next(arrays), next(arrays), next(arrays) if has_bias else None) for _ in range(architecture.num_layers)
-        ]
+        self.weights = self.by_layer(parameters.arrays)
         self._of_one_direction = [(ih[0], hh[0], None if bias is None else bias[0]) for ih, hh, bias in self.weights]
         self.workspace = Workspace(parameters.flat.dtype)
+        entries = zip(parameters.entries[: architecture.n_entries], parameters.arrays, strict=False)
+        self._names_and_shapes = [(entry.names, array.shape) for entry, array in entries]
+        self._is_large = architecture.n_parameters > 1 << 12  # else it does not matter where an array begins
+
+    def by_layer(self, arrays: Sequence[Real]) -> list[Weights]:
+        """Arrays that lie as the parameters do: those of each layer."""
+        n, architecture = self.architecture.num_layers, self.architecture
+        if architecture.bias:
+            return [(arrays[i], arrays[i + 1], arrays[i + 2]) for i in range(0, 3 * n, 3)]
+        return [(arrays[i], arrays[i + 1], None) for i in range(0, 2 * n, 2)]
+
+    def zeros(self) -> tuple[list[Real], dict[str, Real]]:
+        """Room for gradients by the layers' parameters, for a caller to keep: for kernels, and as users see it."""
+        arrays, named, dtype = [], {}, self.workspace.dtype
+        create = aligned_zeros if self._is_large else np.zeros
+        for names, shape in self._names_and_shapes:
+            array = create(shape, dtype)
+            arrays.append(array)
+            for d, name in enumerate(names):
+                named[name] = array[d].T
+        return arrays, named
 
     def lease(self, n_steps: int, n_rows: int) -> Lease:
         """One array (T, B, D·H), as outputs and their gradients have it, with arbitrary content."""
@@ -163,23 +195,14 @@ class Stack:
 
         What is `batch_major` lies in memory as (B, T, ·).
         """
-        n_layers = len(self.weights)
-        if n_layers == 1:
-            self._evaluate(mode, x, h_0, h_n, (y,), lengths)
+        if len(self.weights) == 1:
+            mode.backend.forward(*layers_of(x, h_0, h_n, self.weights, (y,), mode.activation, lengths))
             return
-        n_steps, n_rows, n_columns = y.shape
-        with self.workspace.lease(min(n_layers - 1, 2), n_steps, n_rows, n_columns, batch_major) as buffers:
-            outputs = [buffers[k % len(buffers)] for k in range(n_layers - 1)]  # which take turns
-            self._evaluate(mode, x, h_0, h_n, (*outputs, y), lengths)
-
-    def _evaluate(
-        self, mode: Mode, x: Real | Int, h_0: Real, h_n: Real, outputs: Sequence[Real], lengths: Int | None
-    ) -> None:
-        n_directions = self.architecture.n_directions
-        for k, weights in enumerate(self.weights):
-            own = slice(k * n_directions, (k + 1) * n_directions)
-            mode.backend.forward(Layer(x, h_0[own], *weights, outputs[k], h_n[own], mode.activation, lengths))
-            x = outputs[k]
+        (n_steps, n_rows, n_columns), n_inner = y.shape, len(self.weights) - 1
+        with self.workspace.lease(min(n_inner, 2), n_steps, n_rows, n_columns, batch_major) as buffers:
+            outputs = [*(buffers[k % len(buffers)] for k in range(n_inner)), y]  # the buffers take turns
+            for layer in layers_of(x, h_0, h_n, self.weights, outputs, mode.activation, lengths):
+                mode.backend.forward(layer)
 
     def forward(
         self,
@@ -195,8 +218,8 @@ class Stack:
     ) -> Tape:
         """`evaluate` with dropout, all that `backward` needs being kept.
 
-        Without y, the last layer's outputs lie in leased memory too, `tape.outputs[-1]`, and there is room for their
-        gradient, `tape.d_y`. The mask of recurrent dropout is drawn, unless it is given.
+        Without y, the last layer's outputs lie in leased memory too, and there is room for their gradient, `tape.d_y`.
+        The mask of recurrent dropout is drawn, unless it is given.
         """
         n_steps, n_rows = x.shape[:2]
         n_inner = len(self.weights) - 1
@@ -204,25 +227,29 @@ class Stack:
         if recurrent_mask is None and mode.recurrent_dropout:
             recurrent_mask = self.draw_recurrent_mask(mode, n_rows)
         d_y, count = None, n_inner * (1 if drawn is None else 2) + (0 if y is not None else 2)
-        lease = self.workspace.lease(count, n_steps, n_rows, self.architecture.n_outputs, batch_major)
+        buffers: list[Real] = []
+        leases: tuple[Lease, ...] = ()
+        if count:
+            leases = (self.workspace.lease(count, n_steps, n_rows, self.architecture.n_outputs, batch_major),)
+            buffers = leases[0].arrays
         if y is None:
-            *_, y, d_y = lease.arrays
-        outputs = [*lease.arrays[:n_inner], y]
-        inputs = [x, *(outputs[:-1] if drawn is None else lease.arrays[n_inner : 2 * n_inner])]
-        masks, leases = ((), (lease,)) if drawn is None else (drawn.arrays, (lease, drawn))
-        tape = Tape(mode, h_0, lengths, inputs, outputs, masks, recurrent_mask, batch_major, leases, d_y)
-        forward(tape, self.weights, h_n)
+            *_, y, d_y = buffers
+        outputs, dropped, masks = [*buffers[:n_inner], y], _NOTHING, _NOTHING
+        if drawn is not None:
+            leases, dropped, masks = (*leases, drawn), buffers[n_inner : 2 * n_inner], drawn.arrays
+        layers = layers_of(x, h_0, h_n, self.weights, outputs, mode.activation, lengths, recurrent_mask, dropped)
+        tape = _quick(Tape, (mode, layers, masks, batch_major, leases, d_y))
+        forward(tape)
         return tape
 
     def backward(
-        self, tape: Tape, d_y: Real | None, d_h_n: Real | None, d_h_0: Real, d_x: Real | None, gradients: Parameters
+        self, tape: Tape, d_y: Real | None, d_h_n: Real | None, d_h_0: Real, d_x: Real | None, gradients: Sequence[Real]
     ) -> None:
-        """Write d_h_0 (L·D, B, H) and, unless None, d_x (T, B, I); *add* to gradients, which begin with the layers'."""
-        n_steps, n_rows = tape.inputs[0].shape[:2]
+        """Write d_h_0 (L·D, B, H) and, unless None, d_x (T, B, I); *add* to gradients, which lie like parameters."""
+        n_steps, n_rows = tape.layers[0].x.shape[:2]
         count = min(len(self.weights), 3)
-        columns = self.architecture.n_outputs
-        with self.workspace.lease(count, n_steps, n_rows, columns, tape.batch_major) as scratch:
-            backward(tape, self.weights, d_y, d_h_n, d_h_0, d_x, gradients.arrays, scratch)
+        with self.workspace.lease(count, n_steps, n_rows, self.architecture.n_outputs, tape.batch_major) as scratch:
+            backward(tape, d_y, d_h_n, d_h_0, d_x, self.by_layer(gradients), scratch)
 
     def step(self, backend: ModuleType, activation: str | Activation, x_t: Real | Int, h: Real, h_next: Real) -> None:
         """One time step of one direction: x_t (B, I) or tokens (B,), h (L, B, H); writes h_next (L, B, H)."""

@@ -20,11 +20,12 @@ def aligned_size(n: int, dtype: np.dtype[Any]) -> int:
     return -(-n // per_line) * per_line
 
 
-def aligned_zeros(n: int, dtype: np.dtype[Any]) -> Real:
-    """Zeros (n,) that start on a multiple of 64 bytes. The system hands them out untouched: they cost what is used."""
-    memory = np.zeros(n * dtype.itemsize + _ALIGNMENT, dtype=np.uint8)
+def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Real:
+    """Zeros that start on a multiple of 64 bytes. The system hands them out untouched: they cost what is used."""
+    n_bytes = prod(shape) * dtype.itemsize
+    memory = np.zeros(n_bytes + _ALIGNMENT, dtype=np.uint8)
     start = -memory.__array_interface__["data"][0] % _ALIGNMENT
-    return memory[start : start + n * dtype.itemsize].view(dtype)
+    return memory[start : start + n_bytes].view(dtype).reshape(shape)
 
 
 _PIECE = 1 << 20  # values that NumPy goes through at once: about a millisecond
@@ -89,7 +90,9 @@ class Workspace:
 
     def lease(self, count: int, n_steps: int, n_rows: int, n_columns: int, batch_major: bool = False) -> Lease:
         """`count` arrays (T, B, n_columns) with arbitrary content; in memory (B, T, n_columns) if `batch_major`."""
-        free = self._free.setdefault((count, n_columns), [])
+        free = self._free.get((count, n_columns))
+        if free is None:  # `setdefault`, as another thread may have come here, too
+            free = self._free.setdefault((count, n_columns), [])
         try:
             block = free.pop()
         except IndexError:
@@ -105,7 +108,7 @@ class Workspace:
         stride = aligned_size(prod(stored), self.dtype)
         if not count * stride <= block.memory.size <= max(8 * count * stride, 1 << 16):
             block.arrays, block.memory = [], _NOTHING  # given back before as much, or more, is asked for
-            block.memory = aligned_zeros(count * stride, self.dtype)
+            block.memory = aligned_zeros((count * stride,), self.dtype)
         arrays = [block.memory[i * stride :][: prod(stored)].reshape(stored) for i in range(count)]
         block.arrays = [array.swapaxes(0, 1) for array in arrays] if batch_major else arrays
         block.shape = shape

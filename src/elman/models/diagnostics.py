@@ -34,21 +34,21 @@ def gradient_norms(network: SequenceNetwork, batch: Batch) -> GradientNorms:
     steepest = max(np.ravel(_slope(mode.activation, np.linspace(0, 1, 101))))
     h_n, d_h_0 = np.empty_like(h_0), np.empty_like(h_0)
     with stack.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths) as tape:
-        d_y, d_h_n = np.zeros_like(tape.outputs[-1]), np.zeros_like(h_n)
+        d_y, d_h_n = np.zeros_like(tape.layers[-1].y), np.zeros_like(h_n)
         if network.kinds.pattern.one_output:
             _, d_h_n = network.loss_of_last(mode, batch, h_n, gradients)
         else:
-            network.loss_of(mode.backend, tape.outputs[-1], batch.targets, d_y, gradients)
+            network.loss_of(mode.backend, tape.layers[-1].y, batch.targets, d_y, gradients)
 
         def look(k: int, d_y: Real | None, delta: Real) -> None:
             assert d_y is not None
             own = slice(k * stack.architecture.n_directions, (k + 1) * stack.architecture.n_directions)
             d_h = _by_states(d_y, delta, stack.weights[k][1], d_h_n[own], lengths)
             norms[k] = np.sqrt(np.square(d_h * is_active[..., None], dtype=np.float64).sum(axis=(1, 2)))
-            saturated[k] = np.mean(_slope(mode.activation, tape.outputs[k][is_active]) < _FLAT * steepest)
+            saturated[k] = np.mean(_slope(mode.activation, tape.layers[k].y[is_active]) < _FLAT * steepest)
 
         scratch = [np.zeros_like(d_y) for _ in range(min(n_layers, 3))]  # beyond the lengths nothing is written
-        backward(tape, stack.weights, d_y, d_h_n, d_h_0, None, gradients.arrays, scratch, look)
+        backward(tape, d_y, d_h_n, d_h_0, None, stack.by_layer(gradients.arrays), scratch, look)
     return GradientNorms(norms, saturated)
 
 

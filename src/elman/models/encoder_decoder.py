@@ -53,10 +53,10 @@ class EncoderDecoder(Network):
             h_0 = self._handed_over(h_x)
             h_n, d_h_0, d_zeros = np.empty_like(h_0), np.empty_like(h_0), np.empty_like(zeros)
             with self._decoder.forward(decoding, batch.y, h_0, h_n, lengths=batch.targets.lengths) as decoded:
-                h, d_h = decoded.outputs[-1], decoded.d_y
+                h, d_h = decoded.layers[-1].y, decoded.d_y
                 loss = self.loss_of(decoding.backend, h, batch.targets, d_h, self.gradients)
-                self._decoder.backward(decoded, d_h, None, d_h_0, None, self._of_decoder)
-            self._encoder.backward(encoded, None, self._handed_back(d_h_0), d_zeros, None, self._of_encoder)
+                self._decoder.backward(decoded, d_h, None, d_h_0, None, self._of_decoder.arrays)
+            self._encoder.backward(encoded, None, self._handed_back(d_h_0), d_zeros, None, self._of_encoder.arrays)
         return loss, None
 
     def evaluate(self, data: Pairs, batch_size: int) -> dict[str, float]:

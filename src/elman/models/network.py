@@ -273,7 +273,7 @@ class SequenceNetwork(Network):
         """
         h_n, d_h_0, one_output = np.empty_like(h_0), np.empty_like(h_0), self.kinds.pattern.one_output
         with self.stack.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths, recurrent_mask=mask) as tape:
-            h, d_y, targets = tape.outputs[-1], tape.d_y, batch.targets
+            h, d_y, targets = tape.layers[-1].y, tape.d_y, batch.targets
             assert d_y is not None
             if one_output:
                 if d_h_n is None:
@@ -291,7 +291,7 @@ class SequenceNetwork(Network):
             if scale:
                 loss += penalize(h, lengths, scale, d_h)
             has_d_y = scale or not one_output
-            self.stack.backward(tape, d_y if has_d_y else None, d_h_n, d_h_0, None, gradients)
+            self.stack.backward(tape, d_y if has_d_y else None, d_h_n, d_h_0, None, gradients.arrays)
             return loss, h_n if n_done is None else _state_after(n_done, h_n, tape), d_h_0
 
     def loss_of_last(self, mode: Mode, batch: Batch, h_n: Real, gradients: Parameters) -> tuple[float, Real]:
@@ -335,7 +335,7 @@ def generator_of(seed: Any) -> tuple[np.random.Generator, str | None]:
 def _state_after(n: int, h_n: Real, tape: Tape) -> Real:
     """The states (L, B, H) after n steps of a pass; anything for sequences that have ended before."""
     if n == 0:
-        return tape.h_0
-    if n >= len(tape.outputs[0]):
+        return np.concatenate([layer.h_0 for layer in tape.layers])
+    if n >= len(tape.layers[0].y):
         return h_n
-    return np.array([y[n - 1] for y in tape.outputs])
+    return np.array([layer.y[n - 1] for layer in tape.layers])

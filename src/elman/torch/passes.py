@@ -84,10 +84,6 @@ class Layers(NamedTuple):
             rows.fill(0)
         return layers
 
-    def arrays(self) -> list[Real]:
-        """All of them, one after the other."""
-        return [array for weights in self.weights for array in weights if array is not None]
-
 
 def forward(
     input: Tensor,
@@ -108,8 +104,8 @@ def forward(
     outputs = [buffers[k % n_buffers] for k in range(n_layers)]
     h_0 = _states(hx, layers.architecture.state_shape(x.shape[1]), x.dtype)
     h_n = np.empty_like(h_0)
-    with _tape(form, x, h_0, outputs, masks, options, is_inplace=not keep) as tape:
-        _run(stack.forward, tape, layers.weights, h_n)
+    with _tape(form, x, h_0, h_n, layers, outputs, masks, options, is_inplace=not keep) as tape:
+        _run(stack.forward, tape)
     return [form.tensor(array) for array in (outputs if keep else outputs[-1:])], torch.from_numpy(h_n)
 
 
@@ -136,12 +132,12 @@ def backward(
     d_h_0 = np.empty_like(h_0)
     d_x = form.empty(x, x.shape[2]) if has_d_input else None
     with (
-        _tape(form, x, h_0, [form.rows(y) for y in outputs], masks, options, is_inplace=False) as tape,
-        form.lease(min(options.num_layers, 3), like=tape.outputs[0]) as scratch,
+        _tape(form, x, h_0, h_0, layers, [form.rows(y) for y in outputs], masks, options, is_inplace=False) as tape,
+        form.lease(min(options.num_layers, 3), like=tape.layers[0].y) as scratch,
     ):
         for k in range(1, len(masks) + 1):
             stack.drop(tape, k)
-        _run(stack.backward, tape, layers.weights, d_rows, d_last, d_h_0, d_x, gradients.arrays(), scratch)
+        _run(stack.backward, tape, d_rows, d_last, d_h_0, d_x, gradients.weights, scratch)
     d_input = None if d_x is None else form.tensor(d_x)
     return d_input, torch.from_numpy(d_h_0), _torch_gradients(gradients, has_d_weights)
 
@@ -159,6 +155,8 @@ def _tape(
     form: TensorForm,
     x: Real,
     h_0: Real,
+    h_n: Real,
+    layers: Layers,
     outputs: list[Real],
     masks: Sequence[Tensor],
     options: Options,
@@ -166,13 +164,14 @@ def _tape(
     is_inplace: bool,
 ) -> Tape:
     """With dropout, layers have inputs of their own to be written, unless that may happen in place."""
-    inputs: list[Real | Int] = [x, *outputs[:-1]]
+    dropped = outputs[:-1] if masks else []
     leases: list[Lease] = []
     if masks and not is_inplace:
         leases.append(form.lease(len(masks), like=outputs[0]))
-        inputs[1:] = leases[0].arrays
+        dropped = leases[0].arrays
     mode, rows = Mode(backends.resolve(), "relu" if options.relu else "tanh"), [form.rows(mask) for mask in masks]
-    return Tape(mode, h_0, form.lengths, inputs, outputs, rows, batch_major=form.batch_major, leases=leases)
+    made = stack.layers_of(x, h_0, h_n, layers.weights, outputs, mode.activation, form.lengths, dropped=dropped)
+    return Tape(mode, made, rows, form.batch_major, leases)
 
 
 # From tensors to arrays, and back

@@ -77,6 +77,7 @@ def cheapest_division(v: Any, depth: int, columns: int, rows: int, widest: int) 
     """Into panels of at most `widest` vectors, for products (rows, depth) (depth, columns)."""
     vectors = ceil_div(columns, reals(v))
     best, best_cycles = 1, np.inf
+    widest = smaller(widest, vectors)  # wider ones would be the same
     while widest > 0:
         panels = ceil_div(vectors, widest)
         width, wider = vectors // panels, vectors % panels  # that many panels are one vector wider
