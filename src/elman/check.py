@@ -24,6 +24,7 @@ from elman.typing import Int, Real
 Shape = tuple[int | str, ...]  # a string names an axis of any length
 T = TypeVar("T")
 _INT64 = np.dtype(np.int64)
+_READY = 0x101  # C-contiguous and aligned, in the flags of an array: each of them by name takes as long as both
 _INT64_MAX = 2**63 - 1  # of every int: what a float holds without overflow, and what int64 holds; of bytes, for NumPy
 SIZE_MAX = 2**31 - 1  # of an axis
 MOST_LAYERS = 2**16 - 1  # each of them is some Python objects
@@ -234,8 +235,7 @@ def real_array(
 
 def is_ready(array: NDArray[Any], dtype: np.dtype[Any]) -> bool:
     """Whether an array is as kernels take it, and not empty; a few that they take are converted all the same."""
-    flags = array.flags
-    return bool(array.dtype is dtype and flags.c_contiguous and flags.aligned and array.size)
+    return array.dtype is dtype and array.flags.num & _READY == _READY and array.size > 0
 
 
 def is_list_of_arrays(value: Any) -> bool:

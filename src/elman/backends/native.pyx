@@ -2,8 +2,8 @@
 """The door to the kernels: arrays in, C structures out with the GIL released; no mathematics here.
 
 The functions are those of `elman.backends.reference`, which documents them: the backend "cython" on the kernels of
-csrc/, and a `Door` for kernels that are made elsewhere. Arrays come through the buffer protocol; none reaches a kernel
-that `Call` has not held against what the contract says of it (contract.py, wall.py).
+csrc/, and a `Door` for kernels that are made elsewhere. Arrays are NumPy's; none reaches a kernel that `Call` has not
+held against what the contract says of it (contract.py, wall.py).
 """
 
 import importlib.util
@@ -14,16 +14,37 @@ from typing import get_args
 from elman.backends import contract
 from elman.backends.wall import refuse
 
+import numpy as np
+
 cimport cython
-from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, Py_buffer, PyBuffer_Release
-from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
 cdef extern from "Python.h":
-    int get_buffer "PyObject_GetBuffer"(object array, Py_buffer *view, int flags)  # without Cython's try for each
     PyObject *item_of "PyTuple_GetItem"(object values, Py_ssize_t i) except NULL
+
+cdef extern from *:
+    """
+    /* How NumPy's arrays begin. It is the same in all its versions since 1.7, as the macros of its headers read it, too;
+     * the buffer protocol takes as long for each array as a small kernel. */
+    typedef struct {
+        PyObject_HEAD
+        char *data;
+        int nd;
+        Py_ssize_t *dimensions, *strides;
+        PyObject *base, *descr;
+        int flags;
+    } elman_ndarray;
+    """
+    ctypedef struct elman_ndarray:
+        char *data
+        int nd
+        Py_ssize_t *dimensions
+        Py_ssize_t *strides
+        PyObject *descr
+        int flags
 
 cdef extern from "elman.h" nogil:
     ctypedef struct elman_rows:
@@ -213,6 +234,9 @@ cdef enum:  # what is expected of an array besides its extents
     INTEGER = 64  # no array but a number, and the same for a float
     REAL = 128
 
+cdef enum:
+    WRITEABLE = 0x400  # of an array's flags
+
 cdef enum:  # of elman.backends.wall
     NO_ARRAY = 1, DTYPE, SHAPE, STRIDES, ALIGNMENT, READ_ONLY, VALUES
 
@@ -282,49 +306,88 @@ cdef str ELMAN = contract.Layer._field_defaults["cell"]
 cdef dict LOSSES = {name: i for i, name in enumerate(contract.LOSSES)}
 
 
-cdef class Call:
-    """The arrays of one call, held until it ends: each is held against the others before it becomes a pointer."""
+cdef object ndarray = np.ndarray, FLOAT32 = np.dtype(np.float32), FLOAT64 = np.dtype(np.float64), INT64 = np.dtype(np.int64)
 
-    cdef Py_buffer views[2 * MOST_FIELDS]
+
+cdef struct View:  # of an array
+    void *data
+    int ndim
+    char dtype  # 'f', 'd', 'l' for int64, or 0
+    bint is_writeable
+    Py_ssize_t itemsize
+    const Py_ssize_t *shape
+    const Py_ssize_t *strides
+
+
+cdef char dtype_of(descr) except? 0:
+    """Nearly always NumPy's own object; what is equal to it, such as one that has been unpickled, is as good."""
+    if descr is FLOAT32:
+        return b"f"
+    if descr is FLOAT64:
+        return b"d"
+    if descr is INT64:
+        return b"l"
+    return b"f" if descr == FLOAT32 else b"d" if descr == FLOAT64 else b"l" if descr == INT64 else 0
+
+
+cdef int look(array, View *view) except -1:
+    """Describe a NumPy array; 0 for anything else. Whoever calls has a reference to it as long as the view is used."""
+    if type(array) is not ndarray and not isinstance(array, ndarray):
+        return 0
+    cdef elman_ndarray *fields = <elman_ndarray *><PyObject *>array
+    view.data, view.ndim, view.shape, view.strides = fields.data, fields.nd, fields.dimensions, fields.strides
+    view.dtype = dtype_of(<object>fields.descr)
+    view.itemsize = 4 if view.dtype == b"f" else 8
+    view.is_writeable = (fields.flags & WRITEABLE) != 0
+    return 1
+
+
+def check_layout() -> None:
+    """Refuse to run with a NumPy whose arrays lie otherwise, rather than read anything."""
+    cdef View view
+    array = np.zeros((3, 2), np.float32)[1:, :1]
+    look(array, &view)
+    found = <size_t>view.data, view.ndim, view.dtype, view.is_writeable
+    if found != (array.ctypes.data, 2, ord("f"), True) or (
+        (view.shape[0], view.shape[1], view.strides[0], view.strides[1]) != (*array.shape, *array.strides)
+    ):
+        raise ImportError(f"this elman does not know the arrays of NumPy {np.__version__}: install another of the two")
+    array.flags.writeable = False
+    look(array, &view)
+    assert not view.is_writeable
+
+
+check_layout()
+
+
+cdef class Call:
+    """The arrays of one call, each of which is held against the others before it becomes a pointer."""
+
+    cdef View view  # the last one
     cdef double numbers[MOST_NUMBERS]
-    cdef int n
     cdef char dtype  # of all reals: 'f' or 'd'
 
-    def __dealloc__(self):
-        cdef int i
-        for i in range(self.n):
-            PyBuffer_Release(&self.views[i])
-
-    cdef Py_buffer *hold(self, array) noexcept:
-        """NULL for what is no array."""
-        cdef Py_buffer *view = &self.views[self.n]
-        if get_buffer(array, view, PyBUF_STRIDES | PyBUF_FORMAT):
-            PyErr_Clear()
-            return NULL
-        self.n += 1
-        return view
-
-    cdef int fault(self, Py_buffer *view, int kind, int ndim, const Py_ssize_t *expected) noexcept:
+    cdef int fault(self, array, int kind, int ndim, const Py_ssize_t *expected) except -1:
         """The wall: dtype, extents, strides, alignment, and that outputs can be written to."""
-        cdef char dtype = b"B" if view.format == NULL else view.format[0]
+        cdef View *view = &self.view
+        if not look(array, view):
+            return NO_ARRAY
         cdef Py_ssize_t size = view.itemsize, unit = size
         cdef int i
         if kind & INTEGERS:
-            if (dtype != b"l" and dtype != b"q") or size != sizeof(int64_t):
+            if view.dtype != b"l":
                 return DTYPE
         else:
-            if self.dtype == 0 and (dtype == b"f" or dtype == b"d"):
-                self.dtype = dtype
-            if dtype != self.dtype:
+            if self.dtype == 0 and (view.dtype == b"f" or view.dtype == b"d"):
+                self.dtype = view.dtype
+            if view.dtype == 0 or view.dtype != self.dtype:
                 return DTYPE
-        if dtype == 0 or dtype == b"B" or view.format[1] != 0:
-            return DTYPE
         if view.ndim != ndim:
             return SHAPE
         for i in range(ndim):
             if view.shape[i] < 1 or (expected[i] != ANY and view.shape[i] != expected[i]):
                 return SHAPE
-        if <size_t>view.buf % <size_t>size:
+        if <size_t>view.data % <size_t>size:
             return ALIGNMENT
         for i in range(ndim - 1, -1, -1):
             if view.shape[i] > 1:  # else its stride leads nowhere
@@ -333,18 +396,17 @@ cdef class Call:
                 if view.strides[i] % size:
                     return ALIGNMENT
             unit *= view.shape[i]
-        return READ_ONLY if kind & OUT and view.readonly else 0
+        return READ_ONLY if kind & OUT and not view.is_writeable else 0
 
     cdef void *block(self, array, name, int kind, int ndim, Py_ssize_t n0, Py_ssize_t n1=1) except? NULL:
         """A contiguous array, or NULL for None."""
         if array is None and kind & OPTIONAL:
             return NULL
         cdef Py_ssize_t *expected = [n0, n1]
-        cdef Py_buffer *view = self.hold(array)
-        cdef int fault = NO_ARRAY if view == NULL else self.fault(view, kind, ndim, expected)
+        cdef int fault = self.fault(array, kind, ndim, expected)
         if fault:
             refuse(name, fault, array)
-        return view.buf
+        return self.view.data
 
     cdef double *take_numbers(self, numbers) except NULL:
         cdef int i
@@ -360,7 +422,7 @@ cdef class Call:
         With `reads_out`, what another function writes is only read. Returns whether there are tokens.
         """
         cdef Field *f
-        cdef Py_buffer *view
+        cdef View *view = &self.view
         cdef Py_ssize_t expected[3]
         cdef elman_rows *rows
         cdef int i, k, kind, ndim, fault, has_tokens = 0
@@ -372,17 +434,14 @@ cdef class Call:
                 continue
             if array is None and f.kind & OPTIONAL:
                 continue
-            view = self.hold(array)
-            if view == NULL:
-                refuse(fields.names[f.number], NO_ARRAY, array)
             kind, ndim = f.kind, f.ndim
-            if kind & TOKENS and view.ndim == ndim - 1:
+            if kind & TOKENS and look(array, view) and view.ndim == ndim - 1:
                 kind, ndim, has_tokens = INTEGERS | STEPS, ndim - 1, 1
             if reads_out:
                 kind &= ~OUT
             for k in range(ndim):
                 expected[k] = size_at(structure, f.extents[k])[0] if f.extents[k] >= 0 else product(<elman_layer *>structure)
-            fault = self.fault(view, kind, ndim, expected)
+            fault = self.fault(array, kind, ndim, expected)
             if fault:
                 refuse(fields.names[f.number], fault, array)
             for k in range(ndim):
@@ -390,10 +449,10 @@ cdef class Call:
                     size_at(structure, f.extents[k])[0] = view.shape[k]
             if kind & (ROWS | STEPS):
                 rows = <elman_rows *>(structure + f.offset)
-                rows.data = view.buf
+                rows.data = view.data
                 rows.t_stride, rows.b_stride = view.strides[0] // view.itemsize, view.strides[1] // view.itemsize
             else:
-                (<void **>(structure + f.offset))[0] = view.buf
+                (<void **>(structure + f.offset))[0] = view.data
         return has_tokens
 
 
@@ -615,17 +674,14 @@ cdef class Door:
         cdef int status
         l = PLAIN_LAYER
         l.weight_ih = call.block(weight_ih, "weight_ih", BLOCK, 2, ANY, ANY)
-        l.T, l.D, l.I, l.H = 1, 1, call.views[0].shape[0], call.views[0].shape[1]
+        l.T, l.D, l.I, l.H = 1, 1, call.view.shape[0], call.view.shape[1]
         l.h_0 = call.block(h, "h", BLOCK, 2, ANY, l.H)
-        l.B = call.views[1].shape[0]
-        cdef Py_buffer *view = call.hold(x)
+        l.B = call.view.shape[0]
         cdef Py_ssize_t *expected = [l.B, l.I]
-        l.has_tokens = view != NULL and view.ndim == 1
-        cdef int fault = NO_ARRAY
-        if view != NULL:
-            fault = call.fault(view, INTEGERS if l.has_tokens else BLOCK, 1 if l.has_tokens else 2, expected)
+        l.has_tokens = look(x, &call.view) and call.view.ndim == 1
+        cdef int fault = call.fault(x, INTEGERS if l.has_tokens else BLOCK, 1 if l.has_tokens else 2, expected)
         if not fault:
-            l.x.data, l.x.b_stride = view.buf, 1 if l.has_tokens else l.I
+            l.x.data, l.x.b_stride = call.view.data, 1 if l.has_tokens else l.I
         if not fault and l.has_tokens and not are_within(&l.x, 1, l.B, NULL, l.I):
             fault = VALUES
         if fault:
@@ -678,7 +734,7 @@ cdef class Door:
     cpdef clip_norm(self, gradient, max_norm):
         cdef Call call = Call()
         cdef void *g = call.block(gradient, "gradient", OUT, 1, ANY)
-        cdef size_t n = call.views[0].shape[0]
+        cdef size_t n = call.view.shape[0]
         cdef double most = max_norm, norm = 0
         cdef int status
         cdef Table table = self.of(call.dtype, CLIP_NORM)
@@ -693,7 +749,7 @@ cdef class Door:
         cdef void *memories[MOST_MEMORIES]
         cdef int i
         c.parameters = call.block(u.parameters, "parameters", OUT, 1, ANY)
-        c.n = call.views[0].shape[0]
+        c.n = call.view.shape[0]
         c.gradient = call.block(u.gradient, "gradient", BLOCK, 1, c.n)
         cdef Table table = self.double if call.dtype == b"d" else self.single
         cdef const elman_rule *rule = table.kernels.rules
@@ -831,7 +887,7 @@ def transpose(source, target) -> None:
     """Write source (m, n) to target (n, m): faster than NumPy. Both are C-contiguous and do not overlap."""
     cdef Call call = Call()
     cdef const void *s = call.block(source, "source", BLOCK, 2, ANY, ANY)
-    cdef size_t m = call.views[0].shape[0], n = call.views[0].shape[1]
+    cdef size_t m = call.view.shape[0], n = call.view.shape[1]
     cdef void *t = call.block(target, "target", OUT, 2, n, m)
     cdef Table table = door.double if call.dtype == b"d" else door.single
     with nogil:

@@ -63,6 +63,8 @@ class Call(NamedTuple):
     def empty(self, n_columns: int) -> Real:
         """A fresh (T, B, n_columns), zero where no kernel writes unless the caller never sees that."""
         n_steps, n_rows, _ = self.x.shape
+        if self.lengths is None and self.form == "time_major":
+            return np.empty((n_steps, n_rows, n_columns), self.x.dtype)
         create = np.empty if self.lengths is None or self.form == "list" else np.zeros
         if self.batch_major:
             return create((n_rows, n_steps, n_columns), self.x.dtype).swapaxes(0, 1)
@@ -74,16 +76,16 @@ class Call(NamedTuple):
 
     def over_time(self, value: Any, name: str, n_columns: int, workspace: Workspace) -> tuple[Real, Lease | None]:
         """What the caller gives in this form as a (T, B, n_columns), validated, and the lease of a copy's memory."""
-        n_steps, n_rows = self.x.shape[:2]
-        if self.form == "list":
-            assert self.lengths is not None
-            shapes = [(n, n_columns) for n in self.lengths.tolist()]
-            return _gathered(_sequences(value, name, self.x.dtype, *shapes), workspace)
-        if self.form == "single":
-            return check.real_array(value, name, self.x.dtype, (n_steps, n_columns))[:, None], None
+        (n_steps, n_rows, _), dtype = self.x.shape, self.x.dtype
+        if self.form == "time_major":
+            return check.real_array(value, name, dtype, (n_steps, n_rows, n_columns)), None
         if self.form == "batch_major":
-            return check.real_array(value, name, self.x.dtype, (n_rows, n_steps, n_columns)).swapaxes(0, 1), None
-        return check.real_array(value, name, self.x.dtype, (n_steps, n_rows, n_columns)), None
+            return check.real_array(value, name, dtype, (n_rows, n_steps, n_columns)).swapaxes(0, 1), None
+        if self.form == "single":
+            return check.real_array(value, name, dtype, (n_steps, n_columns))[:, None], None
+        assert self.lengths is not None
+        shapes = [(n, n_columns) for n in self.lengths.tolist()]
+        return _gathered(_sequences(value, name, dtype, *shapes), workspace)
 
     def states(self, h: Any, name: str) -> Real:
         """What the caller gives in the form of h_0 as a C-contiguous (L·D, B, H), validated."""
@@ -91,12 +93,12 @@ class Call(NamedTuple):
 
     def show(self, array: Real) -> Any:
         """A (T, B, ·) as the caller knows it."""
+        if self.form == "time_major":
+            return array
         if self.form == "list":
             assert self.lengths is not None
             return [array[:n, b] for b, n in enumerate(self.lengths.tolist())]
-        if self.form == "single":
-            return array[:, 0]
-        return array.swapaxes(0, 1) if self.form == "batch_major" else array
+        return array[:, 0] if self.form == "single" else array.swapaxes(0, 1)
 
     def show_states(self, h: Real) -> Real:
         """A (L·D, B, H) as the caller knows it."""

@@ -239,7 +239,8 @@ class RNN(Checked):
                 d_y, copied = call.over_time(d_y, "d_y", stack.architecture.n_outputs, stack.workspace)
             if d_h_n is not None:
                 d_h_n = call.states(d_h_n, "d_h_n")
-            d_x = call.empty(stack.architecture.input_size) if check.flag(input_grad, "input_grad") else None
+            wants_d_x = input_grad is True or check.flag(input_grad, "input_grad")
+            d_x = call.empty(stack.architecture.input_size) if wants_d_x else None
             d_h_0, (gradients, d_params) = call.empty_states(), stack.zeros()
             stack.backward(tape, d_y, d_h_n, d_h_0, d_x, gradients)
             if copied is not None:

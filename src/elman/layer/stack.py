@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -69,16 +69,20 @@ def layers_of(
 
     h_0, h_n and recurrent_mask have the states of all layers, (L·D, B, H).
     """
-    if len(weights) == 1:
-        return [_quick(Layer, (x, h_0, *weights[0], outputs[0], h_n, activation, lengths, recurrent_mask, *_PLAIN))]
-    n, layers = len(h_0) // len(weights), []
+    n, layers = len(weights), []
     for k, of_layer in enumerate(weights):
-        own, y = slice(k * n, (k + 1) * n), outputs[k]
-        mask = None if recurrent_mask is None else recurrent_mask[own]
-        values = x, h_0[own], *of_layer, y, h_n[own], activation, lengths, mask, *_PLAIN
-        layers.append(_quick(Layer, values))
-        x = dropped[k] if k < len(dropped) else y
+        before, after, mask = _own(h_0, k, n), _own(h_n, k, n), _own(recurrent_mask, k, n)
+        layers.append(_quick(Layer, (x, before, *of_layer, outputs[k], after, activation, lengths, mask, *_PLAIN)))
+        x = dropped[k] if k < len(dropped) else outputs[k]
     return layers
+
+
+def _own(states: Any, k: int, n_layers: int) -> Any:
+    """Layer k's of the states (L·D, B, H)."""
+    if n_layers == 1 or states is None:
+        return states
+    n = len(states) // n_layers
+    return states[k * n : (k + 1) * n]
 
 
 def forward(tape: Tape) -> None:
@@ -106,12 +110,10 @@ def backward(
     as it was in scratch.
     """
     delta, *d_inputs = scratch
-    n = len(d_h_0) // len(gradients)
-    for k in range(len(gradients) - 1, -1, -1):
-        own = slice(k * n, (k + 1) * n)
+    n = len(gradients)
+    for k in range(n - 1, -1, -1):
         d_input = d_inputs[k % len(d_inputs)] if k else d_x
-        d_last = None if d_h_n is None else d_h_n[own]
-        values = d_y, d_last, delta, *gradients[k], d_h_0[own], d_input, None
+        values = d_y, _own(d_h_n, k, n), delta, *gradients[k], _own(d_h_0, k, n), d_input, None
         tape.mode.backend.backward(tape.layers[k], _quick(Gradients, values))
         if look is not None:
             look(k, d_y, delta)
