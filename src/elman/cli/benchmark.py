@@ -163,12 +163,15 @@ def _explain(workloads: list[Workload], threads: int | None) -> int:
 
 
 def _peers(names: tuple[str, ...]) -> tuple[list[Contestant], list[tuple[str, str]]]:
-    """The chosen peers that are installed, and what installs those that are not."""
+    """The chosen peers, or all that are installed, with what installs those that are not."""
     if "none" in names and len(names) > 1:
         raise click.UsageError(f"--peer none goes with no other --peer, got {', '.join(names)}")
-    wanted = tuple(contestants.PEERS) if not names else () if "none" in names else names
-    absent = {name: remedy for name, remedy in contestants.missing().items() if name in wanted}
-    return [contestants.peer(name) for name in wanted if name not in absent], list(absent.items())
+    absent = contestants.missing()
+    if missed := [f"--peer {name} is not installed: {absent[name]}" for name in names if name in absent]:
+        raise click.UsageError("; ".join(missed))
+    if names:
+        return [contestants.peer(name) for name in dict.fromkeys(names) if name != "none"], []
+    return [contestants.peer(name) for name in contestants.PEERS if name not in absent], list(absent.items())
 
 
 @click.command()
