@@ -63,7 +63,7 @@ def library() -> ctypes.CDLL:
 def prepare(case: Case, _: int) -> Program:
     """The number of threads is OpenMP's, OMP_NUM_THREADS, or SYCL's, DPCPP_CPU_NUM_CUS."""
     work = case.work
-    if work.is_training or work.dtype != "float32" or work.num_layers > 1 or work.bidirectional:
+    if work.is_model or work.dtype != "float32" or work.num_layers > 1 or work.bidirectional:
         raise Unsupported("onednn.cpp runs one layer, in one direction, in float32")
     dnnl, has_backward = library(), work.what != "forward"
     p = case.parameters

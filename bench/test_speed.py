@@ -16,7 +16,8 @@ from elman.benchmark.program import Unsupported
 from elman.benchmark.truth import Truth
 from elman.benchmark.workloads import SETS, Case, Workload
 
-WORKLOADS = {f"{name}-{work.what}-{work.shape}": work for name in ("quick", "table", "seq") for work in SETS[name]}
+NAMES = ("quick", "table", "seq", "small", "dropout", "many")
+WORKLOADS = {f"{name}-{work.what}-{work.shape}": work for name in NAMES for work in SETS[name]}
 CONTESTANTS = {name: backend(name) for name in ("cython", "numba")} | {
     name: peer(name) for name in PEERS if name not in missing()
 }

@@ -69,7 +69,11 @@ def test_flops_of_layers_and_directions() -> None:
 
 @pytest.mark.parametrize("what", WHAT)
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}, {"dtype": "float64"}], ids=str)
-def test_backends_are_right(what: str, options: dict) -> None:
+def test_backends_are_right(what: str, options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    if what in ("step", "stream", "generate"):
+        options = {**options, "bidirectional": False}
+    for name in ("N_BATCHES", "N_EPOCHS"):
+        monkeypatch.setattr(f"elman.benchmark.workloads.{name}", 2)
     work = Workload(SHAPE, what, **options)
     for result in run(work, *map(backend, elman.available_backends())).results.values():
         assert result.problem is None
@@ -223,7 +227,7 @@ def assert_schema(found: dict) -> None:
     assert found["machine"].keys() == Machine.__dataclass_fields__.keys()
     assert found["machine"]["versions"].keys() >= {"python", "elman", "numpy"}
     for measurement in found["measurements"]:
-        assert measurement.keys() == {*Workload.__dataclass_fields__, "flops", "others", "results"}
+        assert measurement.keys() == {*Workload.__dataclass_fields__, "flops", "others", "yardstick", "results"}
         assert len(measurement["shape"]) == 4
         for result in measurement["results"]:
             fixed = {"contestant", "times", "problem", "is_wrong"}
@@ -292,6 +296,7 @@ ERRORS = {
     "--json {}/none/all.json": "none/all.json: No such file or directory",
     "--plot {}/none/all.png": "none/all.png: No such file or directory",
     "--json {}": "'--json'",
+    "--models 0": "'--models'",
     "--layers 0": "'--layers'",
     "--nonlinearity softmax": "'--nonlinearity'",
     "--dtype float16": "'--dtype'",
@@ -317,6 +322,59 @@ def test_a_gradient_that_is_zero_is_right() -> None:
     assert truth.deviations(results)["weight_hh_l0"] == 0
     results["weight_hh_l0"][0, 0] = 1e-3
     assert str(truth.complaint(results)).startswith("weight_hh_l0 is off")
+
+
+# Small calls, dropout, many models
+
+
+def test_sets_hold_what_they_are_called_after() -> None:
+    assert [work.what for work in SETS["small"]] == ["both", "forward", "step", "train", "loss", "stream", "generate"]
+    assert all(work.is_single for work in SETS["small"] if work.what != "generate")
+    assert all((work.num_layers, work.dropout) == (2, 0.2) for work in SETS["dropout"])
+    assert [work.what for work in SETS["many"]] == ["fit-many"]
+
+
+def test_flops_of_models() -> None:
+    t, b, i, h = SHAPE
+    assert Workload(SHAPE, "step").flops == Workload(SHAPE, "forward").flops
+    assert Workload(SHAPE, "loss").flops == Workload(SHAPE, "generate").flops == 2 * t * b * (h * h + h * i)
+    assert Workload(SHAPE, "fit-many", models=3).flops == 3000 * Workload(SHAPE, "train").flops
+
+
+def test_dropout_is_timed_beside_none() -> None:
+    works = [Workload(SHAPE, "train", num_layers=2, dropout=dropout) for dropout in (0.2, 0.0)]
+    dropped, plain = (run(work, *map(backend, elman.available_backends())) for work in works)
+    assert all(not result.problem and len(result.times) >= 3 for result in dropped.results.values())
+    assert set(dropped.results) - set(plain.results) == {f"{n} without dropout" for n in elman.available_backends()}
+    text = table([dropped], MACHINE, elman.available_backends())
+    assert ", dropout 0.2" in text
+    assert text.count("over without dropout") == 1
+    assert "- |" not in text.split("\n", 4)[4]  # each backend beside itself
+
+
+def test_many_models_are_timed_beside_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("N_BATCHES", "N_EPOCHS"):
+        monkeypatch.setattr(f"elman.benchmark.workloads.{name}", 1)
+    work = Workload(SHAPE, "fit-many", models=2)
+    measurement = measure(work, [backend("cython")], n_threads=2, budget=0)
+    assert list(measurement.results) == ["cython", "cython on one core"]
+    assert all(not result.problem and len(result.times) >= 3 for result in measurement.results.values())
+    assert elman.get_num_threads() == 2
+    assert ", 2 models" in table([measurement], MACHINE, ["cython"])
+
+
+def test_a_single_step_is_in_microseconds_and_beside_gradients() -> None:
+    def peer(name: str) -> Contestant:
+        def prepare(case: Case, n_threads: int) -> Program:
+            program = backend("numpy").prepare(case, n_threads)
+            return program._replace(beside={"gradient": program.run} if case.work.is_single else {})
+
+        return Contestant(name, (), prepare)
+
+    for shape in ("1,1,3,11", "2,1,3,11"):
+        text = table([run(Workload(Shape.parse(shape), "step"), backend("numpy"), peer("b"))], MACHINE, ["numpy"])
+        assert ("µs" in text, "over b gradient" in text, "roofline" not in text) == (shape == "1,1,3,11",) * 3
+        assert "over b " in text
 
 
 # What the kernels decide

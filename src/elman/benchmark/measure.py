@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+import elman
+from elman import backends
 from elman.benchmark.machine import busy_seconds
 from elman.benchmark.program import Contestant, Program, Unsupported
 from elman.benchmark.truth import Truth
@@ -20,8 +22,12 @@ from elman.benchmark.workloads import Case, Workload
 # Threads of other contestants' pools spin for a while after a call, PyTorch's (OpenMP's) for 8 ms. Nobody is timed
 # before they rest.
 _REST = 0.01  # seconds
+_WARM = 0.003  # seconds of calls before those that are timed: caches are cold after the rest, and clocks slow
 _TURN = 0.01  # seconds: shorter calls are repeated, and the median taken, in each round
+_SAMPLE = 1e-4  # seconds: shorter calls are timed several at once, as asking for the time takes some 0.1 µs
 _MIN_ROUNDS = 3
+_YARDSTICK = "multiply-adds"
+_MULTIPLY_ADDS = 2000  # rounds of them: some microseconds
 
 
 @dataclass(frozen=True)
@@ -55,8 +61,9 @@ class Measurement:
     """What all contestants did on one workload."""
 
     work: Workload
-    results: dict[str, Result]  # by contestant
+    results: dict[str, Result]  # by contestant, and by "contestant label" what else of it was timed beside
     others: float | None = None  # how many cores other programs used meanwhile; None where that is not known
+    yardstick: tuple[float, ...] = ()  # seconds of multiply-adds in registers on one thread, one for each round
 
 
 def measure(
@@ -102,13 +109,30 @@ def measure(
         if complaint is not None:
             results[name] = Result(name, problem=complaint, is_wrong=True)
             del programs[name]
+            continue
+        for label, run in programs[name].beside.items():
+            programs[f"{name} {label}"] = Program(run, programs[name].results)
     advance(f"{work.shape}: timing")
     began = _clocks()
-    times = _rounds(programs, budget)
+    runs = {name: program.run for name, program in programs.items()}
+    times = _rounds({**runs, _YARDSTICK: _yardstick(work.dtype, n_threads)} if runs else {}, budget)
     passed, busy, own = (end - start for end, start in zip(_clocks(), began, strict=True))
     others = None if math.isnan(busy) else max(0.0, (busy - own) / passed)
     results |= {name: Result(name, tuple(times[name])) for name in programs}
-    return Measurement(work, {contestant.name: results[contestant.name] for contestant in contestants}, others)
+    yardstick = tuple(times.get(_YARDSTICK, ()))
+    names = [c.name for c in contestants]
+    return Measurement(work, {name: results[name] for name in dict.fromkeys([*names, *programs])}, others, yardstick)
+
+
+def _yardstick(dtype: str, n_threads: int) -> Callable[[], object]:
+    native = backends.get("cython")
+
+    def run() -> None:
+        elman.set_num_threads(1)
+        native.multiply_adds(_MULTIPLY_ADDS, dtype)
+        elman.set_num_threads(n_threads)
+
+    return run
 
 
 def _clocks() -> tuple[float, float, float]:
@@ -116,15 +140,15 @@ def _clocks() -> tuple[float, float, float]:
     return time.perf_counter(), busy_seconds(), time.process_time()
 
 
-def _rounds(programs: dict[str, Program], budget: float) -> dict[str, list[float]]:
+def _rounds(runs: dict[str, Callable[[], object]], budget: float) -> dict[str, list[float]]:
     """Times by contestant, in an order of its own in each round."""
     rng = np.random.default_rng(0)
-    times: dict[str, list[float]] = {name: [] for name in programs}
+    times: dict[str, list[float]] = {name: [] for name in runs}
     end = time.perf_counter() + budget
     n_rounds = 0
-    while programs and (n_rounds < _MIN_ROUNDS or time.perf_counter() < end):
-        for name in rng.permutation(list(programs)).tolist():
-            times[name].append(_turn(programs[name].run))
+    while runs and (n_rounds < _MIN_ROUNDS or time.perf_counter() < end):
+        for name in rng.permutation(list(runs)).tolist():
+            times[name].append(_turn(runs[name]))
         n_rounds += 1
     return times
 
@@ -135,14 +159,21 @@ def _turn(run: Callable[[], object]) -> float:
     first = _timed(run)
     if first >= _TURN:
         return first
+    n_calls, start = 0, time.perf_counter()
+    while n_calls == 0 or time.perf_counter() < start + _WARM:
+        run()
+        n_calls += 1
+    n_calls = max(1, round(_SAMPLE * n_calls / (time.perf_counter() - start)))
     end = time.perf_counter() + _TURN
     times: list[float] = []
-    while not times or time.perf_counter() < end:  # without the first, which found the caches cold
-        times.append(_timed(run))
+    while not times or time.perf_counter() < end:
+        times.append(_timed(run, n_calls))
     return float(np.median(times))
 
 
-def _timed(run: Callable[[], object]) -> float:
+def _timed(run: Callable[[], object], n_calls: int = 1) -> float:
+    """Seconds for each of n calls."""
     start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+    for _ in range(n_calls):
+        run()
+    return (time.perf_counter() - start) / n_calls

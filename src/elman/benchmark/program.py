@@ -1,6 +1,7 @@
 """The form that contestants have: from a case and a number of threads to a program that can be run again and again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ class Program(NamedTuple):
 
     run: Callable[[], Any]  # what is timed: returns when the results are there
     results: Callable[[Any], Arrays]  # from what `run` returned to arrays; names and shapes are those of elman
+    beside: Mapping[str, Callable[[], Any]] = MappingProxyType({})  # what else of it is timed in the same rounds
 
 
 class Contestant(NamedTuple):
@@ -32,11 +34,25 @@ def losses(run: Callable[[], Any]) -> Callable[[Any], Arrays]:
     return lambda first: {"losses": np.array([float(first), *(float(run()) for _ in range(N_CHECKED_STEPS - 1))])}
 
 
+def by_steps(step: Callable[[Any, Any], tuple[Any, Any]], x: Iterable[Any], h: Any) -> tuple[list[Any], Any]:
+    """The outputs of one call after the other, each with the state that the one before leaves; and the last state."""
+    outputs = []
+    for x_t in x:
+        y_t, h = step(x_t, h)
+        outputs.append(y_t)
+    return outputs, h
+
+
 def only_passes(name: str, case: Case) -> None:
-    if case.work.is_training:
-        raise Unsupported(f"training steps are compared with PyTorch's and with a script, not with {name}'s")
+    if case.work.is_model:
+        raise Unsupported(f"models are compared with PyTorch's and with a script, not with {name}'s")
 
 
 def only_one_layer(name: str, case: Case) -> None:
     if case.work.num_layers > 1 or case.work.bidirectional:
         raise Unsupported(f"one layer in one direction is what {name} is asked for")
+
+
+def only_possible_steps(case: Case) -> None:
+    if case.work.bidirectional and case.work.what in ("step", "stream", "generate"):
+        raise Unsupported("steps one by one have one direction")

@@ -13,6 +13,7 @@ from elman.benchmark.machine import Machine
 from elman.benchmark.measure import Measurement, Result
 from elman.benchmark.workloads import WHAT, Workload
 
+FORMAT = "elman bench 1"  # of the JSON
 _MB = 1 << 20
 _QUIET = 0.1  # cores: what other programs may use before it is mentioned
 
@@ -37,13 +38,14 @@ def table(measurements: Sequence[Measurement], machine: Machine, backends: Seque
     """
     parts = []
     for title, group in _grouped(measurements).items():
-        others = [name for name in group[0].results if name not in backends]
-        others = [name for name in others if any(m.results[name].times for m in group)]
-        head = ["T,B,I,H", "backend", "ms (quartiles)", *(f"over {name}" for name in others), "GFLOP/s", "of roofline"]
-        lines = [
-            _line(measurement, measurement.results[name], others, machine) for measurement in group for name in backends
-        ]
-        parts.append(f"{title}\n\n{markdown([head, *lines])}")
+        timed = [name for m in group for name, result in m.results.items() if name not in backends and result.times]
+        # what was timed beside a backend goes into one column for all of them
+        others = list(dict.fromkeys(name.partition(" ")[2] if name.split()[0] in backends else name for name in timed))
+        is_small = all(measurement.work.is_single for measurement in group)  # where speed is not a matter of FLOP/s
+        head = ["T,B,I,H", "backend", f"{'µs' if is_small else 'ms'} (quartiles)", *(f"over {name}" for name in others)]
+        speeds = [] if is_small else ["GFLOP/s", "of roofline"]
+        lines = [_line(m, m.results[name], others, None if is_small else machine) for m in group for name in backends]
+        parts.append(f"{title}\n\n{markdown([head + speeds, *lines])}")
     return "\n\n".join(parts)
 
 
@@ -52,7 +54,7 @@ def remarks(measurements: Sequence[Measurement]) -> list[str]:
     lines: dict[str, None] = {}  # without repetitions, in order
     for measurement in measurements:
         if (measurement.others or 0) > _QUIET:
-            used = f"{measurement.others:.1f} cores were busy with other programs during {_label(measurement.work)}"
+            used = f"{measurement.others:.1f} cores were busy with other programs during {label(measurement.work)}"
             lines[f"NOT QUIET: {used}. Threads that wait for each other lose most: do not trust its ratios."] = None
         for result in measurement.results.values():
             if result.is_wrong:
@@ -62,25 +64,26 @@ def remarks(measurements: Sequence[Measurement]) -> list[str]:
     return list(lines)
 
 
-def as_json(measurements: Sequence[Measurement], machine: Machine) -> dict[str, Any]:
+def as_json(measurements: Sequence[Measurement], machine: Machine, budget: float = 0.0) -> dict[str, Any]:
     """All numbers; times in seconds, one for each round.
 
     Examples
     --------
     >>> machine = Machine("a cpu", 2, "avx2", 2, "2", {}, 100.0, 80.0, {1024: 50.0})
     >>> list(as_json([], machine))
-    ['machine', 'measurements']
+    ['format', 'budget', 'machine', 'measurements']
     """
     entries = []
     for measurement in measurements:
         work = {**asdict(measurement.work), "shape": list(measurement.work.shape)}
         results = [asdict(one) | _speeds(measurement.work, one, machine) for one in measurement.results.values()]
-        entries.append({**work, "flops": measurement.work.flops, "others": measurement.others, "results": results})
-    return {"machine": asdict(machine), "measurements": entries}
+        more = {"flops": measurement.work.flops, "others": measurement.others, "yardstick": measurement.yardstick}
+        entries.append({**work, **more, "results": results})
+    return {"format": FORMAT, "budget": budget, "machine": asdict(machine), "measurements": entries}
 
 
-def write_json(path: Path, measurements: Sequence[Measurement], machine: Machine) -> None:
-    path.write_text(json.dumps(as_json(measurements, machine), indent=1) + "\n", encoding="utf-8")
+def write_json(path: Path, measurements: Sequence[Measurement], machine: Machine, budget: float) -> None:
+    path.write_text(json.dumps(as_json(measurements, machine, budget), indent=1) + "\n", encoding="utf-8")
 
 
 def plot(path: Path, measurements: Sequence[Measurement], machine: Machine, backends: Sequence[str]) -> None:
@@ -115,8 +118,8 @@ def _varied_size(measurements: Sequence[Measurement]) -> int | None:
 def _draw_times(axes: Any, measurements: Sequence[Measurement], size: int, backend: str) -> None:
     """A line for each contestant; on those of the others, how many times as long they take."""
     measurements = sorted(measurements, key=lambda measurement: measurement.work.shape[size])
-    for name in measurements[0].results:
-        timed = [m for m in measurements if m.results[name].times]
+    for name in dict.fromkeys(name for m in measurements for name in m.results):
+        timed = [m for m in measurements if m.results.get(name, Result(name)).times]
         sizes = [m.work.shape[size] for m in timed]
         times = [1e3 * m.results[name].quartiles[1] for m in timed]
         axes.plot(sizes, times, "o-", label=f"elman ({name})" if name in NAMES else name)
@@ -127,7 +130,7 @@ def _draw_times(axes: Any, measurements: Sequence[Measurement], size: int, backe
                 axes.annotate(label, (x, y), xytext=(0, 8), textcoords="offset points", ha="center")
     work = measurements[0].work
     fixed = [f"{name} = {n}" for i, (name, n) in enumerate(zip("TBIH", work.shape, strict=True)) if i != size]
-    axes.set(xscale="log", yscale="log", ylabel=f"ms per {'training step' if work.is_training else 'pass'}")
+    axes.set(xscale="log", yscale="log", ylabel=f"ms per {'call' if work.is_model else 'pass'}")
     axes.set_xlabel(("time steps T", "batch B", "inputs I", "hidden units H")[size] + f"   ({', '.join(fixed)})")
     axes.set_xticks(sizes := [m.work.shape[size] for m in measurements], map(str, sizes))
     axes.minorticks_off()
@@ -151,7 +154,7 @@ def _draw_ratios(axes: Any, measurements: Sequence[Measurement], backend: str, b
         axes.barh(places, [ratio - 1 for ratio in ratios], height, left=1, label=other)
     axes.axvline(1, color="black", lw=1)
     axes.set(xscale="log", xlabel=f"time over that of elman ({backend})")
-    axes.set_yticks(range(len(measurements)), [_label(measurement.work) for measurement in measurements])
+    axes.set_yticks(range(len(measurements)), [label(measurement.work) for measurement in measurements])
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}×")
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3, which="both")
@@ -179,7 +182,8 @@ def _legend_above(axes: Any, n_columns: int) -> None:
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=n_columns, frameon=False)
 
 
-def _label(work: Workload) -> str:
+def label(work: Workload) -> str:
+    """The sizes of a workload, and what is computed if that is not a pass forward and backward."""
     return f"{work.shape}" + ("" if work.what == "both" else f" {work.what}")
 
 
@@ -189,22 +193,25 @@ def _grouped(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]
     for measurement in measurements:
         work = measurement.work
         extras = [f"{work.num_layers} layers"] * (work.num_layers > 1) + ["bidirectional"] * work.bidirectional
+        extras += [f"dropout {work.dropout:g}"] * (work.dropout > 0) + [f"{work.models} models"] * (work.models > 1)
         title = ", ".join([f"**{WHAT[work.what]}**", work.nonlinearity, work.dtype, *extras])
         groups.setdefault(title, []).append(measurement)
     return groups
 
 
-def _line(measurement: Measurement, own: Result, others: list[str], machine: Machine) -> list[str]:
-    head = [str(measurement.work.shape), own.contestant]
+def _line(measurement: Measurement, own: Result, others: list[str], machine: Machine | None) -> list[str]:
+    """Cells of a table; without a machine, times in microseconds, and no speeds."""
+    head, n_speeds = [str(measurement.work.shape), own.contestant], 2 if machine else 0
     if not own.times:
-        return [*head, "WRONG" if own.is_wrong else "-", *[""] * (len(others) + 2)]
-    lower, median, upper = (_significant(1e3 * seconds) for seconds in own.quartiles)
+        return [*head, "WRONG" if own.is_wrong else "-", *[""] * (len(others) + n_speeds)]
+    lower, median, upper = (_significant((1e3 if machine else 1e6) * seconds) for seconds in own.quartiles)
     ratios = []
     for name in others:
-        theirs = measurement.results[name]
+        theirs = measurement.results.get(f"{own.contestant} {name}") or measurement.results.get(name) or Result(name)
         ratios.append(f"{theirs.ratio_to(own):.2f}×" if theirs.times else "WRONG" if theirs.is_wrong else "-")
-    speeds = _speeds(measurement.work, own, machine)
-    return [*head, f"{median} ({lower}–{upper})", *ratios, f"{speeds['gflops']:.0f}", f"{speeds['share']:.0%}"]
+    speeds = _speeds(measurement.work, own, machine) if machine else {}
+    shown = [f"{speeds['gflops']:.0f}", f"{speeds['share']:.0%}"] if speeds else []
+    return [*head, f"{median} ({lower}–{upper})", *ratios, *shown]
 
 
 def _speeds(work: Workload, result: Result, machine: Machine) -> dict[str, float]:
@@ -217,6 +224,18 @@ def _speeds(work: Workload, result: Result, machine: Machine) -> dict[str, float
 def _significant(value: float) -> str:
     """Three digits that count: 0.0123, 1.23, 12.3, 123, 1234."""
     return f"{value:#.3g}".rstrip(".") if value < 1000 else f"{value:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds to read.
+
+    Examples
+    --------
+    >>> duration(12.34e-6), duration(0.0321), duration(1.5)
+    ('12.3 µs', '32.1 ms', '1.50 s')
+    """
+    scale, unit = (1e6, "µs") if seconds < 1e-3 else (1e3, "ms") if seconds < 1 else (1, "s")
+    return f"{_significant(scale * seconds)} {unit}"
 
 
 def markdown(rows: list[list[str]], n_texts: int = 2) -> str:

@@ -1,5 +1,6 @@
 """What is exact, and whether a contestant's results are right."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -25,7 +26,9 @@ class Truth:
 
     @functools.cached_property
     def exact(self) -> Arrays:
-        program = own.program(self.case, "numpy", dtype="float64")
+        dtype = self.work.dtype if self.work.dropout else "float64"  # other masks are drawn in another dtype
+        case = dataclasses.replace(self.case, work=dataclasses.replace(self.work, models=1))
+        program = own.program(case, "numpy", dtype)
         return program.results(program.run())
 
     @property
@@ -38,7 +41,7 @@ class Truth:
         """
         n_steps, n_rows, n_inputs, n_units = self.work.shape
         roundings = float(16 * np.finfo(self.work.dtype).eps * (n_steps * n_rows + n_inputs + n_units) ** 0.5)
-        return roundings + (0.01 if self.work.nonlinearity == "relu" and self.work.what != "forward" else 0)
+        return roundings + (0.01 if self.work.nonlinearity == "relu" and self.work.has_gradients else 0)
 
     def complaint(self, results: Arrays) -> str | None:
         """What is wrong with a contestant's results, or None.

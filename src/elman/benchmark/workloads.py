@@ -17,17 +17,25 @@ WHAT = {
     "forward": "forward",
     "both": "forward + backward, gradients of all parameters, none of the input",
     "both-dx": "forward + backward, gradients of all parameters and of the input",
+    "step": "T calls of `step`",
     "train": "training step: tokens, softmax cross-entropy, clipping by global norm, Adam",
     "train-sgd": "training step: tokens, softmax cross-entropy, gradient descent",
+    "loss": "loss of a model: tokens, softmax cross-entropy",
+    "stream": "T calls of a stream's `predict`, a token for each row",
+    "generate": "`generate`: T tokens drawn, one row after the other",
+    "fit-many": "`fit_many` on a worker for each thread: tokens, 1000 updates of each model by Adam",
 }
+_OF_LAYERS = ("forward", "both", "both-dx", "step")
+_WITHOUT_GRADIENTS = ("forward", "step", "loss", "stream", "generate")
+N_BATCHES, N_EPOCHS = 50, 20  # of each model of `fit_many`
 N_CHECKED_STEPS = 3  # training steps whose losses are compared
 CLIP_NORM = 1.0
 # Small, since the same batch is learnt again and again; still, three steps change the loss visibly.
-LEARNING_RATE = {"train": 1e-4, "train-sgd": 1e-2}
+LEARNING_RATE = {"train": 1e-4, "train-sgd": 1e-2, "fit-many": 1e-4}
 
 
 class Shape(NamedTuple):
-    """T, B, I, H. A training step reads tokens: there, I is the number of different ones, in and out."""
+    """T, B, I, H. A model reads tokens: there, I is the number of different ones, in and out."""
 
     n_steps: int
     n_rows: int
@@ -63,7 +71,7 @@ class Shape(NamedTuple):
 
 @dataclass(frozen=True)
 class Workload:
-    """A computation: `what` is a key of WHAT, the rest are arguments of `elman.RNN`."""
+    """A computation: `what` is a key of WHAT, the rest are arguments of `elman.RNN`, and how many models there are."""
 
     shape: Shape
     what: str = "both"
@@ -71,11 +79,28 @@ class Workload:
     num_layers: int = 1
     bidirectional: bool = False
     dtype: str = "float32"
+    dropout: float = 0.0  # between the layers, and recurrent
+    models: int = 1  # of `fit_many`
 
     @property
-    def is_training(self) -> bool:
-        """Whether it is a training step, of a model that reads tokens, and not a layer's pass."""
-        return self.what.startswith("train")
+    def is_model(self) -> bool:
+        """Whether it is about a model, which reads tokens, and not about a layer."""
+        return self.what not in _OF_LAYERS
+
+    @property
+    def has_gradients(self) -> bool:
+        """Whether it goes backward, too."""
+        return self.what not in _WITHOUT_GRADIENTS
+
+    @property
+    def is_single(self) -> bool:
+        """Whether it is one time step of one row: some microseconds."""
+        return self.shape.n_steps == self.shape.n_rows == 1
+
+    @property
+    def n_passes(self) -> int:
+        """How often a sequence goes through a layer: once, but for `fit_many`."""
+        return self.models * N_BATCHES * N_EPOCHS if self.what == "fit-many" else 1
 
     @property
     def architecture(self) -> Architecture:
@@ -84,7 +109,7 @@ class Workload:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The arguments of RNN that are no sizes."""
+        """The arguments of RNN that are no sizes; without dropout, which only elman computes here."""
         names = ("nonlinearity", "num_layers", "bidirectional", "dtype")
         return {name: getattr(self, name) for name in names}
 
@@ -101,15 +126,15 @@ class Workload:
         True
         """
         n_steps, n_rows, n_inputs, n_units = self.shape
-        n_outputs, has_gradients = self.architecture.n_outputs, self.what != "forward"
+        n_outputs, has_gradients = self.architecture.n_outputs, self.has_gradients
         per_row = 0  # multiply-adds of one time step of one row
         for k in range(self.num_layers):
-            reads = n_outputs if k else 0 if self.is_training else n_inputs
+            reads = n_outputs if k else 0 if self.is_model else n_inputs
             uses_of_input = 1 + has_gradients + (has_gradients and (k > 0 or self.what == "both-dx"))
             per_row += n_outputs * (n_units * (3 if has_gradients else 1) + reads * uses_of_input)
-        if self.is_training:
-            per_row += 3 * n_outputs * n_inputs  # the readout
-        return 2 * n_steps * n_rows * per_row
+        if self.is_model:
+            per_row += (3 if has_gradients else 1) * n_outputs * n_inputs  # the readout
+        return 2 * n_steps * n_rows * per_row * self.n_passes
 
     @property
     def recurrent_bytes(self) -> int:
@@ -119,7 +144,7 @@ class Workload:
     @property
     def bytes_read(self) -> int:
         """What must come from cache at least: `recurrent_bytes` in each time step of each pass."""
-        return self.shape.n_steps * self.recurrent_bytes * (1 if self.what == "forward" else 2)
+        return self.shape.n_steps * self.recurrent_bytes * (1 + self.has_gradients) * self.n_passes
 
 
 def _set(shapes: str, **options: Any) -> list[Workload]:
@@ -143,12 +168,19 @@ SETS = {
         *_set(" ".join(f"50,{b},1,{h}" for h in (1760, 2048, 2560) for b in (16, 32, 64, 128)), nonlinearity="relu"),
         *_set("300,20,800,800"),
     ],
+    "small": [
+        *(work for what in ("both", "forward", "step") for work in _set("1,1,16,16", what=what)),
+        *(work for what in ("train", "loss", "stream") for work in _set("1,1,50,32", what=what, num_layers=2)),
+        *_set("100,1,50,32", what="generate", num_layers=2),
+    ],
+    "dropout": _set("100,32,64,128 128,64,128,256", what="train", num_layers=2, dropout=0.2),
+    "many": _set("25,1,65,100", what="fit-many", models=16),
 }
 
 
 @dataclass(frozen=True)
 class Case:
-    """A workload with its data, drawn from a fixed seed; for training steps x and target are tokens (T, B)."""
+    """A workload with its data, drawn from a fixed seed; for models x and target are tokens (T, B), or (T, N)."""
 
     work: Workload
     parameters: dict[str, Real] = field(repr=False)  # named and shaped like `parameters()` of RNN or SequenceModel
@@ -160,8 +192,9 @@ class Case:
     def of(cls, work: Workload) -> Case:
         rng = np.random.default_rng(0)
         n_steps, n_rows, n_inputs, n_units = work.shape
-        if work.is_training:
-            x, target = rng.integers(n_inputs, size=(2, n_steps, n_rows))
+        if work.is_model:
+            n_batches = N_BATCHES if work.what == "fit-many" else 1
+            x, target = rng.integers(n_inputs, size=(2, n_steps, n_batches * n_rows))
             kinds = reference.Tokens(n_inputs), reference.Categories(n_inputs)
             model = reference.SequenceModel(*kinds, hidden_size=n_units, seed=rng, **work.options)
             return cls(work, model.parameters(), x, None, target)

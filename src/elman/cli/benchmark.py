@@ -52,9 +52,10 @@ _quiet_option = click.option("--quiet", is_flag=True, help="No progress bar.")
 )
 @click.option("--what", type=click.Choice(tuple(WHAT)), help="What to compute, if not what the set says.")
 @click.option("--nonlinearity", type=click.Choice(tuple(ACTIVATIONS)), help="Instead of the set's.")
-@click.option("--layers", "num_layers", type=LAYERS, help="Instead of one.")
+@click.option("--layers", "num_layers", type=LAYERS, help="Instead of the set's, or one.")
 @click.option("--bidirectional", is_flag=True, show_default=False, help="Both directions.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Instead of float32.")
+@click.option("--models", type=LAYERS, help="How many for fit-many, instead of the set's.")
 @_backend_option
 @click.option(
     "--peer",
@@ -130,7 +131,7 @@ def bench(
         remarks = [*report.remarks(measurements), *(f"{name} is not installed: {remedy}" for name, remedy in absent)]
         click.echo("".join(f"\n- {remark}" for remark in remarks))
         if json_file is not None:
-            report.write_json(json_file, measurements, machine)
+            report.write_json(json_file, measurements, machine, budget)
         if plot_file is not None:
             report.plot(plot_file, measurements, machine, names)
     return int(any(result.is_wrong for m in measurements for result in m.results.values()))

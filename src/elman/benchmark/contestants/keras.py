@@ -21,6 +21,8 @@ def prepare(case: Case, n_threads: int) -> Program:
     work = case.work
     only_passes("Keras", case)
     only_one_layer("Keras", case)
+    if work.what == "step":
+        raise Unsupported("the adapter for Keras has no steps")
     f = {"identity": "linear"}.get(work.nonlinearity, work.nonlinearity)
     options = {"activation": f, "return_sequences": True, "return_state": True, "dtype": work.dtype}
     layer = keras.layers.SimpleRNN(work.shape.n_units, **options)

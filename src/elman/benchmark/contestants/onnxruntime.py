@@ -1,44 +1,70 @@
-"""The operator RNN of ONNX in ONNX Runtime."""
+"""The operator RNN of ONNX in ONNX Runtime: forward, or a step at a time, with a readout behind it for a stream."""
 
 from typing import Any
 
 import numpy as np
 
-from elman.benchmark.program import Program, Unsupported, only_one_layer
+from elman.benchmark.program import Program, Unsupported, by_steps
 from elman.benchmark.workloads import Case
 from elman.typing import Real
+
+_FUNCTIONS = {"tanh": "Tanh", "relu": "Relu", "sigmoid": "Sigmoid", "identity": "Affine"}
 
 
 def prepare(case: Case, n_threads: int) -> Program:
     import onnxruntime
-    from onnx import TensorProto, helper
 
     work = case.work
-    only_one_layer("the adapter for ONNX Runtime", case)
-    if work.what != "forward" or work.dtype != "float32":
-        raise Unsupported("ONNX Runtime's RNN is forward only, in float32")
-    n_units = work.shape.n_units
-
-    def constant(name: str, array: Real) -> Any:
-        return helper.make_tensor(name, TensorProto.FLOAT, array.shape, array.tobytes(), raw=True)
-
-    bias = np.concatenate([case.parameters["bias_l0"], np.zeros(n_units, np.float32)])
-    weights = {"W": case.parameters["weight_ih_l0"], "R": case.parameters["weight_hh_l0"], "B": bias}
-    functions = {"tanh": "Tanh", "relu": "Relu", "sigmoid": "Sigmoid", "identity": "Affine"}
-    if work.nonlinearity not in functions:
+    if work.what not in ("forward", "step", "stream") or work.dtype != "float32" or work.bidirectional:
+        raise Unsupported("ONNX Runtime's RNN is forward only; the adapter has one direction, in float32")
+    if work.nonlinearity not in _FUNCTIONS:
         raise Unsupported(f"the adapter for ONNX Runtime has no {work.nonlinearity}")
-    f = functions[work.nonlinearity]
-    attributes = {"activation_alpha": [1.0], "activation_beta": [0.0]} if f == "Affine" else {}
-    node = helper.make_node("RNN", ["x", *weights], ["y", "h_n"], hidden_size=n_units, activations=[f], **attributes)
-    graph = helper.make_graph(
-        [node],
-        "rnn",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, case.x.shape)],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("y", "h_n")],
-        [constant(name, np.ascontiguousarray(array[None])) for name, array in weights.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = n_threads
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return Program(lambda: session.run(None, {"x": case.x}), lambda found: {"y": found[0][:, 0], "h_n": found[1]})
+    session = onnxruntime.InferenceSession(_graph(case), options, providers=["CPUExecutionProvider"])
+    layers = range(work.num_layers)
+
+    def run(x: Real, h: list[Real]) -> Any:
+        y, *h = session.run(None, {"x": x, **{f"h_0_{k}": h[k] for k in layers}})
+        return y, h
+
+    zeros = [np.zeros((1, work.shape.n_rows, work.shape.n_units), np.float32) for _ in layers]
+    x = np.eye(work.shape.n_inputs, dtype=np.float32)[case.x] if work.is_model else case.x
+    chunks = [x] if work.what == "forward" else [*x[:, None]]
+    return Program(
+        lambda: by_steps(run, chunks, zeros),
+        lambda found: {"y": np.concatenate(found[0]), "h_n": np.concatenate(found[1])},
+    )
+
+
+def _graph(case: Case) -> bytes:
+    """The model: from x (T, B, I) and the states h_0_k (1, B, H) to outputs (T, B, H) or labels (T, B), and states."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    work, p = case.work, case.parameters
+    n_units, f = work.shape.n_units, _FUNCTIONS[work.nonlinearity]
+    attributes = {"activation_alpha": [1.0], "activation_beta": [0.0]} if f == "Affine" else {}
+    nodes, constants, y = [], {"axis": np.array([1])}, "x"
+    for k in range(work.num_layers):
+        bias = np.concatenate([p[f"bias_l{k}"], np.zeros(n_units, np.float32)])
+        constants |= {f"W{k}": p[f"weight_ih_l{k}"][None], f"R{k}": p[f"weight_hh_l{k}"][None], f"B{k}": bias[None]}
+        reads, writes = [y, f"W{k}", f"R{k}", f"B{k}", "", f"h_0_{k}"], [f"y_d_{k}", f"h_n_{k}"]
+        nodes.append(helper.make_node("RNN", reads, writes, hidden_size=n_units, activations=[f], **attributes))
+        nodes.append(helper.make_node("Squeeze", [f"y_d_{k}", "axis"], [y := f"y_{k}"]))  # the axis of directions
+    if work.is_model:
+        constants |= {"V": p["weight_ho"].T, "c": p["bias_o"]}
+        nodes.append(helper.make_node("MatMul", [y, "V"], ["product"]))
+        nodes.append(helper.make_node("Add", ["product", "c"], ["o"]))
+        nodes.append(helper.make_node("ArgMax", ["o"], [y := "label"], axis=-1, keepdims=0))
+    real, integer = TensorProto.FLOAT, TensorProto.INT64
+
+    def values(names: list[str], kind: int = real, shape: tuple[Any, ...] | None = None) -> list[Any]:
+        return [helper.make_tensor_value_info(name, kind, shape) for name in names]
+
+    layers = range(work.num_layers)
+    inputs = values(["x"], shape=(None, *work.shape[1:3])) + values([f"h_0_{k}" for k in layers])
+    outputs = values([y], integer if work.is_model else real) + values([f"h_n_{k}" for k in layers])
+    weights = [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "rnn", inputs, outputs, weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
+    return bytes(model.SerializeToString())

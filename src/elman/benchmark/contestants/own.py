@@ -1,9 +1,13 @@
 """elman's own backends as contestants."""
 
+import functools
 from typing import Any
 
+import numpy as np
+
 import elman
-from elman.benchmark.program import Contestant, Program, losses
+from elman.benchmark import workloads
+from elman.benchmark.program import Contestant, Program, by_steps, losses, only_possible_steps
 from elman.benchmark.workloads import CLIP_NORM, LEARNING_RATE, Arrays, Case
 
 
@@ -28,16 +32,21 @@ def backend(name: str) -> Contestant:
 
 def program(case: Case, name: str, dtype: str | None = None) -> Program:
     """The case through elman's public API, in the case's dtype or another one."""
-    options = {**case.work.options, "backend": name, "dtype": dtype or case.work.dtype}
-    if case.work.is_training:
-        return _training(case, options)
-    rnn = elman.RNN(case.work.shape.n_inputs, case.work.shape.n_units, **options)
+    work = case.work
+    only_possible_steps(case)
+    dropout = {"dropout": work.dropout, "recurrent_dropout": work.dropout}
+    options = {**work.options, **dropout, "backend": name, "dtype": dtype or work.dtype}
+    if work.is_model:
+        return _OF_MODELS[work.what](case, options)
+    rnn = elman.RNN(work.shape.n_inputs, work.shape.n_units, **options)
     rnn.load_state_dict(case.parameters)
     x, d_y = case.x.astype(rnn.dtype), None if case.d_y is None else case.d_y.astype(rnn.dtype)
-    if case.work.what == "forward":
+    if work.what == "forward":
         return Program(lambda: rnn(x), lambda found: {"y": found[0], "h_n": found[1]})
+    if work.what == "step":
+        return Program(lambda: by_steps(rnn.step, x, None), lambda found: {"y": np.stack(found[0]), "h_n": found[1]})
 
-    has_d_x = case.work.what == "both-dx"
+    has_d_x = work.what == "both-dx"
 
     def run() -> Arrays:
         y, h_n, pullback = rnn.vjp(x)
@@ -47,16 +56,75 @@ def program(case: Case, name: str, dtype: str | None = None) -> Program:
     return Program(run, lambda found: found)
 
 
-def _training(case: Case, options: dict[str, Any]) -> Program:
-    n_tokens, what = case.work.shape.n_inputs, case.work.what
+def _model(case: Case, options: dict[str, Any], seed: int = 0) -> elman.SequenceModel:
+    """A model with the parameters of the case; the seed is that of its dropout."""
+    n_tokens = case.work.shape.n_inputs
     kinds = elman.Tokens(n_tokens), elman.Categories(n_tokens)
-    model = elman.SequenceModel(*kinds, hidden_size=case.work.shape.n_units, **options)
+    model = elman.SequenceModel(*kinds, hidden_size=case.work.shape.n_units, seed=seed, **options)
     for name, array in model.parameters().items():
         array[...] = case.parameters[name]
+    return model
+
+
+def _training(case: Case, options: dict[str, Any]) -> Program:
+    model, what = _model(case, options), case.work.what
     optimizer = (elman.Adam if what == "train" else elman.SGD)(LEARNING_RATE[what])
     clip_norm = CLIP_NORM if what == "train" else None
 
     def run() -> float:
         return model.train_step(case.x, case.target, optimizer=optimizer, clip_norm=clip_norm)
 
+    beside = {}
+    if options["dropout"]:
+        beside["without dropout"] = _training(case, {**options, "dropout": 0.0, "recurrent_dropout": 0.0}).run
+    return Program(run, losses(run), beside)
+
+
+def _loss(case: Case, options: dict[str, Any]) -> Program:
+    model = _model(case, options)
+    run = functools.partial(model.loss, case.x, case.target)
     return Program(run, losses(run))
+
+
+def _stream(case: Case, options: dict[str, Any]) -> Program:
+    stream = _model(case, options).stream(case.work.shape.n_rows)
+    chunks = [*case.x[:, None]]
+    return Program(
+        lambda: [stream.predict(chunk) for chunk in chunks],
+        lambda found: {"y": np.concatenate(found), "h_n": stream.state.copy()},
+    )
+
+
+def _generate(case: Case, options: dict[str, Any]) -> Program:
+    model, starts, length = _model(case, options), case.x[0].tolist(), case.work.shape.n_steps
+    return Program(
+        lambda: [model.generate(start, length, seed=0) for start in starts], lambda found: {"y": np.stack(found)}
+    )
+
+
+def _many(case: Case, options: dict[str, Any]) -> Program:
+    models = [_model(case, options, seed) for seed in range(case.work.models)]
+    optimizers = [elman.Adam(LEARNING_RATE["fit-many"]) for _ in models]
+    settings = {"epochs": workloads.N_EPOCHS, "batch_size": case.work.shape.n_rows, "shuffle": False, "progress": False}
+    run = functools.partial(elman.fit_many, models, case.x.T, case.target.T, optimizers=optimizers, **settings)
+    n_threads = elman.get_num_threads()
+
+    def on_one_core() -> None:
+        elman.set_num_threads(1)
+        try:
+            run(workers=1)
+        finally:
+            elman.set_num_threads(n_threads)
+
+    beside = {"on one core": on_one_core} if n_threads > 1 else {}
+    return Program(run, lambda found: {"losses": np.array([history["loss"][0] for history in found[:1]])}, beside)
+
+
+_OF_MODELS = {
+    "train": _training,
+    "train-sgd": _training,
+    "loss": _loss,
+    "stream": _stream,
+    "generate": _generate,
+    "fit-many": _many,
+}

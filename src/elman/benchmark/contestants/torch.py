@@ -1,8 +1,9 @@
 """`torch.nn.RNN`; for a training step with one-hot input, `Linear` and PyTorch's own loss, clipping, optimizer."""
 
+from collections.abc import Callable
 from typing import Any
 
-from elman.benchmark.program import Program, Unsupported, losses
+from elman.benchmark.program import Program, Unsupported, by_steps, losses, only_possible_steps
 from elman.benchmark.workloads import CLIP_NORM, LEARNING_RATE, Arrays, Case
 
 
@@ -21,23 +22,18 @@ def program(case: Case, n_threads: int, layer: Any) -> Program:
     dtype = getattr(torch, work.dtype)
     if work.nonlinearity not in ("tanh", "relu"):
         raise Unsupported(f"torch.nn.RNN has no {work.nonlinearity}")
+    if work.dropout or work.what == "fit-many":
+        raise Unsupported("dropout and many models are compared with elman's own time without")
+    only_possible_steps(case)
     rnn = layer(work.shape.n_inputs, work.shape.n_units, **{**work.options, "dtype": dtype})
     ours = {name: torch.tensor(array) for name, array in case.parameters.items()}
     with torch.no_grad():
         for name, parameter in rnn.named_parameters():
             parameter.copy_(torch.zeros(()) if name.startswith("bias_hh") else ours[name.replace("bias_ih", "bias")])
-    if work.is_training:
-        return _training(case, rnn, ours)
+    if work.is_model:
+        return _of_model(case, rnn, ours)
 
     x = torch.tensor(case.x, requires_grad=work.what == "both-dx")
-    if work.what == "forward":
-
-        def forward() -> Any:
-            with torch.inference_mode():
-                return rnn(x)
-
-        return Program(forward, lambda found: {"y": found[0].numpy(), "h_n": found[1].numpy()})
-
     d_y = torch.tensor(case.d_y)
 
     def both() -> Any:
@@ -54,10 +50,17 @@ def program(case: Case, n_threads: int, layer: Any) -> Program:
         tensors = {"y": found[0], "h_n": found[1], **gradients, **({} if x.grad is None else {"d_x": x.grad})}
         return {name: tensor.detach().numpy() for name, tensor in tensors.items()}
 
-    return Program(both, results)
+    if work.has_gradients:
+        return Program(both, results)
+    beside = {"gradient": both} if work.is_single else {}
+    if work.what == "step":
+        steps = torch.inference_mode()(lambda: by_steps(rnn, x.split(1), None))
+        return Program(steps, lambda found: {"y": torch.cat(found[0]).numpy(), "h_n": found[1].numpy()}, beside)
+    forward = torch.inference_mode()(lambda: rnn(x))
+    return Program(forward, lambda found: {"y": found[0].numpy(), "h_n": found[1].numpy()}, beside)
 
 
-def _training(case: Case, rnn: Any, ours: dict[str, Any]) -> Program:
+def _of_model(case: Case, rnn: Any, ours: dict[str, Any]) -> Program:
     import torch
     from torch.nn.functional import cross_entropy, one_hot
 
@@ -67,20 +70,52 @@ def _training(case: Case, rnn: Any, ours: dict[str, Any]) -> Program:
     with torch.no_grad():
         readout.weight.copy_(ours["weight_ho"])
         readout.bias.copy_(ours["bias_o"])
-    for name, parameter in rnn.named_parameters():  # two biases would learn at twice the rate of one
+
+    def outputs(tokens: Any, h: Any) -> Any:
+        y, h = rnn(one_hot(tokens, n_tokens).to(dtype), h)
+        return readout(y), h
+
+    def loss() -> Any:
+        return cross_entropy(outputs(x, None)[0].flatten(0, 1), target.flatten())
+
+    def likeliest(tokens: Any, h: Any) -> Any:
+        o, h = outputs(tokens, h)
+        return o.argmax(-1), h
+
+    def generated() -> None:
+        for token in x[:1].T.split(1):
+            h = None
+            for _ in range(case.work.shape.n_steps):
+                o, h = outputs(token, h)
+                token = torch.multinomial(o[0].softmax(-1), 1)
+
+    if case.work.what == "loss":
+        run = torch.inference_mode()(lambda: float(loss()))
+        return Program(run, losses(run))
+    if case.work.what == "stream":
+        steps = torch.inference_mode()(lambda: by_steps(likeliest, x.split(1), None))
+        return Program(steps, lambda found: {"y": torch.cat(found[0]).numpy(), "h_n": found[1].numpy()})
+    if case.work.what == "generate":
+        return Program(torch.inference_mode()(generated), lambda _: {})  # drawn by a generator of its own
+    return _training(case.work.what, [*rnn.named_parameters(), *readout.named_parameters()], loss)
+
+
+def _training(what: str, named: list[tuple[str, Any]], loss: Callable[[], Any]) -> Program:
+    import torch
+
+    for name, parameter in named:  # two biases would learn at twice the rate of one
         parameter.requires_grad_("bias_hh" not in name)
-    parameters = [p for p in (*rnn.parameters(), *readout.parameters()) if p.requires_grad]
-    has_clipping = case.work.what == "train"
-    optimizer = (torch.optim.Adam if has_clipping else torch.optim.SGD)(parameters, lr=LEARNING_RATE[case.work.what])
+    parameters = [p for _, p in named if p.requires_grad]
+    has_clipping = what == "train"
+    optimizer = (torch.optim.Adam if has_clipping else torch.optim.SGD)(parameters, lr=LEARNING_RATE[what])
 
     def run() -> float:
         optimizer.zero_grad()
-        y, _ = rnn(one_hot(x, n_tokens).to(dtype))
-        loss = cross_entropy(readout(y).flatten(0, 1), target.flatten())
-        loss.backward()
+        found = loss()
+        found.backward()
         if has_clipping:
             torch.nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
         optimizer.step()
-        return float(loss.detach())
+        return float(found.detach())
 
     return Program(run, losses(run))
