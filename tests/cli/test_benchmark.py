@@ -14,6 +14,7 @@ import elman
 from elman.backends import native, reference
 from elman.benchmark import contestants
 from elman.benchmark.accuracy import count_float32, worst_float32, worst_float64
+from elman.benchmark.compare import Change
 from elman.benchmark.contestants.own import backend
 from elman.benchmark.machine import Machine
 from elman.benchmark.measure import Measurement, measure
@@ -262,10 +263,10 @@ def test_missing_peers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_options_change_a_set() -> None:
-    works = command._workloads("quick", (SHAPE,), {"what": "forward", "dtype": "float64"})
+    works = command._workloads("quick", (SHAPE,), {"what": "forward", "dtype": "float64"}, [])
     assert {(work.what, work.dtype) for work in works} == {("forward", "float64")}
     assert [work.shape for work in works] == [work.shape for work in SETS["quick"]] + [SHAPE]
-    assert command._workloads(None, (), {}) == SETS["quick"]
+    assert command._workloads(None, (), {}, SETS["quick"]) == SETS["quick"]
 
 
 def test_progress_is_on_standard_error() -> None:
@@ -296,6 +297,8 @@ ERRORS = {
     "--json {}/none/all.json": "none/all.json: No such file or directory",
     "--plot {}/none/all.png": "none/all.png: No such file or directory",
     "--json {}": "'--json'",
+    "--compare {}": "'--compare'",
+    "--compare {}/none.json": "none.json: No such file or directory",
     "--models 0": "'--models'",
     "--layers 0": "'--layers'",
     "--nonlinearity softmax": "'--nonlinearity'",
@@ -375,6 +378,136 @@ def test_a_single_step_is_in_microseconds_and_beside_gradients() -> None:
         text = table([run(Workload(Shape.parse(shape), "step"), backend("numpy"), peer("b"))], MACHINE, ["numpy"])
         assert ("µs" in text, "over b gradient" in text, "roofline" not in text) == (shape == "1,1,3,11",) * 3
         assert "over b " in text
+
+
+# elman bench --compare
+
+
+def _noise(rng: np.random.Generator, spread: float, n: int = 20) -> np.ndarray:
+    return np.exp(spread * rng.standard_normal(n))
+
+
+@pytest.mark.parametrize("spread", [0.01, 0.1, 0.5])
+def test_noise_is_the_same(spread: float) -> None:
+    """Also where the clock is another one, which multiply-adds tell."""
+    rng = np.random.default_rng(0)
+    for clock in rng.uniform(0.5, 2, 50):
+        yardsticks = 1e-6 * np.ones(20), 1e-6 * clock * np.ones(20)
+        change = Change.of(_noise(rng, spread), clock * _noise(rng, spread), yardsticks)
+        assert change.verdict == "same"
+        assert change.limits[0] < 1 < change.limits[1]
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.2, "slower"), (1 / 1.2, "faster"), (1.04, "same"), (0.97, "same")])
+def test_a_difference_beyond_noise(factor: float, verdict: str) -> None:
+    rng = np.random.default_rng(0)
+    yardsticks = 1e-6 * _noise(rng, 0.01), 1e-6 * _noise(rng, 0.01)
+    change = Change.of(_noise(rng, 0.02), factor * _noise(rng, 0.02), yardsticks)
+    assert change.verdict == verdict
+    assert change.ratio == pytest.approx(factor, rel=0.02)
+    assert Change.of([1.0], [factor], ([1.0], [1.0])).verdict == verdict
+
+
+def test_a_difference_within_noise_is_none() -> None:
+    rng = np.random.default_rng(0)
+    assert Change.of(_noise(rng, 0.2), 1.2 * _noise(rng, 0.2), (np.ones(20), np.ones(20))).verdict == "same"
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """A file that the command has written."""
+    path = tmp_path / "old.json"
+    assert invoke(*SMALL, "--what", "step", "--peer", "none", "--json", path).exit_code == 0
+    return path
+
+
+def _rewrite(path: Path, change: Callable[[dict], object]) -> None:
+    found = json.loads(path.read_text())
+    change(found)
+    path.write_text(json.dumps(found))
+
+
+def _scale(path: Path, factor: float) -> None:
+    """Make the old times of numpy so many times what they are: no noise is like that."""
+
+    def change(found: dict) -> None:
+        for result in found["measurements"][0]["results"]:
+            if result["contestant"] == "numpy":
+                result["times"] = [factor * time for time in result["times"]]
+
+    _rewrite(path, change)
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1e-3, "slower"), (1e3, "faster")])
+def test_compare(old: Path, factor: float, verdict: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _scale(old, factor)
+    measured = []
+    monkeypatch.setattr("elman.benchmark.measure.Case.of", lambda work: measured.append(work) or Case(work, *CASE))
+    result = invoke("--compare", old, "--quiet")
+    assert result.exit_code == (verdict == "slower"), result.output
+    assert [str(work.shape) for work in measured] == ["7,5,3,11"] * (1 + (verdict == "slower"))  # once more, to be sure
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in result.stdout.splitlines() if "|" in line]
+    assert ["7,5,3,11 step", "numpy", verdict] in [[*row[:2], row[-1]] for row in rows]
+    assert sum(row[0] == "7,5,3,11 step" for row in rows) == 2
+    assert "**Beside old.json**, of elman " in result.stdout
+
+
+CASE = dataclasses.astuple(Case.of(Workload(SHAPE, "step")))[1:]
+
+
+def test_compare_with_another_machine(old: Path) -> None:
+    _scale(old, 1e-3)
+    _rewrite(old, lambda found: found["machine"].update(cpu="a cpu"))
+    result = invoke("--compare", old, "--quiet")
+    assert result.exit_code == 0, result.output
+    assert "ANOTHER MACHINE: a cpu, " in result.stdout
+    assert "slower |" not in result.stdout
+
+
+def test_options_go_before_what_the_file_says(old: Path) -> None:
+    result = invoke("--compare", old, "--backend", "cython", "--shape", "3,1,4,6", *SMALL[:2], "--what", "step")
+    assert result.exit_code in (0, 1), result.output
+    compared = result.stdout.partition("**Beside")[2]
+    assert compared.count("| 7,5,3,11 step | cython ") == compared.count(" step ") == 1
+
+
+def test_nothing_to_compare(old: Path) -> None:
+    result = invoke("--compare", old, "--shape", "3,1,4,6")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "old.json has no times of numpy, cython for any of these workloads" in result.stderr
+
+
+DAMAGES: dict[str, Callable[[dict], object]] = {
+    "got None": lambda found: found.pop("format"),
+    "of format 'elman bench 1', got 'elman bench 9'": lambda found: found.update(format="elman bench 9"),
+    "KeyError: 'machine'": lambda found: found.pop("machine"),
+    "KeyError: 'yardstick'": lambda found: found["measurements"][0].pop("yardstick"),
+    "a time of the yardstick for each round": lambda found: found["measurements"][0]["yardstick"].pop(),
+    "what must be one of": lambda found: found["measurements"][0].update(what="nothing"),
+    "shape must be four positive ints T,B,I,H, got '7'": lambda found: found["measurements"][0].update(shape=[7]),
+    "times must be a finite number above 0": lambda found: found["measurements"][0]["results"][0]["times"].append(-1),
+    "num_layers must be a positive int": lambda found: found["measurements"][0].update(num_layers="2"),
+    "n_threads must be a positive int": lambda found: found["machine"].update(n_threads=None),
+    "budget must be a finite number": lambda found: found.update(budget=float("nan")),
+}
+
+
+@pytest.mark.parametrize("message", DAMAGES)
+def test_compare_with_a_file_that_is_none_of_ours(message: str, old: Path) -> None:
+    _rewrite(old, DAMAGES[message])
+    result = invoke("--compare", old)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"Error: {old} ")
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b'{"format": "elman ben', b"\xff\xfe", b"[" * 100_000], ids=repr)
+def test_compare_with_what_is_no_json(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    path.write_bytes(content)
+    result = invoke("--compare", path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"Error: {path} must be a file of `elman bench --json`")
 
 
 # What the kernels decide

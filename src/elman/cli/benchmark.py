@@ -6,7 +6,7 @@ import dataclasses
 import importlib.util
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,9 @@ from elman.benchmark.program import Contestant
 from elman.benchmark.workloads import SETS, WHAT, Shape, Workload
 from elman.cli.common import LAYERS, THREADS, Finite, Int, progress_bar, reported
 from elman.storage import atomic
+
+if TYPE_CHECKING:
+    from elman.benchmark.measure import Measurement
 
 _LAYOUT = "{elapsed}"  # behind a progress bar
 
@@ -65,7 +68,7 @@ _quiet_option = click.option("--quiet", is_flag=True, help="No progress bar.")
     help="What to compare with; can be given again.  [default: all that are installed]",
 )
 @_threads_option
-@click.option("--budget", type=Finite(min=0), default=3.0, help="Seconds of timing for each workload.")
+@click.option("--budget", type=Finite(min=0), show_default="3", help="Seconds of timing for each workload.")
 @click.option(
     "--explain",
     "explained",
@@ -75,6 +78,12 @@ _quiet_option = click.option("--quiet", is_flag=True, help="No progress bar.")
     help="Measure nothing: say how the kernels divide the work of this shape. Can be given again.",
 )
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all numbers.")
+@click.option(
+    "--compare",
+    "old_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Measure the same as this file of --json, and say what has become slower.",
+)
 @click.option("--plot", "plot_file", type=click.Path(path_type=Path, dir_okay=False), help="Write a PNG.")
 @_quiet_option
 def bench(
@@ -83,9 +92,10 @@ def bench(
     backend_names: tuple[str, ...],
     peer_names: tuple[str, ...],
     threads: int | None,
-    budget: float,
+    budget: float | None,
     explained: tuple[Shape, ...],
     json_file: Path | None,
+    old_file: Path | None,
     plot_file: Path | None,
     quiet: bool,
     **changes: Any,
@@ -94,47 +104,77 @@ def bench(
 
     All take turns in one process, each with its result checked first. The report is Markdown: medians with quartiles,
     how many times as long others take, and the share of the roofline: the multiply-adds that all threads do in
-    registers, or reading the recurrent weights from cache in each time step. The exit status is 1 if a result is wrong.
+    registers, or reading the recurrent weights from cache in each time step.
+
+    With --compare, workloads, budget, threads, backends and peers are those of the file where no option says otherwise.
+    Slower is what took 5 % longer in nine of ten rounds than in nine of ten rounds then, relative to multiply-adds in
+    the same round, and again when it is measured a second time. Between two machines nothing is called slower.
+
+    The exit status is 1 if a result is wrong or something has become slower.
     """
-    from elman.benchmark import report
+    from elman.benchmark import compare, report
     from elman.benchmark.contestants.own import backend
     from elman.benchmark.machine import Machine
-    from elman.benchmark.measure import measure
 
     changes = {name: value for name, value in changes.items() if value}
     if explained:
         return _explain([Workload(shape, **changes) for shape in explained], threads)
-    workloads = _workloads(set_name, shapes, changes)
+    _check_files(json_file, plot_file)
     with reported():
-        for option, file in {"--json": json_file, "--plot": plot_file}.items():
-            if file is not None:
-                atomic.check_place(file, option)  # now, and not after the measurements
-    if plot_file is not None:
-        with reported("--plot needs matplotlib: pip install 'elman[plot]'"):
-            import matplotlib.figure  # noqa: F401
-    with reported():
-        n_threads = threads or elman.get_num_threads()
+        earlier = None if old_file is None else compare.read(old_file)
+        if earlier is not None:
+            backend_names = backend_names or earlier.timed(backends.NAMES)
+            threads, budget = threads or earlier.machine.n_threads, earlier.budget if budget is None else budget
+        n_threads, budget = threads or elman.get_num_threads(), 3.0 if budget is None else budget
         os.environ |= contestants.environment(n_threads)
+        workloads = _workloads(set_name, shapes, changes, list(earlier.measurements) if earlier else SETS["quick"])
         names = _backend_names(backend_names)
-        peers, absent = _peers(peer_names)
+        peers, absent = _peers(peer_names, earlier.timed(contestants.PEERS) if earlier else tuple(contestants.PEERS))
+        if earlier is not None:
+            earlier.check_common(workloads, names)
         chosen = [*map(backend, names), *peers]
         packages = tuple(dict.fromkeys(package for contestant in chosen for package in contestant.packages))
         machine = Machine.measured(n_threads=n_threads, dtype=workloads[0].dtype, packages=packages)
         click.echo(report.machine_text(machine) + "\n")
-        measurements = []
-        with progress_bar(len(workloads), _LAYOUT, quiet=quiet) as bar:
-            advance = bar.set_postfix_str
-            for work in workloads:
-                measurements.append(measure(work, chosen, n_threads=n_threads, budget=budget, advance=advance))
-                bar.update()
+        how = {"contestants": chosen, "n_threads": n_threads, "budget": budget}
+        measurements = _measured(workloads, how, quiet=quiet)
+        slower = [] if earlier is None else compare.slower(earlier, measurements, machine)
+        again = {m.work: m for m in _measured(slower, how, quiet=quiet)}
+        measurements = [again.get(m.work, m) for m in measurements]
         click.echo(report.table(measurements, machine, names))
         remarks = [*report.remarks(measurements), *(f"{name} is not installed: {remedy}" for name, remedy in absent)]
         click.echo("".join(f"\n- {remark}" for remark in remarks))
+        if earlier is not None:
+            click.echo("\n" + compare.table(earlier, measurements, machine))
+            slower = compare.slower(earlier, measurements, machine)
         if json_file is not None:
             report.write_json(json_file, measurements, machine, budget)
         if plot_file is not None:
             report.plot(plot_file, measurements, machine, names)
-    return int(any(result.is_wrong for m in measurements for result in m.results.values()))
+    return int(bool(slower) or any(result.is_wrong for m in measurements for result in m.results.values()))
+
+
+def _check_files(json_file: Path | None, plot_file: Path | None) -> None:
+    """Find out now, and not after the measurements, whether they can be written."""
+    with reported():
+        for option, file in {"--json": json_file, "--plot": plot_file}.items():
+            if file is not None:
+                atomic.check_place(file, option)
+    if plot_file is not None:
+        with reported("--plot needs matplotlib: pip install 'elman[plot]'"):
+            import matplotlib.figure  # noqa: F401
+
+
+def _measured(workloads: list[Workload], how: dict[str, Any], *, quiet: bool) -> list[Measurement]:
+    """One measurement after the other, under a progress bar."""
+    from elman.benchmark.measure import measure
+
+    measurements = []
+    with progress_bar(len(workloads), _LAYOUT, quiet=quiet or not workloads) as bar:
+        for work in workloads:
+            measurements.append(measure(work, **how, advance=bar.set_postfix_str))
+            bar.update()
+    return measurements
 
 
 def _backend_names(chosen: tuple[str, ...]) -> tuple[str, ...]:
@@ -145,11 +185,11 @@ def _backend_names(chosen: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _workloads(set_name: str | None, shapes: tuple[Shape, ...], changes: dict[str, Any]) -> list[Workload]:
-    """Those of the set and those of the shapes, with what the options change about them."""
-    if set_name is None and not shapes:
-        set_name = "quick"
-    chosen = [*(SETS[set_name] if set_name else ()), *map(Workload, shapes)]
+def _workloads(
+    set_name: str | None, shapes: tuple[Shape, ...], changes: dict[str, Any], default: list[Workload]
+) -> list[Workload]:
+    """Those of the set and those of the shapes, or else the default, with what the options change about them."""
+    chosen = [*(SETS[set_name] if set_name else ()), *map(Workload, shapes)] or default
     return list(dict.fromkeys(dataclasses.replace(work, **changes) for work in chosen))
 
 
@@ -163,16 +203,17 @@ def _explain(workloads: list[Workload], threads: int | None) -> int:
     return 0
 
 
-def _peers(names: tuple[str, ...]) -> tuple[list[Contestant], list[tuple[str, str]]]:
-    """The chosen peers, or all that are installed, with what installs those that are not."""
+def _peers(names: tuple[str, ...], default: tuple[str, ...]) -> tuple[list[Contestant], list[tuple[str, str]]]:
+    """The chosen peers; or those by default that are installed, with what installs the others."""
     if "none" in names and len(names) > 1:
         raise click.UsageError(f"--peer none goes with no other --peer, got {', '.join(names)}")
     absent = contestants.missing()
     if missed := [f"--peer {name} is not installed: {absent[name]}" for name in names if name in absent]:
         raise click.UsageError("; ".join(missed))
-    if names:
-        return [contestants.peer(name) for name in dict.fromkeys(names) if name != "none"], []
-    return [contestants.peer(name) for name in contestants.PEERS if name not in absent], list(absent.items())
+    wanted = [name for name in names or default if name != "none"]
+    return [contestants.peer(name) for name in dict.fromkeys(wanted) if name not in absent], [
+        (name, absent[name]) for name in wanted if name in absent
+    ]
 
 
 @click.command()
@@ -200,7 +241,7 @@ def accuracy(stride: int, set_name: str, backend_names: tuple[str, ...], threads
         click.echo(
             report.markdown([["backend", "instruction set", "function", "dtype", "ULP", "at"], *rows], n_texts=4)
         )
-        for work in _workloads(set_name, (), {}):
+        for work in SETS[set_name]:
             found = {name: deviations(work, name, threads or elman.get_num_threads()) for name in names}
             results = list(next(iter(found.values())))
             click.echo(f"\n**{work.what} at {work.shape}**, {work.nonlinearity}, {work.dtype}\n")
