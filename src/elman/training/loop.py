@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 from elman.training.callbacks import History, Training
@@ -134,7 +135,13 @@ class Run(Resumable):
 
 
 def _progress_bar(training: Training, *, show: bool) -> Any:
+    if not show:  # nor a tqdm that is disabled: its lock, a semaphore of the system, outlives workers that are killed
+        return contextlib.nullcontext(SimpleNamespace(n=0.0, update=_ignore, set_postfix=_ignore))
     from tqdm import tqdm  # only here: `import elman` does without it
 
     layout = "{percentage:3.0f}%|{bar}| {n:.1f}/{total} epochs, {remaining} left{postfix}"
-    return tqdm(total=training.epochs, initial=training.epoch, bar_format=layout, disable=not show)
+    return tqdm(total=training.epochs, initial=training.epoch, bar_format=layout)
+
+
+def _ignore(*_: Any, **__: Any) -> None:
+    """What a bar that nobody sees does."""
