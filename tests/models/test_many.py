@@ -1,15 +1,22 @@
 """Many models at once, in processes and in this one, against `fit` for one after the other."""
 
+import functools
+import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pytest
 
 import elman
+from elman import threads as number_of_threads
 from elman.training import Training
 
 from ..compare import assert_same_bits
@@ -74,6 +81,75 @@ def test_without_optimizers_and_on_one_thread(threads: Any):
         assert_same_bits(model.parameters(), other.parameters())
 
 
+def test_large_data_and_what_only_this_process_knows():
+    """Above a megabyte, joblib hands arrays on as files that are read-only."""
+    data = np.random.default_rng(0).normal(size=(2, 100, 50, 30))
+
+    def make() -> list[Any]:
+        kinds: list[Any] = [elman.Features(30), elman.Reals(30)]
+        return [elman.SequenceModel(*kinds, hidden_size=4, dtype="float64", seed=seed) for seed in range(2)]
+
+    options: dict[str, Any] = {"epochs": 2, "schedule": lambda epoch, epochs: 1 - epoch / epochs, "progress": False}
+    alone, models = make(), make()
+    assert elman.fit_many(models, *data, workers=2, **options) == elman.fit_many(alone, *data, workers=1, **options)
+    for model, other in zip(models, alone, strict=True):
+        assert_same_bits(model.parameters(), other.parameters())
+
+
+@pytest.fixture
+def dask() -> Iterator[str]:
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster),
+    ):
+        yield "dask"
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    ray = pytest.importorskip("ray", reason="CONTRIBUTING.md has the command with Ray")
+    from ray.util.joblib import register_ray
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # or it writes a token to the user's home
+    register_ray()
+    with ray.init(num_cpus=2, include_dashboard=False):
+        yield "ray"
+
+
+@pytest.mark.parametrize("cluster", ["dask", "ray"])
+def test_on_a_cluster(cluster: str, request: pytest.FixtureRequest, tmp_path: Path):
+    """Two processes: all as in this one, and an error that harms nothing."""
+
+    def note(training: Training) -> None:  # noqa: ARG001
+        (tmp_path / str(os.getpid())).touch()
+        time.sleep(0.2)
+
+    alone, models = make_models(), make_models()
+    wrong = elman.SequenceModel(elman.Tokens(4), elman.Categories(5), hidden_size=4, seed=0)
+    with joblib.parallel_config(request.getfixturevalue(cluster), n_jobs=-1), elman.use_backend("numpy"):
+        expected = elman.fit_many(alone, X, Y, workers=1, **OPTIONS)
+        with pytest.raises(ValueError, match=r"^models\[1\]: X\[0\] must hold tokens from 0 to 3"):
+            elman.fit_many([make_models()[0], wrong], X, Y, progress=False)
+        assert elman.fit_many(models, X, Y, callbacks=[note], **OPTIONS) == expected
+    for model, other in zip(models, alone, strict=True):
+        assert_same_bits(model.parameters(), other.parameters())
+    pids = {int(path.name) for path in tmp_path.iterdir()}
+    assert len(pids) == 2
+    assert os.getpid() not in pids
+
+
+@pytest.mark.parametrize("workers", [None, 2])
+def test_workers_share_the_threads(workers: int | None, threads: Any, monkeypatch: pytest.MonkeyPatch):
+    """In threads of this process, which the surroundings ask for."""
+    bounds: list[int] = []
+    monkeypatch.setattr(number_of_threads, "bound_threads", bounds.append)
+    threads(5)
+    with joblib.parallel_config("threading", n_jobs=2):
+        elman.fit_many(make_models(), X, Y, workers=workers, epochs=1, progress=False)
+    assert sorted(bounds) == [0, 0, 0, 2, 2, 2]
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_model_that_diverges_stops_alone(workers: int):
     def make() -> tuple[list[Any], list[Any]]:
@@ -109,6 +185,25 @@ def test_an_error_names_the_model_and_leaves_what_was_done(workers: int):
         assert np.any(models[0].parameters()["bias_o"] != before[0]["bias_o"])
 
 
+def test_a_worker_that_dies_leaves_none_behind_that_is_broken():
+    def die(training: Training) -> None:  # noqa: ARG001
+        os._exit(1)
+
+    models = make_models()
+    with pytest.raises(RuntimeError, match=r"terminated\. This could be caused by .* excessive memory"):
+        elman.fit_many(models, X, Y, workers=2, callbacks=[die], epochs=1, progress=False)
+    for model, other in zip(models, make_models(), strict=True):
+        assert_same_bits(model.parameters(), other.parameters())
+    assert len(elman.fit_many(models, X, Y, workers=2, epochs=1, progress=False)) == 3
+
+
+def test_joblib_is_missing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "joblib", None)
+    with pytest.raises(ImportError, match=r"joblib, unless workers=1: pip install 'elman\[many\]'"):
+        elman.fit_many(make_models(), X, Y, workers=2, progress=False)
+    assert len(elman.fit_many(make_models(), X, Y, workers=1, epochs=1, progress=False)) == 3
+
+
 class Collects(elman.Callback):
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -127,6 +222,7 @@ def test_each_model_has_callbacks_of_its_own():
 def test_bad_input():
     models = make_models()
     adam = elman.Adam(0.01)
+    holds_a_lock = functools.partial(print, threading.Lock())
     cases: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
         (models[0], {}, TypeError, "models must be a list"),
         ([], {}, ValueError, "models must hold at least one, got 0"),
@@ -142,7 +238,8 @@ def test_bad_input():
         (models, {"optimizer": adam}, TypeError, "fit_many got an unexpected argument 'optimizer'"),
         (models, {"tbptt": (2, 2)}, TypeError, "fit_many got an unexpected argument 'tbptt'"),  # of Seq2Seq
         (models, {"epochs": 0}, ValueError, r"models\[0\]: epochs must be a positive int, got 0"),
-        (models, {"workers": 2, "schedule": lambda *_: 1}, TypeError, "schedule must be picklable"),
+        (models, {"workers": 2, "schedule": holds_a_lock}, TypeError, "schedule must be picklable, .*: cannot pickle"),
+        (models, {"workers": 2, "callbacks": [holds_a_lock]}, TypeError, "callbacks must be picklable"),
     ]
     for given, options, error, message in cases:
         with pytest.raises(error, match=message):
@@ -150,47 +247,51 @@ def test_bad_input():
 
 
 SCRIPT = """
-import sys
-import elman, elman.training
+import signal, sys, time
+import elman
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it may be ignored, which a child inherits
 
 class Waits(elman.Callback):
+    def __init__(self, seconds):
+        self.seconds = seconds
+
     def on_start(self, training):
-        print("waiting", flush=True)
-        import time
-        time.sleep(600)
+        print("waiting\\n", end="", flush=True)  # in one piece
+        time.sleep(self.seconds)
 
-def main():
-    models = [elman.SequenceModel(elman.Tokens(2), elman.Categories(2), hidden_size=4, seed=i) for i in range(2)]
-    callbacks = [Waits()] if sys.argv[1] == "wait" else []
-    elman.fit_many(models, [[0, 1]] * 50000, [[1, 0]] * 50000, workers=2, progress=False, callbacks=callbacks)
-
+models = [elman.SequenceModel(elman.Tokens(2), elman.Categories(2), hidden_size=4, seed=i) for i in range(3)]
+elman.fit_many(models, [[0, 1]], [[1, 0]], workers=2, progress=False, callbacks=[Waits(float(sys.argv[1]))])
 """
 
 
-def test_a_script_without_a_guard_is_told_so(tmp_path: Path):
+def test_a_script_needs_no_guard(tmp_path: Path):
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT + "main()\n")
-    done = subprocess.run([sys.executable, script, "run"], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1
-    assert done.stderr.rstrip().endswith('belongs under `if __name__ == "__main__":`')
+    script.write_text(SCRIPT)
+    done = subprocess.run([sys.executable, script, "0"], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "waiting\n" * 3, "")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
-def test_ctrl_c_ends_the_workers(tmp_path: Path):
-    """The pipe of what they print closes only when all of them are gone."""
+@pytest.mark.parametrize("send", ["kill", "killpg"])
+def test_ctrl_c_ends_the_workers(send: str, tmp_path: Path):
+    """The pipe of what they print closes only when all of them are gone. A terminal sends it to them as well."""
     script = tmp_path / "script.py"
-    # Where tests run in the background, SIGINT may be ignored, which a child inherits.
-    start = "    import signal\n    signal.signal(signal.SIGINT, signal.default_int_handler)\n    main()\n"
-    script.write_text(SCRIPT + 'if __name__ == "__main__":\n' + start)
+    script.write_text(SCRIPT)
     with subprocess.Popen(
-        [sys.executable, script, "wait"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, script, "600"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as process:
         assert process.stdout is not None
-        assert [process.stdout.readline() for _ in range(2)] == ["waiting\n"] * 2
-        process.send_signal(signal.SIGINT)
         try:
+            assert [process.stdout.readline() for _ in range(2)] == ["waiting\n"] * 2
+            getattr(os, send)(process.pid, signal.SIGINT)
             _, err = process.communicate(timeout=120)
         finally:
             process.kill()
     assert err.rstrip().endswith("KeyboardInterrupt")
+    assert "leaked" not in err
     assert process.returncode != 0

@@ -6,12 +6,11 @@ import contextlib
 import copy
 import inspect
 import pickle
-import signal
-import threading
-import traceback
 import warnings
 from collections.abc import Generator, Iterable, Mapping
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from elman import backends, check, threads
 from elman.interrupts import postponed
@@ -30,14 +29,15 @@ class _Job(NamedTuple):
 
 
 class _Done(NamedTuple):
-    """A job's model and optimizer as `fit` left them, also where it came to an error."""
+    """What `fit` has left of the i-th job, and what ended it before its last epoch, if something did."""
 
+    i: int
     job: _Job
     history: History
-    error: Exception | None
+    stopped_by: str
 
 
-_Results = Generator[tuple[int, _Done], None, None]  # with the jobs' numbers
+_Results = Generator[_Done, None, None]  # in the order in which they are done
 
 
 class _Keeper(Callback):
@@ -74,8 +74,9 @@ def fit_many(
     optimizers : iterable of Optimizer, optional
         One for each model; by default an ``Adam(1e-3)``.
     workers : int, optional
-        How many processes to start, at most one for each model; by default as many as there are threads
-        (`get_num_threads`), which they share out. With 1, or with one model, all happens in this process.
+        How many processes to use, at most one for each model; by default as many as there are threads
+        (`get_num_threads`), which they share out or, within a ``joblib.parallel_config`` of more than one, as many as
+        that says. Dask uses all that it has in any case. With 1, or with one model, all happens in this process.
     callbacks : iterable of Callback or functions
         As in `fit`. Each model gets copies of its own, so what they gather stays there.
     progress : bool
@@ -97,19 +98,25 @@ def fit_many(
     Raises
     ------
     TypeError, ValueError
-        If an argument does not fit, or if something that workers need cannot be pickled, such as a lambda; the message
+        If an argument does not fit, or if something that workers need cannot be pickled, such as a lock; the message
         names it.
+    ImportError
+        If there are to be workers and there is no joblib, which ``pip install 'elman[many]'`` brings.
     RuntimeError
-        If a worker ends too early, for lack of memory, say.
+        If a worker ends too early, for lack of memory, say. Dask and Ray have errors of their own.
 
     Notes
     -----
     Any other error of a model is raised as it is, with the model's number. In all cases, Ctrl-C among them, workers are
     ended, models that were done are trained, and the others are as they were.
 
-    A worker is a new Python, which imports the main script first (as `multiprocessing` has it with "spawn"). So in a
-    script, what starts the training belongs under ``if __name__ == "__main__":``, and functions that are passed on, at
-    the top level. Each call takes some tenths of a second to start them.
+    Workers are joblib's or, within ``joblib.parallel_config(backend="dask")`` or ``"ray"``, a cluster's, which stay,
+    whatever happens. From Ray all models come at the end, or none after an error. Data go to each worker once (with
+    Ray, once for each model), and what the main script defines along with them, lambdas as well.
+
+    joblib's workers need no ``if __name__ == "__main__":`` in the script. It takes some tenths of a second to start
+    them, and keeps them for later calls until they have been idle for five minutes. If this process is killed, without
+    a chance to end them, they are left behind.
 
     Examples
     --------
@@ -126,38 +133,35 @@ def fit_many(
     if optimizers is None:
         optimizers = [Adam(1e-3) for _ in models]
     optimizers = _distinct(optimizers, "optimizers", (Optimizer,), n=len(models))
-    n_threads = threads.get_num_threads()
-    workers = min(len(models), n_threads if workers is None else check.positive_int(workers, "workers"))
+    workers = workers if workers is None else check.positive_int(workers, "workers")
     for model in models:
         _check_options(options, set(inspect.signature(type(model).fit).parameters) - set(_NOT_SHARED), "fit_many")
     arguments = {"X": X, "Y": Y, "callbacks": as_callbacks(callbacks, "callbacks"), **options}
     jobs = [_Job(*pair) for pair in zip(models, optimizers, strict=True)]
-    if workers == 1:
-        results: _Results = _one_by_one(jobs, arguments)
-    else:
-        results = _side_by_side(jobs, arguments, workers, max(1, n_threads // workers))
+    is_alone = workers == 1 or len(jobs) == 1
+    results = _one_by_one(jobs, arguments) if is_alone else _side_by_side(jobs, arguments, workers)
     histories = [History() for _ in jobs]
     with _progress_bar(len(jobs), show=check.flag(progress, "progress")) as bar, contextlib.closing(results):
-        for i, done in results:
-            if isinstance(done.error, FloatingPointError):
-                warnings.warn(f"models[{i}]: {done.error}", RuntimeWarning, stacklevel=2)
-            elif done.error is not None:
-                done.error.args = (f"models[{i}]: {done.error}", *done.error.args[1:])
-                raise done.error
-            _take_over(jobs[i], done.job)
-            histories[i] = done.history
+        for i, trained, histories[i], stopped_by in results:
+            if stopped_by:
+                warnings.warn(f"models[{i}]: {stopped_by}", RuntimeWarning, stacklevel=2)
+            with postponed():  # a model is taken over whole, or not at all
+                _take_over(jobs[i], trained)
             bar.update()
     return histories
 
 
-def _fit(job: _Job, arguments: Mapping[str, Any]) -> _Done:
-    kept, error = _Keeper(), None
+def _fit(i: int, job: _Job, arguments: Mapping[str, Any]) -> _Done:
+    kept, stopped_by = _Keeper(), ""
     own = dict(arguments, callbacks=[kept, *copy.deepcopy(arguments["callbacks"])])
     try:
         job.model.fit(**own, optimizer=job.optimizer, progress=False)
-    except Exception as raised:
-        error = raised
-    return _Done(job, kept.history, error)
+    except FloatingPointError as error:
+        stopped_by = str(error)
+    except Exception as error:
+        error.args = (f"models[{i}]: {error}", *error.args[1:])
+        raise
+    return _Done(i, job, kept.history, stopped_by)
 
 
 def _take_over(job: _Job, trained: _Job) -> None:
@@ -171,72 +175,53 @@ def _take_over(job: _Job, trained: _Job) -> None:
 
 def _one_by_one(jobs: list[_Job], arguments: Mapping[str, Any]) -> _Results:
     for i, job in enumerate(jobs):
-        yield i, _fit(copy.deepcopy(job), arguments)
+        yield _fit(i, copy.deepcopy(job), arguments)
 
 
-def _side_by_side(jobs: list[_Job], arguments: Mapping[str, Any], workers: int, n_threads: int) -> _Results:
-    """Jobs in the order in which they are done. Workers get the data once, and then one job after the other."""
-    import multiprocessing  # only here: `import elman` does without it
-    from multiprocessing.connection import wait
-
-    shared = {name: _pickled(value, name) for name, value in arguments.items()}
-    todo = [(i, _pickled(job, f"models[{i}]")) for i, job in enumerate(jobs)][::-1]
-    context = multiprocessing.get_context("spawn")  # a fork beside running threads would not be safe
-    current: dict[Any, int] = {}  # connections to workers at work, with the number of the job
-    processes = []
+def _side_by_side(jobs: list[_Job], arguments: Mapping[str, Any], workers: int | None) -> _Results:
+    """By joblib: in its own processes, or in those of the cluster that it has been told of."""
+    joblib = _joblib()
+    if workers is None and (workers := joblib.effective_n_jobs(None)) == 1:
+        workers = threads.get_num_threads()
+    workers = min(len(jobs), joblib.effective_n_jobs(workers))  # of Dask it is all, whatever it is asked
+    how = backends.current(), max(1, threads.get_num_threads() // workers)
+    # Arrays of bytes: large ones go to each worker once, as files in memory, or as Dask scatters them.
+    common = {name: np.frombuffer(_pickled(value, name), np.uint8) for name, value in arguments.items()}
+    pickled = [_pickled(job, f"models[{i}]") for i, job in enumerate(jobs)]
+    comes_singly = joblib.parallel.get_active_backend()[0].supports_return_generator  # from Ray all comes at the end
+    return_as = "generator_unordered" if comes_singly else "list"
+    parallel = joblib.Parallel(n_jobs=workers, batch_size=1, return_as=return_as)
+    results = iter(parallel(joblib.delayed(_work)(i, job, *how, **common) for i, job in enumerate(pickled)))
     try:
-        for _ in range(workers):
-            connection, its_end = context.Pipe()
-            process = context.Process(target=_work, args=(its_end, backends.current(), n_threads), daemon=True)
-            process.start()
-            its_end.close()
-            processes.append(process)
-            current[connection] = -1
-        for connection in current:
-            connection.send(shared)
-            current[connection] = _hand_out(connection, todo)
-        while current:
-            for connection in wait(list(current)):  # type: ignore[assignment]
-                yield current.pop(connection), connection.recv()
-                if todo:
-                    current[connection] = _hand_out(connection, todo)
-                else:
-                    connection.close()
-    except (EOFError, OSError) as error:
-        raise RuntimeError(
-            "a worker of fit_many has ended too early. Its own message, if there is one, is above. In a script, what "
-            'starts the training belongs under `if __name__ == "__main__":`'
-        ) from error
+        for done in results:  # noqa: UP028 (`yield from` would close them before the lines below)
+            yield done
     finally:
-        with postponed():  # a second Ctrl-C leaves no worker behind
-            for process in processes:
-                process.terminate()
-                process.join()
-            for connection in current:
-                connection.close()
+        with postponed(), warnings.catch_warnings():  # a second Ctrl-C leaves no worker behind
+            warnings.simplefilter("ignore")  # joblib's, of results that nobody waits for any more
+            if comes_singly:
+                results.close()
 
 
-def _hand_out(connection: Any, todo: list[tuple[int, bytes]]) -> int:
-    i, job = todo.pop()
-    connection.send_bytes(job)
-    return i
+def _work(i: int, job: bytes, backend: str, n_threads: int, /, **common: Any) -> _Done:
+    """What a worker does for a model. Nothing of it stays in the process, which others use as well."""
+    unpickled = pickle.loads(job)
+    for rnn in network_of(unpickled.model).rnns:
+        rnn.backend = rnn.backend or backend
+        backends.get(rnn.backend)  # with the threads, which can be bound from then on
+    threads.bound_threads(n_threads)
+    try:
+        return _fit(i, unpickled, {name: pickle.loads(value) for name, value in common.items()})
+    finally:
+        threads.bound_threads(0)
 
 
-def _work(connection: Any, backend: str, n_threads: int) -> None:
-    """What a worker does, until nobody listens any more."""
-    from tqdm import tqdm
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
-    tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which would outlive an ended process
-    threads.set_num_threads(n_threads)
-    backends.use_backend(backend)
-    with contextlib.suppress(EOFError, OSError):
-        arguments = {name: pickle.loads(value) for name, value in connection.recv().items()}
-        while True:
-            done = _fit(pickle.loads(connection.recv_bytes()), arguments)
-            if done.error is not None:
-                done.error.add_note("In a worker:\n" + "".join(traceback.format_exception(done.error)))
-            connection.send(done)
+def _joblib() -> Any:
+    try:
+        import cloudpickle  # noqa: F401
+        import joblib  # only here: `import elman` does without it
+    except ImportError as error:
+        raise ImportError("fit_many needs joblib, unless workers=1: pip install 'elman[many]'") from error
+    return joblib
 
 
 def _progress_bar(n: int, *, show: bool) -> Any:
@@ -270,9 +255,11 @@ def _check_options(given: Iterable[str], names: Iterable[str], function: str) ->
 
 
 def _pickled(value: Any, name: str) -> bytes:
-    """What goes to another process."""
+    """What goes to another process, with what the main script defines, which is not imported there."""
+    import cloudpickle
+
     try:
-        return pickle.dumps(value)
+        return bytes(cloudpickle.dumps(value))
     except Exception as error:  # PicklingError, AttributeError, TypeError, or whatever a stranger's class raises
         raise TypeError(
             f"{name} must be picklable, as it goes to other processes (with workers=1 it need not be): {error}"
