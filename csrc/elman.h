@@ -37,6 +37,10 @@ typedef struct {
     elman_rows y;                 /* (T, B, D * H): out of forward, into backward */
     void *h_n;                    /* (D, B, H): out of forward, or NULL */
     elman_rows second;            /* (T, B, D * H), as y: what else the cell keeps of each step; data may be NULL */
+    elman_rows dropped;           /* (T, B, D * H): out of forward, what dropout leaves of y; data may be NULL */
+    double dropout;               /* probability that it drops a unit; above 0, d_y is the gradient by `dropped` */
+    uint64_t key;                 /* of what is drawn (dropout.h) */
+    int64_t layer, first_step;    /* the layer's number; what is added to t: for the places that are drawn for */
     /* backward only */
     elman_rows d_y;    /* (T, B, D * H); data may be NULL: zeros */
     const void *d_h_n; /* (D, B, H) or NULL: zeros */
@@ -53,8 +57,8 @@ typedef struct {
 /* The names of its fields, for whoever fills it in. */
 #define ELMAN_LAYER_FIELDS(F) \
     F(T) F(B) F(I) F(H) F(D) F(own) F(epilogues) F(numbers) F(reverse) F(has_tokens) F(lengths) F(x) F(h_0) F(weight_ih) \
-    F(weight_hh) F(bias) F(mask) F(y) F(h_n) F(second) F(d_y) F(d_h_n) F(delta) F(d_weight_ih) F(d_weight_hh) F(d_bias) \
-    F(d_h_0) F(d_x) F(carry)
+    F(weight_hh) F(bias) F(mask) F(y) F(h_n) F(second) F(dropped) F(dropout) F(key) F(layer) F(first_step) F(d_y) \
+    F(d_h_n) F(delta) F(d_weight_ih) F(d_weight_hh) F(d_bias) F(d_h_0) F(d_x) F(carry)
 /* clang-format on */
 
 /* The readout o = h weight + bias and its loss. */

@@ -19,7 +19,7 @@ import numpy as np
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy, memset
 
 cdef extern from "Python.h":
@@ -58,7 +58,9 @@ cdef extern from "elman.h" nogil:
         const double *numbers
         int64_t reverse, has_tokens
         const int64_t *lengths
-        elman_rows x, y, second, d_x
+        elman_rows x, y, second, dropped, d_x
+        double dropout
+        int64_t layer, first_step
         const void *h_0
         const void *weight_ih
         const void *weight_hh
@@ -430,7 +432,7 @@ cdef class Call:
             f = &fields.own[i]
             array = <object>item_of(values, f.number)
             if f.kind & (INTEGER | REAL):
-                put_number(f, structure, array)
+                put_number(f, fields.names[f.number], structure, array)
                 continue
             if array is None and f.kind & OPTIONAL:
                 continue
@@ -456,11 +458,14 @@ cdef class Call:
         return has_tokens
 
 
-cdef int put_number(const Field *f, char *structure, number) except -1:
-    if f.kind & REAL:
-        (<double *>(structure + f.offset))[0] = number
-    else:
-        (<int64_t *>(structure + f.offset))[0] = number
+cdef int put_number(const Field *f, name, char *structure, number) except -1:
+    try:
+        if f.kind & REAL:
+            (<double *>(structure + f.offset))[0] = number
+        else:
+            (<uint64_t *>(structure + f.offset))[0] = number
+    except OverflowError:
+        raise ValueError(f"{name}: expected an integer from 0 to 2^64 - 1; got {number}") from None
     return 0
 
 
@@ -516,7 +521,19 @@ cdef elman_layer PLAIN_LAYER  # all numbers as by default, and nothing else
 memset(&PLAIN_LAYER, 0, sizeof(PLAIN_LAYER))
 for field in range(LAYER.n):
     if LAYER.own[field].kind & (INTEGER | REAL):
-        put_number(&LAYER.own[field], <char *>&PLAIN_LAYER, contract.Layer._field_defaults[LAYER.names[LAYER.own[field].number]])
+        name = LAYER.names[LAYER.own[field].number]
+        put_number(&LAYER.own[field], name, <char *>&PLAIN_LAYER, contract.Layer._field_defaults[name])
+
+
+cdef int check_dropout(double p, int64_t layer, int64_t first_step, int64_t T) except -1:
+    """The probability, and that places are words of 32 bits."""
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout: expected a probability from 0 to 1; got {p}")
+    if not 0 <= layer < 1 << 30:
+        raise ValueError(f"layer: expected a number from 0 to 2^30 - 1; got {layer}")
+    if not 0 <= first_step <= (<int64_t>1 << 32) - T:
+        raise ValueError(f"first_step: expected a step from 0 on, of at most 2^32 with T; got {first_step}")
+    return 0
 
 
 cdef int take_layer(Call call, elman_layer *l, layer, bint reads_out) except -1:
@@ -527,6 +544,9 @@ cdef int take_layer(Call call, elman_layer *l, layer, bint reads_out) except -1:
         l.numbers = call.take_numbers(numbers)
     if l.D > 2 or (l.reverse and l.D > 1):
         refuse("weight_ih", SHAPE, layer.weight_ih)
+    check_dropout(l.dropout, l.layer, l.first_step, l.T)
+    if l.dropout > 0 and l.dropped.data == NULL and not reads_out:
+        refuse("dropped", NO_ARRAY, None)
     if l.lengths != NULL:
         check_lengths(l.lengths, l.T, l.B, layer.lengths)
     if l.has_tokens and not are_within(&l.x, l.T, l.B, l.lengths, l.I):

@@ -99,12 +99,42 @@ def _steps(n_steps: int, h_0: Real, y: Real, lengths: Int | None, backwards: boo
         yield t, rows, np.where(np.reshape(is_first, (-1, 1)), h_0[rows], before)
 
 
+def _philox(key: int, *counter: Any) -> Any:
+    """Philox4x32-10 (Salmon, Moraes, Dror & Shaw 2011): for each counter of four words, (..., 4) words of 32 bits."""
+    low = (1 << 32) - 1
+    key_0, key_1 = key & low, key >> 32
+    a, b, c, d = np.broadcast_arrays(*(np.asarray(word, np.uint64) for word in counter))
+    for _ in range(10):
+        left, right = 0xD2511F53 * a, 0xCD9E8D57 * c
+        a, b, c, d = (right >> 32) ^ b ^ key_0, right & low, (left >> 32) ^ d ^ key_1, left & low
+        key_0, key_1 = key_0 + 0x9E3779B9 & low, key_1 + 0xBB67AE85 & low
+    return np.stack([a, b, c, d], axis=-1)
+
+
+def _drop(values: Real, p: float, key: int, *, rows: Int, t: int, stream: int) -> Real:
+    """What dropout leaves of the units of some rows (rows, H): where a unit's word is large, 1 / (1 - p) times it."""
+    words = _philox(key, np.arange((values.shape[-1] + 3) // 4), rows[:, None], t, stream)
+    kept = words.reshape(len(rows), 4 * words.shape[1])[:, : values.shape[-1]] >= round(p * 2**32)
+    return np.where(kept, values, 0) * values.dtype.type(1 / (1 - p) if p < 1 else 0)
+
+
+def recurrent_mask(mask: Real, *, p: float, key: int, layer: int = 0) -> None:
+    """Write what multiplies the recurrent input in recurrent dropout: mask (D, B, H), for Layer.mask.
+
+    A unit is dropped with probability p, in all steps; what is kept is 1 / (1 - p). 0 <= key < 2**64, and `layer` is
+    the layer's number.
+    """
+    for d in range(len(mask)):
+        rows, stream = np.arange(mask.shape[1]), 2 * (2 * layer + d) + 1
+        mask[d] = _drop(np.ones_like(mask[d]), p, key, rows=rows, t=0, stream=stream)
+
+
 def forward(layer: Layer) -> None:
     """Run one layer over a whole sequence, both directions at once (equations 10.8 and 10.9).
 
-    Writes y and h_n (h_0 where the length is zero).
+    Writes y, h_n (h_0 where the length is zero) and what dropout leaves of y.
     """
-    x, h_0, weight_ih, weight_hh, bias, y, h_n, activation, lengths, mask, reverse, cell, numbers, second = layer
+    x, h_0, weight_ih, weight_hh, bias, y, h_n, activation, lengths, mask, reverse, cell, numbers, second, *_ = layer
     f, _ = _functions_of(activation)
     state, _ = CELLS[cell]
     n_units = weight_hh.shape[-1]
@@ -123,15 +153,24 @@ def forward(layer: Layer) -> None:
                 h_n[d, rows] = y_d[t, rows]
             if second is not None:
                 second[t, rows, columns] = kept
+            if layer.dropped is not None:
+                layer.dropped[t, rows, columns] = _dropped(layer, y_d[t, rows], d, t, rows)
+
+
+def _dropped(layer: Layer, values: Real, d: int, t: int, rows: Int) -> Real:
+    """What dropout leaves of a step of direction d, of its states or of the gradients by them."""
+    place = {"rows": rows, "t": layer.first_step + t, "stream": 2 * (2 * layer.layer + d)}
+    return _drop(values, layer.dropout, layer.key, **place)
 
 
 def backward(layer: Layer, gradients: Gradients) -> None:
     """Back-propagate through time (equations 10.18 to 10.28) from d_y and d_h_n.
 
+    With dropout, d_y is the gradient by what that leaves of y, and the same units are dropped from it.
     y is as `forward` wrote it; h_n is not looked at. Writes delta, the gradient of the pre-activations, d_h_0 and d_x;
     *adds to* d_weight_ih, d_weight_hh and d_bias: steps descending, rows ascending.
     """
-    x, h_0, weight_ih, weight_hh, _, y, _, activation, lengths, mask, reverse, cell, numbers, second = layer
+    x, h_0, weight_ih, weight_hh, _, y, _, activation, lengths, mask, reverse, cell, numbers, second, *_ = layer
     d_y, d_h_n, delta, d_weight_ih, d_weight_hh, d_bias, d_h_0, d_x, _ = gradients
     (_, df), (_, delta_of) = _functions_of(activation), CELLS[cell]
     n_units = weight_hh.shape[-1]
@@ -144,7 +183,10 @@ def backward(layer: Layer, gradients: Gradients) -> None:
         steps = _steps(len(x), h_0[d], y[..., columns], lengths, backwards=reverse or d == 1)
         for t, rows, h in reversed(list(steps)):
             m: Any = 1 if mask is None else mask[d, rows]
-            d_state = d_h[rows] + (0 if d_y is None else d_y[t, rows, columns])
+            d_out: Any = 0 if d_y is None else d_y[t, rows, columns]
+            if d_y is not None and layer.dropout > 0:
+                d_out = _dropped(layer, d_out, d, t, rows)
+            d_state = d_h[rows] + d_out
             kept = None if second is None else second[t, rows, columns]
             d_a, d_before = delta_of(d_state, y[t, rows, columns], df, h, kept, numbers)
             delta[t, rows, columns] = d_a
