@@ -136,6 +136,8 @@ typedef struct {
     int (*readout_loss)(const elman_readout *, double *loss);
     int (*clip_norm)(size_t n, void *gradient, double max_norm, double *norm);
     void (*update)(const elman_update *, const void *task);
+    /* mask (D, B, H): what multiplies the recurrent input (elman_layer) */
+    void (*recurrent_mask)(size_t D, size_t B, size_t H, double p, uint64_t key, size_t layer, void *mask);
     /* with that many parts, 0 for the best number; -1 where there are too few threads */
     int (*plan)(const elman_layer *, int is_backward, size_t parts, elman_plan *);
     /* target (n, m) from source (m, n) */

@@ -55,6 +55,7 @@ const elman_kernels ELMAN_TABLE = {
     .readout_loss = readout_loss_call,
     .clip_norm = clip_norm,
     .update = run_update,
+    .recurrent_mask = recurrent_mask,
     .plan = plan,
     .transpose = transpose_matrix,
     .multiply_adds = multiply_adds,

@@ -10,6 +10,7 @@
 #define ELMAN_RECURRENCE_H
 
 #include "activations.h"
+#include "dropout.h"
 #include "pool.h"
 #include "rows.h"
 
@@ -20,7 +21,8 @@ typedef struct {
     int is_backward;
     matrix ih[2], hh[2]; /* forward: the weights; backward: their transposes, ih[0] for both directions, (D * H, I) */
     const real *zeros;   /* as many as the widest row */
-    real *masked;        /* forward: (parts, D, B, H), rows' states times their masks */
+    real *masked;        /* forward: (parts, D, B, H), rows' states times their masks; backward: (D, B, H), ... */
+    drawing drawing;     /* ... what the dropout leaves of d_y */
     size_t *come;        /* (D, shards), a cache line each: to the meetings of a shard's threads */
     outer_sum sums[4];   /* backward: the parameters' gradients, ... */
     extent summed;       /* ... over these steps */
@@ -29,7 +31,9 @@ typedef struct {
 
 static pass pass_over(const elman_layer *l, size_t threads) {
     const sharing s = best_sharing(l, threads);
-    return (pass){.layer = l, .extent = {l->T, l->B, l->lengths, 0, l->T}, .shards = s.shards, .parts = s.parts};
+    pass p = {.layer = l, .extent = {l->T, l->B, l->lengths, 0, l->T}, .shards = s.shards, .parts = s.parts};
+    p.drawing = drawing_of(l->dropout, l->key, 4 * (size_t)l->layer);
+    return p;
 }
 
 /* Rows first, first + stride, ... of the batch, in direction d, and one thread's panels of its matrices. */
@@ -99,6 +103,17 @@ INLINE real *second_of(const elman_layer *l, size_t d, size_t t, size_t b) {
     return l->second.data ? at(&l->second, t, b) + d * l->H : NULL;
 }
 
+/* What dropout leaves of a step's rows y, n of the batch: b. */
+static void drop_step(const pass *p, const shard *s, size_t step, size_t n, const size_t *b, real *const *y) {
+    const elman_layer *l = p->layer;
+    const size_t t = time_of(&p->extent, step, backwards(l, s->d));
+    const elman_rows rows = columns_from(l->dropped, s->d * l->H);
+    real *dropped[MAX_ROWS];
+    for (size_t i = 0; i < n; i++) dropped[i] = at(&rows, t, b[i]);
+    drop_rows(&p->drawing, n, b, (size_t)l->first_step + t, s->d, s->own.column, s->own.columns, (const real *const *)y,
+              dropped);
+}
+
 /* A few steps, as many as MAX_ROWS allows: all their inputs' part in one product, then step by step the recurrence. */
 static void forward_block(const pass *p, shard *s, size_t begin, size_t end) {
     const elman_layer *l = p->layer;
@@ -141,6 +156,7 @@ static void forward_block(const pass *p, shard *s, size_t begin, size_t end) {
             for (size_t k = from; k < ends[i]; k++) prefetch_row(h[k], l->H);
         activate.before = own + from, activate.second = second + from;
         gemm(&s->hh, ends[i] - from, h + from, (const real *const *)y + from, y + from, &activate);
+        if (l->dropped.data) drop_step(p, s, begin + i, ends[i] - from, b + from, y + from);
         if (meet(p, s)) return;
     }
 }
@@ -162,6 +178,21 @@ static void forward_shard(void *context, size_t i) {
     }
 }
 
+/* What dropout leaves of a step's d_y: in p->masked. */
+static void drop_gradient(const pass *p, const shard *s, size_t t) {
+    const elman_layer *l = p->layer;
+    const elman_rows rows = columns_from(l->d_y, s->d * l->H);
+    const real *d_y[MAX_ROWS];
+    real *left[MAX_ROWS];
+    size_t b[MAX_ROWS], n = 0;
+    for (size_t i = 0; i < s->count; i++) {
+        const size_t row = s->first + i * s->stride;
+        if (t < length_of(&p->extent, row))
+            b[n] = row, d_y[n] = at(&rows, t, row), left[n++] = state(l, p->masked, s->d, row);
+    }
+    drop_rows(&p->drawing, n, b, (size_t)l->first_step + t, s->d, s->own.column, s->own.columns, d_y, left);
+}
+
 /* One step back: delta = (d_y + mask * (weight_hh delta[next])) f'(y), at a row's last step with d_h_n for the product.
  * The product stands alone, so that a pass cut in two, d_h_0 of one being d_h_n of the other, gives the same bits. */
 static void backward_step(const pass *p, shard *s, size_t t) {
@@ -177,12 +208,14 @@ static void backward_step(const pass *p, shard *s, size_t t) {
     const int back = backwards(l, s->d);
     e.next_y = back ? l->y.t_stride : -l->y.t_stride;
     e.next_out = back ? l->delta.t_stride : -l->delta.t_stride;
-    if (l->d_y.data) e.next_d_y = back ? l->d_y.t_stride : -l->d_y.t_stride;
+    const int drops = l->d_y.data && l->dropout > 0;
+    if (drops) drop_gradient(p, s, t);
+    if (l->d_y.data && !drops) e.next_d_y = back ? l->d_y.t_stride : -l->d_y.t_stride;
     size_t n = 0;
     for (size_t i = 0; i < s->count; i++) {
         size_t b = s->first + i * s->stride, length = length_of(&p->extent, b);
         if (t >= length) continue;
-        d_y[n] = l->d_y.data ? at(&d_y_rows, t, b) : p->zeros;
+        d_y[n] = drops ? state(l, p->masked, s->d, b) : l->d_y.data ? at(&d_y_rows, t, b) : p->zeros;
         delta[n] = at(&deltas, t, b);
         y[n] = at(&y_rows, t, b);
         const int is_last = t == (back ? 0 : length - 1);
@@ -360,13 +393,15 @@ static int backward(const elman_layer *l) {
     plan_sums(&p, threads);
     const matrix hh = matrix_for(l->H, l->H, ceil_div(l->B, p.shards), p.parts, PACKED);
     p.ih[0] = matrix_for(l->D * l->H, l->I, rows, 1, wants_d_x ? PACKED : DIRECT);
-    const size_t size = l->D * scratch_size(&hh) + scratch_size(&p.ih[0]) + widest + come_size(&p);
+    const size_t dropped = l->dropout > 0 ? l->D * l->B * l->H : 0;
+    const size_t size = l->D * scratch_size(&hh) + scratch_size(&p.ih[0]) + widest + dropped + come_size(&p);
     real *const scratch = elman_lease(size * sizeof(real));
     if (!scratch) return ELMAN_NO_MEMORY;
     p.come = (size_t *)scratch;
     real *free = place(&p.ih[0], NULL, scratch + come_size(&p));
     for (size_t d = 0; d < l->D; d++) p.hh[d] = hh, free = place(&p.hh[d], NULL, free);
     p.zeros = memset(free, 0, widest * sizeof(real));
+    p.masked = free + widest;
     elman_run(pack_hh, &p, l->D * hh.panels, threads);
     if (wants_d_x) elman_run(pack_ih, &p, p.ih[0].panels, threads);
     const size_t block = block_steps(l);

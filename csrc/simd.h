@@ -30,12 +30,21 @@ typedef int32_t int_r;
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
 #define X86(op) PER_DTYPE(_mm512_##op##_ps, _mm512_##op##_pd)
+#define WIDE(op) _mm512_##op
+#define INTEGERS __m512i
+#define FLOATS __m512
 #elif defined(__AVX2__)
 #define VECTOR_BYTES 32
 #define X86(op) PER_DTYPE(_mm256_##op##_ps, _mm256_##op##_pd)
+#define WIDE(op) _mm256_##op
+#define INTEGERS __m256i
+#define FLOATS __m256
 #else
 #define VECTOR_BYTES 16
 #define X86(op) PER_DTYPE(_mm_##op##_ps, _mm_##op##_pd)
+#define WIDE(op) _mm_##op
+#define INTEGERS __m128i
+#define FLOATS __m128
 #endif
 
 #if defined(__AVX512F__) || defined(__aarch64__)
@@ -55,6 +64,10 @@ typedef int32_t int_r;
 
 typedef real vec __attribute__((vector_size(VECTOR_BYTES)));
 typedef int_r ivec __attribute__((vector_size(VECTOR_BYTES)));
+
+/* Unsigned integers of 64 bits, and their halves: what random numbers are made of. */
+typedef uint64_t wide __attribute__((vector_size(VECTOR_BYTES)));
+typedef uint32_t halves __attribute__((vector_size(VECTOR_BYTES)));
 
 /* Let a value stay in its register: GCC would load it again for each of two or three uses. */
 #if defined(__AVX512F__)
@@ -97,6 +110,11 @@ INLINE void store(real *p, vec v) { memcpy(p, &v, sizeof v); }
 INLINE vec set1(real s) { return (vec)PER_DTYPE(vdupq_n_f32, vdupq_n_f64)(s); }
 INLINE vec fma_(vec a, vec b, vec c) { return (vec)PER_DTYPE(vfmaq_f32, vfmaq_f64)(c, a, b); }
 INLINE vec sqrt_(vec a) { return (vec)PER_DTYPE(vsqrtq_f32, vsqrtq_f64)(a); }
+INLINE wide multiply_halves(wide a, wide b) {
+    return (wide)vmull_u32(vmovn_u64((uint64x2_t)a), vmovn_u64((uint64x2_t)b));
+}
+INLINE halves evens(halves a, halves b) { return (halves)vuzp1q_u32((uint32x4_t)a, (uint32x4_t)b); }
+INLINE halves odds(halves a, halves b) { return (halves)vuzp2q_u32((uint32x4_t)a, (uint32x4_t)b); }
 #else
 INLINE vec set1(real s) { return (vec)X86(set1)(s); }
 #if defined(__FMA__)
@@ -105,6 +123,10 @@ INLINE vec fma_(vec a, vec b, vec c) { return (vec)X86(fmadd)(a, b, c); }
 INLINE vec fma_(vec a, vec b, vec c) { return a * b + c; }
 #endif
 INLINE vec sqrt_(vec a) { return (vec)X86(sqrt)(a); }
+/* The product of the lower halves; of each four of a's and of b's, the even ones or the odd ones. */
+INLINE wide multiply_halves(wide a, wide b) { return (wide)WIDE(mul_epu32)((INTEGERS)a, (INTEGERS)b); }
+INLINE halves evens(halves a, halves b) { return (halves)WIDE(shuffle_ps)((FLOATS)a, (FLOATS)b, 0x88); }
+INLINE halves odds(halves a, halves b) { return (halves)WIDE(shuffle_ps)((FLOATS)a, (FLOATS)b, 0xdd); }
 #endif
 
 /* The first n <= VL elements, the others 0; nothing beyond them is read or written. */

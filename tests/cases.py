@@ -93,6 +93,7 @@ class Problem:
     reverse: bool = False
     layout: str = "time_major"
     input_grad: bool = True
+    drawing: dict[str, Any] = dataclasses.field(default_factory=dict)  # the layer's fields for dropout, if there is any
 
     @property
     def dtype(self) -> np.dtype:
@@ -125,19 +126,25 @@ class Problem:
     def times(self, start: int, stop: int) -> Self:
         """The same problem for a range of time steps."""
         part = self.map(lambda array: array[start:stop], "x", "d_y")
+        if self.drawing:
+            part = part.replace(drawing=self.drawing | {"first_step": self.drawing.get("first_step", 0) + start})
         return part.map(lambda array: np.clip(array - start, 0, stop - start), "lengths")
 
-    def layer(self, y: np.ndarray, h_n: np.ndarray | None = None) -> Layer:
-        return Layer(self.x, self.h_0, self.weight_ih, self.weight_hh, self.bias, y, h_n, **self.options)
+    def layer(self, y: np.ndarray, h_n: np.ndarray | None = None, dropped: np.ndarray | None = None) -> Layer:
+        options = self.options | self.drawing | {"dropped": dropped}
+        return Layer(self.x, self.h_0, self.weight_ih, self.weight_hh, self.bias, y, h_n, **options)
 
     def forward(self, backend: ModuleType) -> dict[str, np.ndarray]:
         n_directions, n_rows, n_units = self.h_0.shape
         y = poison((len(self.x), n_rows, n_directions * n_units), self.dtype, self.layout)
         h_n = poison(self.h_0.shape, self.dtype)
-        backend.forward(self.layer(y, h_n))
-        check_untouched(y, self.lengths)
-        check_untouched(h_n)
-        return {"y": y, "h_n": h_n}
+        out = {"y": y, "h_n": h_n}
+        if self.drawing:
+            out["dropped"] = poison(y.shape, self.dtype, self.layout)
+        backend.forward(self.layer(**out))
+        for name, array in out.items():
+            check_untouched(array, None if name == "h_n" else self.lengths)
+        return out
 
     def backward(self, backend: ModuleType, y: np.ndarray) -> dict[str, np.ndarray]:
         out = {"delta": poison(y.shape, self.dtype, self.layout)}

@@ -72,13 +72,15 @@ def forward_bounds(p: Problem, exact: Arrays) -> Bounds:
     driven = _largest(p.weight_ih) if p.x.ndim == 2 else max(_largest(np.abs(p.x) @ np.abs(w)) for w in p.weight_ih)
     magnitude = driven + _largest(p.bias) + _mask(p) * y * _abs_sum(p.weight_hh, axis=-2)
     one_step = _chain(n_inputs + n_units + 1, magnitude) + ELEMENTARY * y
-    return dict.fromkeys(("y", "h_n"), one_step * _growth(p, len(p.x), axis=-2))
+    bound = one_step * _growth(p, len(p.x), axis=-2)
+    dropped = {"dropped": (bound + y) * _kept(p)} if p.drawing else {}
+    return dict.fromkeys(("y", "h_n"), bound) | dropped
 
 
 def backward_bounds(p: Problem, y: np.ndarray, exact: Arrays) -> Bounds:
     n_directions, n_rows, n_units = p.h_0.shape
     delta = _largest(exact["delta"])
-    d_state = _largest(p.d_y) + _largest(p.d_h_n) + _mask(p) * delta * _abs_sum(p.weight_hh, axis=-1)
+    d_state = _largest(p.d_y) * _kept(p) + _largest(p.d_h_n) + _mask(p) * delta * _abs_sum(p.weight_hh, axis=-1)
     one_step = _chain(n_units + 1, d_state) + ELEMENTARY * d_state
     error = one_step * _growth(p, len(p.x) + 1, axis=-1)  # of delta and of d_h_0, which is one product further
 
@@ -153,6 +155,12 @@ def _chain(n_terms: int, magnitude: float) -> float:
 
 def _mask(p: Problem) -> float:
     return 1 if p.mask is None else _largest(p.mask)
+
+
+def _kept(p: Problem) -> float:
+    """What dropout multiplies with; the products are rounded."""
+    dropout = p.drawing.get("dropout", 0)
+    return 2 / (1 - dropout) if 0 < dropout < 1 else 1
 
 
 def _growth(p: Problem, n_steps: int, axis: int) -> float:

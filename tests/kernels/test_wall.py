@@ -25,12 +25,13 @@ def time_calls(dtype: str, *, tokens: bool) -> Iterator[Call]:
     options = {"activation": "tanh"}
     common = {name: getattr(p, name) for name in ("x", "h_0", "weight_ih", "weight_hh", "lengths", "mask")}
     y = p.forward(backends.get("numpy"))["y"]
-    out = {"y": poison(y.shape, dtype), "h_n": poison(p.h_0.shape, dtype)}
-    yield "forward", {**common, "bias": p.bias, **out}, options
+    out = {"y": poison(y.shape, dtype), "h_n": poison(p.h_0.shape, dtype), "dropped": poison(y.shape, dtype)}
+    drawing = {"dropout": 0.25, "key": (1 << 64) - 1, "layer": 3, "first_step": 7}
+    yield "forward", {**common, "bias": p.bias, **out}, options | drawing
     gradients = {name: poison(array.shape, dtype) for name, array in p.sums.items()}
     out = {"delta": poison(y.shape, dtype), "d_h_0": poison(p.h_0.shape, dtype), **gradients}
     out["d_x"] = None if tokens else poison(p.x.shape, dtype)
-    yield "backward", {**common, "y": y, "d_y": p.d_y, "d_h_n": p.d_h_n, **out}, options
+    yield "backward", {**common, "y": y, "d_y": p.d_y, "d_h_n": p.d_h_n, **out}, options | drawing
     weights = {name: getattr(p, name)[0] for name in ("weight_ih", "weight_hh", "bias")}
     x = np.array([0, 4, 2]) if tokens else np.ascontiguousarray(p.x[0])
     x = x if tokens else np.nan_to_num(x)
@@ -114,7 +115,7 @@ def wrong_places(array: np.ndarray) -> Iterator[np.ndarray]:
     yield odd
 
 
-OUTPUTS = {"h_n", "delta", "d_weight_ih", "d_weight_hh", "d_bias", "d_h_0", "d_x", "h_next", "o", "d_h", "d_weight"}
+OUTPUTS = {"h_n", "dropped", "delta", "d_weight_ih", "d_weight_hh", "d_bias", "d_h_0", "d_x", "h_next", "o", "d_h", "d_weight"}
 WRITTEN = OUTPUTS | {"parameters", "memory_0", "memory_1"}
 OPTIONAL = {"bias", "h_n", "d_y", "d_h_n", "d_bias", "d_x", "lengths", "mask", "weights"}
 ANY_STRIDE = {"target": ("cross_entropy",), "weights": ("cross_entropy", "binary_cross_entropy", "squared_error")}
@@ -195,6 +196,37 @@ def test_lengths_tokens_and_targets(walled: Any, dtype: str):
                 target[0, int(arrays["lengths"].argmax())] = value + 1
                 check_refused(walled, name, arrays, {"target": target, "weights": weights}, options)
                 check_refused(walled, name, arrays, {"target": target, "weights": None}, options)
+
+
+@pytest.mark.parametrize("name", ["forward", "backward"])
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("dropout", [-0.1, 1.5, np.nan, np.inf, -np.inf]),
+        ("key", [-1, 1 << 64]),
+        ("layer", [-1, 1 << 30, 1 << 63, 1 << 64]),
+        ("first_step", [-1, (1 << 32) - 3, 1 << 63, 1 << 64]),
+    ],
+)
+def test_what_dropout_draws_for(walled: Any, name: str, field: str, values: list[Any]):
+    for called, arrays, options in time_calls("float32", tokens=False):
+        if called == name:
+            for value in values:
+                check_refused(walled, name, arrays, {}, options | {field: value})
+
+
+def test_recurrent_masks(walled: Any):
+    mask, given = poison((2, 3, 5), "float32"), {"p": 0.5, "key": 1, "layer": 0}
+    for field, values in (("p", [-0.1, 1.5, np.nan]), ("key", [-1, 1 << 64]), ("layer", [-1, 1 << 30])):
+        for value in values:
+            with pytest.raises(ValueError, match=": expected"):
+                walled.recurrent_mask(mask, **given | {field: value})
+    assert (bits(mask) == bits(POISON[mask.dtype][None])).all()
+    fixed = mask.view()
+    fixed.flags.writeable = False
+    for other in (None, mask[0], mask.astype(int), mask[:, :, ::2], np.zeros((3, 3, 5), "f4"), fixed):
+        with pytest.raises((TypeError, ValueError), match="mask: expected"):
+            walled.recurrent_mask(other, **given)
 
 
 def test_both_directions_have_no_reverse(walled: Any):

@@ -108,6 +108,7 @@ cdef extern from "elman.h" nogil:
         int (*readout_loss)(const elman_readout *, double *) noexcept nogil
         int (*clip_norm)(size_t, void *, double, double *) noexcept nogil
         void (*update)(const elman_update *, const void *) noexcept nogil
+        void (*recurrent_mask)(size_t, size_t, size_t, double, uint64_t, size_t, void *) noexcept nogil
         int (*plan)(const elman_layer *, int, size_t, elman_plan *) noexcept nogil
         void (*transpose)(size_t, size_t, const void *, void *) noexcept nogil
         double (*multiply_adds)(size_t) noexcept nogil
@@ -459,14 +460,18 @@ cdef class Call:
 
 
 cdef int put_number(const Field *f, name, char *structure, number) except -1:
+    if f.kind & REAL:
+        (<double *>(structure + f.offset))[0] = number
+    else:
+        (<uint64_t *>(structure + f.offset))[0] = natural(name, number)
+    return 0
+
+
+cdef uint64_t natural(name, number) except? 0:
     try:
-        if f.kind & REAL:
-            (<double *>(structure + f.offset))[0] = number
-        else:
-            (<uint64_t *>(structure + f.offset))[0] = number
+        return number
     except OverflowError:
         raise ValueError(f"{name}: expected an integer from 0 to 2^64 - 1; got {number}") from None
-    return 0
 
 
 cdef Py_ssize_t *size_at(char *structure, Py_ssize_t offset) noexcept:
@@ -596,7 +601,7 @@ cdef class Door:
     """The functions of the contract, on the kernels of csrc/, or on such as are made elsewhere when they are needed.
 
     `make(what, instruction_set, dtype)` returns an address: of a function of elman_kernels by its name (but "update",
-    "plan" and "transpose" are always C); of what they want as "own", to which "gradients" adds what is only for these;
+    "recurrent_mask", "plan" and "transpose" are always C); of what they want as "own", to which "gradients" adds what is only for these;
     of a pair of epilogues, for (cell, activation); of a rule, for ("update", name).
     `places`: by dtype, the addresses of elman_kernels to begin with, instead of those of csrc/.
     """
@@ -791,6 +796,20 @@ cdef class Door:
             table.kernels.update(&c, task)
 
 
+    cpdef recurrent_mask(self, mask, double p, key, int64_t layer):
+        cdef Call call = Call()
+        cdef Py_ssize_t *expected = [ANY, ANY, ANY]
+        cdef Py_buffer *view = call.hold(mask)
+        cdef int fault = NO_ARRAY if view == NULL else call.fault(view, OUT, 3, expected)
+        if fault or view.shape[0] > 2:
+            refuse("mask", fault or SHAPE, mask)
+        check_dropout(p, layer, 0, 0)
+        cdef uint64_t own_key = natural("key", key)
+        cdef Table table = self.double if call.dtype == b"d" else self.single
+        with nogil:
+            table.kernels.recurrent_mask(view.shape[0], view.shape[1], view.shape[2], p, own_key, layer, view.buf)
+
+
 cdef list doors = []
 cdef str chosen_set
 
@@ -871,6 +890,10 @@ def clip_norm(gradient, *, max_norm):
 
 def update(u):
     door.update(u)
+
+
+def recurrent_mask(mask, *, p, key, layer=0):
+    door.recurrent_mask(mask, p, key, layer)
 
 
 def plan(

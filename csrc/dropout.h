@@ -1,0 +1,111 @@
+/* Dropout. Which units are kept is drawn by Philox4x32-10 (Salmon, Moraes, Dror & Shaw 2011, "Parallel random numbers:
+ * as easy as 1, 2, 3"): unit u has word u % 4 of those for the counter (u / 4, row, step, stream), whatever the thread.
+ */
+#ifndef ELMAN_DROPOUT_H
+#define ELMAN_DROPOUT_H
+
+#include "plan.h"
+
+#define ROUNDS 10
+#define COUNTERS (VECTOR_BYTES / sizeof(uint64_t)) /* in a vector */
+#define VECTORS 2                                  /* of them at a time: more of the rounds are under way */
+#define DRAWN (4 * COUNTERS * VECTORS)             /* units at a time */
+
+typedef struct {
+    uint64_t keys[ROUNDS][2]; /* of the rounds, 32 bits each */
+    uint32_t least;           /* what a unit's word has to be for it to be kept, ... */
+    int is_all;               /* ... unless all are dropped */
+    real factor;              /* of what is kept */
+    uint32_t stream;          /* of direction 0 */
+} drawing;
+
+static drawing drawing_of(double p, uint64_t key, size_t stream) {
+    const uint64_t least = (uint64_t)(p * 0x1p32 + 0x1p52 - 0x1p52); /* rounded, by the sum */
+    drawing d = {.least = (uint32_t)least, .is_all = least >> 32 != 0, .stream = (uint32_t)stream};
+    d.factor = (real)(1 / (1 - p));
+    for (uint32_t i = 0; i < ROUNDS; i++) {
+        d.keys[i][0] = (uint32_t)key + i * 0x9E3779B9u;
+        d.keys[i][1] = (uint32_t)(key >> 32) + i * 0xBB67AE85u;
+    }
+    return d;
+}
+
+/* For DRAWN units of n rows b, 0 to 3 of the first of so many counters and so on, whether they are kept: -1 or 0. A
+ * word is the lower half of a lane, the upper one is not looked at; even lanes come before odd ones, as `evens` and
+ * `odds` leave them. Two rounds and a half of another do not depend on the row: the compiler takes them out of the
+ * loop. */
+static void draw(const drawing *d, size_t n, const size_t *b, size_t counter, size_t step, size_t stream,
+                 int32_t (*kept)[DRAWN]) {
+    for (size_t k = 0; k < n; k++) {
+        wide words[4][VECTORS];
+#pragma GCC unroll 4
+        for (size_t v = 0; v < VECTORS; v++) {
+            uint64_t order[COUNTERS];
+            for (size_t i = 0; i < COUNTERS; i++) order[i] = v * COUNTERS + i / 2 + i % 2 * (COUNTERS / 2);
+            memcpy(&words[0][v], order, sizeof order);
+            words[0][v] += counter, words[1][v] = (wide){0} + b[k];
+            words[2][v] = (wide){0} + step, words[3][v] = (wide){0} + stream;
+        }
+#pragma GCC unroll 10
+        for (size_t i = 0; i < ROUNDS; i++)
+#pragma GCC unroll 4
+            for (size_t v = 0; v < VECTORS; v++) {
+                const wide left = multiply_halves(words[0][v], (wide){0} + 0xD2511F53u);
+                const wide right = multiply_halves(words[2][v], (wide){0} + 0xCD9E8D57u);
+                words[0][v] = (words[1][v] ^ d->keys[i][0]) ^ right >> 32, words[1][v] = right;
+                words[2][v] = (words[3][v] ^ d->keys[i][1]) ^ left >> 32, words[3][v] = left;
+            }
+#pragma GCC unroll 4
+        for (size_t v = 0; v < VECTORS; v++) {
+            const halves one = evens((halves)words[0][v], (halves)words[1][v]);
+            const halves other = evens((halves)words[2][v], (halves)words[3][v]);
+            const halves first = evens(one, other) >= d->least, second = odds(one, other) >= d->least;
+            memcpy(kept[k] + 4 * COUNTERS * v, &first, sizeof first);
+            memcpy(kept[k] + 4 * COUNTERS * v + 2 * COUNTERS, &second, sizeof second);
+        }
+    }
+}
+
+/* out = row, NULL for ones, times the factor where units are kept; what is not kept is 0, whatever it was. */
+INLINE void keep(real *out, const real *row, const int32_t *kept, real factor, size_t n, int is_whole) {
+    for (size_t j = 0; j < n; j += VL) {
+        const size_t own = is_whole ? VL : smaller(n - j, VL);
+        int32_t narrow __attribute__((vector_size(4 * VECTOR_BYTES / sizeof(real))));
+        memcpy(&narrow, kept + j, sizeof narrow);
+        const vec value = (row ? load_upto(row + j, own) : set1(1)) * factor;
+        store_upto(out + j, (vec)((ivec)value & __builtin_convertvector(narrow, ivec)), own);
+    }
+}
+
+#define ROWS 16 /* that are drawn for before they are masked: two loops are faster than one */
+
+/* out = what dropout leaves of n rows (NULL: of ones) of a step: of a direction's units [column, column + columns). */
+static void drop_rows(const drawing *d, size_t n, const size_t *b, size_t step, size_t direction, size_t column,
+                      size_t columns, const real *const *rows, real *const *out) {
+    int32_t kept[ROWS][DRAWN];
+    for (size_t k = 0; d->is_all && k < n; k++) memset(out[k] + column, 0, columns * sizeof(real));
+    for (size_t first = column / 4 * 4, end = column + columns; !d->is_all && first < end; first += DRAWN) {
+        const size_t j = larger(first, column), some = smaller(first + DRAWN, end) - j;
+        for (size_t k = 0; k < n; k++) {
+            if (k % ROWS == 0) draw(d, smaller(n - k, ROWS), b + k, first / 4, step, d->stream + 2 * direction, kept);
+            const int32_t *own = kept[k % ROWS] + j - first;
+            const real *row = rows ? rows[k] + j : NULL;
+            if (some % VL == 0)
+                keep(out[k] + j, row, own, d->factor, some, 1);
+            else
+                keep(out[k] + j, row, own, d->factor, some, 0);
+        }
+    }
+}
+
+/* What multiplies the recurrent input: mask (D, B, H). */
+static void recurrent_mask(size_t D, size_t B, size_t H, double p, uint64_t key, size_t layer, void *mask) {
+    const drawing drawn = drawing_of(p, key, 4 * layer + 1);
+    for (size_t d = 0; d < D; d++)
+        for (size_t b = 0; b < B; b++) {
+            real *const row = (real *)mask + (d * B + b) * H;
+            drop_rows(&drawn, 1, &b, 0, d, 0, H, NULL, &row);
+        }
+}
+
+#endif
