@@ -6,36 +6,31 @@
 
 #include "plan.h"
 
-#define ROUNDS 10
 #define COUNTERS (VECTOR_BYTES / sizeof(uint64_t)) /* in a vector */
 #define VECTORS 2                                  /* of them at a time: more of the rounds are under way */
 #define DRAWN (4 * COUNTERS * VECTORS)             /* units at a time */
 
 typedef struct {
-    uint64_t keys[ROUNDS][2]; /* of the rounds, 32 bits each */
-    uint32_t least;           /* what a unit's word has to be for it to be kept, ... */
-    int is_all;               /* ... unless all are dropped */
-    real factor;              /* of what is kept */
-    uint32_t stream;          /* of direction 0 */
+    uint64_t key;
+    uint32_t least;  /* what a unit's word has to be for it to be kept, ... */
+    int is_all;      /* ... unless all are dropped */
+    real factor;     /* of what is kept */
+    uint32_t stream; /* of direction 0 */
 } drawing;
 
 static drawing drawing_of(double p, uint64_t key, size_t stream) {
     const uint64_t least = (uint64_t)(p * 0x1p32 + 0x1p52 - 0x1p52); /* rounded, by the sum */
-    drawing d = {.least = (uint32_t)least, .is_all = least >> 32 != 0, .stream = (uint32_t)stream};
-    d.factor = (real)(1 / (1 - p));
-    for (uint32_t i = 0; i < ROUNDS; i++) {
-        d.keys[i][0] = (uint32_t)key + i * 0x9E3779B9u;
-        d.keys[i][1] = (uint32_t)(key >> 32) + i * 0xBB67AE85u;
-    }
-    return d;
+    return (drawing){key, (uint32_t)least, least >> 32 != 0, (real)(1 / (1 - p)), (uint32_t)stream};
 }
 
 /* For DRAWN units of n rows b, 0 to 3 of the first of so many counters and so on, whether they are kept: -1 or 0. A
  * word is the lower half of a lane, the upper one is not looked at; even lanes come before odd ones, as `evens` and
- * `odds` leave them. Two rounds and a half of another do not depend on the row: the compiler takes them out of the
- * loop. */
+ * `odds` leave them. The rounds' keys do not depend on the row, nor do two of the rounds and a half: the compiler
+ * takes them out of the loop. */
 static void draw(const drawing *d, size_t n, const size_t *b, size_t counter, size_t step, size_t stream,
                  int32_t (*kept)[DRAWN]) {
+    const uint64_t key = d->key;
+    const uint32_t least = d->least;
     for (size_t k = 0; k < n; k++) {
         wide words[4][VECTORS];
 #pragma GCC unroll 4
@@ -47,19 +42,20 @@ static void draw(const drawing *d, size_t n, const size_t *b, size_t counter, si
             words[2][v] = (wide){0} + step, words[3][v] = (wide){0} + stream;
         }
 #pragma GCC unroll 10
-        for (size_t i = 0; i < ROUNDS; i++)
+        for (uint32_t i = 0; i < 10; i++)
 #pragma GCC unroll 4
             for (size_t v = 0; v < VECTORS; v++) {
                 const wide left = multiply_halves(words[0][v], (wide){0} + 0xD2511F53u);
                 const wide right = multiply_halves(words[2][v], (wide){0} + 0xCD9E8D57u);
-                words[0][v] = (words[1][v] ^ d->keys[i][0]) ^ right >> 32, words[1][v] = right;
-                words[2][v] = (words[3][v] ^ d->keys[i][1]) ^ left >> 32, words[3][v] = left;
+                words[0][v] = (words[1][v] ^ ((uint32_t)key + i * 0x9E3779B9u)) ^ right >> 32, words[1][v] = right;
+                words[2][v] = (words[3][v] ^ ((uint32_t)(key >> 32) + i * 0xBB67AE85u)) ^ left >> 32,
+                words[3][v] = left;
             }
 #pragma GCC unroll 4
         for (size_t v = 0; v < VECTORS; v++) {
             const halves one = evens((halves)words[0][v], (halves)words[1][v]);
             const halves other = evens((halves)words[2][v], (halves)words[3][v]);
-            const halves first = evens(one, other) >= d->least, second = odds(one, other) >= d->least;
+            const halves first = evens(one, other) >= least, second = odds(one, other) >= least;
             memcpy(kept[k] + 4 * COUNTERS * v, &first, sizeof first);
             memcpy(kept[k] + 4 * COUNTERS * v + 2 * COUNTERS, &second, sizeof second);
         }

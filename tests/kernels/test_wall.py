@@ -115,7 +115,20 @@ def wrong_places(array: np.ndarray) -> Iterator[np.ndarray]:
     yield odd
 
 
-OUTPUTS = {"h_n", "dropped", "delta", "d_weight_ih", "d_weight_hh", "d_bias", "d_h_0", "d_x", "h_next", "o", "d_h", "d_weight"}
+OUTPUTS = {
+    "h_n",
+    "dropped",
+    "delta",
+    "d_weight_ih",
+    "d_weight_hh",
+    "d_bias",
+    "d_h_0",
+    "d_x",
+    "h_next",
+    "o",
+    "d_h",
+    "d_weight",
+}
 WRITTEN = OUTPUTS | {"parameters", "memory_0", "memory_1"}
 OPTIONAL = {"bias", "h_n", "d_y", "d_h_n", "d_bias", "d_x", "lengths", "mask", "weights"}
 ANY_STRIDE = {"target": ("cross_entropy",), "weights": ("cross_entropy", "binary_cross_entropy", "squared_error")}

@@ -144,3 +144,7 @@ def clip_norm(gradient: Real, *, max_norm: float) -> float:
 
 def update(u: Update) -> None:
     _door.update(u)
+
+
+def recurrent_mask(mask: Real, *, p: float, key: int, layer: int = 0) -> None:
+    _door.recurrent_mask(mask, p, key, layer)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from elman.backends.contract import Gradients, Layer
+from elman.backends.jit.dropout import DRAWING, drop_rows, set_drawing
 from elman.backends.jit.gemm import (
     EPILOGUE,
     MATRIX,
@@ -87,7 +88,8 @@ PASS = Struct(
     hh=MATRIX,
     hh_1=MATRIX,
     zeros=INT,  # as many as the widest row
-    masked=INT,  # forward: (parts, D, B, H), rows' states times their masks
+    masked=INT,  # forward: (parts, D, B, H), rows' states times their masks; backward: (D, B, H), ...
+    drawing=DRAWING,  # ... what the dropout leaves of d_y
     come=INT,  # (D, shards), a cache line each: to the meetings of a shard's threads
     sums=OUTER_SUM,  # backward: the parameters' gradients, ...
     sums_1=OUTER_SUM,
@@ -184,6 +186,7 @@ def plan_shards(v: Any, p: Any, threads: int) -> None:
     set_extent(p.extent, layer.T, layer.B, layer.lengths)
     sharing = best_sharing(v, layer, threads)
     p.shards, p.parts = sharing.shards, sharing.parts
+    set_drawing(p.drawing, layer.dropout, layer.key, 4 * layer.layer)
 
 
 @kernel
@@ -199,6 +202,17 @@ def come_size(p: Any) -> int:
 def second_of(v: Any, layer: Any, d: int, t: int, b: int) -> Address:
     """What a cell keeps of a step besides its state, 0 for nothing."""
     return at(v, layer.second, t, b) + d * layer.H * size_of_real(v) if layer.second.data else 0
+
+
+@kernel
+def drop_step(v: Any, p: Any, s: Any, step: int, n: int, b: Any, y: Any) -> None:
+    """What dropout leaves of a step's rows y, n of the batch: b."""
+    layer, rows, dropped = p.layer, local(ROWS), ints(stack(_LIST))
+    t = time_of(p.extent, step, backwards(layer, s.d))
+    set_columns(v, rows, layer, layer.dropped, s.d)
+    for i in range(n):
+        dropped[i] = at(v, rows, t, b[i])
+    drop_rows(v, p.drawing, n, b, layer.first_step + t, s.d, s.column, s.columns, y, dropped)
 
 
 @kernel
@@ -249,6 +263,8 @@ def forward_block(v: Any, p: Any, s: Any, begin: int, end: int) -> None:
         activate.before, activate.second = after(own, begin_of_step), after(second, begin_of_step)
         y_step = after(y, begin_of_step)
         gemm(v, s.hh, ends[i] - begin_of_step, after(h, begin_of_step), y_step, y_step, activate)
+        if layer.dropped.data:
+            drop_step(v, p, s, begin + i, ends[i] - begin_of_step, after(b, begin_of_step), y_step)
         if meet_parts(p, s):
             return
         begin_of_step = ends[i]
@@ -279,6 +295,20 @@ def forward_shard(v: Any, p: Any, i: int) -> None:
 
 
 @kernel
+def drop_gradient(v: Any, p: Any, s: Any, t: int) -> None:
+    """What dropout leaves of a step's d_y: in p.masked."""
+    layer, rows, n = p.layer, local(ROWS), 0
+    d_y, left, b = ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST))
+    set_columns(v, rows, layer, layer.d_y, s.d)
+    for i in range(s.count):
+        row = s.first + i * s.stride
+        if t < length_of(p.extent, row):
+            b[n], d_y[n], left[n] = row, at(v, rows, t, row), state(v, layer, p.masked, s.d, row)
+            n += 1
+    drop_rows(v, p.drawing, n, b, layer.first_step + t, s.d, s.column, s.columns, d_y, left)
+
+
+@kernel
 def backward_step(v: Any, p: Any, s: Any, t: int) -> None:
     """One step back: delta = (d_y + mask * (weight_hh delta[next])) f'(y); at a row's last step d_h_n is the product.
 
@@ -299,7 +329,10 @@ def backward_step(v: Any, p: Any, s: Any, t: int) -> None:
     back, j = backwards(layer, s.d), s.column * size_of_real(v)
     step = size_of_real(v) if back else -size_of_real(v)
     e.next_y, e.next_out = step * layer.y.t_stride, step * layer.delta.t_stride
-    if layer.d_y.data:
+    drops = layer.d_y.data != 0 and layer.dropout > 0
+    if drops:
+        drop_gradient(v, p, s, t)
+    elif layer.d_y.data:
         e.next_d_y = step * layer.d_y.t_stride
     for i in range(s.count):
         b = s.first + i * s.stride
@@ -307,6 +340,8 @@ def backward_step(v: Any, p: Any, s: Any, t: int) -> None:
         if t >= length:
             continue
         d_y[n] = at(v, d_y_rows, t, b) if layer.d_y.data else p.zeros
+        if drops:
+            d_y[n] = state(v, layer, p.masked, s.d, b)
         delta[n], y[n] = at(v, deltas, t, b), at(v, y_rows, t, b)
         is_last = t == (0 if back else length - 1)
         if layer.numbers:
@@ -517,14 +552,16 @@ def backward_pass(v: Any, p: Any) -> int:
     set_matrix(v, p.ih, tiles, layer.D * layer.H, layer.I, rows, 1, PACKED if wants_d_x else DIRECT)
     for d in range(layer.D):
         set_matrix(v, after(p.hh, d), tiles, layer.H, layer.H, ceil_div(layer.B, p.shards), p.parts, PACKED)
-    scratch = lease(come_size(p) + layer.D * scratch_size(v, p.hh) + scratch_size(v, p.ih) + widest * size)
+    dropped = layer.D * layer.B * layer.H if layer.dropout > 0 else 0
+    matrices = layer.D * scratch_size(v, p.hh) + scratch_size(v, p.ih)
+    scratch = lease(come_size(p) + matrices + (widest + dropped) * size)
     if not scratch:
         return NO_MEMORY
     p.come = scratch
     free = place(v, p.ih, 0, scratch + come_size(p))
     for d in range(layer.D):
         free = place(v, after(p.hh, d), 0, free)
-    p.zeros = free
+    p.zeros, p.masked = free, free + widest * size
     clear(p.zeros, widest * size)
     run(v, pack_hh, p, layer.D * p.hh.panels, threads)
     if wants_d_x:
