@@ -38,6 +38,7 @@ CASES: list[tuple[str, Any, dict[str, Any]]] = [
     ("many-to-one", elman.Categories(V), {"tokens": True, "num_layers": 1}),
     ("one-to-many", elman.Reals(2), {"num_layers": 2}),
     ("many-to-many", elman.Reals(2), {"recurrent_dropout": 0.3}),
+    ("many-to-many", elman.Reals(2), {"dropout": 0.4, "recurrent_dropout": 0.3}),
     ("many-to-many", elman.Reals(2), {"learn_h_0": True}),
     ("many-to-one", elman.Reals(2), {"learn_h_0": True}),
 ]

@@ -795,19 +795,18 @@ cdef class Door:
         with nogil:
             table.kernels.update(&c, task)
 
-
     cpdef recurrent_mask(self, mask, double p, key, int64_t layer):
         cdef Call call = Call()
         cdef Py_ssize_t *expected = [ANY, ANY, ANY]
-        cdef Py_buffer *view = call.hold(mask)
-        cdef int fault = NO_ARRAY if view == NULL else call.fault(view, OUT, 3, expected)
+        cdef View *view = &call.view
+        cdef int fault = call.fault(mask, OUT, 3, expected)
         if fault or view.shape[0] > 2:
             refuse("mask", fault or SHAPE, mask)
         check_dropout(p, layer, 0, 0)
         cdef uint64_t own_key = natural("key", key)
         cdef Table table = self.double if call.dtype == b"d" else self.single
         with nogil:
-            table.kernels.recurrent_mask(view.shape[0], view.shape[1], view.shape[2], p, own_key, layer, view.buf)
+            table.kernels.recurrent_mask(view.shape[0], view.shape[1], view.shape[2], p, own_key, layer, view.data)
 
 
 cdef list doors = []

@@ -36,12 +36,20 @@ class Mode(NamedTuple):
     recurrent_dropout: float = 0.0
 
 
+class Drawn(NamedTuple):
+    """Where a pass has its dropout from: what is drawn for a unit depends on these and on its place, nothing else."""
+
+    key: int  # 64 bits
+    first_step: int = 0  # of a stretch of a longer sequence, which draws what the whole does
+    p: float = 0.0  # of dropout between layers
+
+
 class Tape(NamedTuple):
     """What a forward pass leaves for the backward pass; its memory is leased, for as long as a `with` block."""
 
     mode: Mode
     layers: Sequence[Layer]  # each with what it has read and written
-    masks: Sequence[Real] = ()  # (T, B, D·H) each, one per layer but the last; empty without dropout
+    masks: Sequence[Real] = ()  # of dropout that somebody else draws: (T, B, D·H) each, one per layer but the last
     batch_major: bool = False
     leases: Sequence[Lease] = ()
     d_y: Real | None = None  # room for the gradient by the last outputs, where these are leased
@@ -64,16 +72,22 @@ def layers_of(
     lengths: Int | None = None,
     recurrent_mask: Real | None = None,
     dropped: Sequence[Real] = (),
+    drawn: Drawn | None = None,
 ) -> list[Layer]:
     """The layers of one pass. Those above the first read the outputs (T, B, D·H) below, or what dropout leaves of them.
 
-    h_0, h_n and recurrent_mask have the states of all layers, (L·D, B, H).
+    h_0, h_n and recurrent_mask have the states of all layers, (L·D, B, H). Without `drawn`, kernels drop nothing.
     """
     n, layers = len(weights), []
     for k, of_layer in enumerate(weights):
         before, after, mask = _own(h_0, k, n), _own(h_n, k, n), _own(recurrent_mask, k, n)
-        layers.append(_quick(Layer, (x, before, *of_layer, outputs[k], after, activation, lengths, mask, *_PLAIN)))
-        x = dropped[k] if k < len(dropped) else outputs[k]
+        layer = _quick(Layer, (x, before, *of_layer, outputs[k], after, activation, lengths, mask, *_PLAIN))
+        x = outputs[k]
+        if k < len(dropped):
+            x = dropped[k]
+            if drawn is not None:
+                layer = layer._replace(dropped=x, dropout=drawn.p, key=drawn.key, layer=k, first_step=drawn.first_step)
+        layers.append(layer)
     return layers
 
 
@@ -215,20 +229,22 @@ class Stack:
         y: Real | None = None,
         lengths: Int | None = None,
         *,
-        recurrent_mask: Real | None = None,
+        drawn: Drawn | None = None,
         batch_major: bool = False,
     ) -> Tape:
         """`evaluate` with dropout, all that `backward` needs being kept.
 
         Without y, the last layer's outputs lie in leased memory too, and there is room for their gradient, `tape.d_y`.
-        The mask of recurrent dropout is drawn, unless it is given.
+        What dropout is `drawn` from is drawn itself, unless it is given.
         """
         n_steps, n_rows = x.shape[:2]
         n_inner = len(self.weights) - 1
-        drawn = self._draw_masks(mode.dropout, n_steps, n_rows) if mode.dropout and n_inner else None
-        if recurrent_mask is None and mode.recurrent_dropout:
-            recurrent_mask = self.draw_recurrent_mask(mode, n_rows)
-        d_y, count = None, n_inner * (1 if drawn is None else 2) + (0 if y is not None else 2)
+        drops, recurrent_mask = n_inner > 0 and mode.dropout > 0, None
+        if drops or mode.recurrent_dropout:
+            drawn = (drawn or self.draw())._replace(p=mode.dropout)
+            if mode.recurrent_dropout:
+                recurrent_mask = self._recurrent_mask(mode, drawn.key, n_rows)
+        d_y, count = None, n_inner * (2 if drops else 1) + (0 if y is not None else 2)
         buffers: list[Real] = []
         leases: tuple[Lease, ...] = ()
         if count:
@@ -236,11 +252,9 @@ class Stack:
             buffers = leases[0].arrays
         if y is None:
             *_, y, d_y = buffers
-        outputs, dropped, masks = [*buffers[:n_inner], y], _NOTHING, _NOTHING
-        if drawn is not None:
-            leases, dropped, masks = (*leases, drawn), buffers[n_inner : 2 * n_inner], drawn.arrays
-        layers = layers_of(x, h_0, h_n, self.weights, outputs, mode.activation, lengths, recurrent_mask, dropped)
-        tape = _quick(Tape, (mode, layers, masks, batch_major, leases, d_y))
+        outputs, dropped = [*buffers[:n_inner], y], buffers[n_inner : 2 * n_inner] if drops else _NOTHING
+        layers = layers_of(x, h_0, h_n, self.weights, outputs, mode.activation, lengths, recurrent_mask, dropped, drawn)
+        tape = _quick(Tape, (mode, layers, _NOTHING, batch_major, leases, d_y))
         forward(tape)
         return tape
 
@@ -295,22 +309,16 @@ class Stack:
                 last[own] = h_n
         return last
 
-    def draw_recurrent_mask(self, mode: Mode, n_rows: int) -> Real | None:
-        """What states are multiplied by on their way to the next step: (L·D, B, H) of 0 or 1 / (1 - p), if p > 0."""
-        if not mode.recurrent_dropout:
-            return None
-        dtype = self.parameters.flat.dtype
-        kept = self.rng.random(self.architecture.state_shape(n_rows), dtype=dtype) >= mode.recurrent_dropout
-        return np.asarray(kept / (1 - mode.recurrent_dropout), dtype=dtype)
+    def draw(self) -> Drawn:
+        """What the dropout of a pass is drawn from."""
+        return Drawn(int(self.rng.integers(1 << 64, dtype=np.uint64)))
 
-    def _draw_masks(self, dropout: float, n_steps: int, n_rows: int) -> Lease:
-        """What dropout multiplies each layer's outputs by, but the last: (T, B, D·H) of 0 or 1 / (1 - dropout)."""
-        lease = self.workspace.lease(len(self.weights) - 1, n_steps, n_rows, self.architecture.n_outputs)
-        for part in (mask[piece] for mask in lease.arrays for piece in pieces(mask)):
-            self.rng.random(out=part, dtype=part.dtype)
-            np.greater_equal(part, dropout, out=part)
-            part *= 1 / (1 - dropout) if dropout < 1 else 0
-        return lease
+    def _recurrent_mask(self, mode: Mode, key: int, n_rows: int) -> Real:
+        """What states are multiplied by on their way to the next step: (L·D, B, H) of 0 or 1 / (1 - p)."""
+        mask = np.empty(self.architecture.state_shape(n_rows), self.parameters.flat.dtype)
+        for k in range(n := len(self.weights)):
+            mode.backend.recurrent_mask(_own(mask, k, n), p=mode.recurrent_dropout, key=key, layer=k)
+        return mask
 
 
 def _stretches(x: Real, lengths: Int | None, *, backwards: bool = False) -> Iterator[tuple[Real, Int | None]]:

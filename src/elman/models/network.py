@@ -23,7 +23,7 @@ from elman.data.sequences import Batch, DataSet, Sequences, Window
 from elman.layer.initial import draw_uniform
 from elman.layer.parameters import Entry, Parameters
 from elman.layer.rnn import RNN, mode_of, move_to, stack_of
-from elman.layer.stack import Mode, Stack, Tape
+from elman.layer.stack import Drawn, Mode, Stack, Tape
 from elman.lengths import within
 from elman.models import configuration, recomputation
 from elman.storage import files
@@ -261,18 +261,18 @@ class SequenceNetwork(Network):
         scale: float = 0.0,
         *,
         d_h_n: Real | None = None,
-        mask: Real | None = None,
+        drawn: Drawn | None = None,
         loss: float = 0.0,
         n_done: int | None = None,
     ) -> tuple[float, Real, Real]:
         """A stretch of steps on one tape: its loss, added to `loss`, the states behind it, and the gradient by h_0.
 
         The gradients by the parameters are added to `gradients`. scale: of Σ h² in the loss; d_h_n: what comes back
-        from the steps behind, None at the end; mask: of recurrent dropout, None to draw it; n_done: after how many
-        steps the states are those to be returned, None for all.
+        from the steps behind, None at the end; drawn: what dropout is drawn from, None to draw that; n_done: after how
+        many steps the states are those to be returned, None for all.
         """
         h_n, d_h_0, one_output = np.empty_like(h_0), np.empty_like(h_0), self.kinds.pattern.one_output
-        with self.stack.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths, recurrent_mask=mask) as tape:
+        with self.stack.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths, drawn=drawn) as tape:
             h, d_y, targets = tape.layers[-1].y, tape.d_y, batch.targets
             assert d_y is not None
             if one_output:

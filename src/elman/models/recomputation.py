@@ -19,7 +19,7 @@ import numpy as np
 from elman import check
 from elman.data.sequences import Batch
 from elman.layer.architecture import Architecture
-from elman.layer.stack import Mode, Stack
+from elman.layer.stack import Drawn, Mode, Stack
 from elman.typing import Int, Real
 
 _MORE_STATES = 6  # (L, B, H) besides those at the beginnings of segments
@@ -36,8 +36,8 @@ def segment_length(
         return memory
     n_steps, n_rows = map(int, x.shape[:2])
     n_layers, of_states, of_real = architecture.num_layers, int(h_0.nbytes), int(h_0.itemsize)
-    # Arrays (T, B, D·H) of the two passes, with dropout its masks and what it leaves; the gradient by the outputs
-    n_arrays = n_layers + min(n_layers, 3) + 1 + (2 * (n_layers - 1) if mode.dropout else 0)
+    # Arrays (T, B, D·H) of the two passes, with what dropout leaves; the gradient by the outputs
+    n_arrays = n_layers + min(n_layers, 3) + 1 + (n_layers - 1 if mode.dropout else 0)
     of_step = n_rows * (n_arrays * architecture.n_outputs + n_outputs) * of_real
     if n_steps * of_step <= memory:
         return n_steps
@@ -56,24 +56,20 @@ def in_segments(
     differentiate: Differentiate, n: int, stack: Stack, mode: Mode, batch: Batch, h_0: Real, *into: Any
 ) -> tuple[float, Real, Real]:
     """What `differentiate` makes of a batch, with n steps at a time."""
-    rng, n_steps = stack.rng, len(batch.x)
+    n_steps, has_dropout = len(batch.x), mode.dropout or mode.recurrent_dropout
     starts = range(0, n_steps, n)
-    mask = stack.draw_recurrent_mask(mode, h_0.shape[1])  # for all segments
-    before, draws = [h_0], [dict(rng.bit_generator.state)]  # of each segment: states, and what dropout is drawn with
+    drawn = stack.draw() if has_dropout else Drawn(0)  # for all segments
+    before = [h_0]  # of each segment
     for start in starts[:-1]:
-        part, h_n = batch.stretch(start, start + n), np.empty_like(h_0)
-        with stack.forward(mode, part.x, before[-1], h_n, lengths=part.lengths, recurrent_mask=mask):
+        part, h_n, own = batch.stretch(start, start + n), np.empty_like(h_0), drawn._replace(first_step=start)
+        with stack.forward(mode, part.x, before[-1], h_n, lengths=part.lengths, drawn=own):
             before.append(h_n)  # in the memory that the second pass takes
-        draws.append(dict(rng.bit_generator.state))
     loss, last, d_h_n = 0.0, h_0, None
-    end_of_draws: dict[str, Any] = {}
     for start in reversed(starts):
-        rng.bit_generator.state = draws.pop()
-        part = batch.stretch(start, min(start + n, n_steps))
-        loss, h_n, d_h_n = differentiate(mode, part, before.pop(), *into, d_h_n=d_h_n, mask=mask, loss=loss)
-        if not end_of_draws:
-            last, end_of_draws = h_n, dict(rng.bit_generator.state)
-    rng.bit_generator.state = end_of_draws
+        part, own = batch.stretch(start, min(start + n, n_steps)), drawn._replace(first_step=start)
+        loss, h_n, d_h_n = differentiate(mode, part, before.pop(), *into, d_h_n=d_h_n, drawn=own, loss=loss)
+        if start == starts[-1]:
+            last = h_n
     assert d_h_n is not None
     return loss, last, d_h_n
 

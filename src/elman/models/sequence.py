@@ -190,8 +190,7 @@ class SequenceModel(Model):
             the last layer's units and all steps, within the lengths, whether or not they have a target.
         memory : str or int, optional
             For long sequences: states are computed twice, and kept for so many steps at a time, or for as many as need
-            less than, say, "200MB". The gradients are the same to the last bit, unless there is dropout, which is drawn
-            otherwise. Needs one direction.
+            less than, say, "200MB". The gradients are the same to the last bit. Needs one direction.
 
         Returns
         -------
