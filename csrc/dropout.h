@@ -4,7 +4,7 @@
 #ifndef ELMAN_DROPOUT_H
 #define ELMAN_DROPOUT_H
 
-#include "plan.h"
+#include "rows.h"
 
 #define COUNTERS (VECTOR_BYTES / sizeof(uint64_t)) /* in a vector */
 #define VECTORS 2                                  /* of them at a time: more of the rounds are under way */
@@ -73,18 +73,24 @@ INLINE void keep(real *out, const real *row, const int32_t *kept, real factor, s
     }
 }
 
-#define ROWS 16 /* that are drawn for before they are masked: two loops are faster than one */
+#define DRAWN_ROWS 16 /* at a time: what is read and written comes meanwhile, and two loops are faster than one */
 
 /* out = what dropout leaves of n rows (NULL: of ones) of a step: of a direction's units [column, column + columns). */
 static void drop_rows(const drawing *d, size_t n, const size_t *b, size_t step, size_t direction, size_t column,
                       size_t columns, const real *const *rows, real *const *out) {
-    int32_t kept[ROWS][DRAWN];
+    int32_t kept[DRAWN_ROWS][DRAWN];
     for (size_t k = 0; d->is_all && k < n; k++) memset(out[k] + column, 0, columns * sizeof(real));
     for (size_t first = column / 4 * 4, end = column + columns; !d->is_all && first < end; first += DRAWN) {
         const size_t j = larger(first, column), some = smaller(first + DRAWN, end) - j;
         for (size_t k = 0; k < n; k++) {
-            if (k % ROWS == 0) draw(d, smaller(n - k, ROWS), b + k, first / 4, step, d->stream + 2 * direction, kept);
-            const int32_t *own = kept[k % ROWS] + j - first;
+            if (k % DRAWN_ROWS == 0) {
+                for (size_t i = k; i < smaller(n, k + DRAWN_ROWS); i++) {
+                    if (rows) prefetch_row(rows[i] + j, some);
+                    prefetch_row(out[i] + j, some);
+                }
+                draw(d, smaller(n - k, DRAWN_ROWS), b + k, first / 4, step, d->stream + 2 * direction, kept);
+            }
+            const int32_t *own = kept[k % DRAWN_ROWS] + j - first;
             const real *row = rows ? rows[k] + j : NULL;
             if (some % VL == 0)
                 keep(out[k] + j, row, own, d->factor, some, 1);

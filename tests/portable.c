@@ -76,10 +76,15 @@ static void run_layer(const problem *p) {
     const ptrdiff_t t_stride = (ptrdiff_t)(B * D * H), b_stride = (ptrdiff_t)(D * H);
     l.y = (elman_rows){y, t_stride, b_stride}, l.d_y = (elman_rows){d_y, t_stride, b_stride};
     l.delta = (elman_rows){delta, t_stride, b_stride};
+    void *dropped = reals(T * B * D * H, 0), *drawn = reals(D * B * H, 0);
+    l.dropped = (elman_rows){dropped, t_stride, b_stride};
+    l.dropout = T % 2 ? 0.3 : 0, l.key = 0x123456789abcdef0u, l.layer = 2, l.first_step = 50;
     l.h_n = reals(D * B * H, 0), l.d_h_n = reals(D * B * H, 1), l.d_h_0 = reals(D * B * H, 0);
     l.d_weight_ih = reals(D * I * H, 1), l.d_weight_hh = reals(D * H * H, 1), l.d_bias = reals(D * H, 1);
     if (!p->has_tokens) l.d_x = (elman_rows){reals(T * B * I, 0), (ptrdiff_t)(B * I), (ptrdiff_t)I};
     if (kernels->forward(&l) || kernels->backward(&l)) abort();
+    kernels->recurrent_mask(D, B, H, 0.3, l.key, 2, drawn);
+    report("dropped", dropped, T * B * D * H), report("mask", drawn, D * B * H);
     report("y", y, T * B * D * H), report("h_n", l.h_n, D * B * H), report("delta", delta, T * B * D * H);
     report("d_weight_ih", l.d_weight_ih, D * I * H), report("d_weight_hh", l.d_weight_hh, D * H * H);
     report("d_bias", l.d_bias, D * H), report("d_h_0", l.d_h_0, D * B * H);

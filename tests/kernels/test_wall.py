@@ -237,7 +237,7 @@ def test_recurrent_masks(walled: Any):
     assert (bits(mask) == bits(POISON[mask.dtype][None])).all()
     fixed = mask.view()
     fixed.flags.writeable = False
-    for other in (None, mask[0], mask.astype(int), mask[:, :, ::2], np.zeros((3, 3, 5), "f4"), fixed):
+    for other in (None, mask[0], np.zeros(mask.shape, int), mask[:, :, ::2], np.zeros((3, 3, 5), "f4"), fixed):
         with pytest.raises((TypeError, ValueError), match="mask: expected"):
             walled.recurrent_mask(other, **given)
 

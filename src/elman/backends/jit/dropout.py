@@ -7,6 +7,7 @@ from typing import Any
 from llvmlite import ir
 
 from elman.backends.jit.options import kernel
+from elman.backends.jit.rows import prefetch_row
 from elman.backends.jit.simd import (
     INT64,
     Address,
@@ -25,9 +26,9 @@ from elman.backends.jit.simd import (
 from elman.backends.jit.structs import FLOAT, INT, Struct, after, clear, larger, smaller, stack
 
 VECTORS = 2  # of counters at a time: more of the rounds are under way
-ROWS = 16  # that are drawn for before they are masked
+DRAWN_ROWS = 16  # that are drawn for before they are masked
 
-_KEPT = ROWS * VECTORS * 2 * 64  # bytes, for the widest vectors
+_KEPT = DRAWN_ROWS * VECTORS * 2 * 64  # bytes, for the widest vectors
 
 # Of a key; least: what a unit's word has to be for it to be kept, unless all are dropped; factor: of what is kept;
 # stream: of direction 0
@@ -128,6 +129,9 @@ def drop_rows(
         j = larger(first, column)
         some, offset = smaller(first + drawn, column + columns) - j, j * size
         for k in range(n):
-            if k % ROWS == 0:
-                draw(v, d, smaller(n - k, ROWS), after(b, k), first // 4, step, d.stream + 2 * direction, kept)
-            keep(v, out[k] + offset, rows[k] + offset, kept + 4 * (k % ROWS * drawn + j - first), d.factor, some)
+            if k % DRAWN_ROWS == 0:
+                for i in range(k, smaller(n, k + DRAWN_ROWS)):
+                    prefetch_row(v, rows[i] + offset, some)
+                    prefetch_row(v, out[i] + offset, some)
+                draw(v, d, smaller(n - k, DRAWN_ROWS), after(b, k), first // 4, step, d.stream + 2 * direction, kept)
+            keep(v, out[k] + offset, rows[k] + offset, kept + 4 * (k % DRAWN_ROWS * drawn + j - first), d.factor, some)
