@@ -159,8 +159,8 @@ def forward(layer: Layer) -> None:
 
 def _dropped(layer: Layer, values: Real, d: int, t: int, rows: Int) -> Real:
     """What dropout leaves of a step of direction d, of its states or of the gradients by them."""
-    place = {"rows": rows, "t": layer.first_step + t, "stream": 2 * (2 * layer.layer + d)}
-    return _drop(values, layer.dropout, layer.key, **place)
+    stream = 2 * (2 * layer.layer + d)
+    return _drop(values, layer.dropout, layer.key, rows=rows, t=layer.first_step + t, stream=stream)
 
 
 def backward(layer: Layer, gradients: Gradients) -> None:

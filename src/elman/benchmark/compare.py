@@ -81,7 +81,8 @@ def read(path: Path) -> Earlier:
 def _measurement(entry: dict[str, Any]) -> Measurement:
     options = {field.name: entry[field.name] for field in fields(Workload)}
     work = Workload(**{**options, "shape": Shape.parse(",".join(map(str, entry["shape"])))})
-    for name, names in {"what": WHAT, "nonlinearity": ACTIVATIONS, "dtype": ("float32", "float64")}.items():
+    choices: dict[str, Iterable[str]] = {"what": WHAT, "nonlinearity": ACTIVATIONS, "dtype": ("float32", "float64")}
+    for name, names in choices.items():
         check.choice(options[name], name, names)
     for name in ("num_layers", "models"):
         check.number_of_layers(options[name], name)

@@ -35,7 +35,8 @@ def prepare(case: Case, n_threads: int) -> Program:  # noqa: ARG001 - in the env
         return jax.lax.scan(step, h_0, driven, reverse=is_reverse)
 
     def layers(parameters: Any, x: Any, h_0: Any) -> Any:
-        states, directions = [], ("", "_reverse")[: work.architecture.n_directions]
+        states: list[Any] = []
+        directions = ("", "_reverse")[: work.architecture.n_directions]
         for k in range(work.num_layers):
             ends = [direction(parameters, x, h_0[len(states) + i], f"_l{k}{end}") for i, end in enumerate(directions)]
             states += [h_n for h_n, _ in ends]
@@ -45,19 +46,19 @@ def prepare(case: Case, n_threads: int) -> Program:  # noqa: ARG001 - in the env
     h_0 = jnp.zeros((work.architecture.n_states, work.shape.n_rows, work.shape.n_units), work.dtype)
     parameters, x, d_y = jax.tree.map(jnp.asarray, (case.parameters, case.x, case.d_y))
 
-    @jax.jit
     def gradients(parameters: Any, x: Any, d_y: Any) -> Any:
-        (y, h_n), pullback = jax.vjp(lambda *those: layers(*those, h_0), parameters, x)
+        (y, h_n), pullback = jax.vjp(lambda own, inputs: layers(own, inputs, h_0), parameters, x)
         d_parameters, d_x = pullback((d_y, jnp.zeros_like(h_n)))
         return {"y": y, "h_n": h_n, **d_parameters, **({"d_x": d_x} if work.what == "both-dx" else {})}
 
-    @jax.jit
     def forward(parameters: Any, x: Any) -> Any:
         y, h_n = layers(parameters, x, h_0)
         return {"y": y, "h_n": h_n}
 
+    compiled, compiled_forward = jax.jit(gradients), jax.jit(forward)
+
     def both() -> Any:
-        return jax.block_until_ready(gradients(parameters, x, d_y))
+        return jax.block_until_ready(compiled(parameters, x, d_y))
 
     def arrays(found: Any) -> Arrays:
         return {name: np.asarray(array) for name, array in found.items()}
@@ -66,7 +67,7 @@ def prepare(case: Case, n_threads: int) -> Program:  # noqa: ARG001 - in the env
         return Program(both, arrays)
     beside = {"gradient": both} if work.is_single else {}
     if work.what == "forward":
-        return Program(lambda: jax.block_until_ready(forward(parameters, x)), arrays, beside)
+        return Program(lambda: jax.block_until_ready(compiled_forward(parameters, x)), arrays, beside)
     one, chunks = functools.partial(jax.jit(layers), parameters), [*x[:, None]]
     return Program(
         lambda: jax.block_until_ready(by_steps(one, chunks, h_0)),

@@ -105,7 +105,13 @@ def _generate(case: Case, options: dict[str, Any]) -> Program:
 def _many(case: Case, options: dict[str, Any]) -> Program:
     models = [_model(case, options, seed) for seed in range(case.work.models)]
     optimizers = [elman.Adam(LEARNING_RATE["fit-many"]) for _ in models]
-    settings = {"epochs": workloads.N_EPOCHS, "batch_size": case.work.shape.n_rows, "shuffle": False, "progress": False}
+    settings: dict[str, Any] = {
+        "epochs": workloads.N_EPOCHS,
+        "batch_size": case.work.shape.n_rows,
+        "shuffle": False,
+        "progress": False,
+    }
+    assert case.target is not None
     run = functools.partial(elman.fit_many, models, case.x.T, case.target.T, optimizers=optimizers, **settings)
     n_threads = elman.get_num_threads()
 
