@@ -24,6 +24,7 @@ from elman.typing import Int, Real
 Shape = tuple[int | str, ...]  # a string names an axis of any length
 T = TypeVar("T")
 _INT64 = np.dtype(np.int64)
+_FEW = 1 << 12  # reals, of which two passes take less time than `errstate`
 _READY = 0x101  # C-contiguous and aligned, in the flags of an array: each of them by name takes as long as both
 _INT64_MAX = 2**63 - 1  # of every int: what a float holds without overflow, and what int64 holds; of bytes, for NumPy
 SIZE_MAX = 2**31 - 1  # of an axis
@@ -284,6 +285,8 @@ def finite(array: Real, name: str, row_lengths: Int | None = None) -> None:
 
 def is_finite(array: Real) -> bool:
     """Whether all is finite, for sure: a sum that overflows is none of those."""
+    if array.size <= _FEW:
+        return bool(np.isfinite(array).all())
     with np.errstate(all="ignore"):
         total = array.sum()  # shows NaN and infinity: one pass, and no array of the same size
     return bool(np.isfinite(total))

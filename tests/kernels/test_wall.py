@@ -1,5 +1,6 @@
 """No array reaches a kernel that does not fit the layer: each function of the contract, called as a mistake would."""
 
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -190,6 +191,27 @@ def test_what_is_no_array_or_cannot_be_written_to(walled: Any, dtype: str):
             fixed.flags.writeable = False
             if argument in WRITTEN or (name, argument) in {("forward", "y"), ("clip_norm", "gradient")}:
                 check_refused(walled, name, arrays, {argument: fixed}, options)
+
+
+def test_what_only_claims_to_be_an_array(walled: Any):
+    class Claims:
+        __class__ = np.ndarray  # type: ignore[assignment]
+
+    array = np.ones(4, np.float32)
+    for claims in (Claims(), weakref.proxy(array)):
+        with pytest.raises(TypeError, match="gradient: expected an array"):
+            walled.clip_norm(claims, max_norm=1.0)
+    assert walled.clip_norm(array.view(np.memmap), max_norm=9.0) == 2.0
+
+
+def test_memories_that_only_the_call_knows(walled: Any):
+    class Made:
+        def __iter__(self) -> Iterator[np.ndarray]:
+            return (np.zeros(10**6, np.float32) for _ in range(2))
+
+    parameters, gradient = np.ones((2, 10**6), np.float32)
+    walled.update(contract.Update("adam", parameters, gradient, Made(), (0.5, 0.9, 0.999, 1e-8, 0.0, 1.0)))
+    np.testing.assert_allclose(parameters, 0.5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

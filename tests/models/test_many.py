@@ -197,6 +197,13 @@ def test_a_worker_that_dies_leaves_none_behind_that_is_broken():
     assert len(elman.fit_many(models, X, Y, workers=2, epochs=1, progress=False)) == 3
 
 
+def test_one_thread_needs_no_joblib(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delitem(sys.modules, "joblib")
+    monkeypatch.setattr(number_of_threads, "get_num_threads", lambda: 1)
+    elman.fit_many(make_models()[:2], X, Y, epochs=1, progress=False)
+    assert "joblib" not in sys.modules
+
+
 def test_joblib_is_missing(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "joblib", None)
     with pytest.raises(ImportError, match=r"joblib, unless workers=1: pip install 'elman\[many\]'"):

@@ -461,16 +461,32 @@ def old_run(path: Path | None, **options: Any) -> dict[str, Any]:
 
 
 def test_an_old_checkpoint_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    path = tmp_path / "run.safetensors"
-    path.write_bytes(OLD.read_bytes())
+    path, options = tmp_path / "run.safetensors", {"hidden_size": 3, "dropout": 0.0}
+    path.write_bytes(OLD.with_name("checkpoint-0.1-no-dropout.safetensors").read_bytes())
     assert elman.load(path).rnn.hidden_size == 3
-    keeps, model, whole = Keeps(), make_model(hidden_size=3), make_model(hidden_size=3)
+    keeps, model, whole = Keeps(), make_model(**options), make_model(**options)
     history = model.fit(**old_run(path, callbacks=[print, elman.EarlyStopping(patience=9), keeps]))
     expected = whole.fit(**old_run(None))
     for name, values in expected.items():
         np.testing.assert_allclose(history[name], values, rtol=1e-4)  # bits of the machine that wrote it
     assert keeps.n == 25
-    make_model(hidden_size=3).fit(**old_run(path))  # in its new form
+    make_model(**options).fit(**old_run(path))  # in its new form
+    capsys.readouterr()
+
+
+def test_an_old_checkpoint_with_dropout_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Dropout was drawn otherwise: from where it stopped, the run is what it always is from there."""
+    losses = []
+    for i in range(2):
+        path = tmp_path / f"{i}.safetensors"
+        path.write_bytes(OLD.read_bytes())
+        keeps = Keeps()
+        callbacks = [print, elman.EarlyStopping(patience=9), keeps]
+        losses.append(make_model(hidden_size=3).fit(**old_run(path, callbacks=callbacks))["loss"])
+        assert keeps.n == 25
+    assert losses[0] == losses[1]
+    assert losses[0][0] == 1.6636378314882494  # of the epoch that was over
+    assert losses[0][0] > losses[0][1] > losses[0][2]
     capsys.readouterr()
 
 

@@ -8,6 +8,7 @@ held against what the contract says of it (contract.py, wall.py).
 
 import importlib.util
 import os
+from operator import index
 from threading import get_ident, main_thread
 from typing import get_args
 
@@ -18,9 +19,9 @@ import numpy as np
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, PyObject_TypeCheck, PyTypeObject
 from libc.stdint cimport int64_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 cdef extern from "Python.h":
     PyObject *item_of "PyTuple_GetItem"(object values, Py_ssize_t i) except NULL
@@ -257,7 +258,7 @@ cdef struct Field:
 
 
 cdef enum:  # what there is room for
-    MOST_FIELDS = 16  # arrays and numbers of one of the contract's objects
+    MOST_FIELDS = 24  # arrays and numbers of one of the contract's objects
     MOST_MEMORIES = 4
     MOST_NUMBERS = 8
 
@@ -312,14 +313,14 @@ cdef dict LOSSES = {name: i for i, name in enumerate(contract.LOSSES)}
 cdef object ndarray = np.ndarray, FLOAT32 = np.dtype(np.float32), FLOAT64 = np.dtype(np.float64), INT64 = np.dtype(np.int64)
 
 
-cdef struct View:  # of an array
+cdef struct View:  # of an array, as it was when it was looked at
     void *data
     int ndim
     char dtype  # 'f', 'd', 'l' for int64, or 0
     bint is_writeable
     Py_ssize_t itemsize
-    const Py_ssize_t *shape
-    const Py_ssize_t *strides
+    Py_ssize_t shape[3]
+    Py_ssize_t strides[3]
 
 
 cdef char dtype_of(descr) except? 0:
@@ -335,10 +336,13 @@ cdef char dtype_of(descr) except? 0:
 
 cdef int look(array, View *view) except -1:
     """Describe a NumPy array; 0 for anything else. Whoever calls has a reference to it as long as the view is used."""
-    if type(array) is not ndarray and not isinstance(array, ndarray):
+    if not PyObject_TypeCheck(array, <PyTypeObject *>ndarray):  # `isinstance` believes what claims to be one
         return 0
     cdef elman_ndarray *fields = <elman_ndarray *><PyObject *>array
-    view.data, view.ndim, view.shape, view.strides = fields.data, fields.nd, fields.dimensions, fields.strides
+    cdef int i
+    view.data, view.ndim = fields.data, fields.nd
+    for i in range(min(view.ndim, 3)):  # of more, there is nothing to be done with
+        view.shape[i], view.strides[i] = fields.dimensions[i], fields.strides[i]
     view.dtype = dtype_of(<object>fields.descr)
     view.itemsize = 4 if view.dtype == b"f" else 8
     view.is_writeable = (fields.flags & WRITEABLE) != 0
@@ -347,17 +351,14 @@ cdef int look(array, View *view) except -1:
 
 def check_layout() -> None:
     """Refuse to run with a NumPy whose arrays lie otherwise, rather than read anything."""
-    cdef View view
     array = np.zeros((3, 2), np.float32)[1:, :1]
-    look(array, &view)
-    found = <size_t>view.data, view.ndim, view.dtype, view.is_writeable
-    if found != (array.ctypes.data, 2, ord("f"), True) or (
-        (view.shape[0], view.shape[1], view.strides[0], view.strides[1]) != (*array.shape, *array.strides)
-    ):
-        raise ImportError(f"this elman does not know the arrays of NumPy {np.__version__}: install another of the two")
+    cdef elman_ndarray *fields = <elman_ndarray *><PyObject *>array
+    is_known = <size_t>fields.data == array.ctypes.data and fields.nd == 2 and <PyObject *>array.dtype == fields.descr
+    is_known = is_known and (fields.dimensions[0], fields.dimensions[1]) == array.shape
+    is_known = is_known and (fields.strides[0], fields.strides[1]) == array.strides and fields.flags & WRITEABLE
     array.flags.writeable = False
-    look(array, &view)
-    assert not view.is_writeable
+    if not is_known or fields.flags & WRITEABLE:
+        raise ImportError(f"this elman does not know the arrays of NumPy {np.__version__}: install another of the two")
 
 
 check_layout()
@@ -469,8 +470,8 @@ cdef int put_number(const Field *f, name, char *structure, number) except -1:
 
 cdef uint64_t natural(name, number) except? 0:
     try:
-        return number
-    except OverflowError:
+        return index(number)
+    except (OverflowError, TypeError):
         raise ValueError(f"{name}: expected an integer from 0 to 2^64 - 1; got {number}") from None
 
 
@@ -773,37 +774,39 @@ cdef class Door:
         cdef elman_update c
         cdef void *memories[MOST_MEMORIES]
         cdef int i
-        c.parameters = call.block(u.parameters, "parameters", OUT, 1, ANY)
+        rule_name, parameters, gradient, given, numbers = u
+        cdef tuple own_memories = tuple(given)  # what is held here lasts as long as the call
+        c.parameters = call.block(parameters, "parameters", OUT, 1, ANY)
         c.n = call.view.shape[0]
-        c.gradient = call.block(u.gradient, "gradient", BLOCK, 1, c.n)
+        c.gradient = call.block(gradient, "gradient", BLOCK, 1, c.n)
         cdef Table table = self.double if call.dtype == b"d" else self.single
         cdef const elman_rule *rule = table.kernels.rules
-        while rule.name != NULL and rule.name != <bytes>u.rule.encode():
+        while rule.name != NULL and rule.name != <bytes>rule_name.encode():
             rule += 1
-        n_memories = len(u.memories)
-        if rule.name == NULL or not rule.least_memories <= n_memories <= min(rule.most_memories, MOST_MEMORIES) or len(u.numbers) != rule.numbers:
-            raise ValueError(f"update: expected a rule with its memories and numbers; got {u.rule}, {n_memories}, {len(u.numbers)}")
+        n_memories = len(own_memories)
+        if rule.name == NULL or not rule.least_memories <= n_memories <= min(rule.most_memories, MOST_MEMORIES) or len(numbers) != rule.numbers:
+            raise ValueError(f"update: expected a rule with its memories and numbers; got {rule_name}, {n_memories}, {len(numbers)}")
         memset(memories, 0, sizeof(memories))
-        for i, memory in enumerate(u.memories):
+        for i, memory in enumerate(own_memories):
             memories[i] = call.block(memory, f"memories[{i}]", OUT, 1, c.n)
-        c.memories, c.numbers = memories, call.take_numbers(u.numbers)
+        c.memories, c.numbers = memories, call.take_numbers(numbers)
         cdef const void *task = rule.task
         if self.is_made:
-            if u.rule not in table.rules:
-                table.rules[u.rule] = self.make(("update", u.rule), table.instruction_set, table.dtype)
-            task = <const void *><size_t>table.rules[u.rule]
+            if rule_name not in table.rules:
+                table.rules[rule_name] = self.make(("update", rule_name), table.instruction_set, table.dtype)
+            task = <const void *><size_t>table.rules[rule_name]
         with nogil:
             table.kernels.update(&c, task)
 
     cpdef recurrent_mask(self, mask, double p, key, int64_t layer):
         cdef Call call = Call()
+        cdef uint64_t own_key = natural("key", key)
         cdef Py_ssize_t *expected = [ANY, ANY, ANY]
         cdef View *view = &call.view
         cdef int fault = call.fault(mask, OUT, 3, expected)
         if fault or view.shape[0] > 2:
             refuse("mask", fault or SHAPE, mask)
         check_dropout(p, layer, 0, 0)
-        cdef uint64_t own_key = natural("key", key)
         cdef Table table = self.double if call.dtype == b"d" else self.single
         with nogil:
             table.kernels.recurrent_mask(view.shape[0], view.shape[1], view.shape[2], p, own_key, layer, view.data)

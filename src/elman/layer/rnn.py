@@ -247,8 +247,9 @@ class RNN(Checked):
                 copied.release()
             return None if d_x is None else call.show(d_x), call.show_states(d_h_0), d_params
 
-        y.setflags(write=False)
-        return call.show(y), call.show_states(h_n), pullback
+        shown = y.view()  # whatever becomes of its shape, the tape's stays
+        shown.setflags(write=False)
+        return call.show(shown), call.show_states(h_n.view()), pullback
 
     def last_state(self, x: Any, h_0: Any = None, lengths: Any = None) -> Real:
         """The h_n of a call, bit for bit, in memory that does not grow with T (nor is any output kept).

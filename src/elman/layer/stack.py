@@ -41,7 +41,6 @@ class Drawn(NamedTuple):
 
     key: int  # 64 bits
     first_step: int = 0  # of a stretch of a longer sequence, which draws what the whole does
-    p: float = 0.0  # of dropout between layers
 
 
 class Tape(NamedTuple):
@@ -68,7 +67,7 @@ def layers_of(
     h_n: Real,
     weights: Sequence[Weights],
     outputs: Sequence[Real],
-    activation: str | Activation,
+    mode: Mode,
     lengths: Int | None = None,
     recurrent_mask: Real | None = None,
     dropped: Sequence[Real] = (),
@@ -81,12 +80,13 @@ def layers_of(
     n, layers = len(weights), []
     for k, of_layer in enumerate(weights):
         before, after, mask = _own(h_0, k, n), _own(h_n, k, n), _own(recurrent_mask, k, n)
-        layer = _quick(Layer, (x, before, *of_layer, outputs[k], after, activation, lengths, mask, *_PLAIN))
+        layer = _quick(Layer, (x, before, *of_layer, outputs[k], after, mode.activation, lengths, mask, *_PLAIN))
         x = outputs[k]
         if k < len(dropped):
             x = dropped[k]
             if drawn is not None:
-                layer = layer._replace(dropped=x, dropout=drawn.p, key=drawn.key, layer=k, first_step=drawn.first_step)
+                layer = layer._replace(dropped=x, dropout=mode.dropout, key=drawn.key, layer=k)
+                layer = layer._replace(first_step=drawn.first_step)
         layers.append(layer)
     return layers
 
@@ -212,12 +212,12 @@ class Stack:
         What is `batch_major` lies in memory as (B, T, ·).
         """
         if len(self.weights) == 1:
-            mode.backend.forward(*layers_of(x, h_0, h_n, self.weights, (y,), mode.activation, lengths))
+            mode.backend.forward(*layers_of(x, h_0, h_n, self.weights, (y,), mode, lengths))
             return
         (n_steps, n_rows, n_columns), n_inner = y.shape, len(self.weights) - 1
         with self.workspace.lease(min(n_inner, 2), n_steps, n_rows, n_columns, batch_major) as buffers:
             outputs = [*(buffers[k % len(buffers)] for k in range(n_inner)), y]  # the buffers take turns
-            for layer in layers_of(x, h_0, h_n, self.weights, outputs, mode.activation, lengths):
+            for layer in layers_of(x, h_0, h_n, self.weights, outputs, mode, lengths):
                 mode.backend.forward(layer)
 
     def forward(
@@ -239,11 +239,11 @@ class Stack:
         """
         n_steps, n_rows = x.shape[:2]
         n_inner = len(self.weights) - 1
-        drops, recurrent_mask = n_inner > 0 and mode.dropout > 0, None
-        if drops or mode.recurrent_dropout:
-            drawn = (drawn or self.draw())._replace(p=mode.dropout)
-            if mode.recurrent_dropout:
-                recurrent_mask = self._recurrent_mask(mode, drawn.key, n_rows)
+        drawn = drawn or self.draw(mode)
+        drops = n_inner > 0 and mode.dropout > 0
+        recurrent_mask = None
+        if mode.recurrent_dropout and drawn is not None:
+            recurrent_mask = self._recurrent_mask(mode, drawn.key, n_rows)
         d_y, count = None, n_inner * (2 if drops else 1) + (0 if y is not None else 2)
         buffers: list[Real] = []
         leases: tuple[Lease, ...] = ()
@@ -253,7 +253,7 @@ class Stack:
         if y is None:
             *_, y, d_y = buffers
         outputs, dropped = [*buffers[:n_inner], y], buffers[n_inner : 2 * n_inner] if drops else _NOTHING
-        layers = layers_of(x, h_0, h_n, self.weights, outputs, mode.activation, lengths, recurrent_mask, dropped, drawn)
+        layers = layers_of(x, h_0, h_n, self.weights, outputs, mode, lengths, recurrent_mask, dropped, drawn)
         tape = _quick(Tape, (mode, layers, _NOTHING, batch_major, leases, d_y))
         forward(tape)
         return tape
@@ -309,8 +309,10 @@ class Stack:
                 last[own] = h_n
         return last
 
-    def draw(self) -> Drawn:
-        """What the dropout of a pass is drawn from."""
+    def draw(self, mode: Mode) -> Drawn | None:
+        """What the dropout of a pass is drawn from, if it has some."""
+        if not (mode.recurrent_dropout or (mode.dropout and len(self.weights) > 1)):
+            return None
         return Drawn(int(self.rng.integers(1 << 64, dtype=np.uint64)))
 
     def _recurrent_mask(self, mode: Mode, key: int, n_rows: int) -> Real:

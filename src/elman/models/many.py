@@ -6,6 +6,7 @@ import contextlib
 import copy
 import inspect
 import pickle
+import sys
 import warnings
 from collections.abc import Generator, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -43,7 +44,8 @@ _Results = Generator[_Done, None, None]  # in the order in which they are done
 class _Keeper(Callback):
     """Holds on to the history, for when there is an error."""
 
-    history = History()
+    def __init__(self) -> None:
+        self.history = History()
 
     def on_start(self, training: Training) -> None:
         self.history = training.history
@@ -138,7 +140,7 @@ def fit_many(
         _check_options(options, set(inspect.signature(type(model).fit).parameters) - set(_NOT_SHARED), "fit_many")
     arguments = {"X": X, "Y": Y, "callbacks": as_callbacks(callbacks, "callbacks"), **options}
     jobs = [_Job(*pair) for pair in zip(models, optimizers, strict=True)]
-    is_alone = workers == 1 or len(jobs) == 1
+    is_alone = workers == 1 or len(jobs) == 1 or (workers is None and _default_workers() == 1)
     results = _one_by_one(jobs, arguments) if is_alone else _side_by_side(jobs, arguments, workers)
     histories = [History() for _ in jobs]
     with _progress_bar(len(jobs), show=check.flag(progress, "progress")) as bar, contextlib.closing(results):
@@ -178,17 +180,27 @@ def _one_by_one(jobs: list[_Job], arguments: Mapping[str, Any]) -> _Results:
         yield _fit(i, copy.deepcopy(job), arguments)
 
 
+def _default_workers() -> int:
+    """What joblib has been told of, if that is more than one; the number of threads."""
+    n_threads = threads.get_num_threads()
+    if n_threads == 1 and "joblib" not in sys.modules:  # then nobody has told it of anything
+        return 1
+    n_jobs: int = _joblib().effective_n_jobs(None)
+    return n_jobs if n_jobs > 1 else n_threads
+
+
 def _side_by_side(jobs: list[_Job], arguments: Mapping[str, Any], workers: int | None) -> _Results:
     """By joblib: in its own processes, or in those of the cluster that it has been told of."""
     joblib = _joblib()
-    if workers is None and (workers := joblib.effective_n_jobs(None)) == 1:
-        workers = threads.get_num_threads()
+    if workers is None:
+        workers = _default_workers()
     workers = min(len(jobs), joblib.effective_n_jobs(workers))  # of Dask it is all, whatever it is asked
     how = backends.current(), max(1, threads.get_num_threads() // workers)
     # Arrays of bytes: large ones go to each worker once, as files in memory, or as Dask scatters them.
     common = {name: np.frombuffer(_pickled(value, name), np.uint8) for name, value in arguments.items()}
     pickled = [_pickled(job, f"models[{i}]") for i, job in enumerate(jobs)]
-    comes_singly = joblib.parallel.get_active_backend()[0].supports_return_generator  # from Ray all comes at the end
+    here, _ = joblib.parallel.get_active_backend()
+    comes_singly = getattr(here, "supports_return_generator", False)  # from Ray all comes at the end
     return_as = "generator_unordered" if comes_singly else "list"
     parallel = joblib.Parallel(n_jobs=workers, batch_size=1, return_as=return_as)
     results = iter(parallel(joblib.delayed(_work)(i, job, *how, **common) for i, job in enumerate(pickled)))

@@ -56,22 +56,25 @@ def in_segments(
     differentiate: Differentiate, n: int, stack: Stack, mode: Mode, batch: Batch, h_0: Real, *into: Any
 ) -> tuple[float, Real, Real]:
     """What `differentiate` makes of a batch, with n steps at a time."""
-    n_steps, has_dropout = len(batch.x), mode.dropout or mode.recurrent_dropout
-    starts = range(0, n_steps, n)
-    drawn = stack.draw() if has_dropout else Drawn(0)  # for all segments
+    n_steps = len(batch.x)
+    starts, drawn = range(0, n_steps, n), stack.draw(mode)  # for all segments
     before = [h_0]  # of each segment
     for start in starts[:-1]:
-        part, h_n, own = batch.stretch(start, start + n), np.empty_like(h_0), drawn._replace(first_step=start)
-        with stack.forward(mode, part.x, before[-1], h_n, lengths=part.lengths, drawn=own):
+        part, h_n = batch.stretch(start, start + n), np.empty_like(h_0)
+        with stack.forward(mode, part.x, before[-1], h_n, lengths=part.lengths, drawn=_from(start, drawn)):
             before.append(h_n)  # in the memory that the second pass takes
     loss, last, d_h_n = 0.0, h_0, None
     for start in reversed(starts):
-        part, own = batch.stretch(start, min(start + n, n_steps)), drawn._replace(first_step=start)
+        part, own = batch.stretch(start, min(start + n, n_steps)), _from(start, drawn)
         loss, h_n, d_h_n = differentiate(mode, part, before.pop(), *into, d_h_n=d_h_n, drawn=own, loss=loss)
         if start == starts[-1]:
             last = h_n
     assert d_h_n is not None
     return loss, last, d_h_n
+
+
+def _from(start: int, drawn: Drawn | None) -> Drawn | None:
+    return None if drawn is None else drawn._replace(first_step=start)
 
 
 def memory_limit(value: Any, name: str) -> int | float | None:

@@ -170,7 +170,7 @@ def _tape(
         leases.append(form.lease(len(masks), like=outputs[0]))
         dropped = leases[0].arrays
     mode, rows = Mode(backends.resolve(), "relu" if options.relu else "tanh"), [form.rows(mask) for mask in masks]
-    made = stack.layers_of(x, h_0, h_n, layers.weights, outputs, mode.activation, form.lengths, dropped=dropped)
+    made = stack.layers_of(x, h_0, h_n, layers.weights, outputs, mode, form.lengths, dropped=dropped)
     return Tape(mode, made, rows, form.batch_major, leases)
 
 
