@@ -85,6 +85,20 @@ typedef struct {
     F(d_weight) F(d_bias)
 /* clang-format on */
 
+/* Steps of one row in one direction, one after the other. */
+typedef struct {
+    size_t L, N;                  /* layers, and how many steps at most */
+    const elman_layer *layers;    /* of one step each, from the states before the first one; those above the first read
+                                   * the y of the layer below. The first one's x is written: what is drawn is fed to it */
+    const elman_readout *readout; /* of the last layer's y; its loss says what outputs are */
+    void *drawn;                  /* categories, int64 (N,), or reals (N, O): out */
+    const double *uniforms;       /* (N, 1) for categories, (N, O) for labels: what is drawn with, each from 0 to 1,
+                                   * exclusive; NULL: the likeliest */
+    double temperature, top_p;    /* top_k and top_p: from how few of the categories, O and 1 for all */
+    size_t top_k;
+    int64_t end; /* the category that is the last one, negative for none */
+} elman_generation;
+
 /* One step of an optimizer, element by element. */
 typedef struct {
     size_t n; /* values */
@@ -129,7 +143,7 @@ typedef struct {
 
 /* One table for each instruction set and dtype. n: number of values. Where an int is returned: 0, or why not (pool.h):
  * ELMAN_NO_MEMORY, nothing was written; or, but for clip_norm, ELMAN_INTERRUPTED, outputs hold anything. */
-typedef struct {
+typedef struct elman_kernels {
     int (*forward)(const elman_layer *);
     int (*backward)(const elman_layer *);
     int (*readout)(const elman_readout *);
@@ -138,6 +152,9 @@ typedef struct {
     void (*update)(const elman_update *, const void *task);
     /* mask (D, B, H): what multiplies the recurrent input (elman_layer) */
     void (*recurrent_mask)(size_t D, size_t B, size_t H, double p, uint64_t key, size_t layer, void *mask);
+    /* by `forward` and `readout` of these kernels; done: how many steps before the end, or before outputs that are not
+     * finite */
+    int (*generate)(const struct elman_kernels *, const elman_generation *, size_t *done);
     /* with that many parts, 0 for the best number; -1 where there are too few threads */
     int (*plan)(const elman_layer *, int is_backward, size_t parts, elman_plan *);
     /* target (n, m) from source (m, n) */

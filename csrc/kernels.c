@@ -1,5 +1,6 @@
 /* All kernels for one dtype and one instruction set: compiled once for each (CMakeLists.txt), ELMAN_TABLE naming the
  * table. Everything but that table is static, so that no function of one set can be linked into another. */
+#include "generate.h"
 #include "optimizers.h"
 #include "readout.h"
 #include "recurrence.h"
@@ -56,6 +57,7 @@ const elman_kernels ELMAN_TABLE = {
     .clip_norm = clip_norm,
     .update = run_update,
     .recurrent_mask = recurrent_mask,
+    .generate = generate,
     .plan = plan,
     .transpose = transpose_matrix,
     .multiply_adds = multiply_adds,

@@ -25,6 +25,7 @@ Shape = tuple[int | str, ...]  # a string names an axis of any length
 T = TypeVar("T")
 _INT64 = np.dtype(np.int64)
 _FEW = 1 << 12  # reals, of which two passes take less time than `errstate`
+_VERY_FEW = 64  # numbers that Python itself goes through in less time than a function of NumPy is called
 _READY = 0x101  # C-contiguous and aligned, in the flags of an array: each of them by name takes as long as both
 _INT64_MAX = 2**63 - 1  # of every int: what a float holds without overflow, and what int64 holds; of bytes, for NumPy
 SIZE_MAX = 2**31 - 1  # of an axis
@@ -252,7 +253,11 @@ def tokens(value: Any, name: str, n_tokens: int, *shapes: Shape, row_lengths: An
     given = value if type(value) is np.ndarray else as_array(value, name)
     array = as_int64(given, name)
     shape(array.shape, name, shapes)
-    if array.view(np.uint64).max() < n_tokens:  # read as unsigned, a negative one is too large as well: one pass
+    if array.size <= _VERY_FEW:
+        values = array.ravel().tolist()
+        if min(values) >= 0 and max(values) < n_tokens:
+            return array
+    elif array.view(np.uint64).max() < n_tokens:  # read as unsigned, a negative one is too large as well: one pass
         return array
     wrong = array.view(np.uint64) >= n_tokens
     if row_lengths is not None:
@@ -285,6 +290,8 @@ def finite(array: Real, name: str, row_lengths: Int | None = None) -> None:
 
 def is_finite(array: Real) -> bool:
     """Whether all is finite, for sure: a sum that overflows is none of those."""
+    if array.size <= _VERY_FEW:
+        return all(map(math.isfinite, array.ravel().tolist()))
     if array.size <= _FEW:
         return bool(np.isfinite(array).all())
     with np.errstate(all="ignore"):

@@ -23,8 +23,8 @@ def _parameters(function) -> list[tuple]:
 
 
 def test_the_reference_has_the_functions_of_the_design():
-    expected = {"forward", "backward", "step", "readout", "readout_loss", "clip_norm", "update", "recurrent_mask"}
-    assert set(FUNCTIONS) == expected
+    names = "forward backward step readout readout_loss generate clip_norm update recurrent_mask"
+    assert set(FUNCTIONS) == set(names.split())
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -545,16 +545,6 @@ def test_generate_needs_finite_outputs(value: float, temperature: float, backend
     assert 1 not in model.generate([0], 100, temperature=temperature, seed=0)
 
 
-def test_what_has_no_probability_is_never_drawn():
-    class Least(np.random.Generator):
-        def random(self, *_: Any) -> float:  # type: ignore[override]
-            return 0.0
-
-    rng = Least(np.random.PCG64(0))
-    assert elman.Categories(3).draw(np.array([-np.inf, 0.0, 1.0]), rng) == 1
-    assert elman.Categories(3).draw(np.array([-1e9, 0.0, 1.0]), rng) == 1
-
-
 # Dropout
 
 

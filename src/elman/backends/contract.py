@@ -10,7 +10,11 @@ strides on T and B and unit stride on the last axis; "steps" for any strides; "o
 "tokens" where it may also be integers without the last axis, of any strides. None is taken where its type has it.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from elman.backends.activations import Activation
 from elman.typing import Int, Real
@@ -71,6 +75,19 @@ class Readout(NamedTuple):
     d_h: Annotated[Real | None, "T B K rows out"] = None  # None for the loss alone
     d_weight: Annotated[Real | None, "K O out"] = None  # added to
     d_bias: Annotated[Real | None, "O out"] = None  # added to
+
+
+class Generation(NamedTuple):
+    """Steps of one row (T = B = D = 1) one after the other, each of which reads what the one before has drawn."""
+
+    layers: Sequence[Layer]  # from the states before the first step; those above the first read the y of the one below
+    readout: Readout  # of the last layer's y; its loss says what outputs are
+    drawn: Real | Int  # written: categories, int64 (N,), or reals (N, O)
+    uniforms: NDArray[np.float64] | None = None  # (N, 1), for labels (N, O): in [0, 1). None: the likeliest
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    end: int | None = None  # the category that is the last one
 
 
 class Update(NamedTuple):

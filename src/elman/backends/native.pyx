@@ -69,13 +69,22 @@ cdef extern from "elman.h" nogil:
         void *carry
 
     ctypedef struct elman_readout:
-        size_t T, B, O
+        size_t T, B, K, O
         const void *own
         int64_t loss
         double scale
         const int64_t *lengths
-        elman_rows target, weights, d_h
+        elman_rows h, target, weights, d_h
         void *d_weight
+
+    ctypedef struct elman_generation:
+        size_t L, N, top_k
+        const elman_layer *layers
+        const elman_readout *readout
+        void *drawn
+        const double *uniforms
+        double temperature, top_p
+        int64_t end
 
     ctypedef struct elman_update:
         size_t n
@@ -110,6 +119,7 @@ cdef extern from "elman.h" nogil:
         int (*clip_norm)(size_t, void *, double, double *) noexcept nogil
         void (*update)(const elman_update *, const void *) noexcept nogil
         void (*recurrent_mask)(size_t, size_t, size_t, double, uint64_t, size_t, void *) noexcept nogil
+        int (*generate)(const elman_kernels *, const elman_generation *, size_t *) noexcept nogil
         int (*plan)(const elman_layer *, int, size_t, elman_plan *) noexcept nogil
         void (*transpose)(size_t, size_t, const void *, void *) noexcept nogil
         double (*multiply_adds)(size_t) noexcept nogil
@@ -117,6 +127,9 @@ cdef extern from "elman.h" nogil:
         const elman_rule *rules
         size_t vector_bytes, is_fused
         const void *own
+
+    cdef enum:
+        ELMAN_CROSS_ENTROPY
 
     ctypedef struct elman_field:
         const char *name
@@ -560,6 +573,20 @@ cdef int take_layer(Call call, elman_layer *l, layer, bint reads_out) except -1:
     return 0
 
 
+cdef Call take_chain(tuple layers, elman_layer *l):
+    """Layers of one step of one row and one direction, each but the first on the outputs of the one below."""
+    cdef Call call = Call()
+    for k, layer in enumerate(layers):
+        take_layer(call, &l[k], layer, False)
+        if l[k].T != 1 or l[k].B != 1 or l[k].D != 1 or l[k].lengths != NULL:
+            refuse("x", SHAPE, layer.x)
+        if l[k].numbers != NULL or l[k].dropout > 0:
+            raise ValueError("layers: expected no dropout, and a cell without numbers of its own")
+        if k and (l[k].x.data != l[k - 1].y.data or l[k].I != l[k - 1].H):
+            refuse("x", SHAPE, layer.x)
+    return call
+
+
 cdef class Table:
     """The kernels of one instruction set and dtype, and addresses by name: pairs of epilogues, rules of updates."""
 
@@ -602,7 +629,7 @@ cdef class Door:
     """The functions of the contract, on the kernels of csrc/, or on such as are made elsewhere when they are needed.
 
     `make(what, instruction_set, dtype)` returns an address: of a function of elman_kernels by its name (but "update",
-    "recurrent_mask", "plan" and "transpose" are always C); of what they want as "own", to which "gradients" adds what is only for these;
+    "recurrent_mask", "generate", "plan" and "transpose" are always C); of what they want as "own", to which "gradients" adds what is only for these;
     of a pair of epilogues, for (cell, activation); of a rule, for ("update", name).
     `places`: by dtype, the addresses of elman_kernels to begin with, instead of those of csrc/.
     """
@@ -732,6 +759,47 @@ cdef class Door:
         with nogil:
             status = table.kernels.readout(&c)
         check(status)
+
+    cpdef generate(self, g):
+        cdef elman_generation c
+        cdef elman_readout r
+        cdef size_t done = 0, k
+        cdef int status
+        cdef tuple own_layers = tuple(g.layers)  # what is held here lasts as long as the call
+        if not own_layers:
+            raise ValueError("layers: expected at least one; got none")
+        cdef bytearray memory = bytearray(len(own_layers) * sizeof(elman_layer))
+        cdef elman_layer *layers = <elman_layer *><char *>memory
+        cdef Call call = take_chain(own_layers, layers)
+        memset(&r, 0, sizeof(r))
+        call.take(READOUT, contract.Readout(*g.readout[:4]), <char *>&r)
+        r.loss = LOSSES[g.readout.loss]
+        is_token = r.loss == ELMAN_CROSS_ENTROPY
+        c.L, c.layers, c.readout = len(own_layers), layers, &r
+        if r.T != 1 or r.B != 1 or r.h.data != layers[c.L - 1].y.data or r.K != layers[c.L - 1].H:
+            refuse("h", SHAPE, g.readout.h)
+        cdef View *view = &call.view
+        look(own_layers[0].x, view)
+        if layers.I < r.O or (layers.has_tokens and not is_token):
+            refuse("x", SHAPE, own_layers[0].x)
+        if not view.is_writeable:
+            refuse("x", READ_ONLY, own_layers[0].x)
+        c.drawn = call.block(g.drawn, "drawn", OUT | (INTEGERS if is_token else 0), 1 if is_token else 2, ANY, r.O)
+        c.N = view.shape[0]
+        cdef Call doubles = Call()
+        doubles.dtype = b"d"
+        c.uniforms = <const double *>doubles.block(g.uniforms, "uniforms", OPTIONAL, 2, c.N, 1 if is_token else r.O)
+        c.temperature, c.top_p, c.end = g.temperature, 1 if g.top_p is None else g.top_p, -1 if g.end is None else g.end
+        c.top_k = r.O if g.top_k is None else natural("top_k", g.top_k)
+        cdef Table table = self.of(call.dtype, FORWARD)
+        self.of(call.dtype, A_READOUT)
+        r.own = table.kernels.own
+        for k in range(c.L):
+            layers[k].own, layers[k].epilogues = table.kernels.own, self.epilogues(table, own_layers[k], &layers[k])
+        with nogil:
+            status = table.kernels.generate(&table.kernels, &c, &done)
+        check(status, own_layers[0].activation)
+        return done
 
     cpdef readout_loss(self, r):
         cdef Call call = Call()
@@ -884,6 +952,10 @@ def readout(r):
 
 def readout_loss(r):
     return door.readout_loss(r)
+
+
+def generate(g):
+    return door.generate(g)
 
 
 def clip_norm(gradient, *, max_norm):

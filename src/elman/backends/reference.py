@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from elman.backends.activations import Activation
-from elman.backends.contract import Gradients, Layer, Readout, Update
+from elman.backends.contract import Generation, Gradients, Layer, Readout, Update
 from elman.typing import Int, Real
 
 
@@ -256,6 +256,61 @@ def readout_loss(r: Readout) -> float:
         if d_bias is not None:
             d_bias += d_o.sum(axis=0)
     return float(losses.sum(dtype=float))
+
+
+def _draw_category(o: Real, uniform: Real, g: Generation) -> int:
+    """From the softmax of o (O,) / temperature, cut to its likeliest."""
+    with np.errstate(over="ignore"):  # a tiny temperature leaves nothing of what is less likely
+        p = np.exp(np.subtract(o, o.max(), dtype=np.float64) / g.temperature)
+    likeliest = np.argsort(-p, kind="stable")[: g.top_k]
+    if g.top_p is not None:
+        mass = p[likeliest].cumsum()
+        likeliest = likeliest[: 1 + int(mass.searchsorted(g.top_p * mass[-1]))]
+    p[np.setdiff1d(np.arange(len(p)), likeliest)] = 0
+    cumulative = p.cumsum()
+    drawn = int(cumulative.searchsorted(uniform[0] * cumulative[-1], side="right"))
+    return min(drawn, int(np.flatnonzero(p)[-1]))  # rounding may make of a share all there is
+
+
+def _draw_labels(o: Real, uniform: Real, g: Generation) -> Real:
+    with np.errstate(over="ignore"):
+        return np.asarray(uniform < _sigmoid(o.astype(np.float64) / g.temperature), o.dtype)
+
+
+# loss -> (the likeliest of outputs o (O,), what is drawn from them with uniform numbers)
+DRAWS: dict[str, tuple[Callable[[Real], Any], Callable[[Real, Real, Generation], Any]]] = {
+    "cross_entropy": (lambda o: int(o.argmax()), _draw_category),
+    "binary_cross_entropy": (lambda o: np.asarray(o > 0, o.dtype), _draw_labels),
+    "squared_error": (lambda o: o, lambda o, *_: o),
+}
+
+
+def generate(g: Generation) -> int:
+    """Run all layers and the readout, draw from its outputs and feed that to the first layer, again and again.
+
+    Returns how many outputs came before the `end`, or before outputs whose largest is not finite: those are in
+    `readout.o` then. The layers' y are left as the last step's states; x, which is written, ends with what is drawn:
+    the token, or in its last O columns the numbers, or a 1 for the category.
+    """
+    layers, o, x = g.layers, g.readout.o[0, 0], g.layers[0].x
+    likeliest, draw = DRAWS[g.readout.loss]
+    for i in range(len(g.drawn)):
+        for layer in layers:
+            forward(layer)
+        layers = [layer._replace(h_0=layer.y.copy()) for layer in layers]
+        readout(g.readout)
+        if not np.isfinite(o.max()):
+            return i
+        item = likeliest(o) if g.uniforms is None else draw(o, g.uniforms[i], g)
+        g.drawn[i] = item
+        if x.ndim == 2:
+            x[...] = item
+        else:
+            x[...] = 0
+            x[..., -len(o) :] = np.arange(len(o)) == item if isinstance(item, int) else item
+        if g.end is not None and item == g.end:
+            return i
+    return len(g.drawn)
 
 
 def clip_norm(gradient: Real, *, max_norm: float) -> float:

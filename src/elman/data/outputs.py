@@ -21,7 +21,6 @@ from elman.lengths import clipped, within
 from elman.typing import Int, Real
 
 _sigmoid = ACTIVATIONS["sigmoid"][0]
-Cut = tuple[int | None, float | None]  # which categories may be drawn: top_k and top_p of `SequenceModel.generate`
 
 
 class Output(Checked):
@@ -83,10 +82,6 @@ class Output(Checked):
         """Write targets or predictions y as the input columns (..., n) of the step after them."""
         out[...] = y
 
-    def draw(self, o: Real, rng: np.random.Generator, temperature: float = 1.0, cut: Cut = (None, None), /) -> Any:
-        """One output (n,), or a category, drawn from what o (n,) says about it."""
-        raise NotImplementedError
-
 
 class Categories(Output):
     """One of n categories at each step: softmax and cross-entropy. Targets are integers, −1 where there is none.
@@ -134,24 +129,6 @@ class Categories(Output):
     def feed(self, y: Real | Int, out: Real) -> None:
         out[...] = np.arange(self.n) == y[..., None]
 
-    def draw(self, o: Real, rng: np.random.Generator, temperature: float = 1.0, cut: Cut = (None, None), /) -> int:
-        """A category drawn from the softmax of o (n,) / temperature, cut to its likeliest; those alone for 0."""
-        most, (top_k, top_p) = _largest(o), cut
-        if temperature == 0:
-            return int(o.argmax())
-        with np.errstate(over="ignore"):  # a tiny temperature leaves nothing of what is less likely
-            p = np.exp(np.subtract(o, most, dtype=np.float64) / temperature)
-        if top_k is not None or top_p is not None:
-            likeliest = np.argsort(-p, kind="stable")[:top_k]
-            if top_p is not None:
-                mass = p[likeliest].cumsum()
-                likeliest = likeliest[: 1 + int(mass.searchsorted(top_p * mass[-1]))]
-            kept = np.zeros_like(p)
-            kept[likeliest] = p[likeliest]
-            p = kept
-        cumulative = p.cumsum()
-        return int(cumulative.searchsorted(rng.random() * cumulative[-1], side="right"))
-
 
 class Binary(Output):
     """n labels at each step, each of them 0 or 1: sigmoid and binary cross-entropy, their mean over the labels.
@@ -196,13 +173,6 @@ class Binary(Output):
     def score(self, y: Real | Int, predicted: Real | Int, weights: Real) -> float:
         return float(np.average(((y >= 0.5) == predicted).mean(axis=1), weights=weights))
 
-    def draw(self, o: Real, rng: np.random.Generator, temperature: float = 1.0, _: Cut = (None, None), /) -> Int:
-        _largest(o)
-        if temperature == 0:
-            return self.predict(o)
-        with np.errstate(over="ignore"):
-            return (rng.random(self.n) < _sigmoid(o.astype(np.float64) / temperature)).astype(np.int64)
-
 
 class Reals(Output):
     """n real numbers at each step: the outputs as they are, and the mean of the squared errors.
@@ -235,10 +205,6 @@ class Reals(Output):
         spread = (weights * (y - (weights * y).sum(axis=0) / weights.sum()) ** 2).sum(axis=0)
         explained = 1 - rest / np.where(spread > 0, spread, 1)
         return float(np.where(spread > 0, explained, rest == 0).mean())
-
-    def draw(self, o: Real, *_: Any) -> Real:
-        _largest(o)
-        return o.copy()
 
 
 class Targets(NamedTuple):
@@ -285,12 +251,6 @@ def finite_outputs(values: Any, what: str = "output", lengths: Int | None = None
         wrong &= within(len(wrong), lengths)[..., None]
     for value in values[wrong][:1]:
         raise FloatingPointError(f"the {what} is {value}: the parameters, or states, are not finite, or far too large")
-
-
-def _largest(o: Real) -> Any:
-    most = o.max()
-    finite_outputs(most, "largest output")  # of NaN, `searchsorted` would make a category beyond the last
-    return most
 
 
 def penalize(h: Real, lengths: Int | None, scale: float, d_h: Real) -> float:

@@ -64,7 +64,7 @@ class Tape(NamedTuple):
 def layers_of(
     x: Real | Int,
     h_0: Real,
-    h_n: Real,
+    h_n: Real | None,
     weights: Sequence[Weights],
     outputs: Sequence[Real],
     mode: Mode,

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from elman import check
-from elman.backends.contract import Readout
+from elman.backends.contract import Generation, Readout
 from elman.data.batches import own
 from elman.data.inputs import Features
-from elman.data.outputs import Binary, Categories
+from elman.data.outputs import Binary, Categories, Reals, finite_outputs
+from elman.layer.stack import layers_of
 from elman.models.network import SequenceNetwork
 from elman.typing import Int, Real
+
+_CHUNK = 64  # steps between which Ctrl-C is answered
 
 
 def generate(
@@ -29,16 +31,9 @@ def generate(
     top_p = None if top_p is None else check.positive_probability(top_p, "top_p")
     end = None if end is None else check.below(end, "end", outputs.n)
     rng = check.generator(seed)
-    drawn: list[Any] = []
-    for o in _outputs_one_by_one(network, first, length, lambda: drawn[-1]):
-        item = outputs.draw(o, rng, temperature, (top_k, top_p))
-        if end is not None and item == end:
-            break
-        drawn.append(item)
-    if isinstance(outputs, Categories):
-        return np.array(drawn, dtype=np.int64)
-    dtype = np.int64 if isinstance(outputs, Binary) else network.kinds.dtype
-    return np.array(drawn, dtype).reshape(-1, outputs.n)
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "end": end}
+    drawn = _drawn(network, first, length, rng, options)
+    return drawn.astype(np.int64) if isinstance(outputs, Binary) else drawn
 
 
 def _first_inputs(network: SequenceNetwork, start: Any) -> Real | Int:
@@ -60,25 +55,30 @@ def _first_inputs(network: SequenceNetwork, start: Any) -> Real | Int:
     return own(steps[:, None])
 
 
-def _outputs_one_by_one(
-    network: SequenceNetwork, first: Real | Int, length: int, drawn: Callable[[], Any]
-) -> Iterator[Real]:
-    """Outputs (n,) after `first` (T, 1, ·), and then after each of what was `drawn` from those before."""
+def _drawn(
+    network: SequenceNetwork, first: Real | Int, length: int, rng: np.random.Generator, options: dict[str, Any]
+) -> Real | Int:
+    """What follows on `first` (T, 1, ·): outputs (length, n), or categories (length,), or fewer up to an end."""
     mode, stack, outputs = network.mode(), network.stack, network.kinds.outputs
-    h = network.initial_state(1)
-    h_next, o = np.empty_like(h), np.empty((1, 1, outputs.n), h.dtype)
-    with stack.lease(len(first), 1) as (y,):
-        stack.evaluate(mode, first, h, h_next, y)
-    weight, bias = network.readout_of(network.parameters)
-    x_t = np.zeros_like(first[0])
-    n_given = network.kinds.inputs.n if network.kinds.feeds_back else 0  # features beside what is fed back
-    for i in range(length):
-        if i and x_t.ndim == 1:
-            x_t[0] = drawn()
-        elif i:
-            outputs.feed(np.asarray(drawn()), x_t[0, n_given:])
-        if i:
-            stack.step(mode.backend, mode.activation, x_t, h, h_next)
-        h, h_next = h_next, h
-        mode.backend.readout(Readout(h[-1:], weight, bias, o))
-        yield o[0, 0]
+    h, o = network.initial_state(1), np.empty((1, 1, outputs.n), network.kinds.dtype)
+    if len(first) > 1:
+        before, h = h, np.empty_like(h)
+        with stack.lease(len(first) - 1, 1) as (y,):
+            stack.evaluate(mode, first[:-1], before, h, y)
+    y = np.empty((len(h), 1, *h.shape[1:]), h.dtype)
+    layers = layers_of(first[-1:].copy(), h, None, stack.weights, [*y], mode)
+    readout = Readout(y[-1], *network.readout_of(network.parameters), o, loss=outputs.loss)
+    is_category = isinstance(outputs, Categories)
+    drawn = np.empty(length, np.int64) if is_category else np.empty((length, outputs.n), h.dtype)
+    is_random = options["temperature"] > 0 and not isinstance(outputs, Reals)
+    for start in range(0, length, _CHUNK):
+        part, state = drawn[start : start + _CHUNK], rng.bit_generator.state if options["end"] is not None else {}
+        uniforms = rng.random((len(part), 1 if is_category else outputs.n)) if is_random else None
+        done = mode.backend.generate(Generation(layers, readout, part, uniforms, **options))
+        if done < len(part):
+            finite_outputs(o.max(), "largest output")
+            rng.bit_generator.state = state  # what comes after the end is not drawn
+            rng.random(done + 1 if is_random else 0)
+            return drawn[: start + done].copy()
+        h[...] = y[:, 0]
+    return drawn

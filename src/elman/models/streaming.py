@@ -92,11 +92,16 @@ class Stream:
         axes: Any = ("T",) if self._batch_size is None else ("T", self._batch_size)
         x = own(inputs.array(x, "x", dtype, axes))
         x = x if self._batch_size else x[:, None]
-        mode = network.mode()
-        with network.stack.lease(*x.shape[:2]) as (y,):
-            h, h_n = network.states(mode, x, None, self.state, y)
-            values = function(network.outputs(mode.backend, h))
-        self.state[...] = h_n
+        mode, stack = network.mode(), network.stack
+        if len(x) == 1:  # with less around it
+            h_n = np.empty_like(self._state)
+            stack.step(mode.backend, mode.activation, np.ascontiguousarray(x[0]), self._state, h_n)
+            values = function(network.outputs(mode.backend, h_n[-1:]))
+        else:
+            with stack.lease(*x.shape[:2]) as (y,):
+                h, h_n = network.states(mode, x, None, self._state, y)
+                values = function(network.outputs(mode.backend, h))
+        self._state[...] = h_n
         values = values if self._batch_size else values[:, 0]
         return values[0] if pattern.one_output else values
 

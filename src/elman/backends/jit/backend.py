@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from elman.backends import native
 from elman.backends.activations import Activation
-from elman.backends.contract import Gradients, Layer, Readout, Update
+from elman.backends.contract import Generation, Gradients, Layer, Readout, Update
 from elman.backends.jit import activations, entries
 from elman.backends.jit.options import user_function, warn_once
 from elman.backends.jit.simd import Lanes
@@ -136,6 +136,10 @@ def readout(r: Readout) -> None:
 
 def readout_loss(r: Readout) -> float:
     return float(_door.readout_loss(r))
+
+
+def generate(g: Generation) -> int:
+    return int(_door.generate(g))
 
 
 def clip_norm(gradient: Real, *, max_norm: float) -> float:
