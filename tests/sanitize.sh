@@ -30,7 +30,7 @@ asan() {
 }
 asan python -c "import elman.backends.native as n; assert n.__file__.startswith('$target'), n.__file__"
 step "kernels"
-asan python -m pytest -q -p no:cacheprovider tests/kernels/test_kernels.py tests/kernels/test_dropout.py -k "not numpy and not numba"
+asan python -m pytest -q -p no:cacheprovider tests/kernels/test_kernels.py tests/kernels/test_dropout.py tests/kernels/test_generation.py -k "not numpy and not numba"
 sets=$(asan python -c "from elman.backends import native; print(*native.instruction_sets())")
 for set in $sets; do # without Numba, which takes two minutes to compile under them, and hides from them what it compiled
     step "fuzzing: $set"

@@ -7,7 +7,8 @@ overlap another one. What is computed, `elman.backends.reference` says.
 An array's annotation names its extents, ``DH`` being D·H, and says what else is expected of it, which `native.pyx`
 holds it against before it becomes a pointer: nothing for a C-contiguous array; "rows" for one over time, with any
 strides on T and B and unit stride on the last axis; "steps" for any strides; "out" where it is written or added to;
-"tokens" where it may also be integers without the last axis, of any strides. None is taken where its type has it.
+"forward" where backward does not look at it; "tokens" where it may also be integers without the last axis, of any
+strides. None is taken where its type has it.
 """
 
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ class Layer(NamedTuple):
     weight_hh: Annotated[Real, "D H H"]
     bias: Annotated[Real | None, "D H"]
     y: Annotated[Real, "T B DH rows out"]  # of forward; backward reads it. Direction d in columns d·H to (d + 1)·H
-    h_n: Annotated[Real | None, "D B H out"]  # each row's state after its own last step; not looked at by backward
+    h_n: Annotated[Real | None, "D B H out forward"]  # each row's state after its own last step
     activation: str | Activation
     lengths: Annotated[Int | None, "B integers"] = None  # each from 0 to T; None for T
     mask: Annotated[Real | None, "D B H"] = None  # multiplies the recurrent input
@@ -39,7 +40,7 @@ class Layer(NamedTuple):
     cell: str = "elman"
     numbers: tuple[float, ...] = ()  # the cell's own
     second: Annotated[Real | None, "T B DH rows out"] = None  # what else the cell keeps of each step; as y
-    dropped: Annotated[Real | None, "T B DH rows out"] = None  # of forward: what dropout leaves of y
+    dropped: Annotated[Real | None, "T B DH rows out forward"] = None  # what dropout leaves of y
     dropout: float = 0.0  # with which probability it drops a unit; above 0, d_y is the gradient by `dropped`
     key: int = 0  # of what is drawn; below 2^64
     layer: int = 0  # in the stack, below 2^30: layers draw each their own

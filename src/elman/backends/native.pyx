@@ -248,8 +248,9 @@ cdef enum:  # what is expected of an array besides its extents
     OUT = 8
     TOKENS = 16  # may be integers of any strides, without the last axis
     OPTIONAL = 32
-    INTEGER = 64  # no array but a number, and the same for a float
-    REAL = 128
+    FORWARD_ALONE = 64  # backward does not look at it
+    INTEGER = 128  # no array but a number, and the same for a float
+    REAL = 256
 
 cdef enum:
     WRITEABLE = 0x400  # of an array's flags
@@ -262,12 +263,13 @@ cdef enum:
     PRODUCT = -1  # D * H
 
 cdef dict NUMBERS_OF = {bool: INTEGER, int: INTEGER, float: REAL}
-cdef dict KINDS = {"rows": ROWS, "steps": STEPS, "integers": INTEGERS, "out": OUT, "tokens": TOKENS}
+cdef dict KINDS = {"rows": ROWS, "steps": STEPS, "integers": INTEGERS, "out": OUT, "tokens": TOKENS, "forward": FORWARD_ALONE}
 
 cdef struct Field:
     int kind, ndim, number  # its place in the object
     Py_ssize_t offset  # where it goes in the structure
     Py_ssize_t extents[3]  # where sizes stand in the structure, or PRODUCT
+    PyObject *usual  # what it is unless it is given
 
 
 cdef enum:  # what there is room for
@@ -294,6 +296,8 @@ cdef class Fields:
             f = &self.own[self.n]
             self.n += 1
             f.number, f.offset, f.kind = number, offsets[name], NUMBERS_OF.get(hint, 0)
+            usual = kind._field_defaults.get(name, kind)
+            f.usual = <PyObject *>usual  # which lives as long as its class
             if f.kind:
                 continue
             words = hint.__metadata__[0].split()
@@ -436,7 +440,7 @@ cdef class Call:
     cdef int take(self, Fields fields, values, char *structure, bint reads_out=False) except -1:
         """Bring an object's arrays and numbers into its structure, whose sizes the first array that has them says.
 
-        With `reads_out`, what another function writes is only read. Returns whether there are tokens.
+        Numbers that are not given stand there already. With `reads_out`, what another function writes is only read. Returns whether there are tokens.
         """
         cdef Field *f
         cdef View *view = &self.view
@@ -447,9 +451,10 @@ cdef class Call:
             f = &fields.own[i]
             array = <object>item_of(values, f.number)
             if f.kind & (INTEGER | REAL):
-                put_number(f, fields.names[f.number], structure, array)
+                if <PyObject *>array != f.usual:
+                    put_number(f, fields.names[f.number], structure, array)
                 continue
-            if array is None and f.kind & OPTIONAL:
+            if (array is None and f.kind & OPTIONAL) or (reads_out and f.kind & FORWARD_ALONE):
                 continue
             kind, ndim = f.kind, f.ndim
             if kind & TOKENS and look(array, view) and view.ndim == ndim - 1:
@@ -537,11 +542,22 @@ cdef bint have_targets(const elman_readout *r, char dtype) noexcept:
 
 
 cdef elman_layer PLAIN_LAYER  # all numbers as by default, and nothing else
+cdef elman_readout PLAIN_READOUT
+cdef tuple NO_LOSS = tuple(contract.Readout._field_defaults.values())  # what follows h, weight, bias and o
+
+
+cdef int put_usual_numbers(Fields fields, char *structure) except -1:
+    cdef int i
+    for i in range(fields.n):
+        if fields.own[i].kind & (INTEGER | REAL):
+            put_number(&fields.own[i], fields.names[fields.own[i].number], structure, <object>fields.own[i].usual)
+    return 0
+
+
 memset(&PLAIN_LAYER, 0, sizeof(PLAIN_LAYER))
-for field in range(LAYER.n):
-    if LAYER.own[field].kind & (INTEGER | REAL):
-        name = LAYER.names[LAYER.own[field].number]
-        put_number(&LAYER.own[field], name, <char *>&PLAIN_LAYER, contract.Layer._field_defaults[name])
+memset(&PLAIN_READOUT, 0, sizeof(PLAIN_READOUT))
+put_usual_numbers(LAYER, <char *>&PLAIN_LAYER)
+put_usual_numbers(READOUT, <char *>&PLAIN_READOUT)
 
 
 cdef int check_dropout(double p, int64_t layer, int64_t first_step, int64_t T) except -1:
@@ -556,7 +572,7 @@ cdef int check_dropout(double p, int64_t layer, int64_t first_step, int64_t T) e
 
 
 cdef int take_layer(Call call, elman_layer *l, layer, bint reads_out) except -1:
-    memset(l, 0, sizeof(elman_layer))
+    l[0] = PLAIN_LAYER
     l.has_tokens = call.take(LAYER, layer, <char *>l, reads_out)
     numbers = <object>item_of(layer, NUMBERS)
     if numbers or <object>item_of(layer, CELL) is not ELMAN:
@@ -752,8 +768,8 @@ cdef class Door:
         cdef Call call = Call()
         cdef elman_readout c
         cdef int status
-        memset(&c, 0, sizeof(c))
-        call.take(READOUT, contract.Readout(*r[:4]), <char *>&c)
+        c = PLAIN_READOUT
+        call.take(READOUT, tuple(r[:4]) + NO_LOSS, <char *>&c)
         cdef Table table = self.of(call.dtype, A_READOUT)
         c.own = table.kernels.own
         with nogil:
@@ -771,8 +787,8 @@ cdef class Door:
         cdef bytearray memory = bytearray(len(own_layers) * sizeof(elman_layer))
         cdef elman_layer *layers = <elman_layer *><char *>memory
         cdef Call call = take_chain(own_layers, layers)
-        memset(&r, 0, sizeof(r))
-        call.take(READOUT, contract.Readout(*g.readout[:4]), <char *>&r)
+        r = PLAIN_READOUT
+        call.take(READOUT, tuple(g.readout[:4]) + NO_LOSS, <char *>&r)
         r.loss = LOSSES[g.readout.loss]
         is_token = r.loss == ELMAN_CROSS_ENTROPY
         c.L, c.layers, c.readout = len(own_layers), layers, &r
@@ -806,7 +822,7 @@ cdef class Door:
         cdef elman_readout c
         cdef double total = 0
         cdef int status
-        memset(&c, 0, sizeof(c))
+        c = PLAIN_READOUT
         has_tokens = call.take(READOUT, r, <char *>&c)
         c.loss = LOSSES[r.loss]
         if r.target is None or has_tokens != (r.loss == "cross_entropy"):

@@ -249,7 +249,7 @@ class RNN(Checked):
 
         shown = y.view()  # whatever becomes of its shape, the tape's stays
         shown.setflags(write=False)
-        return call.show(shown), call.show_states(h_n.view()), pullback
+        return call.show(shown), call.show_states(h_n), pullback
 
     def last_state(self, x: Any, h_0: Any = None, lengths: Any = None) -> Real:
         """The h_n of a call, bit for bit, in memory that does not grow with T (nor is any output kept).

@@ -16,7 +16,7 @@ from elman.backends.activations import Activation
 from elman.backends.contract import Gradients, Layer
 from elman.layer.architecture import Architecture
 from elman.layer.parameters import Parameters
-from elman.layer.workspace import Lease, Workspace, aligned_zeros, pieces
+from elman.layer.workspace import SMALL, Lease, Workspace, aligned_zeros, pieces
 from elman.lengths import clipped
 from elman.typing import Int, Real
 
@@ -157,8 +157,8 @@ class Stack:
 
     __slots__ = (
         "_is_large",
-        "_names_and_shapes",
         "_of_one_direction",
+        "_places",
         "architecture",
         "parameters",
         "rng",
@@ -172,7 +172,7 @@ class Stack:
         self._of_one_direction = [(ih[0], hh[0], None if bias is None else bias[0]) for ih, hh, bias in self.weights]
         self.workspace = Workspace(parameters.flat.dtype)
         entries = zip(parameters.entries[: architecture.n_entries], parameters.arrays, strict=False)
-        self._names_and_shapes = [(entry.names, array.shape) for entry, array in entries]
+        self._places = [(entry.names, array.shape, array.ndim == 3) for entry, array in entries]
         self._is_large = architecture.n_parameters > 1 << 12  # else it does not matter where an array begins
 
     def by_layer(self, arrays: Sequence[Real]) -> list[Weights]:
@@ -186,11 +186,11 @@ class Stack:
         """Room for gradients by the layers' parameters, for a caller to keep: for kernels, and as users see it."""
         arrays, named, dtype = [], {}, self.workspace.dtype
         create = aligned_zeros if self._is_large else np.zeros
-        for names, shape in self._names_and_shapes:
+        for names, shape, is_matrix in self._places:
             array = create(shape, dtype)
             arrays.append(array)
             for d, name in enumerate(names):
-                named[name] = array[d].T
+                named[name] = array[d].T if is_matrix else array[d]
         return arrays, named
 
     def lease(self, n_steps: int, n_rows: int) -> Lease:
@@ -237,18 +237,16 @@ class Stack:
         Without y, the last layer's outputs lie in leased memory too, and there is room for their gradient, `tape.d_y`.
         What dropout is `drawn` from is drawn itself, unless it is given.
         """
-        n_steps, n_rows = x.shape[:2]
-        n_inner = len(self.weights) - 1
-        drawn = drawn or self.draw(mode)
-        drops = n_inner > 0 and mode.dropout > 0
-        recurrent_mask = None
-        if mode.recurrent_dropout and drawn is not None:
-            recurrent_mask = self._recurrent_mask(mode, drawn.key, n_rows)
-        d_y, count = None, n_inner * (2 if drops else 1) + (0 if y is not None else 2)
+        n_inner, drops, recurrent_mask, d_y = len(self.weights) - 1, False, None, None
+        if mode.dropout or mode.recurrent_dropout:
+            drops, drawn = n_inner > 0 and mode.dropout > 0, drawn or self.draw(mode)
+            if mode.recurrent_dropout and drawn is not None:
+                recurrent_mask = self._recurrent_mask(mode, drawn.key, x.shape[1])
+        count = n_inner * (2 if drops else 1) + (0 if y is not None else 2)
         buffers: list[Real] = []
         leases: tuple[Lease, ...] = ()
         if count:
-            leases = (self.workspace.lease(count, n_steps, n_rows, self.architecture.n_outputs, batch_major),)
+            leases = (self.workspace.lease(count, x.shape[0], x.shape[1], self.architecture.n_outputs, batch_major),)
             buffers = leases[0].arrays
         if y is None:
             *_, y, d_y = buffers
@@ -262,10 +260,14 @@ class Stack:
         self, tape: Tape, d_y: Real | None, d_h_n: Real | None, d_h_0: Real, d_x: Real | None, gradients: Sequence[Real]
     ) -> None:
         """Write d_h_0 (L·D, B, H) and, unless None, d_x (T, B, I); *add* to gradients, which lie like parameters."""
-        n_steps, n_rows = tape.layers[0].x.shape[:2]
-        count = min(len(self.weights), 3)
-        with self.workspace.lease(count, n_steps, n_rows, self.architecture.n_outputs, tape.batch_major) as scratch:
-            backward(tape, d_y, d_h_n, d_h_0, d_x, self.by_layer(gradients), scratch)
+        y = tape.layers[0].y
+        count, by_layer = min(len(self.weights), 3), self.by_layer(gradients)
+        if y.size <= SMALL:
+            backward(tape, d_y, d_h_n, d_h_0, d_x, by_layer, [np.empty(y.shape, y.dtype) for _ in range(count)])
+            return
+        n_steps, n_rows, n_columns = y.shape
+        with self.workspace.lease(count, n_steps, n_rows, n_columns, tape.batch_major) as scratch:
+            backward(tape, d_y, d_h_n, d_h_0, d_x, by_layer, scratch)
 
     def step(self, backend: ModuleType, activation: str | Activation, x_t: Real | Int, h: Real, h_next: Real) -> None:
         """One time step of one direction: x_t (B, I) or tokens (B,), h (L, B, H); writes h_next (L, B, H)."""

@@ -11,6 +11,7 @@ import numpy as np
 from elman.typing import Int, Real
 
 _NOTHING: Any = np.zeros(0, dtype=np.uint8)
+SMALL = 1 << 12  # values of scratch that the allocator has as quickly as a workspace
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 
 
