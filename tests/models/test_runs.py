@@ -97,7 +97,6 @@ REFUSED: dict[str, list[Any]] = {
     "clip_norm": [None, 0.5],
     "clip_value": [1.0],
     "tbptt": [(2, 2)],
-    "memory": [3, "1MB"],
     "activation_l2": [0.1],
     "weights": [None, WEIGHTS[::-1], np.ones(20)],
     "validation_data": [None, (X[:4], X[:4]), (X[:3], Y[:3]), (X[:4], Y[:4], WEIGHTS[:4])],
@@ -109,6 +108,7 @@ REFUSED: dict[str, list[Any]] = {
 HONOURED: dict[str, list[Any]] = {
     "epochs": [2, 4],
     "progress": [True],
+    "memory": [3, "1MB"],
     "checkpoint_every": [None, 2],
     "callbacks": [[print, elman.EarlyStopping(patience=9), StopAt(99)]],  # some more, which keep no state
 }
@@ -255,8 +255,9 @@ def test_an_optimizer_of_one_s_own_with_another_setting(tmp_path: Path):
         make_model().fit(**arguments | {"optimizer": Mine(2)})
 
 
-def test_memory_may_differ_where_no_bit_depends_on_it(tmp_path: Path):
-    path, options = tmp_path / "run.safetensors", {"dropout": 0.0}
+@pytest.mark.parametrize("options", [{}, {"dropout": 0.0}, {"recurrent_dropout": 0.3}], ids=str)
+def test_memory_may_differ_as_no_bit_depends_on_it(options: dict[str, float], tmp_path: Path):
+    path = tmp_path / "run.safetensors"
     make_model(**options).fit(**given(path) | {"epochs": 2, "memory": 3, "schedule": None})
     model, whole = make_model(**options), make_model(**options)
     model.fit(**given(path) | {"memory": "1MB", "resume": True, "schedule": None})

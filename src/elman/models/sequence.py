@@ -402,11 +402,11 @@ class SequenceModel(Model):
         resume : bool
             Go on from `checkpoint`, if there is one, as if nothing had happened, bit for bit: model, optimizer and
             callbacks become what they were. `epochs` may be any number that is not below the epochs begun; `progress`,
-            `checkpoint_every` and those of the `callbacks` that keep no state may be others, as may the model's backend
-            and metadata, and the number of threads. Everything else must be what it was, or nothing is changed and an
-            error says what differs: the other arguments (data by their sizes and a hash of up to a million values, a
-            schedule by a thousand of its values), and the model's configuration and seed, if it was given one. Without
-            dropout, `memory` may differ, too. A run that a callback has stopped is over.
+            `checkpoint_every`, `memory` and those of the `callbacks` that keep no state may be others, as may the
+            model's backend and metadata, and the number of threads. Everything else must be what it was, or nothing is
+            changed and an error says what differs: the other arguments (data by their sizes and a hash of up to a
+            million values, a schedule by a thousand of its values), and the model's configuration and seed, if it was
+            given one. A run that a callback has stopped is over.
 
         Returns
         -------

@@ -151,7 +151,6 @@ def modernized(
     """
     old = check.instance(record["settings"], "its settings", dict)
     run = {**now, **{name: old[name] for name in now if name in old}}
-    run["memory"] = now["memory"]
     run["clip_norm"] = None if old["clip_norm"] == math.inf else old["clip_norm"]
     sizes = _sizes(old["the number of sequences"], old["the number of steps of the sequences"])
     is_of = next((name for name in ("X", "Y") if str(now[name]).startswith(f"{sizes} ")), None)  # Y for one-to-many

@@ -99,7 +99,7 @@ class Plan(NamedTuple):
         """The callbacks that keep a state in checkpoints."""
         return [callback for callback in self.callbacks if type(callback).state is not Callback.state]
 
-    def settings(self, *, has_dropout: bool) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """What must be the same for a run to go on, by the names of `fit`'s arguments."""
         descent = self.descent
         return {
@@ -109,7 +109,6 @@ class Plan(NamedTuple):
             "clip_norm": None if descent.max_norm == math.inf else descent.max_norm,
             "clip_value": descent.max_value,
             "tbptt": descent.tbptt,
-            "memory": _described_memory(descent.memory) if has_dropout else None,  # else it makes no difference
             "activation_l2": descent.activation_l2,
             "shuffle": self.shuffle,
             "callbacks that keep a state": ", ".join(map(described, self.with_state)) or None,
@@ -127,10 +126,6 @@ class Plan(NamedTuple):
 def described(callback: Callback) -> str:
     """What must be the same of a callback: ours say all, of others it is the class."""
     return repr(callback) if isinstance(callback, Settings) else type(callback).__name__
-
-
-def _described_memory(memory: float | None) -> str | None:
-    return None if memory is None else f"{memory:g} {'steps' if isinstance(memory, int) else 'bytes'}"
 
 
 def _place(value: Any, name: str) -> Path:

@@ -110,7 +110,7 @@ class Resumable(Training):
             "spectral_radius": None if seed is None else rnn.spectral_radius,
             **_fingerprints(self._data),
             **{f"validation_data[{i}]": value for i, value in enumerate(validation.values())},
-            **self._plan.settings(has_dropout=bool(rnn.dropout or rnn.recurrent_dropout)),
+            **self._plan.settings(),
         }
         return files.as_read(settings)
 
@@ -141,6 +141,7 @@ class Resumable(Training):
                 record, arrays = checkpoint.modernized(record, arrays, self._about, self.optimizer, self.epochs)
             epochs = check.positive_int(record["epochs"], "its epochs")
             run = check.instance(record["run"], "its run", dict)
+            run.pop("memory", None)  # on which bits depended once
         now = self._about | {"schedule": self._plan.described_schedule(epochs)}
         if now["seed"] is None:  # nobody asks for one here, and the first parameters are those of the run
             first = {name: run.get(name) for name in ("seed", "initialization", "spectral_radius")}
