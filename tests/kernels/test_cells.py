@@ -21,9 +21,7 @@ from ..cases import Problem, check_untouched, make, place, poison
 from ..compare import assert_same_bits
 
 jit = pytest.importorskip("elman.backends.jit.backend", reason="there is no Numba for this Python")
-from numba.core.caching import NullCache  # noqa: E402
-
-from elman.backends.jit import activations  # noqa: E402
+from elman.backends.jit import saved  # noqa: E402
 from elman.backends.jit.cells import CELLS  # noqa: E402
 
 HERE, CSRC = Path(__file__).parent / "leaky", Path(__file__).parents[2] / "csrc"
@@ -78,7 +76,8 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         lambda d_h, h, df, before, second, _: (d_h * df(second), d_h),  # noqa: ARG005
     )
     monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setattr(activations.built_in, "_cache", NullCache())  # what lies on disk may be of another leaky.py
+    monkeypatch.setattr(saved, "read", lambda _: None)  # what lies on disk may be of another leaky.py
+    monkeypatch.setattr(saved, "write", lambda *_: None)
     yield {
         "numpy": reference,
         "cython": native.Door(jit.make, is_made=False, places=places),

@@ -6,24 +6,21 @@ a user's own (elman.activation) costs the compilation of two small functions.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba.core import types
 
+from elman.backends.activations import Activation
 from elman.backends.jit.cells import CELLS
 from elman.backends.jit.gemm import EPILOGUE
-from elman.backends.jit.options import entry, kernel
+from elman.backends.jit.options import kernel, user_function
 from elman.backends.jit.simd import (
     INT64,
-    Address,
     Lanes,
-    Site,
     Vec,
     choose,
-    emitted,
     fma,
     load_real,
     load_upto,
@@ -137,8 +134,12 @@ def _table(builder: Any, functions: list[Any]) -> Any:
 _ARGUMENTS = [StructType(EPILOGUE), types.int64, types.int64, types.int64, types.int64, INTS]
 
 
-def _epilogues(context: Any, builder: Any, v: Any, cell: str, of_vector: Any, functions: Any) -> Any:
-    """The table [apply, gradient] of a cell and the types of the functions f and f'."""
+def emit_epilogues(context: Any, builder: Any, v: Lanes, cell: str, activation: str | Activation) -> Any:
+    """The address of the epilogues [apply, gradient] of a cell with an activation."""
+    if isinstance(activation, Activation):
+        of_vector, functions = own_vector, (user_function(activation.f), user_function(activation.df))
+    else:
+        of_vector, functions = built_in_vector, PAIRS[activation]
     pairs = zip((apply, gradient), (CELLS[cell].state, CELLS[cell].delta), functions, strict=True)
     return _table(
         builder,
@@ -147,32 +148,9 @@ def _epilogues(context: Any, builder: Any, v: Any, cell: str, of_vector: Any, fu
                 context,
                 builder,
                 types.Dispatcher(epilogue),
-                [v, types.Dispatcher(of_vector), types.Dispatcher(of_cell), f],
+                [v, *map(types.Dispatcher, (of_vector, of_cell, f))],
                 _ARGUMENTS,
             )
             for epilogue, of_cell, f in pairs
         ],
     )
-
-
-@emitted
-def _built_in(at: Site, v: Lanes, cell: types.Literal, name: types.Literal) -> Address:
-    pair = [types.Dispatcher(function) for function in PAIRS[name]]
-    return _epilogues(at.context, at.builder, v, cell, built_in_vector, pair)
-
-
-@entry
-def built_in(v: Any, cell: str, name: str) -> Address:
-    """The address of the epilogues [apply, gradient] of a cell with an activation; their names are literal types."""
-    return _built_in(v, cell, name)
-
-
-@emitted
-def _own(at: Site, v: Lanes, cell: types.Literal, f: types.Dispatcher, df: types.Dispatcher) -> Address:
-    return _epilogues(at.context, at.builder, v, cell, own_vector, [f, df])
-
-
-@functools.partial(entry, cache=False)
-def own(v: Any, cell: str, f: Any, df: Any) -> Address:
-    """The same with a user's two functions, jitted; their types are their own."""
-    return _own(v, cell, f, df)

@@ -10,21 +10,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import itertools
+import os
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numba import types
-from numba.core.caching import NullCache
-from numba.extending import NativeValue, unbox
 from numpy.typing import NDArray
 
 from elman.backends import native
 from elman.backends.activations import Activation
 from elman.backends.contract import Generation, Gradients, Layer, Readout, Update
-from elman.backends.jit import activations, entries
-from elman.backends.jit.options import user_function, warn_once
-from elman.backends.jit.simd import Lanes
+from elman.backends.jit import saved
 from elman.backends.native import bound_threads as bound_threads
 from elman.backends.native import get_num_threads as get_num_threads
 from elman.backends.native import instruction_set as instruction_set
@@ -32,78 +30,64 @@ from elman.backends.native import set_num_threads as set_num_threads
 from elman.interrupts import postponed
 from elman.typing import Int, Real
 
+if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+    raise ImportError("NUMBA_DISABLE_JIT is set")
+
 takes_activations = True  # a user's own (elman.activation)
 
-
-@unbox(Lanes)  # type: ignore[untyped-decorator]
-def _unbox_lanes(kind: Any, value: Any, c: Any) -> Any:  # noqa: ARG001 - a type has no value
-    return NativeValue(c.context.get_dummy_value())
-
-
-@functools.cache
-def _lanes(instruction_set: str, dtype: str) -> Lanes:
-    return Lanes(dtype, *native.vector_of(instruction_set))
-
-
-@functools.cache
-def _tables(lanes: Lanes) -> NDArray[np.int64]:
-    """What kernels find as `own`: the addresses of the tables of tiles, and of those by columns where they are used."""
-    return np.array([_compiled(entries.of_tiles, lanes, "rows"), 0])
-
-
 _lock = threading.RLock()  # `_tables` keeps one array for each of its arguments only if asked by one thread at a time
+_counts = itertools.count()
 
 
 def make(what: Any, instruction_set: str, dtype: str) -> int:
     """The address of what a `native.Door` asks for, compiled."""
     with _lock:
+        if what == "own":
+            return int(_tables(instruction_set, dtype).ctypes.data)
+        if what == "gradients":
+            _tables(instruction_set, dtype)[1] = _made(what, instruction_set, dtype)
+            return 0
         return _made(what, instruction_set, dtype)
 
 
-def _made(what: Any, instruction_set: str, dtype: str) -> int:
-    lanes = _lanes(instruction_set, dtype)
-    if what == "own":
-        return int(_tables(lanes).ctypes.data)
-    if what == "gradients":
-        _tables(lanes)[1] = _compiled(entries.of_tiles, lanes, "columns")
-        return 0
-    if isinstance(what, str):
-        return _compiled(entries.of_pass if what in entries.PASSES else entries.of_function, lanes, what)
-    kind, name = what
-    if kind == "update":
-        return _compiled(entries.of_function, lanes, name)
-    if isinstance(name, str):
-        return _compiled(activations.built_in, lanes, kind, name)
-    return _compiled(activations.own, lanes, kind, user_function(name.f), user_function(name.df))
+@functools.cache
+def _tables(instruction_set: str, dtype: str) -> NDArray[np.int64]:
+    """What kernels find as `own`: the addresses of the tables of tiles, and of those by columns where they are used."""
+    return np.array([_made("own", instruction_set, dtype), 0])
 
 
-def _compiled(function: Any, lanes: Lanes, *arguments: Any) -> int:
-    """What the function, compiled for these names and jitted functions, returns, without dispatch."""
-    kinds = lanes, *(types.literal(a) if isinstance(a, str) else types.Dispatcher(a) for a in arguments)
+def _made(what: str | tuple[str, Any], instruction_set: str, dtype: str) -> int:
+    """By a function of LLVM's that returns the address: from disk, or compiled."""
+    words = (what,) if isinstance(what, str) else what
+    if isinstance(words[-1], Activation):  # which another process knows nothing of
+        return saved.call(_compiled(f"elman_own_{next(_counts)}", what, instruction_set, dtype).address)
+    name = "_".join(("elman", *words, instruction_set, dtype))
+    code = saved.read(name)
+    if code is not None:
+        return saved.call(saved.link(name, code))
+    whole = _compiled(name, what, instruction_set, dtype)
+    saved.write(name, whole.code)
+    return saved.call(whole.address)
+
+
+def _compiled(name: str, what: Any, instruction_set: str, dtype: str) -> Any:
+    # Ctrl-C would leave Numba's stack of calls as it is then, and every further call an error
+    with postponed(), _without_gc():
+        from elman.backends.jit import entries, simd
+
+        return entries.compiled(name, simd.Lanes(dtype, *native.vector_of(instruction_set)), what)
+
+
+@contextlib.contextmanager
+def _without_gc() -> Iterator[None]:
+    """Numba makes so many objects that walking through them again and again is an eighth of the time."""
     is_collecting = gc.isenabled()
-    gc.disable()  # Numba makes so many objects that walking through them again and again is an eighth of the time
+    gc.disable()
     try:
-        with postponed():  # Ctrl-C would leave Numba's stack of calls as it is then, and every further call an error
-            _compile(function, kinds)
+        yield
     finally:
         if is_collecting:
             gc.enable()
-    return int(function.overloads[kinds].entry_point(None, *arguments))
-
-
-def _compile(function: Any, kinds: Any) -> None:
-    """Also where there is no room on disk, or what lies there is damaged: the next process then begins it anew."""
-    try:
-        function.compile(kinds)
-    except Exception as error:  # reading a damaged file can end with anything
-        if isinstance(function._cache, NullCache):
-            raise
-        if kinds not in function.overloads:
-            with contextlib.suppress(OSError):
-                function._cache.flush()
-            function._cache = NullCache()
-            function.compile(kinds)
-        warn_once(f"{type(error).__name__}: {error}")
 
 
 _door = native.Door(make)

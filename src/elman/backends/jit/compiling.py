@@ -2,20 +2,25 @@
 
 Numba makes every function a library of its own: optimised, turned into machine code, linked into each of its callers,
 and optimised and turned into machine code there again. For the 70 functions that the passes are made of, that is most
-of the time that compiling takes. Here a part's library only holds what Numba made of the function; an entry's library
-collects its parts, theirs and so on, and is optimised as a whole.
+of the time that compiling takes. Here a part's library only holds what Numba made of the function; what Python
+wants, the library of a whole, collects its parts, theirs and so on, and is optimised at once.
 
 This uses Numba's compiler pipeline, which may change with its versions; tests/kernels/test_jit.py fails where it does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from numba.core import ir, lowering, typed_passes, types, untyped_passes
+from llvmlite import ir
+from numba.core import ir as numba_ir
+from numba.core import lowering, typed_passes, types, untyped_passes
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import PassManager, register_pass
+from numba.core.registry import cpu_target
 
 
 class _Library(JITCodeLibrary):
@@ -25,7 +30,7 @@ class _Library(JITCodeLibrary):
 
 
 class _PartLibrary(_Library):
-    """Only ever linked into an entry's library."""
+    """Only ever linked into a whole."""
 
     def finalize(self) -> None:
         for function in self._final_module.functions:
@@ -38,10 +43,23 @@ class _PartLibrary(_Library):
         return self._final_module
 
 
-class _EntryLibrary(_Library):
-    """Numba's own round for counts of references is left out: there are none."""
+class Whole(_Library):
+    """One C function without arguments, and what that needs.
+
+    Numba's own round for counts of references is left out: there are none.
+    """
 
     level = 3  # of LLVM's optimisation; 0: none
+
+    @property
+    def code(self) -> bytes:
+        """Of the machine: a file of objects."""
+        return bytes(self._get_compiled_object())
+
+    @property
+    def address(self) -> int:
+        """Of the function, in this process."""
+        return int(self.get_pointer_to_function(self.name))
 
     def add_linking_library(self, library: Any) -> None:
         if library not in self._linking_libraries:
@@ -61,25 +79,18 @@ class _EntryLibrary(_Library):
 
 class _Lowering(lowering.Lower):
     def lower_assign(self, ty: Any, inst: Any) -> Any:
-        """Leaves out the address of a function that is handed on, which is known by its type.
-
-        Code with an address of this process in it is not kept on disk, unless LLVM finds that nobody reads the address,
-        which it does since Numba 0.66.
-        """
-        if isinstance(ty, types.Dispatcher) and isinstance(inst.value, ir.Global | ir.FreeVar):
+        """Leaves out the address of a function that is handed on, which its type tells: no other process has it."""
+        if isinstance(ty, types.Dispatcher) and isinstance(inst.value, numba_ir.Global | numba_ir.FreeVar):
             return self.context.get_constant_undef(ty)
         return super().lower_assign(ty, inst)
 
 
-class _NativeLowering(typed_passes.NativeLowering):
-    lowering_class = _Lowering
-
-
 @register_pass(mutates_CFG=True, analysis_only=False)
-class _PartLowering(_NativeLowering):
+class _PartLowering(typed_passes.NativeLowering):
     """To LLVM's language, but no further."""
 
     _name = "elman_part_lowering"
+    lowering_class = _Lowering
 
     def run_pass(self, state: Any) -> bool:
         state.library = _PartLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
@@ -92,45 +103,40 @@ class _PartLowering(_NativeLowering):
         return True
 
 
-@register_pass(mutates_CFG=True, analysis_only=False)
-class _EntryLowering(_NativeLowering):
-    """To machine code, at the level of LLVM's optimisation that the function asks for (options.entry)."""
-
-    _name = "elman_entry_lowering"
-
-    def run_pass(self, state: Any) -> bool:
-        state.library = _EntryLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
-        state.library.level = state.func_id.func.level_for(state.args[0])
-        state.library.enable_object_caching()
-        return bool(super().run_pass(state))
-
-
-def _passes(lowering: Any) -> list[Any]:
-    """Numba's, without those for what no kernel contains: closures, `with`, raise, parallel loops, ..."""
-    passes = PassManager("elman")
-    for step in (
-        untyped_passes.TranslateByteCode,
-        untyped_passes.FixupArgs,
-        untyped_passes.IRProcessing,
-        untyped_passes.GenericRewrites,
-        untyped_passes.ReconstructSSA,
-        typed_passes.NopythonTypeInference,
-        typed_passes.PreLowerStripPhis,
-        typed_passes.IRLegalization,
-        typed_passes.AnnotateTypes,
-        lowering,
-        typed_passes.NoPythonBackend,
-    ):
-        passes.add_pass(step, step.__name__)
-    passes.finalize()
-    return [passes]
-
-
 class PartCompiler(CompilerBase):
     def define_pipelines(self) -> list[Any]:
-        return _passes(_PartLowering)
+        """Numba's, without those for what no kernel contains: closures, `with`, raise, parallel loops, ..."""
+        passes = PassManager("elman")
+        for step in (
+            untyped_passes.TranslateByteCode,
+            untyped_passes.FixupArgs,
+            untyped_passes.IRProcessing,
+            untyped_passes.GenericRewrites,
+            untyped_passes.ReconstructSSA,
+            typed_passes.NopythonTypeInference,
+            typed_passes.PreLowerStripPhis,
+            typed_passes.IRLegalization,
+            typed_passes.AnnotateTypes,
+            _PartLowering,
+            typed_passes.NoPythonBackend,
+        ):
+            passes.add_pass(step, step.__name__)
+        passes.finalize()
+        return [passes]
 
 
-class EntryCompiler(CompilerBase):
-    def define_pipelines(self) -> list[Any]:
-        return _passes(_EntryLowering)
+def whole(name: str, level: int, emit: Callable[[Any, Any], Any]) -> Whole:
+    """The code of a C function without arguments, which returns what `emit(context, builder)` emits: an address."""
+    context = cpu_target.target_context
+    with global_compiler_lock:
+        library = Whole(context.codegen(), name)
+        library.level = level
+        library.enable_object_caching()
+        module = library.create_ir_module(name)
+        function = ir.Function(module, ir.FunctionType(ir.IntType(64), []), name)
+        builder = ir.IRBuilder(function.append_basic_block())
+        with context.push_code_library(library):
+            builder.ret(emit(context, builder))
+        library.add_ir_module(module)
+        library.finalize()
+    return library

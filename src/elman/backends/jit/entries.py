@@ -1,48 +1,40 @@
-"""What Python calls, for addresses: of tables of tiles, and of functions as C calls them (csrc/elman.h).
+"""What is compiled as a whole: tables of tiles, and functions as C calls them (csrc/elman.h).
 
-Python calls no kernel itself: the door of `native.pyx` does, for all kernels, once it has these addresses.
+Python calls no kernel itself: the door of `native.pyx` does, once it has these addresses.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from numba.core import types
-
 from elman.backends.jit import optimizers, readout, recurrence
-from elman.backends.jit.options import entry, pass_entry, tile_entry
-from elman.backends.jit.simd import Address, Lanes, Site, emitted
+from elman.backends.jit.activations import emit_epilogues
+from elman.backends.jit.compiling import whole
+from elman.backends.jit.simd import Lanes
 from elman.backends.jit.structs import emit_address
-from elman.backends.jit.tile import tile_table
+from elman.backends.jit.tile import emit_table
 
-PASSES = {"forward": recurrence.forward, "backward": recurrence.backward}
 FUNCTIONS = {  # those of elman_kernels, and the tasks of optimizers' rules
-    **PASSES,
+    "forward": recurrence.forward,
+    "backward": recurrence.backward,
     "readout": readout.readout,
     "readout_loss": readout.readout_loss,
     "clip_norm": optimizers.clip_norm,
-    **optimizers.RULES,
+    **{("update", name): rule for name, rule in optimizers.RULES.items()},
 }
 
 
-@emitted
-def _address(at: Site, v: Lanes, name: types.Literal) -> Address:
-    return emit_address(at.context, at.builder, v, types.Dispatcher(FUNCTIONS[name]))
+def compiled(name: str, v: Lanes, what: Any) -> Any:
+    """The library (compiling.py) of a function that returns the address of what a `native.Door` asks for."""
+    if what in ("own", "gradients"):
+        return whole(name, _tile_level(v), lambda _, builder: emit_table(builder, v, what))
+    if what in FUNCTIONS:
+        # A pass calls tiles and epilogues and does little itself: level 3 would take half as long again.
+        level = 1 if what in ("forward", "backward") else 3
+        return whole(name, level, lambda context, builder: emit_address(context, builder, v, FUNCTIONS[what]))
+    return whole(name, 3, lambda context, builder: emit_epilogues(context, builder, v, *what))
 
 
-@pass_entry
-def of_pass(v: Any, name: str) -> Address:
-    """The address of one of `PASSES`; names are literal types, here and below."""
-    return _address(v, name)
-
-
-@entry
-def of_function(v: Any, name: str) -> Address:
-    """That of another one of `FUNCTIONS`."""
-    return _address(v, name)
-
-
-@tile_entry
-def of_tiles(v: Any, modes: str) -> Address:
-    """That of a table of tiles."""
-    return tile_table(v, modes)
+def _tile_level(v: Lanes) -> int:
+    """A tile is emitted as it should be; but without free masks its loop has a branch, of which level 3 makes two."""
+    return 0 if v.masks_are_free else 3

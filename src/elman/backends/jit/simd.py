@@ -5,19 +5,14 @@ the kernels take it as their first argument `v`, which costs nothing at run time
 is an address, an int. `+ - * / & | ^`, unary `-` and `< >` work on whole vectors, a number standing for a vector of it.
 
 No operation carries fast-math flags, so LLVM neither fuses nor reorders them: the bits are those of the C kernels.
-
-An intrinsic is `@emitted` at a module's top level: one made in a closure would be another one in each process, and
-nothing that calls it could be kept on disk.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
 import operator
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from llvmlite import ir
@@ -35,23 +30,12 @@ _MANTISSA_BITS = {"float32": 23, "float64": 52}
 _SIZE = {"float32": 4, "float64": 8}
 
 
-def _digest() -> str:
-    """Of the sources that kernels are compiled from."""
-    files = sorted(Path(__file__).parent.rglob("*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
-
-
-# Numba's cache on disk notices changes of a function's own file only. This, in the type of every kernel's first
-# argument, makes it notice changes of the others too.
-_SOURCES = _digest()
-
-
 class Lanes(types.Opaque):
     """What a vector is: the type of the kernels' first argument, `v`."""
 
     def __init__(self, real: str, width: int, fused: bool) -> None:
         self.real, self.width, self.fused = real, width, fused  # "float32" or "float64", bytes, multiply-adds
-        super().__init__(name=f"Lanes({real}, {width}, {fused}, {_SOURCES})")
+        super().__init__(name=f"Lanes({real}, {width}, {fused})")
 
     @property
     def size(self) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.typing.templates import AttributeTemplate
@@ -24,7 +23,6 @@ from numba.extending import (
     type_callable,
 )
 
-from elman.backends import native
 from elman.backends.jit.simd import INT64, Address, Lanes, Site, emit_call, emit_pointer, emit_prefetch, emitted
 
 INT, FLOAT = types.int64, types.float64
@@ -267,9 +265,9 @@ def emit_c_function(
     return wrapper
 
 
-def emit_address(context: Any, builder: Any, v: Any, function: Any) -> Any:
+def emit_address(context: Any, builder: Any, v: Any, kernel: Any) -> Any:
     """The address of a jitted function as C calls it: its annotations, but for v, say with what."""
-    hints = function.dispatcher.py_func.__annotations__
+    function, hints = types.Dispatcher(kernel), kernel.py_func.__annotations__
     kinds = [_c_kind(function, hint) for name, hint in hints.items() if name not in ("v", "return")]
     wrapper = emit_c_function(context, builder, function, [v], kinds, has_status=hints["return"] == "int")
     return builder.ptrtoint(wrapper, INT64)
@@ -299,9 +297,6 @@ def _address_of_task(at: Site, v: Lanes, task: types.Dispatcher) -> Any:
     function = emit_c_function(at.context, at.builder, task, [v], [at.kinds[2], INT])
     return at.builder.ptrtoint(function, INT64)
 
-
-for _name, _address in native.pool_addresses().items():  # found by name when kernels are linked
-    llvm.add_symbol(_name, _address)
 
 # The pool's other functions, and the sizes of the machine's caches
 cache_size = types.ExternalFunction("elman_cache_size", types.int64(types.int32))

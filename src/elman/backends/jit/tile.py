@@ -18,10 +18,9 @@ import sys
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
 
 from elman.backends.jit import simd
-from elman.backends.jit.simd import INT64, Address, Lanes, Site, emitted
+from elman.backends.jit.simd import INT64, Lanes, Site, emitted
 
 MAX_WIDTH = 8
 MAX_NARROW_WIDTH = 4  # in mode COLUMNS
@@ -160,18 +159,17 @@ def _emit_table(module: Any, tables: list[list[Any]]) -> Any:
     return table
 
 
-@emitted
-def tile_table(at: Site, v: Lanes, modes: types.Literal) -> Address:
+def emit_table(builder: Any, lanes: Lanes, what: str) -> Any:
     """The address of the tiles' addresses, [width - 1][height - 1], 0 where there is none.
 
-    For modes "rows" there are two such tables, [PACKED, DIRECT]; for "columns" one, which only backward passes need.
+    For "own" there are two such tables, [PACKED, DIRECT]; for "gradients", as backward passes need it, [COLUMNS].
     """
-    module = at.builder.module
-    if modes == "columns":
-        return at.builder.ptrtoint(_emit_table(module, [_emit_tiles(module, v, COLUMNS)]), INT64)
-    direct = _emit_tiles(module, v, DIRECT)
-    packed = direct if reads_panels(v, DIRECT) else _emit_tiles(module, v, PACKED)
-    return at.builder.ptrtoint(_emit_table(module, [packed, direct]), INT64)
+    module = builder.module
+    if what == "gradients":
+        return builder.ptrtoint(_emit_table(module, [_emit_tiles(module, lanes, COLUMNS)]), INT64)
+    direct = _emit_tiles(module, lanes, DIRECT)
+    packed = direct if reads_panels(lanes, DIRECT) else _emit_tiles(module, lanes, PACKED)
+    return builder.ptrtoint(_emit_table(module, [packed, direct]), INT64)
 
 
 @emitted
