@@ -1,6 +1,6 @@
 /* Dropout. Which units are kept is drawn by Philox4x32-10 (Salmon, Moraes, Dror & Shaw 2011, "Parallel random numbers:
  * as easy as 1, 2, 3"): unit u has word u % 4 of those for the counter (u / 4, row, step, stream), whatever the thread.
- */
+ * What is dropped becomes -0.0, which nothing that is kept is: backward knows by it. */
 #ifndef ELMAN_DROPOUT_H
 #define ELMAN_DROPOUT_H
 
@@ -62,14 +62,25 @@ static void draw(const drawing *d, size_t n, const size_t *b, size_t counter, si
     }
 }
 
-/* out = row, NULL for ones, times the factor where units are kept; what is not kept is 0, whatever it was. */
+#define DROPPED set1((real) - 0.0)
+
+/* out = row, NULL for ones, times the factor where units are kept; what is not kept is -0.0, whatever it was. */
 INLINE void keep(real *out, const real *row, const int32_t *kept, real factor, size_t n, int is_whole) {
     for (size_t j = 0; j < n; j += VL) {
         const size_t own = is_whole ? VL : smaller(n - j, VL);
         int32_t narrow __attribute__((vector_size(4 * VECTOR_BYTES / sizeof(real))));
         memcpy(&narrow, kept + j, sizeof narrow);
-        const vec value = (row ? load_upto(row + j, own) : set1(1)) * factor;
-        store_upto(out + j, (vec)((ivec)value & __builtin_convertvector(narrow, ivec)), own);
+        const vec value = (row ? load_upto(row + j, own) : set1(1)) * factor + set1(0);
+        store_upto(out + j, choose(__builtin_convertvector(narrow, ivec), value, DROPPED), own);
+    }
+}
+
+/* out = row times the factor where units were kept, by what is left of them; what was dropped is 0, whatever it was. */
+INLINE void keep_again(real *out, const real *row, const real *left, real factor, size_t n) {
+    for (size_t j = 0; j < n; j += VL) {
+        const size_t own = smaller(n - j, VL);
+        const ivec is_dropped = (ivec)load_upto(left + j, own) == (ivec)DROPPED;
+        store_upto(out + j, choose(is_dropped, set1(0), load_upto(row + j, own) * factor), own);
     }
 }
 
@@ -79,7 +90,8 @@ INLINE void keep(real *out, const real *row, const int32_t *kept, real factor, s
 static void drop_rows(const drawing *d, size_t n, const size_t *b, size_t step, size_t direction, size_t column,
                       size_t columns, const real *const *rows, real *const *out) {
     int32_t kept[DRAWN_ROWS][DRAWN];
-    for (size_t k = 0; d->is_all && k < n; k++) memset(out[k] + column, 0, columns * sizeof(real));
+    for (size_t k = 0; d->is_all && k < n; k++)
+        for (size_t j = 0; j < columns; j += VL) store_upto(out[k] + column + j, DROPPED, smaller(columns - j, VL));
     for (size_t first = column / 4 * 4, end = column + columns; !d->is_all && first < end; first += DRAWN) {
         const size_t j = larger(first, column), some = smaller(first + DRAWN, end) - j;
         for (size_t k = 0; k < n; k++) {

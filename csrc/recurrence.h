@@ -21,11 +21,12 @@ typedef struct {
     int is_backward;
     matrix ih[2], hh[2]; /* forward: the weights; backward: their transposes, ih[0] for both directions, (D * H, I) */
     const real *zeros;   /* as many as the widest row */
-    real *masked;        /* forward: (parts, D, B, H), rows' states times their masks; backward: (D, B, H), ... */
-    drawing drawing;     /* ... what the dropout leaves of d_y */
-    size_t *come;        /* (D, shards), a cache line each: to the meetings of a shard's threads */
-    outer_sum sums[4];   /* backward: the parameters' gradients, ... */
-    extent summed;       /* ... over these steps */
+    real *masked;        /* forward: (parts, D, B, H), rows' states times their masks; backward: (D, B, H), what dropout
+                          * leaves of d_y */
+    drawing drawing;
+    size_t *come;      /* (D, shards), a cache line each: to the meetings of a shard's threads */
+    outer_sum sums[4]; /* backward: the parameters' gradients, ... */
+    extent summed;     /* ... over these steps */
     size_t n_sums, sum_tasks;
 } pass;
 
@@ -178,21 +179,6 @@ static void forward_shard(void *context, size_t i) {
     }
 }
 
-/* What dropout leaves of a step's d_y: in p->masked. */
-static void drop_gradient(const pass *p, const shard *s, size_t t) {
-    const elman_layer *l = p->layer;
-    const elman_rows rows = columns_from(l->d_y, s->d * l->H);
-    const real *d_y[MAX_ROWS];
-    real *left[MAX_ROWS];
-    size_t b[MAX_ROWS], n = 0;
-    for (size_t i = 0; i < s->count; i++) {
-        const size_t row = s->first + i * s->stride;
-        if (t < length_of(&p->extent, row))
-            b[n] = row, d_y[n] = at(&rows, t, row), left[n++] = state(l, p->masked, s->d, row);
-    }
-    drop_rows(&p->drawing, n, b, (size_t)l->first_step + t, s->d, s->own.column, s->own.columns, d_y, left);
-}
-
 /* One step back: delta = (d_y + mask * (weight_hh delta[next])) f'(y), at a row's last step with d_h_n for the product.
  * The product stands alone, so that a pass cut in two, d_h_0 of one being d_h_n of the other, gives the same bits. */
 static void backward_step(const pass *p, shard *s, size_t t) {
@@ -209,13 +195,18 @@ static void backward_step(const pass *p, shard *s, size_t t) {
     e.next_y = back ? l->y.t_stride : -l->y.t_stride;
     e.next_out = back ? l->delta.t_stride : -l->delta.t_stride;
     const int drops = l->d_y.data && l->dropout > 0;
-    if (drops) drop_gradient(p, s, t);
+    const elman_rows left = columns_from(l->dropped, s->d * l->H);
     if (l->d_y.data && !drops) e.next_d_y = back ? l->d_y.t_stride : -l->d_y.t_stride;
     size_t n = 0;
     for (size_t i = 0; i < s->count; i++) {
         size_t b = s->first + i * s->stride, length = length_of(&p->extent, b);
         if (t >= length) continue;
-        d_y[n] = drops ? state(l, p->masked, s->d, b) : l->d_y.data ? at(&d_y_rows, t, b) : p->zeros;
+        d_y[n] = l->d_y.data ? at(&d_y_rows, t, b) : p->zeros;
+        if (drops) {
+            real *const masked = state(l, p->masked, s->d, b);
+            keep_again(masked + j, d_y[n] + j, at(&left, t, b) + j, p->drawing.factor, columns);
+            d_y[n] = masked;
+        }
         delta[n] = at(&deltas, t, b);
         y[n] = at(&y_rows, t, b);
         const int is_last = t == (back ? 0 : length - 1);

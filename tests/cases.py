@@ -153,7 +153,8 @@ class Problem:
         if self.input_grad and self.x.ndim == 3:
             out["d_x"] = poison(self.x.shape, self.dtype, self.layout)
         outputs = [out.get(name) for name in ("delta", "d_weight_ih", "d_weight_hh", "d_bias", "d_h_0", "d_x")]
-        backend.backward(self.layer(y), Gradients(self.d_y, self.d_h_n, *outputs))
+        left = {"dropped": place(self.forward(backend)["dropped"], self.layout)} if self.drawing else {}
+        backend.backward(self.layer(y, **left), Gradients(self.d_y, self.d_h_n, *outputs))
         for name, array in out.items():
             check_untouched(array, self.lengths if name in ("delta", "d_x") else None)
         return out

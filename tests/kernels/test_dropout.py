@@ -44,7 +44,7 @@ def kept_of(p: Problem) -> np.ndarray:
 def left_of(p: Problem, values: np.ndarray, kept: np.ndarray) -> np.ndarray:
     dropout = p.drawing["dropout"]
     factor = p.dtype.type(0 if dropout == 1 else 1 / (1 - dropout))
-    return np.where(kept, values * factor, p.dtype.type(0))
+    return np.where(kept, values * factor + 0, p.dtype.type(-0.0))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,16 @@ def test_what_is_dropped_may_be_anything(backend, dtype):
         out = p.forward(backend)
         every = p.replace(drawing=DRAWING | {"dropout": 1}).forward(backend)["dropped"]
     dropped = {"some": out["dropped"][~kept_of(p)], "all": every}
-    assert_same_bits(dropped, {key: np.zeros_like(array) for key, array in dropped.items()})
+    assert_same_bits(dropped, {key: np.full_like(array, -0.0) for key, array in dropped.items()})
+
+
+def test_what_is_kept_is_never_what_stands_for_dropped(backend, dtype):
+    p = make(T=2, B=4, H=40, dtype=dtype, activation="identity").replace(drawing=DRAWING)
+    p = p.replace(weight_ih=-0.0 * p.weight_ih, weight_hh=-0.0 * p.weight_hh, bias=-np.zeros_like(p.bias))
+    out, kept = p.forward(backend), kept_of(p)
+    assert not np.signbit(out["dropped"][kept]).any()
+    delta = p.replace(d_h_n=None).backward(backend, out["y"])["delta"]
+    assert ((delta[1] != 0) == kept[1]).all()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -205,7 +214,7 @@ def test_recurrent_mask(backend, dtype, n_units, dropout):
     check_untouched(mask)
     kept = [is_kept(dropout, KEY, unit, b, 0, 2 * (6 + d) + 1) for d, b, unit in np.ndindex(mask.shape)]
     factor = 0 if dropout == 1 else 1 / (1 - dropout)
-    expected = np.where(np.reshape(kept, mask.shape), np.dtype(dtype).type(factor), np.dtype(dtype).type(0))
+    expected = np.where(np.reshape(kept, mask.shape), np.dtype(dtype).type(factor), np.dtype(dtype).type(-0.0))
     assert_same_bits({"mask": mask}, {"mask": expected})
 
 

@@ -40,7 +40,7 @@ class Layer(NamedTuple):
     cell: str = "elman"
     numbers: tuple[float, ...] = ()  # the cell's own
     second: Annotated[Real | None, "T B DH rows out"] = None  # what else the cell keeps of each step; as y
-    dropped: Annotated[Real | None, "T B DH rows out forward"] = None  # what dropout leaves of y
+    dropped: Annotated[Real | None, "T B DH rows out"] = None  # as y: what dropout leaves of it, -0.0 where it drops
     dropout: float = 0.0  # with which probability it drops a unit; above 0, d_y is the gradient by `dropped`
     key: int = 0  # of what is drawn; below 2^64
     layer: int = 0  # in the stack, below 2^30: layers draw each their own

@@ -580,7 +580,7 @@ cdef int take_layer(Call call, elman_layer *l, layer, bint reads_out) except -1:
     if l.D > 2 or (l.reverse and l.D > 1):
         refuse("weight_ih", SHAPE, layer.weight_ih)
     check_dropout(l.dropout, l.layer, l.first_step, l.T)
-    if l.dropout > 0 and l.dropped.data == NULL and not reads_out:
+    if l.dropout > 0 and l.dropped.data == NULL:
         refuse("dropped", NO_ARRAY, None)
     if l.lengths != NULL:
         check_lengths(l.lengths, l.T, l.B, layer.lengths)

@@ -112,10 +112,18 @@ def _philox(key: int, *counter: Any) -> Any:
 
 
 def _drop(values: Real, p: float, key: int, *, rows: Int, t: int, stream: int) -> Real:
-    """What dropout leaves of the units of some rows (rows, H): where a unit's word is large, 1 / (1 - p) times it."""
+    """What dropout leaves of the units of some rows (rows, H): where a unit's word is large, 1 / (1 - p) times it.
+
+    What is dropped is -0.0, which nothing that is kept is.
+    """
     words = _philox(key, np.arange((values.shape[-1] + 3) // 4), rows[:, None], t, stream)
     kept = words.reshape(len(rows), 4 * words.shape[1])[:, : values.shape[-1]] >= round(p * 2**32)
-    return np.where(kept, values, 0) * values.dtype.type(1 / (1 - p) if p < 1 else 0)
+    return np.where(kept, np.where(kept, values, 0) * _factor(values, p) + 0, values.dtype.type(-0.0))
+
+
+def _factor(values: Real, p: float) -> Any:
+    """What is kept is multiplied by it."""
+    return values.dtype.type(1 / (1 - p) if p < 1 else 0)
 
 
 def recurrent_mask(mask: Real, *, p: float, key: int, layer: int = 0) -> None:
@@ -154,19 +162,15 @@ def forward(layer: Layer) -> None:
             if second is not None:
                 second[t, rows, columns] = kept
             if layer.dropped is not None:
-                layer.dropped[t, rows, columns] = _dropped(layer, y_d[t, rows], d, t, rows)
-
-
-def _dropped(layer: Layer, values: Real, d: int, t: int, rows: Int) -> Real:
-    """What dropout leaves of a step of direction d, of its states or of the gradients by them."""
-    stream = 2 * (2 * layer.layer + d)
-    return _drop(values, layer.dropout, layer.key, rows=rows, t=layer.first_step + t, stream=stream)
+                t_drawn, stream = layer.first_step + t, 2 * (2 * layer.layer + d)
+                left = _drop(y_d[t, rows], layer.dropout, layer.key, rows=rows, t=t_drawn, stream=stream)
+                layer.dropped[t, rows, columns] = left
 
 
 def backward(layer: Layer, gradients: Gradients) -> None:
     """Back-propagate through time (equations 10.18 to 10.28) from d_y and d_h_n.
 
-    With dropout, d_y is the gradient by what that leaves of y, and the same units are dropped from it.
+    With dropout, d_y is the gradient by what that leaves of y; the units that are -0.0 there are dropped from it.
     y is as `forward` wrote it; h_n is not looked at. Writes delta, the gradient of the pre-activations, d_h_0 and d_x;
     *adds to* d_weight_ih, d_weight_hh and d_bias: steps descending, rows ascending.
     """
@@ -184,8 +188,10 @@ def backward(layer: Layer, gradients: Gradients) -> None:
         for t, rows, h in reversed(list(steps)):
             m: Any = 1 if mask is None else mask[d, rows]
             d_out: Any = 0 if d_y is None else d_y[t, rows, columns]
-            if d_y is not None and layer.dropout > 0:
-                d_out = _dropped(layer, d_out, d, t, rows)
+            if d_y is not None and layer.dropout > 0 and layer.dropped is not None:
+                left = layer.dropped[t, rows, columns]
+                kept = ~((left == 0) & np.signbit(left))
+                d_out = np.where(kept, d_out, 0) * _factor(d_out, layer.dropout)
             d_state = d_h[rows] + d_out
             kept = None if second is None else second[t, rows, columns]
             d_a, d_before = delta_of(d_state, y[t, rows, columns], df, h, kept, numbers)

@@ -20,10 +20,11 @@ from elman.backends.jit.simd import (
     load_upto,
     reals,
     size_of_real,
+    splat,
     store_upto,
     width_of,
 )
-from elman.backends.jit.structs import FLOAT, INT, Struct, after, clear, larger, smaller, stack
+from elman.backends.jit.structs import FLOAT, INT, Struct, after, larger, smaller, stack
 
 VECTORS = 2  # of counters at a time: more of the rounds are under way
 DRAWN_ROWS = 16  # that are drawn for before they are masked
@@ -91,13 +92,22 @@ def draw_row(
 
 @emitted
 def where_kept(at: Site, kept: Address, x: Vector) -> Vector:
-    """x, or 0 where a 32-bit integer at an address is not -1."""
+    """x, or -0.0 where a 32-bit integer at an address is not -1."""
     lanes, builder = at.lanes, at.builder
-    integers = ir.VectorType(lanes.ir_integer, lanes.n)
     narrow = ir.VectorType(ir.IntType(32), lanes.n)
     mask = builder.load(emit_pointer(builder, narrow, kept), align=4)
-    mask = mask if narrow == integers else builder.sext(mask, integers)
-    return builder.bitcast(builder.and_(builder.bitcast(x, integers), mask), lanes.ir_vector)
+    is_kept = builder.icmp_signed("<", mask, ir.Constant(narrow, None))
+    return builder.select(is_kept, x, lanes.ir_constant(-0.0))
+
+
+@emitted
+def where_left(at: Site, left: Vector, x: Vector) -> Vector:
+    """x, or 0 where what is left is -0.0."""
+    lanes, builder = at.lanes, at.builder
+    integers = ir.VectorType(lanes.ir_integer, lanes.n)
+    dropped = ir.Constant(integers, [1 << (8 * lanes.size - 1)] * lanes.n)
+    is_dropped = builder.icmp_signed("==", builder.bitcast(left, integers), dropped)
+    return builder.select(is_dropped, lanes.ir_constant(0.0), x)
 
 
 @kernel
@@ -109,10 +119,19 @@ def draw(v: Any, d: Any, n: int, b: Any, counter: int, step: int, stream: int, k
 
 @kernel
 def keep(v: Any, out: Address, row: Address, kept: Address, factor: float, n: int) -> None:
-    """out = row times the factor where units are kept; what is not kept is 0, whatever it was."""
+    """out = row times the factor where units are kept; what is not kept is -0.0, whatever it was."""
     for j in range(0, n, reals(v)):
         own, offset = smaller(n - j, reals(v)), j * size_of_real(v)
-        store_upto(out + offset, where_kept(kept + 4 * j, load_upto(v, row + offset, own) * factor), own)
+        store_upto(out + offset, where_kept(kept + 4 * j, load_upto(v, row + offset, own) * factor + 0.0), own)
+
+
+@kernel
+def keep_again(v: Any, out: Address, row: Address, left: Address, factor: float, n: int) -> None:
+    """out = row times the factor where units were kept, by what is left of them; what was dropped is 0."""
+    for j in range(0, n, reals(v)):
+        own, offset = smaller(n - j, reals(v)), j * size_of_real(v)
+        kept = where_left(load_upto(v, left + offset, own), load_upto(v, row + offset, own) * factor)
+        store_upto(out + offset, kept, own)
 
 
 @kernel
@@ -123,7 +142,8 @@ def drop_rows(
     kept, drawn, size = stack(_KEPT), VECTORS * 2 * width_of(v) // 4, size_of_real(v)
     if d.is_all:
         for k in range(n):
-            clear(out[k] + column * size, columns * size)
+            for j in range(0, columns, reals(v)):
+                store_upto(out[k] + (column + j) * size, splat(v, -0.0), smaller(columns - j, reals(v)))
         return
     for first in range(column // 4 * 4, column + columns, drawn):
         j = larger(first, column)

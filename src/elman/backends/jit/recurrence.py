@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from elman.backends.contract import Gradients, Layer
-from elman.backends.jit.dropout import DRAWING, drop_rows, set_drawing
+from elman.backends.jit.dropout import DRAWING, drop_rows, keep_again, set_drawing
 from elman.backends.jit.gemm import (
     EPILOGUE,
     MATRIX,
@@ -88,8 +88,8 @@ PASS = Struct(
     hh=MATRIX,
     hh_1=MATRIX,
     zeros=INT,  # as many as the widest row
-    masked=INT,  # forward: (parts, D, B, H), rows' states times their masks; backward: (D, B, H), ...
-    drawing=DRAWING,  # ... what the dropout leaves of d_y
+    masked=INT,  # forward: (parts, D, B, H), rows' states times their masks; backward: (D, B, H), what is left of d_y
+    drawing=DRAWING,
     come=INT,  # (D, shards), a cache line each: to the meetings of a shard's threads
     sums=OUTER_SUM,  # backward: the parameters' gradients, ...
     sums_1=OUTER_SUM,
@@ -295,27 +295,13 @@ def forward_shard(v: Any, p: Any, i: int) -> None:
 
 
 @kernel
-def drop_gradient(v: Any, p: Any, s: Any, t: int) -> None:
-    """What dropout leaves of a step's d_y: in p.masked."""
-    layer, rows, n = p.layer, local(ROWS), 0
-    d_y, left, b = ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST))
-    set_columns(v, rows, layer, layer.d_y, s.d)
-    for i in range(s.count):
-        row = s.first + i * s.stride
-        if t < length_of(p.extent, row):
-            b[n], d_y[n], left[n] = row, at(v, rows, t, row), state(v, layer, p.masked, s.d, row)
-            n += 1
-    drop_rows(v, p.drawing, n, b, layer.first_step + t, s.d, s.column, s.columns, d_y, left)
-
-
-@kernel
 def backward_step(v: Any, p: Any, s: Any, t: int) -> None:
     """One step back: delta = (d_y + mask * (weight_hh delta[next])) f'(y); at a row's last step d_h_n is the product.
 
     The product stands alone, so that a pass cut in two, d_h_0 of one being d_h_n of the other, gives the same bits.
     """
     layer = p.layer
-    d_y_rows, y_rows, deltas, e = local(ROWS), local(ROWS), local(ROWS), local(EPILOGUE)
+    d_y_rows, y_rows, deltas, left, e = local(ROWS), local(ROWS), local(ROWS), local(ROWS), local(EPILOGUE)
     set_columns(v, d_y_rows, layer, layer.d_y, s.d)
     set_columns(v, y_rows, layer, layer.y, s.d)
     set_columns(v, deltas, layer, layer.delta, s.d)
@@ -330,9 +316,8 @@ def backward_step(v: Any, p: Any, s: Any, t: int) -> None:
     step = size_of_real(v) if back else -size_of_real(v)
     e.next_y, e.next_out = step * layer.y.t_stride, step * layer.delta.t_stride
     drops = layer.d_y.data != 0 and layer.dropout > 0
-    if drops:
-        drop_gradient(v, p, s, t)
-    elif layer.d_y.data:
+    set_columns(v, left, layer, layer.dropped, s.d)
+    if layer.d_y.data and not drops:
         e.next_d_y = step * layer.d_y.t_stride
     for i in range(s.count):
         b = s.first + i * s.stride
@@ -341,7 +326,9 @@ def backward_step(v: Any, p: Any, s: Any, t: int) -> None:
             continue
         d_y[n] = at(v, d_y_rows, t, b) if layer.d_y.data else p.zeros
         if drops:
-            d_y[n] = state(v, layer, p.masked, s.d, b)
+            masked = state(v, layer, p.masked, s.d, b)
+            keep_again(v, masked + j, d_y[n] + j, at(v, left, t, b) + j, p.drawing.factor, s.columns)
+            d_y[n] = masked
         delta[n], y[n] = at(v, deltas, t, b), at(v, y_rows, t, b)
         is_last = t == (0 if back else length - 1)
         if layer.numbers:
