@@ -15,6 +15,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import llvmlite
 from llvmlite import binding as llvm
 
 from elman.backends import contract, native
@@ -35,9 +36,9 @@ def _digest(*parts: Any) -> bytes:
 
 @functools.cache
 def _sources() -> bytes:
-    """Of what kernels are made from: where that has changed, they are replaced."""
-    files = [*sorted(_HERE.rglob("*.py")), Path(contract.__file__)]
-    return _digest(native.OFFSETS, *(file.read_bytes() for file in files))
+    """Of what kernels are made from and call: where that has changed, they are replaced."""
+    files = [*sorted(_HERE.rglob("*.py")), Path(contract.__file__), Path(native.__file__)]
+    return _digest(*(hashlib.sha256(file.read_bytes()).digest() for file in files))
 
 
 @functools.cache
@@ -46,10 +47,10 @@ def _maker() -> str:
     numba = importlib.util.find_spec("numba")
     if numba is None or numba.origin is None:
         raise ImportError("there is no Numba")
-    version = Path(numba.origin).with_name("_version.py").read_bytes()
+    versions = Path(numba.origin).with_name("_version.py").read_bytes(), llvmlite.__version__
     machine = llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
     settings = sorted((k, v) for k, v in os.environ.items() if k.startswith("NUMBA_") and k != "NUMBA_CACHE_DIR")
-    return _digest(_HERE, version, machine, settings).hex()[:16]
+    return _digest(_HERE, versions, machine, settings).hex()[:16]
 
 
 def _places(name: str) -> list[Path]:
@@ -65,9 +66,10 @@ def read(name: str) -> bytes | None:
         with contextlib.suppress(OSError):
             content = path.read_bytes()
             sources, digest, code = content[:32], content[32:64], content[64:]
-            if hashlib.sha256(code).digest() == digest:
-                return code if sources == _sources() else None
-            _warn_once(f"{path} is damaged")
+            if hashlib.sha256(code).digest() != digest:
+                _warn_once(f"{path} is damaged")
+            elif sources == _sources():
+                return code
     return None
 
 
