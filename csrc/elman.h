@@ -37,11 +37,11 @@ typedef struct {
     elman_rows y;                 /* (T, B, D * H): out of forward, into backward */
     void *h_n;                    /* (D, B, H): out of forward, or NULL */
     elman_rows second;            /* (T, B, D * H), as y: what else the cell keeps of each step; data may be NULL */
-    elman_rows
-        dropped;    /* (T, B, D * H): out of forward, what dropout leaves of y, -0.0 where it drops; data may be NULL */
-    double dropout; /* probability that it drops a unit; above 0, d_y is the gradient by `dropped` */
-    uint64_t key;   /* of what is drawn (dropout.h) */
-    int64_t layer, first_step; /* the layer's number; what is added to t: for the places that are drawn for */
+    elman_rows dropped;           /* (T, B, D * H): what dropout leaves of y, -0.0 where it drops: out of forward, into
+                                   * backward; data may be NULL */
+    double dropout;               /* probability that it drops a unit; above 0, d_y is the gradient by `dropped` */
+    uint64_t key;                 /* of what is drawn (dropout.h) */
+    int64_t layer, first_step;    /* the layer's number; what is added to t: for the places that are drawn for */
     /* backward only */
     elman_rows d_y;    /* (T, B, D * H); data may be NULL: zeros */
     const void *d_h_n; /* (D, B, H) or NULL: zeros */

@@ -237,7 +237,7 @@ def public_functions() -> Iterator[tuple[str, Any]]:
                 yield name, thing
             ours = [kind for kind in thing.__mro__ if kind.__module__.startswith("elman")]
             for method in sorted({key for kind in ours for key in vars(kind)}):
-                is_public = (method[0] != "_" and method != "draw") or method == "__call__"  # `draw` is for `generate`
+                is_public = method[0] != "_" or method == "__call__"
                 if is_public and isinstance(getattr(thing, method), FunctionType):
                     yield f"{name}.{method}", getattr(thing, method)
 

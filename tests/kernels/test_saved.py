@@ -75,6 +75,19 @@ def test_what_others_made_is_not_read(change, monkeypatch: pytest.MonkeyPatch):
     assert saved.read(NAME) == CODE[::-1]
 
 
+def test_settings_that_change_no_code(monkeypatch: pytest.MonkeyPatch):
+    saved.write(NAME, CODE)
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "3")
+    forget()
+    assert saved.read(NAME) == CODE
+
+
+def test_a_user_without_a_home_has_no_folder(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert [path.parent for path in saved._places(NAME)] == [saved._HERE / "__pycache__"]
+
+
 def test_no_file_that_is_short_of_anything_is_read(recwarn: pytest.WarningsRecorder):
     saved.write(NAME, CODE)
     (path,) = saved._places(NAME)

@@ -508,6 +508,20 @@ def test_generate_seeds_and_continuation(backend: str, dtype: str):
     assert pickle.dumps(model) == before, "drawing changes nothing"
 
 
+@pytest.mark.parametrize("end", [None, 0, 1, 2, 3, 4])
+def test_a_generator_never_goes_back(end: int | None):
+    """Another thread may draw from it meanwhile; it goes on by 64 numbers at a time."""
+    rng, other = np.random.default_rng(7), np.random.default_rng(7)
+    n = len(make_model().generate([1], 200, seed=rng, end=end))
+    other.random(200 if end is None else min(200, 64 * (n // 64 + 1)))
+    assert rng.bit_generator.state == other.bit_generator.state
+
+
+def test_a_length_is_no_memory():
+    model = make_model()
+    assert len(model.generate([1], 2**31 - 1, seed=0, end=3)) < 1000
+
+
 @backend_names
 def test_temperature(backend: str):
     model = make_model(backend=backend)

@@ -440,7 +440,8 @@ cdef class Call:
     cdef int take(self, Fields fields, values, char *structure, bint reads_out=False) except -1:
         """Bring an object's arrays and numbers into its structure, whose sizes the first array that has them says.
 
-        Numbers that are not given stand there already. With `reads_out`, what another function writes is only read. Returns whether there are tokens.
+        Numbers that are not given stand there already. With `reads_out`, what another function writes is only read.
+        Returns whether there are tokens.
         """
         cdef Field *f
         cdef View *view = &self.view

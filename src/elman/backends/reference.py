@@ -188,7 +188,8 @@ def backward(layer: Layer, gradients: Gradients) -> None:
         for t, rows, h in reversed(list(steps)):
             m: Any = 1 if mask is None else mask[d, rows]
             d_out: Any = 0 if d_y is None else d_y[t, rows, columns]
-            if d_y is not None and layer.dropout > 0 and layer.dropped is not None:
+            if d_y is not None and layer.dropout > 0:
+                assert layer.dropped is not None
                 left = layer.dropped[t, rows, columns]
                 kept = ~((left == 0) & np.signbit(left))
                 d_out = np.where(kept, d_out, 0) * _factor(d_out, layer.dropout)
@@ -268,11 +269,12 @@ def _draw_category(o: Real, uniform: Real, g: Generation) -> int:
     """From the softmax of o (O,) / temperature, cut to its likeliest."""
     with np.errstate(over="ignore"):  # a tiny temperature leaves nothing of what is less likely
         p = np.exp(np.subtract(o, o.max(), dtype=np.float64) / g.temperature)
-    likeliest = np.argsort(-p, kind="stable")[: g.top_k]
+    by_likeliness = np.argsort(-p, kind="stable")
+    if g.top_k is not None:
+        p[by_likeliness[g.top_k :]] = 0
     if g.top_p is not None:
-        mass = p[likeliest].cumsum()
-        likeliest = likeliest[: 1 + int(mass.searchsorted(g.top_p * mass[-1]))]
-    p[np.setdiff1d(np.arange(len(p)), likeliest)] = 0
+        mass = p[by_likeliness].cumsum()
+        p[by_likeliness[1 + int(mass.searchsorted(g.top_p * mass[-1])) :]] = 0
     cumulative = p.cumsum()
     drawn = int(cumulative.searchsorted(uniform[0] * cumulative[-1], side="right"))
     return min(drawn, int(np.flatnonzero(p)[-1]))  # rounding may make of a share all there is

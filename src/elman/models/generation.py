@@ -69,16 +69,16 @@ def _drawn(
     layers = layers_of(first[-1:].copy(), h, None, stack.weights, [*y], mode)
     readout = Readout(y[-1], *network.readout_of(network.parameters), o, loss=outputs.loss)
     is_category = isinstance(outputs, Categories)
-    drawn = np.empty(length, np.int64) if is_category else np.empty((length, outputs.n), h.dtype)
+    parts: list[Any] = [np.empty(0, np.int64) if is_category else np.empty((0, outputs.n), h.dtype)]
     is_random = options["temperature"] > 0 and not isinstance(outputs, Reals)
     for start in range(0, length, _CHUNK):
-        part, state = drawn[start : start + _CHUNK], rng.bit_generator.state if options["end"] is not None else {}
-        uniforms = rng.random((len(part), 1 if is_category else outputs.n)) if is_random else None
+        n = min(_CHUNK, length - start)
+        part = np.empty((n, *parts[0].shape[1:]), parts[0].dtype)
+        uniforms = np.asarray(rng.random((n, 1 if is_category else outputs.n)), np.float64) if is_random else None
         done = mode.backend.generate(Generation(layers, readout, part, uniforms, **options))
-        if done < len(part):
+        parts.append(part[:done])
+        if done < n:
             finite_outputs(o.max(), "largest output")
-            rng.bit_generator.state = state  # what comes after the end is not drawn
-            rng.random(done + 1 if is_random else 0)
-            return drawn[: start + done].copy()
+            break
         h[...] = y[:, 0]
-    return drawn
+    return np.concatenate(parts)

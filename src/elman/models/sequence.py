@@ -308,6 +308,7 @@ class SequenceModel(Model):
         end : int, optional
             A category that ends the sequence where it is drawn; it is not returned.
         seed : None, int or numpy.random.Generator
+            Numbers are drawn for 64 steps at a time, so that a generator may go on by some more than there are outputs.
 
         Returns
         -------

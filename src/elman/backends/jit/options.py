@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from numba import njit, types
+from numba import config, njit, types
 
 from elman.backends.jit.compiling import PartCompiler
+
+if config.DISABLE_JIT:  # by a file of Numba's, too
+    raise ImportError("NUMBA_DISABLE_JIT is set")
 
 _OPTIONS: dict[str, Any] = {
     "pipeline_class": PartCompiler,  # compiled code of which it becomes a part is all that calls it

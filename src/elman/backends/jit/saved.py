@@ -26,6 +26,8 @@ _HERE = Path(__file__).parent
 for _name, _address in native.pool_addresses().items():  # found by name when kernels are linked
     llvm.add_symbol(_name, _address)
 
+# Settings that change no code, such as what a cluster says anew for each job
+_OF_NO_CODE = {"NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER", "NUMBA_THREADING_LAYER_PRIORITY"}
 _engines: list[Any] = []  # with the code in them
 _warned = False
 
@@ -49,14 +51,16 @@ def _maker() -> str:
         raise ImportError("there is no Numba")
     versions = Path(numba.origin).with_name("_version.py").read_bytes(), llvmlite.__version__
     machine = llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
-    settings = sorted((k, v) for k, v in os.environ.items() if k.startswith("NUMBA_") and k != "NUMBA_CACHE_DIR")
+    settings = sorted((k, v) for k, v in os.environ.items() if k.startswith("NUMBA_") and k not in _OF_NO_CODE)
     return _digest(_HERE, versions, machine, settings).hex()[:16]
 
 
 def _places(name: str) -> list[Path]:
     """The files that may hold a function's code, best first."""
     given, user = os.environ.get("NUMBA_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folders = [Path(given)] if given else [_HERE / "__pycache__", Path(user, "elman")]
+    folders = [Path(given)] if given else [_HERE / "__pycache__"]
+    if not given and os.path.isabs(user):  # else it is where this process happens to be
+        folders.append(Path(user, "elman"))
     return [folder / f"{name}-{_maker()}.kernel" for folder in folders]
 
 
