@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableSequence
 from math import prod
 from typing import Any
 
@@ -39,7 +39,7 @@ def pieces(array: Real | Int) -> Iterator[slice]:
         yield slice(start, start + n)
 
 
-class _Block:
+class Block:
     """Some memory and the equal arrays that it is cut into at present."""
 
     __slots__ = ("arrays", "memory", "shape")
@@ -58,7 +58,7 @@ class Lease:
 
     __slots__ = ("_block", "_free", "arrays")
 
-    def __init__(self, block: _Block, free: list[_Block]) -> None:
+    def __init__(self, block: Block, free: MutableSequence[Any]) -> None:
         self._free, self._block = free, block
         self.arrays = block.arrays
 
@@ -87,7 +87,7 @@ class Workspace:
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self.dtype = dtype
-        self._free: dict[tuple[int, int], list[_Block]] = {}
+        self._free: dict[tuple[int, int], list[Block]] = {}
 
     def lease(self, count: int, n_steps: int, n_rows: int, n_columns: int, batch_major: bool = False) -> Lease:
         """`count` arrays (T, B, n_columns) with arbitrary content; in memory (B, T, n_columns) if `batch_major`."""
@@ -97,13 +97,13 @@ class Workspace:
         try:
             block = free.pop()
         except IndexError:
-            block = _Block()
+            block = Block()
         shape = (n_steps, n_rows, batch_major)
         if block.shape != shape:
             self._cut(block, count, n_columns, shape)
         return Lease(block, free)
 
-    def _cut(self, block: _Block, count: int, n_columns: int, shape: tuple[int, int, bool]) -> None:
+    def _cut(self, block: Block, count: int, n_columns: int, shape: tuple[int, int, bool]) -> None:
         n_steps, n_rows, batch_major = shape
         stored = (n_rows, n_steps, n_columns) if batch_major else (n_steps, n_rows, n_columns)
         stride = aligned_size(prod(stored), self.dtype)

@@ -16,6 +16,8 @@ from torch import Tensor
 from elman.torch.operator import refuse_to_differentiate
 from elman.torch.passes import Options, backward, forward, kernel_weights
 
+_ORDINARY = {Tensor, torch.nn.Parameter, type(None)}
+
 
 def rnn(
     input: Tensor,
@@ -39,7 +41,7 @@ def rnn(
         y, h_n, _ = torch.ops.elman.rnn(input, hx, weights, batch_sizes, masks, *options)
         return y, h_n
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
-        return _Function.apply(input, hx, batch_sizes, masks, options, *weights)  # type: ignore[no-any-return]
+        return _apply(input, hx, batch_sizes, masks, options, *weights)  # type: ignore[no-any-return]
     layers = kernel_weights(weights, options)
     outputs, h_n = forward(input, hx, layers, batch_sizes, masks, options, keep=False)
     return outputs[-1], h_n
@@ -50,7 +52,7 @@ def _is_traced(tensors: Sequence[Tensor | None]) -> bool:
     return bool(
         torch._C._len_torch_dispatch_stack()
         or torch._C._get_tracing_state() is not None
-        or any(type(t) is not torch.nn.Parameter and type(t) is not Tensor and t is not None for t in tensors)
+        or not _ORDINARY.issuperset(map(type, tensors))
     )
 
 
@@ -72,7 +74,7 @@ class _Function(torch.autograd.Function):
         ctx.save_for_backward(input, hx, batch_sizes, *outputs, *masks, *weights)
         ctx.set_materialize_grads(False)
         ctx.options = options
-        ctx.layers = layers if layers.is_small else None
+        ctx.layers = layers if layers.is_worth_keeping(outputs) else None
         return outputs[-1], h_n
 
     @staticmethod
@@ -91,6 +93,10 @@ class _Function(torch.autograd.Function):
             d_y, d_h_n, input, hx, layers, batch_sizes, masks, outputs, options, has_d_input, has_d_weights
         )
         return d_input, d_hx if has_d_hx else None, None, None, None, *d_weights
+
+
+# As _Function.apply, without its questions about transforms of torch.func, which `rnn` has asked.
+_apply = super(torch.autograd.Function, _Function).apply
 
 
 class _Transformed(torch.autograd.Function):

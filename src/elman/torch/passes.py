@@ -8,6 +8,8 @@ the last by, none without dropout. Weights lie the other way round in the kernel
 
 from __future__ import annotations
 
+import functools
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -20,12 +22,15 @@ from elman import backends, threads
 from elman.backends import native
 from elman.layer import stack
 from elman.layer.architecture import Architecture
+from elman.layer.parameters import Parameters
 from elman.layer.stack import Mode, Tape, Weights
-from elman.layer.workspace import Lease, Workspace
+from elman.layer.workspace import Block, Lease, Workspace
 from elman.lengths import within
 from elman.typing import Int, Real
 
-_SMALL = 1 << 16  # reals of a layer that are allocated in each call, and kept from the forward to the backward pass
+_SMALL = 1 << 16  # reals of weights that are kept from the forward to the backward pass, be there fewer outputs
+_UNUSED = 1 << 22  # reals of weights that are kept for calls to come
+_DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 _WORKSPACES = {np.dtype(kind): Workspace(np.dtype(kind)) for kind in (np.float32, np.float64)}  # new pages cost faults
 
 
@@ -43,46 +48,48 @@ class Options(NamedTuple):
         return Architecture(input_size, hidden_size, self.num_layers, self.bidirectional, self.has_biases)
 
 
-class Layers(NamedTuple):
-    """Weights, or gradients by them, in the kernels' order."""
+class _Block(Block):
+    """Memory for weights of layers, or gradients by them: cut once, into what kernels take and into what tensors are."""
 
-    architecture: Architecture
-    weights: list[Weights]
-    rows: list[Real]  # all of a layer's, one below the other
-    leases: list[Lease]  # of their memory, if there is much of it
+    __slots__ = ("architecture", "weights")
 
-    @property
-    def is_small(self) -> bool:
-        """Whether they may be kept from the forward to the backward pass."""
-        return not self.leases
+    def __init__(self, architecture: Architecture, dtype: np.dtype[Any]) -> None:
+        parameters, n = Parameters(architecture.entries(), dtype), architecture.n_entries // architecture.num_layers
+        layers = [parameters.arrays[k : k + n] for k in range(0, architecture.n_entries, n)]
+        self.architecture, self.memory = architecture, parameters.flat
+        self.weights: list[Weights] = [(ih, hh, bias[0] if bias else None) for ih, hh, *bias in layers]
+        self.arrays = [array[d] for layer in layers for d in range(architecture.n_directions) for array in layer]
 
-    @classmethod
-    def empty(cls, architecture: Architecture, dtype: np.dtype[Any]) -> Layers:
-        """Memory for layers, in one piece for each of them: arbitrary content."""
-        n_units, n_directions = architecture.hidden_size, architecture.n_directions
-        layers: list[Weights] = []
-        pieces: list[Real] = []
-        leases: list[Lease] = []
-        for n_inputs in architecture.layer_inputs():
-            ends = n_directions * n_inputs, n_directions * (n_inputs + n_units), n_directions * (n_inputs + n_units + 1)
-            if ends[2] * n_units <= _SMALL:
-                rows = np.empty((ends[2], n_units), dtype)
-            else:
-                leases.append(_WORKSPACES[dtype].lease(1, ends[2], 1, n_units))
-                rows = leases[-1].arrays[0].reshape(-1, n_units)
-            weight_ih = rows[: ends[0]].reshape(n_directions, n_inputs, n_units)
-            weight_hh = rows[ends[0] : ends[1]].reshape(n_directions, n_units, n_units)
-            layers.append((weight_ih, weight_hh, rows[ends[1] :] if architecture.bias else None))
-            pieces.append(rows)
-        return cls(architecture, layers, pieces, leases)
 
-    @classmethod
-    def zeros_like(cls, other: Layers) -> Layers:
-        """For gradients, which kernels add up."""
-        layers = cls.empty(other.architecture, other.rows[0].dtype)
-        for rows in layers.rows:
-            rows.fill(0)
-        return layers
+class Layers(Lease):
+    """Weights, or gradients by them, in the kernels' order, for as long as somebody has this.
+
+    `arrays` are (I, H), (H, H) and, with biases, (H,) for each direction of each layer, `weights` the same as kernels
+    take them.
+    """
+
+    __slots__ = ("architecture", "weights")
+
+    def __init__(self, options: Options, input_size: int, hidden_size: int, dtype: np.dtype[Any]) -> None:
+        """Arbitrary content."""
+        self.architecture, free = _pool(options, input_size, hidden_size, dtype)
+        try:
+            block = free.pop()
+        except IndexError:
+            block = _Block(self.architecture, dtype)
+        super().__init__(block, free)
+        self.weights = block.weights
+
+    def is_worth_keeping(self, outputs: Sequence[Tensor]) -> bool:
+        """Whether weights need little memory from the forward to the backward pass, beside what has to be kept."""
+        return self.architecture.n_parameters <= max(_SMALL, len(outputs) * outputs[0].numel())
+
+
+@functools.lru_cache(maxsize=64)
+def _pool(options: Options, input_size: int, hidden_size: int, dtype: np.dtype[Any]) -> tuple[Architecture, deque[_Block]]:
+    """Blocks that nobody has: as many as a loop over steps, to be differentiated after its end, may need again."""
+    architecture = options.architecture(input_size, hidden_size)
+    return architecture, deque(maxlen=max(4, _UNUSED // architecture.n_parameters))
 
 
 def forward(
@@ -128,7 +135,9 @@ def backward(
     h_0 = _states(hx, layers.architecture.state_shape(x.shape[1]), x.dtype)
     d_rows = None if d_y is None else form.rows(d_y)
     d_last = None if d_h_n is None else _states(d_h_n, h_0.shape, x.dtype)
-    gradients = Layers.zeros_like(layers)
+    gradients = Layers(options, x.shape[2], h_0.shape[2], x.dtype)
+    for array in gradients.arrays:  # to which kernels add
+        array.fill(0)
     d_h_0 = np.empty_like(h_0)
     d_x = form.empty(x, x.shape[2]) if has_d_input else None
     with (
@@ -229,33 +238,29 @@ def _states(hx: Tensor | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> 
 
 def kernel_weights(tensors: Sequence[Tensor], options: Options) -> Layers:
     """The weights of each layer as kernels take them; the bias is the sum of both."""
-    arrays = [tensor.numpy(force=True) for tensor in tensors]
-    layers = Layers.empty(options.architecture(arrays[0].shape[1], len(arrays[0])), arrays[0].dtype)
-    rest = iter(arrays)
-    for weight_ih, weight_hh, bias in layers.weights:
-        for d in range(len(weight_hh)):
-            _transpose(next(rest), weight_ih[d])
-            _transpose(next(rest), weight_hh[d])
-            if bias is not None:
-                np.add(next(rest), next(rest), out=bias[d])
+    layers = Layers(options, tensors[0].shape[1], tensors[1].shape[1], _DTYPES[tensors[0].dtype])
+    rest = iter(tensors)
+    for target in layers.arrays:
+        source = next(rest).numpy(force=True)
+        if target.ndim == 2:
+            native.transpose(source if source.flags.c_contiguous else np.ascontiguousarray(source), target)
+        else:
+            np.add(source, next(rest).numpy(force=True), out=target)
     return layers
 
 
 def _torch_gradients(gradients: Layers, is_needed: Sequence[bool]) -> list[Tensor | None]:
     """Gradients by the kernels' weights as such by the tensors; each has memory of its own, that of two biases too."""
     results: list[Tensor | None] = []
-    for d_weight_ih, d_weight_hh, d_bias in gradients.weights:
-        for d in range(len(d_weight_hh)):
-            for array in (d_weight_ih, d_weight_hh):
-                target = np.empty(array.shape[:0:-1], array.dtype)
-                if is_needed[len(results)]:
-                    _transpose(array[d], target)
-                results.append(torch.from_numpy(target) if is_needed[len(results)] else None)
-            for bias in () if d_bias is None else (d_bias[d], d_bias[d]):
-                results.append(torch.from_numpy(bias.copy()) if is_needed[len(results)] else None)
+    for array in gradients.arrays:
+        for _ in range(1 if array.ndim == 2 else 2):
+            if not is_needed[len(results)]:
+                results.append(None)
+                continue
+            result = np.empty(array.shape[::-1], array.dtype)
+            if array.ndim == 2:
+                native.transpose(array, result)
+            else:
+                result[:] = array
+            results.append(torch.from_numpy(result))
     return results
-
-
-def _transpose(source: Real, target: Real) -> None:
-    """Write a C-contiguous (m, n) to (n, m). PyTorch's threads, should they take a part in it, would be in the way."""
-    native.transpose(source if source.flags.c_contiguous else np.ascontiguousarray(source), target)
