@@ -17,8 +17,10 @@ import elman
 
 torch = pytest.importorskip("torch")
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence  # noqa: E402
+from torch.utils.dlpack import to_dlpack  # noqa: E402
 
 import elman.torch  # noqa: E402
+from elman.backends import native  # noqa: E402
 
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-12}
 OPTIONS = [
@@ -692,3 +694,26 @@ def test_accelerate_a_layer_itself():
     assert repr(elman.torch.accelerate(torch.nn.Linear(2, 2))) == "no recurrent layers"
     with pytest.raises(TypeError, match=r"model must be an instance of torch\.nn\.modules\.module\.Module, got 3"):
         elman.torch.accelerate(3)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        [torch.ones(3, 2), torch.ones(3), torch.ones(3)],  # not reversed
+        [torch.ones(2, 3), torch.ones(2), torch.ones(3)],
+        [torch.ones(2, 3), torch.ones(3), torch.ones(3, 1)],
+        [torch.ones(3, 2).T, torch.ones(3), torch.ones(3)],
+        [torch.ones(2, 3, dtype=torch.float64), torch.ones(3), torch.ones(3)],
+        [torch.ones(2, 3, dtype=torch.int32), torch.ones(3), torch.ones(3)],
+        [torch.ones(2, 3), torch.ones(6)[::2], torch.ones(3)],
+    ],
+)
+def test_tensors_that_do_not_fit_reach_no_kernel(tensors):
+    arrays = [np.zeros((3, 2), np.float32), np.zeros(3, np.float32)]
+    native.from_tensors(arrays, [to_dlpack(t) for t in (torch.arange(6.0).reshape(2, 3), torch.ones(3), torch.ones(3))])
+    assert arrays[0].tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert arrays[1].tolist() == [2, 2, 2]
+    with pytest.raises(ValueError, match="tensors: expected them contiguous"):
+        native.from_tensors(arrays, [to_dlpack(t) for t in tensors])
+    with pytest.raises(ValueError, match="arrays: expected"):
+        native.from_tensors([np.zeros((1, 2, 3), np.float32)], [to_dlpack(torch.ones(3, 2, 1))] * 2)

@@ -603,10 +603,14 @@ def test_nan_in_nan_out(backend, dtype, activation):
 
 @pytest.mark.usefixtures("instruction_set")
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (4, 4), (5, 3), (17, 16), (37, 70), (128, 33)])
-def test_transpose(shape, dtype, rng):
+def test_transpose_each(shape, dtype, rng):
     native = pytest.importorskip("elman.backends.native")
     source, target = rng.standard_normal(shape).astype(dtype), np.full(shape[::-1], np.nan, dtype)
-    native.transpose(source, target)
+    row, copy = source[0].copy(), np.full(shape[1], np.nan, dtype)
+    native.transpose_each([source, row, source], [target, copy, None])
     assert np.array_equal(target, source.T)
-    with pytest.raises(ValueError, match="target: expected extents"):
-        native.transpose(source, np.empty((shape[1] + 1, shape[0]), dtype))
+    assert np.array_equal(copy, row)
+    with pytest.raises(ValueError, match="targets: expected extents"):
+        native.transpose_each([source], [np.empty((shape[1] + 1, shape[0]), dtype)])
+    with pytest.raises(ValueError, match="shorter"):
+        native.transpose_each([source, row], [target])

@@ -20,8 +20,9 @@ import numpy as np
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject, PyObject_TypeCheck, PyTypeObject
-from libc.stdint cimport int64_t, uint64_t
-from libc.string cimport memset
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.string cimport memcpy, memset
 
 cdef extern from "Python.h":
     PyObject *item_of "PyTuple_GetItem"(object values, Py_ssize_t i) except NULL
@@ -1017,12 +1018,88 @@ def multiply_adds(rounds: int, dtype: str = "float32") -> float:
     return operations
 
 
-def transpose(source, target) -> None:
-    """Write source (m, n) to target (n, m): faster than NumPy. Both are C-contiguous and do not overlap."""
-    cdef Call call = Call()
-    cdef const void *s = call.block(source, "source", BLOCK, 2, ANY, ANY)
-    cdef size_t m = call.view.shape[0], n = call.view.shape[1]
-    cdef void *t = call.block(target, "target", OUT, 2, n, m)
-    cdef Table table = door.double if call.dtype == b"d" else door.single
+cdef extern from *:
+    """
+    /* How what a DLPack capsule points to begins: <https://dmlc.github.io/dlpack/latest/c_api.html>. */
+    typedef struct {
+        char *data;
+        int32_t device, device_id, ndim;
+        uint8_t code, bits;
+        uint16_t lanes;
+        int64_t *shape, *strides;
+        uint64_t offset;
+    } elman_tensor;
+    """
+    ctypedef struct elman_tensor:
+        char *data
+        int32_t device, ndim
+        uint8_t code, bits
+        int64_t *shape
+        int64_t *strides
+        uint64_t offset
+
+
+cdef void *tensor_data(capsule, char dtype, int ndim, size_t n0, size_t n1) except NULL:
+    """What a DLPack capsule has: reals on the CPU, C-contiguous, of that shape."""
+    cdef elman_tensor *tensor = <elman_tensor *>PyCapsule_GetPointer(capsule, "dltensor")
+    cdef int64_t *expected = [n0, n1]
+    cdef int64_t unit = 1
+    cdef int i
+    fits = tensor.device == 1 and tensor.code == 2 and tensor.bits == (64 if dtype == b"d" else 32) and tensor.ndim == ndim
+    for i in range(ndim - 1, -1, -1):
+        fits = fits and tensor.shape[i] == expected[i] and (
+            tensor.strides == NULL or tensor.strides[i] == unit or expected[i] == 1
+        )
+        unit *= expected[i]
+    if not fits:
+        raise ValueError("tensors: expected them contiguous, on the CPU, in the dtype and the reversed shapes of the arrays")
+    return tensor.data + tensor.offset
+
+
+cdef void transpose(char dtype, size_t m, size_t n, const void *source, void *target) noexcept:
+    cdef Table table = door.double if dtype == b"d" else door.single
     with nogil:
-        table.kernels.transpose(m, n, s, t)
+        table.kernels.transpose(m, n, source, target)
+
+
+def from_tensors(arrays, tensors) -> None:
+    """Write DLPack capsules to arrays: to one of (m, n) a tensor (n, m), transposed; to one of (n,) the sum of two."""
+    cdef Call call = Call()
+    cdef void *target
+    cdef const void *first
+    cdef const void *second
+    cdef size_t m, n, i
+    cdef int ndim
+    rest = iter(tensors)
+    for array in arrays:
+        ndim = 2 if array.ndim == 2 else 1
+        target = call.block(array, "arrays", OUT, ndim, ANY, ANY)
+        m, n = call.view.shape[0], call.view.shape[1]
+        capsule = next(rest)
+        if ndim == 2:
+            transpose(call.dtype, n, m, tensor_data(capsule, call.dtype, 2, n, m), target)
+            continue
+        other = next(rest)
+        first, second = tensor_data(capsule, call.dtype, 1, m, 0), tensor_data(other, call.dtype, 1, m, 0)
+        for i in range(m):
+            if call.dtype == b"d":
+                (<double *>target)[i] = (<const double *>first)[i] + (<const double *>second)[i]
+            else:
+                (<float *>target)[i] = (<const float *>first)[i] + (<const float *>second)[i]
+
+
+def transpose_each(sources, targets) -> None:
+    """Write each (m, n) to its target (n, m), or (n,) to (n,): blocks that do not overlap. Targets may be None."""
+    cdef Call call = Call()
+    cdef const void *source
+    cdef void *target
+    cdef size_t m, n
+    cdef int ndim
+    for array, other in zip(sources, targets, strict=True):
+        if other is None:
+            continue
+        ndim = 2 if array.ndim == 2 else 1
+        source = call.block(array, "sources", BLOCK, ndim, ANY, ANY)
+        m, n = call.view.shape[0], call.view.shape[1] if ndim == 2 else 1
+        target = call.block(other, "targets", OUT, ndim, n if ndim == 2 else m, m)
+        transpose(call.dtype, m, n, source, target)

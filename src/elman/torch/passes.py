@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.dlpack import to_dlpack
 
 from elman import backends, threads
 from elman.backends import native
@@ -30,7 +31,7 @@ from elman.typing import Int, Real
 
 _SMALL = 1 << 16  # reals of weights that are kept from the forward to the backward pass, be there fewer outputs
 _UNUSED = 1 << 22  # reals of weights that are kept for calls to come
-_DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
+_DTYPES: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 _WORKSPACES = {np.dtype(kind): Workspace(np.dtype(kind)) for kind in (np.float32, np.float64)}  # new pages cost faults
 
 
@@ -49,9 +50,9 @@ class Options(NamedTuple):
 
 
 class _Block(Block):
-    """Memory for weights of layers, or gradients by them: cut once, into what kernels take and into what tensors are."""
+    """Memory for weights of layers, or gradients by them: cut once, as kernels take it and as tensors are."""
 
-    __slots__ = ("architecture", "weights")
+    __slots__ = ("architecture", "by_tensor", "weights")
 
     def __init__(self, architecture: Architecture, dtype: np.dtype[Any]) -> None:
         parameters, n = Parameters(architecture.entries(), dtype), architecture.n_entries // architecture.num_layers
@@ -59,37 +60,41 @@ class _Block(Block):
         self.architecture, self.memory = architecture, parameters.flat
         self.weights: list[Weights] = [(ih, hh, bias[0] if bias else None) for ih, hh, *bias in layers]
         self.arrays = [array[d] for layer in layers for d in range(architecture.n_directions) for array in layer]
+        self.by_tensor = [array for array in self.arrays for _ in range(1 if array.ndim == 2 else 2)]
 
 
 class Layers(Lease):
     """Weights, or gradients by them, in the kernels' order, for as long as somebody has this.
 
-    `arrays` are (I, H), (H, H) and, with biases, (H,) for each direction of each layer, `weights` the same as kernels
-    take them.
+    `arrays` are (I, H), (H, H) and, with biases, (H,) for each direction of each layer; `by_tensor` the same with each
+    bias twice, as PyTorch has two, and `weights` as kernels take them.
     """
 
-    __slots__ = ("architecture", "weights")
+    __slots__ = ("architecture", "by_tensor", "memory", "weights")
 
     def __init__(self, options: Options, input_size: int, hidden_size: int, dtype: np.dtype[Any]) -> None:
         """Arbitrary content."""
-        self.architecture, free = _pool(options, input_size, hidden_size, dtype)
+        create, free = _pool(options, input_size, hidden_size, dtype)
         try:
             block = free.pop()
         except IndexError:
-            block = _Block(self.architecture, dtype)
+            block = create()
         super().__init__(block, free)
-        self.weights = block.weights
+        self.architecture, self.memory = block.architecture, block.memory
+        self.by_tensor, self.weights = block.by_tensor, block.weights
 
     def is_worth_keeping(self, outputs: Sequence[Tensor]) -> bool:
         """Whether weights need little memory from the forward to the backward pass, beside what has to be kept."""
-        return self.architecture.n_parameters <= max(_SMALL, len(outputs) * outputs[0].numel())
+        return bool(self.architecture.n_parameters <= max(_SMALL, len(outputs) * outputs[0].numel()))
 
 
 @functools.lru_cache(maxsize=64)
-def _pool(options: Options, input_size: int, hidden_size: int, dtype: np.dtype[Any]) -> tuple[Architecture, deque[_Block]]:
+def _pool(
+    options: Options, input_size: int, hidden_size: int, dtype: np.dtype[Any]
+) -> tuple[Callable[[], _Block], deque[_Block]]:
     """Blocks that nobody has: as many as a loop over steps, to be differentiated after its end, may need again."""
     architecture = options.architecture(input_size, hidden_size)
-    return architecture, deque(maxlen=max(4, _UNUSED // architecture.n_parameters))
+    return functools.partial(_Block, architecture, dtype), deque(maxlen=max(4, _UNUSED // architecture.n_parameters))
 
 
 def forward(
@@ -110,7 +115,7 @@ def forward(
     buffers = [form.empty(x, layers.architecture.n_outputs) for _ in range(n_buffers)]
     outputs = [buffers[k % n_buffers] for k in range(n_layers)]
     h_0 = _states(hx, layers.architecture.state_shape(x.shape[1]), x.dtype)
-    h_n = np.empty_like(h_0)
+    h_n = np.empty(h_0.shape, h_0.dtype)
     with _tape(form, x, h_0, h_n, layers, outputs, masks, options, is_inplace=not keep) as tape:
         _run(stack.forward, tape)
     return [form.tensor(array) for array in (outputs if keep else outputs[-1:])], torch.from_numpy(h_n)
@@ -136,9 +141,8 @@ def backward(
     d_rows = None if d_y is None else form.rows(d_y)
     d_last = None if d_h_n is None else _states(d_h_n, h_0.shape, x.dtype)
     gradients = Layers(options, x.shape[2], h_0.shape[2], x.dtype)
-    for array in gradients.arrays:  # to which kernels add
-        array.fill(0)
-    d_h_0 = np.empty_like(h_0)
+    gradients.memory.fill(0)  # kernels add to it
+    d_h_0 = np.empty(h_0.shape, h_0.dtype)
     d_x = form.empty(x, x.shape[2]) if has_d_input else None
     with (
         _tape(form, x, h_0, h_0, layers, [form.rows(y) for y in outputs], masks, options, is_inplace=False) as tape,
@@ -239,28 +243,14 @@ def _states(hx: Tensor | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> 
 def kernel_weights(tensors: Sequence[Tensor], options: Options) -> Layers:
     """The weights of each layer as kernels take them; the bias is the sum of both."""
     layers = Layers(options, tensors[0].shape[1], tensors[1].shape[1], _DTYPES[tensors[0].dtype])
-    rest = iter(tensors)
-    for target in layers.arrays:
-        source = next(rest).numpy(force=True)
-        if target.ndim == 2:
-            native.transpose(source if source.flags.c_contiguous else np.ascontiguousarray(source), target)
-        else:
-            np.add(source, next(rest).numpy(force=True), out=target)
+    native.from_tensors(layers.arrays, [to_dlpack(tensor.contiguous()) for tensor in tensors])
     return layers
 
 
 def _torch_gradients(gradients: Layers, is_needed: Sequence[bool]) -> list[Tensor | None]:
     """Gradients by the kernels' weights as such by the tensors; each has memory of its own, that of two biases too."""
-    results: list[Tensor | None] = []
-    for array in gradients.arrays:
-        for _ in range(1 if array.ndim == 2 else 2):
-            if not is_needed[len(results)]:
-                results.append(None)
-                continue
-            result = np.empty(array.shape[::-1], array.dtype)
-            if array.ndim == 2:
-                native.transpose(array, result)
-            else:
-                result[:] = array
-            results.append(torch.from_numpy(result))
-    return results
+    sources = gradients.by_tensor
+    pairs = zip(sources, is_needed, strict=True)
+    targets = [np.empty(array.shape[::-1], array.dtype) if needed else None for array, needed in pairs]
+    native.transpose_each(sources, targets)
+    return [None if target is None else torch.from_numpy(target) for target in targets]
