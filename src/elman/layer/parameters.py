@@ -40,7 +40,7 @@ class Parameters:
     def __init__(self, entries: Sequence[Entry], dtype: np.dtype[Any], values: Real | None = None) -> None:
         self.entries = tuple(entries)
         self._origin: tuple[Parameters, int] | None = None
-        size, places = _layout(self.entries, dtype)
+        size, places = layout(self.entries, dtype)
         self.flat = aligned_zeros((size,), dtype)
         if values is not None:
             self.flat[:] = values
@@ -66,7 +66,7 @@ class Parameters:
 
 
 @functools.cache
-def _layout(entries: tuple[Entry, ...], dtype: np.dtype[Any]) -> tuple[int, list[tuple[slice, tuple[int, ...]]]]:
+def layout(entries: tuple[Entry, ...], dtype: np.dtype[Any]) -> tuple[int, list[tuple[slice, tuple[int, ...]]]]:
     """The buffer's size, and where in it each array is. Kept, as every backward pass makes a buffer for gradients."""
     shapes = [(len(names), *shape[::-1]) for names, shape in entries]
     starts = [0, *accumulate(aligned_size(prod(shape), dtype) for shape in shapes)]

@@ -15,7 +15,7 @@ import numpy as np
 from elman.backends.activations import Activation
 from elman.backends.contract import Gradients, Layer
 from elman.layer.architecture import Architecture
-from elman.layer.parameters import Parameters
+from elman.layer.parameters import Parameters, layout
 from elman.layer.workspace import SMALL, Lease, Workspace, aligned_zeros, pieces
 from elman.lengths import clipped
 from elman.typing import Int, Real
@@ -159,6 +159,7 @@ class Stack:
         "_is_large",
         "_of_one_direction",
         "_places",
+        "_size",
         "architecture",
         "parameters",
         "rng",
@@ -171,8 +172,9 @@ class Stack:
         self.weights = self.by_layer(parameters.arrays)
         self._of_one_direction = [(ih[0], hh[0], None if bias is None else bias[0]) for ih, hh, bias in self.weights]
         self.workspace = Workspace(parameters.flat.dtype)
-        entries = zip(parameters.entries[: architecture.n_entries], parameters.arrays, strict=False)
-        self._places = [(entry.names, array.shape, array.ndim == 3) for entry, array in entries]
+        entries = parameters.entries[: architecture.n_entries]
+        self._size, places = layout(entries, parameters.flat.dtype)
+        self._places = [(entry.names, *place, len(place[1]) == 3) for entry, place in zip(entries, places, strict=True)]
         self._is_large = architecture.n_parameters > 1 << 12  # else it does not matter where an array begins
 
     def by_layer(self, arrays: Sequence[Real]) -> list[Weights]:
@@ -185,9 +187,9 @@ class Stack:
     def zeros(self) -> tuple[list[Real], dict[str, Real]]:
         """Room for gradients by the layers' parameters, for a caller to keep: for kernels, and as users see it."""
         arrays, named, dtype = [], {}, self.workspace.dtype
-        create = aligned_zeros if self._is_large else np.zeros
-        for names, shape, is_matrix in self._places:
-            array = create(shape, dtype)
+        flat = aligned_zeros((self._size,), dtype) if self._is_large else None
+        for names, place, shape, is_matrix in self._places:
+            array = np.zeros(shape, dtype) if flat is None else flat[place].reshape(shape)
             arrays.append(array)
             for d, name in enumerate(names):
                 named[name] = array[d].T if is_matrix else array[d]
