@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequen
 from torch.utils.dlpack import to_dlpack  # noqa: E402
 
 import elman.torch  # noqa: E402
+from elman import backends  # noqa: E402
 from elman.backends import native  # noqa: E402
 
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-12}
@@ -616,12 +617,10 @@ def test_distributed_data_parallel(tmp_path):
 
 
 def test_no_more_threads_than_pytorch_s(threads, monkeypatch):
-    from elman.layer import stack
-
     threads(2)
-    seen = []
-    forward = stack.forward
-    monkeypatch.setattr(stack, "forward", lambda *a: (seen.append(elman.get_num_threads()), forward(*a)))
+    seen, backend = [], backends.resolve()
+    forward = backend.forward
+    monkeypatch.setattr(backend, "forward", lambda *a: (seen.append(elman.get_num_threads()), forward(*a)))
     before = torch.get_num_threads()
     try:
         for n in (1, 3):

@@ -16,7 +16,7 @@ from elman.backends.activations import Activation
 from elman.backends.contract import Gradients, Layer
 from elman.layer.architecture import Architecture
 from elman.layer.parameters import Parameters, layout
-from elman.layer.workspace import SMALL, Lease, Workspace, aligned_zeros, pieces
+from elman.layer.workspace import SMALL, Lease, Workspace, aligned_zeros
 from elman.lengths import clipped
 from elman.typing import Int, Real
 
@@ -48,7 +48,6 @@ class Tape(NamedTuple):
 
     mode: Mode
     layers: Sequence[Layer]  # each with what it has read and written
-    masks: Sequence[Real] = ()  # of dropout that somebody else draws: (T, B, D·H) each, one per layer but the last
     batch_major: bool = False
     leases: Sequence[Lease] = ()
     d_y: Real | None = None  # room for the gradient by the last outputs, where these are leased
@@ -101,9 +100,7 @@ def _own(states: Any, k: int, n_layers: int) -> Any:
 
 def forward(tape: Tape) -> None:
     """Run all layers, each of which writes its outputs and last states and, with dropout, the inputs of the next."""
-    for k, layer in enumerate(tape.layers):
-        if k and tape.masks:
-            drop(tape, k)
+    for layer in tape.layers:
         tape.mode.backend.forward(layer)
 
 
@@ -116,12 +113,14 @@ def backward(
     gradients: Sequence[Weights],
     scratch: Sequence[Real],
     look: Callable[[int, Real | None, Real], None] | None = None,
+    pass_on: Callable[[int, Real], None] | None = None,
 ) -> None:
     """Write d_h_0 and, unless None, d_x (T, B, I); *add* to gradients, arrays like the weights'.
 
     scratch: as many arrays (T, B, D·H) as there are layers, at most 3. After each layer k, `look` is called with k,
     the gradient by its outputs and that by its pre-activations, both (T, B, D·H); what is beyond the lengths is left
-    as it was in scratch.
+    as it was in scratch. What comes between layers besides kernels changes the gradient by the inputs of layer k, in
+    `pass_on`.
     """
     delta, *d_inputs = scratch
     n = len(gradients)
@@ -131,19 +130,9 @@ def backward(
         tape.mode.backend.backward(tape.layers[k], _quick(Gradients, values))
         if look is not None:
             look(k, d_y, delta)
-        if d_input is not None and k and tape.masks:
-            with np.errstate(all="ignore"):  # beyond the lengths there is anything
-                for piece in pieces(d_input):
-                    d_input[piece] *= tape.masks[k - 1][piece]
+        if pass_on is not None and k and d_input is not None:
+            pass_on(k, d_input)
         d_y = d_input
-
-
-def drop(tape: Tape, k: int) -> None:
-    """Write layer k's inputs: what dropout leaves of the outputs below."""
-    source, target, mask = tape.layers[k - 1].y, tape.layers[k].x, tape.masks[k - 1]
-    with np.errstate(all="ignore"):  # beyond the lengths there is anything
-        for piece in pieces(target):
-            np.multiply(source[piece], mask[piece], out=target[piece])
 
 
 class Stack:
@@ -254,7 +243,7 @@ class Stack:
             *_, y, d_y = buffers
         outputs, dropped = [*buffers[:n_inner], y], buffers[n_inner : 2 * n_inner] if drops else _NOTHING
         layers = layers_of(x, h_0, h_n, self.weights, outputs, mode, lengths, recurrent_mask, dropped, drawn)
-        tape = _quick(Tape, (mode, layers, _NOTHING, batch_major, leases, d_y))
+        tape = _quick(Tape, (mode, layers, batch_major, leases, d_y))
         forward(tape)
         return tape
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,11 +22,12 @@ from torch.utils.dlpack import to_dlpack
 
 from elman import backends, threads
 from elman.backends import native
+from elman.backends.contract import Layer
 from elman.layer import stack
 from elman.layer.architecture import Architecture
 from elman.layer.parameters import Parameters
 from elman.layer.stack import Mode, Tape, Weights
-from elman.layer.workspace import Block, Lease, Workspace
+from elman.layer.workspace import Block, Lease, Workspace, pieces
 from elman.lengths import within
 from elman.typing import Int, Real
 
@@ -33,6 +35,9 @@ _SMALL = 1 << 16  # reals of weights that are kept from the forward to the backw
 _UNUSED = 1 << 22  # reals of weights that are kept for calls to come
 _DTYPES: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 _WORKSPACES = {np.dtype(kind): Workspace(np.dtype(kind)) for kind in (np.float32, np.float64)}  # new pages cost faults
+
+
+_NO_ROOM = Lease(Block(), [])
 
 
 class Options(NamedTuple):
@@ -108,17 +113,24 @@ def forward(
     keep: bool,
 ) -> tuple[list[Tensor], Tensor]:
     """The outputs of each layer (of the last one only, unless they are to be kept) and the last states."""
-    form = TensorForm(batch_sizes, options.batch_first)
-    x = form.rows(input)
-    n_layers = options.num_layers
-    n_buffers = n_layers if keep else min(n_layers, 2)  # which take turns
-    buffers = [form.empty(x, layers.architecture.n_outputs) for _ in range(n_buffers)]
-    outputs = [buffers[k % n_buffers] for k in range(n_layers)]
+    form, mode = TensorForm(batch_sizes, options.batch_first), _mode(options)
+    x, dropout = form.rows(input), [form.rows(mask) for mask in masks]
     h_0 = _states(hx, layers.architecture.state_shape(x.shape[1]), x.dtype)
-    h_n = np.empty(h_0.shape, h_0.dtype)
-    with _tape(form, x, h_0, h_n, layers, outputs, masks, options, is_inplace=not keep) as tape:
-        _run(stack.forward, tape)
+    h_n, n_layers = np.empty(h_0.shape, h_0.dtype), options.num_layers
+    outputs = [form.empty(x, layers.architecture.n_outputs) for _ in range(n_layers if keep else min(n_layers, 2))]
+    while len(outputs) < n_layers:  # two take turns
+        outputs.append(outputs[-2])
+    room = form.lease(len(masks), like=outputs[0]) if masks else _NO_ROOM
+    made = stack.layers_of(x, h_0, h_n, layers.weights, outputs, mode, form.lengths, dropped=room.arrays)
+    _run(_forward, made, mode.backend, dropout)
     return [form.tensor(array) for array in (outputs if keep else outputs[-1:])], torch.from_numpy(h_n)
+
+
+def _forward(layers: Sequence[Layer], backend: ModuleType, dropout: Sequence[Real]) -> None:
+    for k, layer in enumerate(layers):
+        if k and dropout:
+            _multiply(layers[k - 1].y, dropout[k - 1], layer.x)
+        backend.forward(layer)
 
 
 def backward(
@@ -135,24 +147,29 @@ def backward(
     has_d_weights: Sequence[bool],
 ) -> tuple[Tensor | None, Tensor, list[Tensor | None]]:
     """Gradients by the input and the weights, where they are needed, and by hx."""
-    form = TensorForm(batch_sizes, options.batch_first)
-    x = form.rows(input)
+    form, mode = TensorForm(batch_sizes, options.batch_first), _mode(options)
+    x, dropout = form.rows(input), [form.rows(mask) for mask in masks]
     h_0 = _states(hx, layers.architecture.state_shape(x.shape[1]), x.dtype)
     d_rows = None if d_y is None else form.rows(d_y)
     d_last = None if d_h_n is None else _states(d_h_n, h_0.shape, x.dtype)
+    d_h_0, d_x = np.empty(h_0.shape, h_0.dtype), form.empty(x, x.shape[2]) if has_d_input else None
     gradients = Layers(options, x.shape[2], h_0.shape[2], x.dtype)
     gradients.memory.fill(0)  # kernels add to it
-    d_h_0 = np.empty(h_0.shape, h_0.dtype)
-    d_x = form.empty(x, x.shape[2]) if has_d_input else None
-    with (
-        _tape(form, x, h_0, h_0, layers, [form.rows(y) for y in outputs], masks, options, is_inplace=False) as tape,
-        form.lease(min(options.num_layers, 3), like=tape.layers[0].y) as scratch,
-    ):
-        for k in range(1, len(masks) + 1):
-            stack.drop(tape, k)
-        _run(stack.backward, tape, d_rows, d_last, d_h_0, d_x, gradients.weights, scratch)
+    ys = [form.rows(y) for y in outputs]
+    room = form.lease(len(masks), like=ys[0]) if masks else _NO_ROOM
+    for k, mask in enumerate(dropout):
+        _multiply(ys[k], mask, room.arrays[k])
+    made = stack.layers_of(x, h_0, None, layers.weights, ys, mode, form.lengths, dropped=room.arrays)
+    scratch = form.lease(min(options.num_layers, 3), like=ys[0])
+    pass_on = (lambda k, d_input: _multiply(d_input, dropout[k - 1], d_input)) if masks else None
+    tape = Tape(mode, made, form.batch_major)
+    _run(stack.backward, tape, d_rows, d_last, d_h_0, d_x, gradients.weights, scratch.arrays, None, pass_on)
     d_input = None if d_x is None else form.tensor(d_x)
     return d_input, torch.from_numpy(d_h_0), _torch_gradients(gradients, has_d_weights)
+
+
+def _mode(options: Options) -> Mode:
+    return Mode(backends.resolve(), "relu" if options.relu else "tanh")
 
 
 def _run(run: Callable[..., None], *arguments: Any) -> None:
@@ -164,27 +181,11 @@ def _run(run: Callable[..., None], *arguments: Any) -> None:
         threads.bound_threads(0)
 
 
-def _tape(
-    form: TensorForm,
-    x: Real,
-    h_0: Real,
-    h_n: Real,
-    layers: Layers,
-    outputs: list[Real],
-    masks: Sequence[Tensor],
-    options: Options,
-    *,
-    is_inplace: bool,
-) -> Tape:
-    """With dropout, layers have inputs of their own to be written, unless that may happen in place."""
-    dropped = outputs[:-1] if masks else []
-    leases: list[Lease] = []
-    if masks and not is_inplace:
-        leases.append(form.lease(len(masks), like=outputs[0]))
-        dropped = leases[0].arrays
-    mode, rows = Mode(backends.resolve(), "relu" if options.relu else "tanh"), [form.rows(mask) for mask in masks]
-    made = stack.layers_of(x, h_0, h_n, layers.weights, outputs, mode, form.lengths, dropped=dropped)
-    return Tape(mode, made, rows, form.batch_major, leases)
+def _multiply(rows: Real, mask: Real, target: Any) -> None:
+    """What dropout does to outputs (T, B, D·H), and to the gradient by its results."""
+    with np.errstate(all="ignore"):  # beyond the lengths there is anything
+        for piece in pieces(target):
+            np.multiply(rows[piece], mask[piece], out=target[piece])
 
 
 # From tensors to arrays, and back
