@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba.core import types
 
@@ -31,7 +30,7 @@ from elman.backends.jit.simd import (
     store_real,
     store_upto,
 )
-from elman.backends.jit.structs import INTS, StructType, emit_c_function, ints, prefetch, smaller, stack
+from elman.backends.jit.structs import INTS, StructType, call_own, emit_c_function, ints, prefetch, smaller, stack
 from elman.backends.jit.vecmath import sigmoid, tanh
 
 
@@ -88,7 +87,7 @@ def own_vector(v: Any, f: Any, x: Vec, n: int) -> Vec:
     store_upto(memory, x, n)
     for i in range(n):
         p = memory + i * size_of_real(v)
-        store_real(v, p, real(v, f(np.float64(load_real(v, p)))))
+        store_real(v, p, real(v, call_own(f, load_real(v, p))))
     return load_upto(v, memory, n)
 
 
@@ -134,12 +133,15 @@ def _table(builder: Any, functions: list[Any]) -> Any:
 _ARGUMENTS = [StructType(EPILOGUE), types.int64, types.int64, types.int64, types.int64, INTS]
 
 
-def emit_epilogues(context: Any, builder: Any, v: Lanes, cell: str, activation: str | Activation) -> Any:
-    """The address of the epilogues [apply, gradient] of a cell with an activation."""
+def functions_of(activation: str | Activation) -> tuple[Any, tuple[Any, Any]]:
+    """Of f and f': what applies one to a vector, and they themselves."""
     if isinstance(activation, Activation):
-        of_vector, functions = own_vector, (user_function(activation.f), user_function(activation.df))
-    else:
-        of_vector, functions = built_in_vector, PAIRS[activation]
+        return own_vector, (user_function(activation.f), user_function(activation.df))
+    return built_in_vector, PAIRS[activation]
+
+
+def emit_epilogues(context: Any, builder: Any, v: Lanes, cell: str, of_vector: Any, functions: tuple[Any, Any]) -> Any:
+    """The address of the epilogues [apply, gradient] of a cell with an activation."""
     pairs = zip((apply, gradient), (CELLS[cell].state, CELLS[cell].delta), functions, strict=True)
     return _table(
         builder,

@@ -10,16 +10,20 @@ This uses Numba's compiler pipeline, which may change with its versions; tests/k
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from llvmlite import ir
 from numba.core import ir as numba_ir
 from numba.core import lowering, typed_passes, types, untyped_passes
+from numba.core.callconv import CPUCallConv
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import PassManager, register_pass
+from numba.core.cpu import CPUContext
 from numba.core.registry import cpu_target
 
 
@@ -77,6 +81,56 @@ class Whole(_Library):
             manager.run(self._final_module, builder)
 
 
+class _Direct(CPUCallConv):
+    """How kernels call each other: for a value, where Numba's functions return a status that each call looks at.
+
+    That was a third of all that LLVM was given. A call of one of Numba's ends here, for want of its status.
+    """
+
+    def get_function_type(self, restype: Any, argtypes: Any) -> Any:
+        arguments = self._get_arg_packer(argtypes).argument_types
+        return ir.FunctionType(self.get_return_type(restype).pointee, list(arguments))
+
+    def get_arguments(self, func: Any) -> Any:
+        return func.args
+
+    def decorate_function(self, fn: Any, args: Any, fe_argtypes: Any, noalias: bool = False) -> None:
+        """Arguments need no names."""
+
+    def return_value(self, builder: Any, retval: Any) -> None:
+        builder.ret(retval)
+
+    def return_user_exc(self, builder: Any, *_: Any, **options: Any) -> None:  # noqa: ARG002
+        """Of a range whose step is 0, which no kernel has."""
+        builder.unreachable()
+
+    def call_function(self, builder: Any, callee: Any, resty: Any, argtys: Any, args: Any) -> Any:
+        value = builder.call(callee, self._get_arg_packer(argtys).as_arguments(builder, args))
+        return None, self.context.get_returned_value(builder, resty, value)
+
+
+class _Context(CPUContext):
+    @classmethod
+    def like(cls, context: Any) -> Any:
+        own = copy.copy(context)
+        own.__class__ = cls
+        return own
+
+    @property
+    def call_conv(self) -> Any:
+        return _Direct(self)
+
+    def call_internal(self, builder: Any, fndesc: Any, sig: Any, args: Any) -> Any:
+        return self.call_internal_no_propagate(builder, fndesc, sig, args)[1]
+
+    def insert_user_function(self, func: Any, fndesc: Any, libs: Any = ()) -> None:
+        def call(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return context.call_internal(builder, fndesc, sig, args)
+
+        call.libs = tuple(libs)  # type: ignore[attr-defined]
+        self._defns[func].append(call, fndesc.argtypes)
+
+
 class _Lowering(lowering.Lower):
     def lower_assign(self, ty: Any, inst: Any) -> Any:
         """Leaves out the address of a function that is handed on, which its type tells: no other process has it."""
@@ -93,6 +147,7 @@ class _PartLowering(typed_passes.NativeLowering):
     lowering_class = _Lowering
 
     def run_pass(self, state: Any) -> bool:
+        state.targetctx = _Context.like(state.targetctx)
         state.library = _PartLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
         state.flags.no_compile = True
         super().run_pass(state)
@@ -112,11 +167,7 @@ class PartCompiler(CompilerBase):
             untyped_passes.FixupArgs,
             untyped_passes.IRProcessing,
             untyped_passes.GenericRewrites,
-            untyped_passes.ReconstructSSA,
             typed_passes.NopythonTypeInference,
-            typed_passes.PreLowerStripPhis,
-            typed_passes.IRLegalization,
-            typed_passes.AnnotateTypes,
             _PartLowering,
             typed_passes.NoPythonBackend,
         ):
@@ -125,10 +176,44 @@ class PartCompiler(CompilerBase):
         return [passes]
 
 
+_found: dict[Any, Any] = {}  # what calls are: by function and types of arguments, and attributes: by type and name
+
+
+def _remembered(resolve: Any) -> Any:
+    def remembered(kind: Any, what: Any, keywords: Any = None) -> Any:
+        key = kind, what if isinstance(what, str) else tuple(what), tuple(keywords.items()) if keywords else None
+        if _found.get(key) is None:
+            _found[key] = resolve(kind, what) if keywords is None else resolve(kind, what, keywords)
+        return _found[key]
+
+    return remembered
+
+
+@contextlib.contextmanager
+def _quick() -> Iterator[None]:
+    """Numba without what it does again and again.
+
+    It looks for new extensions, and it tries all that it knows of to find out what a call or an attribute is of some
+    types, of which nine in ten have come before.
+    """
+    typing, target = cpu_target.typing_context, cpu_target.target_context
+    target.refresh()
+    changes = [(context, "refresh", lambda: None) for context in (typing, target)]
+    for name in ("resolve_function_type", "resolve_getattr"):
+        changes.append((typing, name, _remembered(getattr(typing, name))))
+    for context, name, function in changes:
+        setattr(context, name, function)
+    try:
+        yield
+    finally:
+        for context, name, _ in changes:
+            delattr(context, name)
+
+
 def whole(name: str, level: int, emit: Callable[[Any, Any], Any]) -> Whole:
     """The code of a C function without arguments, which returns what `emit(context, builder)` emits: an address."""
-    context = cpu_target.target_context
-    with global_compiler_lock:
+    context = _Context.like(cpu_target.target_context)
+    with global_compiler_lock, _quick():
         library = Whole(context.codegen(), name)
         library.level = level
         library.enable_object_caching()

@@ -24,7 +24,7 @@ from elman.backends.jit.simd import (
     store_upto,
     width_of,
 )
-from elman.backends.jit.structs import FLOAT, INT, Struct, after, larger, smaller, stack
+from elman.backends.jit.structs import FLOAT, INT, Struct, after, larger, smaller, stack, truncated
 
 VECTORS = 2  # of counters at a time: more of the rounds are under way
 DRAWN_ROWS = 16  # that are drawn for before they are masked
@@ -38,7 +38,7 @@ DRAWING = Struct("drawing", key=INT, least=INT, is_all=INT, factor=FLOAT, stream
 
 @kernel
 def set_drawing(d: Any, p: float, key: int, stream: int) -> None:
-    least = int(p * 2.0**32 + 2.0**52 - 2.0**52)  # rounded, by the sum
+    least = truncated(p * 2.0**32 + 2.0**52 - 2.0**52)  # rounded, by the sum
     d.key, d.least, d.is_all, d.factor, d.stream = key, least, least >> 32, 1.0 / (1.0 - p), stream
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from elman.backends.jit import optimizers, readout, recurrence
-from elman.backends.jit.activations import emit_epilogues
+from elman.backends.jit.activations import emit_epilogues, functions_of
 from elman.backends.jit.compiling import whole
 from elman.backends.jit.simd import Lanes
 from elman.backends.jit.structs import emit_address
@@ -32,7 +32,8 @@ def compiled(name: str, v: Lanes, what: Any) -> Any:
         # A pass calls tiles and epilogues and does little itself: level 3 would take half as long again.
         level = 1 if what in ("forward", "backward") else 3
         return whole(name, level, lambda context, builder: emit_address(context, builder, v, FUNCTIONS[what]))
-    return whole(name, 3, lambda context, builder: emit_epilogues(context, builder, v, *what))
+    cell, functions = what[0], functions_of(what[1])
+    return whole(name, 3, lambda context, builder: emit_epilogues(context, builder, v, cell, *functions))
 
 
 def _tile_level(v: Lanes) -> int:

@@ -37,5 +37,5 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 
 def user_function(function: Callable[..., Any]) -> Any:
-    """Compile a user's own function by all of Numba's passes: there may be anything in it."""
-    return njit(function, nogil=True, error_model="numpy")
+    """Compile a user's own function of a float by all of Numba's passes: there may be anything in it."""
+    return njit("(float64,)", nogil=True, error_model="numpy")(function)

@@ -8,7 +8,7 @@ import numpy as np
 
 from elman.backends.jit.options import kernel
 from elman.backends.jit.simd import reals, size_of_real, width_of
-from elman.backends.jit.structs import cache_size, larger, smaller, thread_limit
+from elman.backends.jit.structs import cache_size, larger, smaller, thread_limit, truncated
 from elman.backends.jit.tile import DIRECT, MAX_WIDTH, PACKED, tallest
 
 MAX_ROWS = 96  # of one product; a multiple of every tile height
@@ -49,7 +49,9 @@ def tile_cycles(depth: int, width: int, height: int, is_near: bool) -> float:
     """A tile starts with a call and ends with its stores."""
     arithmetic, loads = 0.5 * (width * height), 0.5 * (width + height)
     far_loads, exposed = (0.0, 0.0) if is_near else (1.5 * width, 0.1 * width)
-    return (max(max(arithmetic, loads), max(far_loads, 4.0)) + exposed) * depth + 20.0 + width * height
+    near = arithmetic if arithmetic > loads else loads
+    far = far_loads if far_loads > 4.0 else 4.0
+    return ((near if near > far else far) + exposed) * depth + 20.0 + width * height
 
 
 @kernel
@@ -99,7 +101,7 @@ def share_of(v: Any, columns: int, parts: int) -> int:
 @kernel
 def threads_for(operations: float) -> int:
     threads = 1 + operations / 4e6
-    return int(threads) if threads < thread_limit() else int(thread_limit())
+    return truncated(threads) if threads < thread_limit() else thread_limit()
 
 
 @kernel

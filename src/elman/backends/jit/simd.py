@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic, lower_builtin, lower_cast, models, register_model, type_callable
+from numba.core.typing.templates import AbstractTemplate, infer_global
+from numba.extending import lower_builtin, lower_cast, models, register_model, type_callable
 
 Address = int  # what annotations of kernels call the types that Numba infers
 Vec = Any
@@ -322,22 +323,30 @@ def emitted(function: Any = None, *, result: Any = None) -> Any:
         return functools.partial(emitted, result=result)
     signature = inspect.signature(function, eval_str=True)
     hints = [parameter.annotation for parameter in signature.parameters.values()][1:]
+    hint = signature.return_annotation
 
-    @functools.wraps(function)
-    def define(_: Any, *given: Any) -> Any:
-        passed, lanes = list(zip(hints, given, strict=True)), _lanes_of(given)
-        if not all(isinstance(kind, _TAKEN.get(hint, hint)) for hint, kind in passed):
-            return None
-        kinds = [_type_of(hint, lanes, kind) for hint, kind in passed]
-        hint = signature.return_annotation
-        returned = result(*kinds) if result else _type_of(hint, lanes, hint)
-        return None if None in (returned, *kinds) else (returned(*kinds), emit)
+    class Template(AbstractTemplate):  # type: ignore[misc]
+        key = function
+        prefer_literal = types.Literal in hints
 
+        def generic(self, given: Any, _: Any) -> Any:
+            lanes = _lanes_of(given)
+            if len(given) != len(hints) or not all(
+                isinstance(kind, _TAKEN.get(hint, hint)) for hint, kind in zip(hints, given, strict=True)
+            ):
+                return None
+            kinds = [_type_of(hint, lanes, kind) for hint, kind in zip(hints, given, strict=True)]
+            returned = result(*kinds) if result else _type_of(hint, lanes, hint)
+            return None if None in (returned, *kinds) else returned(*kinds)
+
+    infer_global(function, types.Function(Template))
+
+    @lower_builtin(function, types.VarArg(types.Any))
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         value = function(Site(context, builder, sig.args), *map(_as_known, sig.args, args))
         return context.get_dummy_value() if value is None else value
 
-    return intrinsic(prefer_literal=types.Literal in hints)(define)
+    return function
 
 
 def _as_known(kind: Any, value: Any) -> Any:

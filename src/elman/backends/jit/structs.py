@@ -11,6 +11,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
+from numba.core.registry import cpu_target
 from numba.core.typing.templates import AttributeTemplate
 from numba.core.typing.typeof import typeof_impl
 from numba.extending import (
@@ -216,6 +217,11 @@ def larger(at: Site, a: int, b: int) -> int:
 
 
 @emitted
+def truncated(at: Site, x: float) -> int:
+    return at.builder.fptosi(x, INT64)
+
+
+@emitted
 def load_double(at: Site, p: Address) -> float:
     return at.builder.load(emit_pointer(at.builder, ir.DoubleType(), p), align=8)
 
@@ -239,9 +245,9 @@ def call(at: Site, function: Address, arguments: Any) -> None:
 def emit_c_function(
     context: Any, builder: Any, function: Any, before: list[Any], kinds: list[Any], *, has_status: bool = False
 ) -> Any:
-    """A C function of the arguments `kinds`: calls a jitted one, `before` being types that it takes before them.
+    """A C function of the arguments `kinds`, which returns nothing or a status: calls a kernel.
 
-    Where that raises, as a user's own may, the call that it is a part of is stopped. It returns nothing, or a status.
+    `before` are types that the kernel takes before them.
     """
     signature = (*before, *kinds)
     function.dispatcher.compile(signature)
@@ -255,9 +261,7 @@ def emit_c_function(
         wrapper.linkage = "internal"
         inside = ir.IRBuilder(wrapper.append_basic_block())
         values = [context.get_dummy_value() for _ in before] + list(wrapper.args)
-        status, value = context.call_internal_no_propagate(inside, compiled.fndesc, compiled.signature, values)
-        with cgutils.if_unlikely(inside, status.is_error):
-            emit_call(inside, "elman_stop", ir.VoidType(), [ir.IntType(32)(RAISED)])
+        value = context.call_internal(inside, compiled.fndesc, compiled.signature, values)
         if has_status:
             inside.ret(inside.trunc(value, result))
         else:
@@ -276,6 +280,19 @@ def emit_address(context: Any, builder: Any, v: Any, kernel: Any) -> Any:
 def _c_kind(function: Any, hint: str) -> Any:
     struct = function.dispatcher.py_func.__globals__.get(hint)
     return StructType(struct) if isinstance(struct, Struct) else FLOAT if hint == "float" else INT
+
+
+@emitted
+def call_own(at: Site, function: types.Dispatcher, x: float) -> float:
+    """A user's function, compiled, of x. Where it raises, the call that this is a part of is stopped."""
+    compiled = function.dispatcher.overloads[FLOAT,]
+    at.context.add_linking_libs([compiled.library])
+    status, y = cpu_target.target_context.call_internal_no_propagate(
+        at.builder, compiled.fndesc, compiled.signature, [x]
+    )
+    with cgutils.if_unlikely(at.builder, status.is_error):
+        emit_call(at.builder, "elman_stop", ir.VoidType(), [ir.IntType(32)(RAISED)])
+    return at.context.cast(at.builder, y, compiled.signature.return_type, FLOAT)
 
 
 @emitted
