@@ -165,8 +165,6 @@ class PartCompiler(CompilerBase):
         for step in (
             untyped_passes.TranslateByteCode,
             untyped_passes.FixupArgs,
-            untyped_passes.IRProcessing,
-            untyped_passes.GenericRewrites,
             typed_passes.NopythonTypeInference,
             _PartLowering,
             typed_passes.NoPythonBackend,
