@@ -15,6 +15,7 @@ import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from llvmlite import binding as llvm
 from llvmlite import ir
 from numba.core import ir as numba_ir
 from numba.core import lowering, typed_passes, types, untyped_passes
@@ -73,12 +74,11 @@ class Whole(_Library):
                     self.add_linking_library(further)
 
     def _optimize_final_module(self) -> None:
-        vectorize = self.level > 1
         if self.level:
-            manager, builder = self._codegen._module_pass_manager(
-                opt=self.level, loop_vectorize=vectorize, slp_vectorize=vectorize
-            )
-            manager.run(self._final_module, builder)
+            options = llvm.create_pipeline_tuning_options(self.level)
+            options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = self.level > 1
+            builder = llvm.create_pass_builder(self._codegen._tm, options)
+            builder.getModulePassManager().run(self._final_module, builder)
 
 
 class _Direct(CPUCallConv):
