@@ -84,7 +84,7 @@ class Whole(_Library):
 class _Direct(CPUCallConv):
     """How kernels call each other: for a value, where Numba's functions return a status that each call looks at.
 
-    That was a third of all that LLVM was given. A call of one of Numba's ends here, for want of its status.
+    A call of one of Numba's ends here, for want of its status.
     """
 
     def get_function_type(self, restype: Any, argtypes: Any) -> Any:
