@@ -1,6 +1,7 @@
 """Machine code on disk (jit/saved.py): what is not of these sources, for this machine, by this Numba is never run."""
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -161,3 +162,11 @@ def test_the_user_has_a_folder_where_the_package_has_none(tmp_path: Path, monkey
     saved.write(NAME, CODE)
     assert of_user.read_bytes() == content
     assert saved.read(NAME) == CODE
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pipes among files")
+def test_a_pipe_in_its_place_is_not_waited_for():
+    (place,) = saved._places(NAME)
+    place.parent.mkdir(parents=True)
+    os.mkfifo(place)
+    assert saved.read(NAME) is None

@@ -67,8 +67,8 @@ def _places(name: str) -> list[Path]:
 def read(name: str) -> bytes | None:
     """The code of a function, None where there is none of these sources."""
     for path in _places(name):
-        with contextlib.suppress(OSError):
-            content = path.read_bytes()
+        with contextlib.suppress(OSError, ValueError), atomic.open_to_read(path) as file:
+            content = file.read()
             sources, digest, code = content[:32], content[32:64], content[64:]
             if hashlib.sha256(code).digest() != digest:
                 _warn_once(f"{path} is damaged")
