@@ -428,12 +428,11 @@ def _rewrite(path: Path, change: Callable[[dict], object]) -> None:
 
 
 def _scale(path: Path, factor: float) -> None:
-    """Make the old times of numpy so many times what they are: no noise is like that."""
+    """Make all old times so many times what they are: no noise is like that."""
 
     def change(found: dict) -> None:
         for result in found["measurements"][0]["results"]:
-            if result["contestant"] == "numpy":
-                result["times"] = [factor * time for time in result["times"]]
+            result["times"] = [factor * time for time in result["times"]]
 
     _rewrite(path, change)
 

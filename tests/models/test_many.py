@@ -299,6 +299,8 @@ def test_ctrl_c_ends_the_workers(send: str, tmp_path: Path):
             _, err = process.communicate(timeout=120)
         finally:
             process.kill()
-    assert err.rstrip().endswith("KeyboardInterrupt")
+    # A worker and joblib's tracker, to which a terminal sends the signal as well, may both have removed a file.
+    lines = [line for line in err.splitlines() if "resource_tracker" not in line or "FileNotFoundError" not in line]
+    assert [line for line in lines if "warnings.warn" not in line][-1] == "KeyboardInterrupt"
     assert "leaked" not in err
     assert process.returncode != 0
