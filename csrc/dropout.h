@@ -13,14 +13,15 @@
 typedef struct {
     uint64_t key;
     uint32_t least;  /* what a unit's word has to be for it to be kept, ... */
-    int is_all;      /* ... unless all are dropped */
+    int is_all;      /* ... unless all are dropped, ... */
+    int is_none;     /* ... or none: then rows are copied */
     real factor;     /* of what is kept */
     uint32_t stream; /* of direction 0 */
 } drawing;
 
 static drawing drawing_of(double p, uint64_t key, size_t stream) {
     const uint64_t least = (uint64_t)(p * 0x1p32 + 0x1p52 - 0x1p52); /* rounded, by the sum */
-    return (drawing){key, (uint32_t)least, least >> 32 != 0, (real)(1 / (1 - p)), (uint32_t)stream};
+    return (drawing){key, (uint32_t)least, least >> 32 != 0, p == 0, (real)(1 / (1 - p)), (uint32_t)stream};
 }
 
 /* For DRAWN units of n rows b, 0 to 3 of the first of so many counters and so on, whether they are kept: -1 or 0. A
@@ -89,6 +90,10 @@ INLINE void keep_again(real *out, const real *row, const real *left, real factor
 /* out = what dropout leaves of n rows (NULL: of ones) of a step: of a direction's units [column, column + columns). */
 static void drop_rows(const drawing *d, size_t n, const size_t *b, size_t step, size_t direction, size_t column,
                       size_t columns, const real *const *rows, real *const *out) {
+    if (rows && d->is_none) {
+        for (size_t k = 0; k < n; k++) memcpy(out[k] + column, rows[k] + column, columns * sizeof(real));
+        return;
+    }
     int32_t kept[DRAWN_ROWS][DRAWN];
     for (size_t k = 0; d->is_all && k < n; k++)
         for (size_t j = 0; j < columns; j += VL) store_upto(out[k] + column + j, DROPPED, smaller(columns - j, VL));

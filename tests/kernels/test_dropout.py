@@ -44,6 +44,8 @@ def kept_of(p: Problem) -> np.ndarray:
 def left_of(p: Problem, values: np.ndarray, kept: np.ndarray) -> np.ndarray:
     dropout = p.drawing["dropout"]
     factor = p.dtype.type(0 if dropout == 1 else 1 / (1 - dropout))
+    if dropout == 0:
+        return values
     return np.where(kept, values * factor + 0, p.dtype.type(-0.0))
 
 
@@ -103,6 +105,15 @@ def test_what_is_dropped_may_be_anything(backend, dtype):
         every = p.replace(drawing=DRAWING | {"dropout": 1}).forward(backend)["dropped"]
     dropped = {"some": out["dropped"][~kept_of(p)], "all": every}
     assert_same_bits(dropped, {key: np.full_like(array, -0.0) for key, array in dropped.items()})
+
+
+def test_without_dropout_it_is_a_copy(backend, dtype):
+    p = make(T=2, B=4, H=40, dtype=dtype, activation="relu").replace(drawing=DRAWING | {"dropout": 0})
+    x = p.x.copy()
+    x[0] = np.array([np.nan, np.inf, -np.inf, -1])[:, None]
+    with np.errstate(invalid="ignore"):
+        out = p.replace(x=x, weight_ih=np.abs(p.weight_ih)).forward(backend)
+    assert_same_bits({"y": out["dropped"]}, {"y": out["y"]})
 
 
 def test_what_is_kept_is_never_what_stands_for_dropped(backend, dtype):

@@ -41,7 +41,9 @@ class Layer(NamedTuple):
     numbers: tuple[float, ...] = ()  # the cell's own
     second: Annotated[Real | None, "T B DH rows out"] = None  # what else the cell keeps of each step; as y
     dropped: Annotated[Real | None, "T B DH rows out"] = None  # as y: what dropout leaves of it, -0.0 where it drops
-    dropout: float = 0.0  # with which probability it drops a unit; above 0, d_y is the gradient by `dropped`
+    dropout: float = (
+        0.0  # with which probability it drops a unit; above 0, d_y is the gradient by `dropped`, a copy at 0
+    )
     key: int = 0  # of what is drawn; below 2^64
     layer: int = 0  # in the stack, below 2^30: layers draw each their own
     first_step: int = 0  # of a longer sequence, which draws the same; first_step + T is at most 2^32

@@ -114,8 +114,10 @@ def _philox(key: int, *counter: Any) -> Any:
 def _drop(values: Real, p: float, key: int, *, rows: Int, t: int, stream: int) -> Real:
     """What dropout leaves of the units of some rows (rows, H): where a unit's word is large, 1 / (1 - p) times it.
 
-    What is dropped is -0.0, which nothing that is kept is.
+    What is dropped is -0.0, which nothing that is kept is; where nothing is to be dropped, all stays as it is.
     """
+    if p == 0:
+        return values
     words = _philox(key, np.arange((values.shape[-1] + 3) // 4), rows[:, None], t, stream)
     kept = words.reshape(len(rows), 4 * words.shape[1])[:, : values.shape[-1]] >= round(p * 2**32)
     return np.where(kept, np.where(kept, values, 0) * _factor(values, p) + 0, values.dtype.type(-0.0))

@@ -31,15 +31,16 @@ DRAWN_ROWS = 16  # that are drawn for before they are masked
 
 _KEPT = DRAWN_ROWS * VECTORS * 2 * 64  # bytes, for the widest vectors
 
-# Of a key; least: what a unit's word has to be for it to be kept, unless all are dropped; factor: of what is kept;
-# stream: of direction 0
-DRAWING = Struct("drawing", key=INT, least=INT, is_all=INT, factor=FLOAT, stream=INT)
+# Of a key; least: what a unit's word has to be for it to be kept, unless all are dropped, or none, and rows copied;
+# factor: of what is kept; stream: of direction 0
+DRAWING = Struct("drawing", key=INT, least=INT, is_all=INT, is_none=INT, factor=FLOAT, stream=INT)
 
 
 @kernel
 def set_drawing(d: Any, p: float, key: int, stream: int) -> None:
     least = truncated(p * 2.0**32 + 2.0**52 - 2.0**52)  # rounded, by the sum
-    d.key, d.least, d.is_all, d.factor, d.stream = key, least, least >> 32, 1.0 / (1.0 - p), stream
+    d.key, d.least, d.is_all, d.is_none = key, least, least >> 32, 1 if p == 0.0 else 0
+    d.factor, d.stream = 1.0 / (1.0 - p), stream
 
 
 def _emit_words(builder: Any, wide: Any, key: Any, counter: tuple[Any, ...]) -> list[Any]:
@@ -140,6 +141,12 @@ def drop_rows(
 ) -> None:
     """out = what dropout leaves of n rows of a step: of a direction's units [column, column + columns)."""
     kept, drawn, size = stack(_KEPT), VECTORS * 2 * width_of(v) // 4, size_of_real(v)
+    if d.is_none:
+        for k in range(n):
+            for j in range(0, columns, reals(v)):
+                own, offset = smaller(columns - j, reals(v)), (column + j) * size
+                store_upto(out[k] + offset, load_upto(v, rows[k] + offset, own), own)
+        return
     if d.is_all:
         for k in range(n):
             for j in range(0, columns, reals(v)):
