@@ -9,6 +9,6 @@ except ImportError as error:
     raise ImportError("elman.torch needs PyTorch: pip install 'elman[torch]'") from error
 
 from elman.torch.modules import RNN, RNNCell
-from elman.torch.replacement import Report, accelerate
+from elman.torch.replacement import Report, accelerate, restore
 
-__all__ = ["RNN", "RNNCell", "Report", "accelerate"]
+__all__ = ["RNN", "RNNCell", "Report", "accelerate", "restore"]

@@ -1,19 +1,21 @@
 """A stack of layers as a function of tensors, and its derivative.
 
-There are three ways in, all to the passes of `passes.py`. An ordinary call takes `_Function`, the shortest. What is
-traced, by `torch.compile` or `torch.export`, takes the operator `elman::rnn` (operator.py), whose dispatch costs some
-tens of microseconds more. What `torch.func` transforms takes `_Transformed`.
+An ordinary call takes `_Function`, the shortest way to the passes of `passes.py`. What is traced, by `torch.compile` or
+`torch.export`, takes the operator `elman::rnn` (operator.py), whose dispatch costs some tens of microseconds more. For
+what the kernels do not know, derivatives of derivatives and many at once, PyTorch's own operations do all again
+(plain.py).
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from elman.torch.operator import refuse_to_differentiate
+from elman.torch import operator, plain
 from elman.torch.passes import Options, backward, forward, kernel_weights
 
 _ORDINARY = {Tensor, torch.nn.Parameter, type(None)}
@@ -34,17 +36,15 @@ def rnn(
     """
     tensors = (input, hx, *weights)
     is_compiling = torch.compiler.is_compiling()  # while it is, the other questions cannot be asked
-    if not is_compiling and torch._C._are_functorch_transforms_active():
-        y, h_n, *_ = _Transformed.apply(input, hx, batch_sizes, options, len(masks), *masks, *weights)
-        return y, h_n
     if is_compiling or _is_traced(tensors):
-        y, h_n, _ = torch.ops.elman.rnn(input, hx, weights, batch_sizes, masks, *options)
+        keep = torch.is_grad_enabled() or torch.jit.is_tracing()  # what is traced may be trained later
+        y, h_n, _ = operator.rnn(input, hx, weights, batch_sizes, masks, keep, *options)
         return y, h_n
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
         return _apply(input, hx, batch_sizes, masks, options, *weights)  # type: ignore[no-any-return]
     layers = kernel_weights(weights, options)
-    outputs, h_n = forward(input, hx, layers, batch_sizes, masks, options, keep=False)
-    return outputs[-1], h_n
+    y, h_n, _ = forward(input, hx, layers, batch_sizes, masks, options, keep=False)
+    return y, h_n
 
 
 def _is_traced(tensors: Sequence[Tensor | None]) -> bool:
@@ -57,7 +57,11 @@ def _is_traced(tensors: Sequence[Tensor | None]) -> bool:
 
 
 class _Function(torch.autograd.Function):
-    """The two passes for autograd. What the second needs is saved as tensors, so that PyTorch notices changes of it."""
+    """The two passes for autograd.
+
+    What the second needs is saved as tensors, so that PyTorch notices changes of it: that of which PyTorch's own
+    layer needs the values, too. Outputs are the user's to change, and copied.
+    """
 
     @staticmethod
     def forward(
@@ -70,94 +74,71 @@ class _Function(torch.autograd.Function):
         *weights: Tensor,
     ) -> tuple[Tensor, Tensor]:
         layers = kernel_weights(weights, options)
-        outputs, h_n = forward(input, hx, layers, batch_sizes, masks, options, keep=True)
-        ctx.save_for_backward(input, hx, batch_sizes, *outputs, *masks, *weights)
+        y, h_n, outputs = forward(input, hx, layers, batch_sizes, masks, options, keep=True)
+        n_steps = len(batch_sizes) if batch_sizes is not None else input.shape[1 if options.batch_first else 0]
+        leaves, (read, unread) = (input, hx, *weights), _read(options, ctx.needs_input_grad, n_steps > 1)
+        ctx.save_for_backward(batch_sizes, *[leaves[i] for i in read], *outputs, *masks)
+        ctx.unread = [(i, leaf, leaf._version) for i in unread if (leaf := leaves[i]) is not None]
         ctx.set_materialize_grads(False)
-        ctx.options = options
+        ctx.options, ctx.read = options, read
         ctx.layers = layers if layers.is_worth_keeping(outputs) else None
-        return outputs[-1], h_n
+        return y, h_n
 
     @staticmethod
     def backward(ctx: Any, d_y: Tensor | None, d_h_n: Tensor | None) -> tuple[Tensor | None, ...]:
-        input, hx, batch_sizes, *others = ctx.saved_tensors
-        options, n_layers = ctx.options, ctx.options.num_layers
-        has_d_input, has_d_hx, _, _, _, *has_d_weights = ctx.needs_input_grad
-        if torch.is_grad_enabled():  # create_graph=True
-            n_masks = len(others) - n_layers - len(has_d_weights)
-            d_input, d_hx, *d_weights = _Gradient.apply(d_y, d_h_n, input, hx, batch_sizes, options, n_masks, *others)
-            return d_input, d_hx if has_d_hx else None, None, None, None, *d_weights
-        outputs, others = others[:n_layers], others[n_layers:]
-        masks, weights = others[: -len(has_d_weights)], others[-len(has_d_weights) :]
-        layers = ctx.layers or kernel_weights(weights, options)
-        d_input, d_hx, d_weights = backward(
-            d_y, d_h_n, input, hx, layers, batch_sizes, masks, outputs, options, has_d_input, has_d_weights
+        batch_sizes, *saved = ctx.saved_tensors
+        options, n_layers, needs_grad = ctx.options, ctx.options.num_layers, ctx.needs_input_grad
+        read, n_leaves = ctx.read, len(needs_grad) - 3
+        leaves: list[Any] = [None] * n_leaves
+        for i, leaf in zip(read, saved, strict=False):
+            leaves[i] = leaf
+        for i, leaf, _ in ctx.unread:
+            leaves[i] = leaf
+        (input, hx, *weights), n = leaves, len(read) + n_layers
+        outputs, masks = saved[len(read) : n], saved[n:]
+        is_needed = needs_grad[:2] + needs_grad[5:]
+        if torch.is_grad_enabled() or _is_batched(d_y) or _is_batched(d_h_n):
+            _check_unchanged(ctx.unread)
+            found = plain.gradients(d_y, d_h_n, input, hx, weights, batch_sizes, masks, options, is_needed)
+        else:
+            layers = ctx.layers or kernel_weights(weights, options)
+            found = backward(d_y, d_h_n, input, hx, layers, batch_sizes, masks, outputs, options, is_needed)
+        return found[0], found[1], None, None, None, *found[2:]
+
+
+def _is_batched(tensor: Tensor | None) -> bool:
+    """Whether it is many at once, as for `is_grads_batched` or in `torch.func.vmap`."""
+    functorch = torch._C._functorch
+    return tensor is not None and (
+        functorch.is_legacy_batchedtensor(tensor) or functorch.is_functorch_wrapped_tensor(tensor)
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _read(options: Options, needs_grad: tuple[bool, ...], has_steps: bool) -> tuple[list[int], list[int]]:
+    """Of input, hx and the weights, those whose values PyTorch's own layer reads in its backward pass, and the others.
+
+    The others may be changed in place before it.
+    """
+    has_d_input, has_d_hx, _, _, _, *has_d_weights = needs_grad
+    n = 4 if options.has_biases else 2
+    n_of_layer = n * (1 + options.bidirectional)
+    is_read = [any(has_d_weights[:n_of_layer:n]), any(has_d_weights[1::n])]
+    for i in range(len(has_d_weights)):
+        first = i - i % n_of_layer  # of the layer's
+        from_below = has_d_input or (has_d_hx and first > 0) or any(has_d_weights[:first])
+        from_before = has_d_hx or (has_steps and (from_below or any(has_d_weights[first : first + n_of_layer])))
+        is_read.append((from_below, from_before, False, False)[i % n])
+    return [i for i, read in enumerate(is_read) if read], [i for i, read in enumerate(is_read) if not read]
+
+
+def _check_unchanged(unread: Sequence[tuple[int, Tensor, int]]) -> None:
+    if any(leaf._version != version for _, leaf, version in unread):
+        raise RuntimeError(
+            "one of the variables needed for gradient computation has been modified by an inplace operation, "
+            "after an elman.torch.RNN that gradients of gradients are wanted of: change a copy"
         )
-        return d_input, d_hx if has_d_hx else None, None, None, None, *d_weights
 
 
-# As _Function.apply, without its questions about transforms of torch.func, which `rnn` has asked.
+# As _Function.apply, without its questions about transforms of torch.func, which do not come here.
 _apply = super(torch.autograd.Function, _Function).apply
-
-
-class _Transformed(torch.autograd.Function):
-    """The same in the form that `torch.func` takes, which is slower."""
-
-    @staticmethod
-    def forward(
-        input: Tensor,
-        hx: Tensor | None,
-        batch_sizes: Tensor | None,
-        options: Options,
-        n_masks: int,
-        *others: Tensor,
-    ) -> tuple[Tensor, ...]:
-        masks, weights = others[:n_masks], others[n_masks:]
-        outputs, h_n = forward(input, hx, kernel_weights(weights, options), batch_sizes, masks, options, keep=True)
-        return outputs[-1], h_n, *outputs[:-1]
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        input, hx, batch_sizes, ctx.options, ctx.n_masks, *others = inputs
-        y, _, *inner = output
-        ctx.mark_non_differentiable(*inner)
-        ctx.save_for_backward(input, hx, batch_sizes, *inner, y, *others)
-
-    @staticmethod
-    def backward(ctx: Any, d_y: Tensor, d_h_n: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        input, hx, batch_sizes, *others = ctx.saved_tensors
-        d_input, d_hx, *d_weights = _Gradient.apply(
-            d_y, d_h_n, input, hx, batch_sizes, ctx.options, ctx.n_masks, *others
-        )
-        no_gradients = [None] * (3 + ctx.n_masks)
-        return d_input, None if hx is None else d_hx, *no_gradients, *d_weights
-
-
-class _Gradient(torch.autograd.Function):
-    """The backward pass, where somebody may want to differentiate it."""
-
-    @staticmethod
-    def forward(
-        d_y: Tensor | None,
-        d_h_n: Tensor | None,
-        input: Tensor,
-        hx: Tensor | None,
-        batch_sizes: Tensor | None,
-        options: Options,
-        n_masks: int,
-        *others: Tensor,
-    ) -> tuple[Tensor, ...]:
-        outputs, others = others[: options.num_layers], others[options.num_layers :]
-        masks, weights = others[:n_masks], others[n_masks:]
-        layers, all_needed = kernel_weights(weights, options), [True] * len(weights)
-        d_input, d_hx, d_weights = backward(
-            d_y, d_h_n, input, hx, layers, batch_sizes, masks, outputs, options, True, all_needed
-        )
-        return d_input, d_hx, *d_weights
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *_: Any) -> NoReturn:  # noqa: ARG004
-        refuse_to_differentiate()

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence
 
 from elman import check
 from elman.layer.architecture import Architecture
 from elman.torch.function import rnn
 from elman.torch.passes import Options
+
+# Of a `torch.nn.RNN` without weights and without draws, which is given a state
+_EMPTY = (1, 1, 1, "tanh", True, False, 0.0, False, 0, "meta")
+
+
+_WEIGHTS_OF_A_STEP = (
+    40_000  # more than so many in a layer and direction, and PyTorch is as fast (docs/drop-in/torch.md)
+)
+_KINDS = {(torch.float32, True), (torch.float64, True)}  # of weights: dtype, and whether on the CPU
+
+
+class _Home(str):
+    """Where the class is; what asks an instance, as `torch.fx` does to tell a leaf of a graph, is told PyTorch's."""
+
+    def __get__(self, module: Any, _: Any) -> str:
+        return self if module is None else torch.nn.RNN.__module__
 
 
 class RNN(torch.nn.RNNBase):
@@ -49,6 +67,7 @@ class RNN(torch.nn.RNNBase):
     <All keys matched successfully>
     """
 
+    __module__ = _Home(__name__)
     nonlinearity: str
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -71,12 +90,16 @@ class RNN(torch.nn.RNNBase):
         output : tensor (T, B, D·H) in the form of the input
         h_n : tensor in the shape of hx
         """
+        if self._is_slow(input) or _is_for_pytorch():
+            return torch.nn.RNN.forward(self, input, hx)  # type: ignore[no-any-return]
         own = self._parameters  # without what is parametrized; faster than attributes
         weights = [own[name] if name in own else getattr(self, name) for name in self._flat_weights_names]
         _check_weights(weights)
         x, batch_sizes = (input.data, input.batch_sizes) if isinstance(input, PackedSequence) else (input, None)
-        if not self._takes(x, hx, batch_sizes, weights):
-            return torch.nn.RNN.forward(self, input, hx)  # type: ignore[no-any-return]  # raises, or has nothing to compute
+        if _is_for_pytorch() or not self._takes(
+            x, hx, batch_sizes, weights
+        ):  # PyTorch raises, or there is nothing in it
+            return torch.nn.RNN.forward(self, input, hx)  # type: ignore[no-any-return]
         if isinstance(input, PackedSequence):
             return self._run_packed(input, hx, weights)
         if x.dtype != weights[0].dtype:  # autocast
@@ -87,6 +110,22 @@ class RNN(torch.nn.RNNBase):
         x, hx = x.unsqueeze(batch_axis), None if hx is None else hx.unsqueeze(1)
         y, h_n = rnn(x, hx, weights, None, self._draw_masks(x), self._options())
         return y.squeeze(batch_axis), h_n.squeeze(1)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """To others it is a `torch.nn.RNN`, which can be read where elman is not."""
+        if type(self) is not RNN:
+            return super().__reduce_ex__(protocol)
+        return torch.nn.RNN, _EMPTY, super().__reduce_ex__(2)[2]  # the state is all there is of it
+
+    def __copy__(self) -> RNN:
+        copied = type(self).__new__(type(self))
+        copied.__setstate__(torch.nn.RNNBase.__getstate__(self))
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RNN:
+        copied = memo[id(self)] = type(self).__new__(type(self))
+        copied.__setstate__(copy.deepcopy(torch.nn.RNNBase.__getstate__(self), memo))
+        return copied
 
     def _run_packed(
         self, packed: PackedSequence, hx: Tensor | None, weights: list[Tensor]
@@ -118,6 +157,18 @@ class RNN(torch.nn.RNNBase):
             shape = shape[::2]
         return bool(hx.shape == shape and hx.dtype == weights[0].dtype and hx.is_cpu)
 
+    def _is_slow(self, input: Tensor | PackedSequence) -> bool:
+        """Whether the kernels would lose more time on the order of the weights than they gain in these few steps."""
+        if torch.compiler.is_compiling():  # for any number of steps
+            return False
+        if isinstance(input, Tensor):
+            shape = input.shape
+            n_steps = shape[1] if self.batch_first and len(shape) == 3 else shape[0] if shape else 0
+        else:
+            n_steps = len(input.batch_sizes) if isinstance(input, PackedSequence) else 0  # then PyTorch refuses it
+        n_weights = self.hidden_size * (self.hidden_size + self.input_size)
+        return n_steps <= 1 or n_weights > _WEIGHTS_OF_A_STEP * n_steps
+
     def _options(self) -> Options:
         return Options(self.num_layers, self.mode == "RNN_RELU", self.bias, self.bidirectional, self.batch_first)
 
@@ -142,18 +193,26 @@ class RNN(torch.nn.RNNBase):
         return masks
 
 
-# A step through the kernels takes twice as long as one of PyTorch's own cell (docs/drop-in/torch.md).
+# A single step gains nothing (docs/drop-in/torch.md).
 RNNCell = torch.nn.RNNCell
 
 
 def runs_here(parameter: Tensor) -> bool:
-    return parameter.is_cpu and (parameter.dtype is torch.float32 or parameter.dtype is torch.float64)
+    return (parameter.dtype, parameter.is_cpu) in _KINDS
+
+
+def _is_for_pytorch() -> bool:
+    """Whether PyTorch's own operations are wanted: for a transformation without a kernel, or in another language."""
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return bool(torch.onnx.is_in_onnx_export())
+    return bool(torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0)
 
 
 def _check_weights(weights: Sequence[Tensor]) -> None:
-    for weight in weights:
-        if not runs_here(weight) or weight.dtype != weights[0].dtype:
-            check.refuse(
-                f"elman.torch.RNN must have all weights on the CPU, in float32 or float64, got {weight.dtype} on "
-                f"{weight.device}: move the layer with .to('cpu', torch.float32), or let it be a torch.nn.RNN"
-            )
+    kinds = {(weight.dtype, weight.is_cpu) for weight in weights}
+    if len(kinds) > 1 or not kinds <= _KINDS:
+        weight = next(weight for weight in weights if not runs_here(weight) or weight.dtype != weights[0].dtype)
+        check.refuse(
+            f"elman.torch.RNN must have all weights on the CPU, in float32 or float64, got {weight.dtype} on "
+            f"{weight.device}: move the layer with .to('cpu', torch.float32), or let it be a torch.nn.RNN"
+        )

@@ -9,6 +9,7 @@ the last by, none without dropout. Weights lie the other way round in the kernel
 from __future__ import annotations
 
 import functools
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -32,12 +33,53 @@ from elman.lengths import within
 from elman.typing import Int, Real
 
 _SMALL = 1 << 16  # reals of weights that are kept from the forward to the backward pass, be there fewer outputs
+_LEAST, _MOST = 1 << 17, 1 << 26  # bytes of results that are used again; more are the system's, fewer malloc's
 _UNUSED = 1 << 22  # reals of weights that are kept for calls to come
 _DTYPES: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 _WORKSPACES = {np.dtype(kind): Workspace(np.dtype(kind)) for kind in (np.float32, np.float64)}  # new pages cost faults
 
 
+_DROPPED = Layer._fields.index("dropped")
 _NO_ROOM = Lease(Block(), [])
+
+
+class _Memory(np.ndarray):
+    """Memory of results, which comes back when the last array and tensor on it has gone.
+
+    A system hands out pages of zeros, and takes as long over that as a pass over a mid-sized layer.
+    """
+
+    _free: deque[bytearray] | None = None  # where it comes back to; views have none
+
+    def __del__(self) -> None:
+        if self._free is not None and isinstance(self.base, bytearray):
+            self._free.append(self.base)
+
+    @classmethod
+    def array(cls, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Real:
+        """Fresh to whoever asks for it: arbitrary content."""
+        n_bytes = math.prod(shape) * dtype.itemsize
+        if not _LEAST <= n_bytes <= _MOST:
+            return np.empty(shape, dtype)
+        shift = n_bytes.bit_length() - 3  # four sizes from a power of 2 to the next
+        size = (-(-n_bytes >> shift) << shift) + 64
+        free = _free(size)
+        try:
+            block = free.pop()
+        except IndexError:
+            block = bytearray(size)
+        # NumPy lets a view hold what its array is a view of, if that is an array, too; so this is one of a bytearray.
+        memory = cls(size, np.uint8, block)
+        memory._free = free
+        array = np.asarray(memory)
+        start = -array.__array_interface__["data"][0] % 64
+        return array[start : start + n_bytes].view(dtype).reshape(shape)
+
+
+@functools.cache
+def _free(size: int) -> deque[bytearray]:
+    """Blocks of that size which nobody has: no more than there is to be."""
+    return deque(maxlen=max(1, _MOST // size))
 
 
 class Options(NamedTuple):
@@ -111,8 +153,8 @@ def forward(
     options: Options,
     *,
     keep: bool,
-) -> tuple[list[Tensor], Tensor]:
-    """The outputs of each layer (of the last one only, unless they are to be kept) and the last states."""
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """The outputs and the last states and, to be kept, the outputs of each layer: copies of the last one's, too."""
     form, mode = TensorForm(batch_sizes, options.batch_first), _mode(options)
     x, dropout = form.rows(input), [form.rows(mask) for mask in masks]
     h_0 = _states(hx, layers.architecture.state_shape(x.shape[1]), x.dtype)
@@ -120,10 +162,19 @@ def forward(
     outputs = [form.empty(x, layers.architecture.n_outputs) for _ in range(n_layers if keep else min(n_layers, 2))]
     while len(outputs) < n_layers:  # two take turns
         outputs.append(outputs[-2])
-    room = form.lease(len(masks), like=outputs[0]) if masks else _NO_ROOM
+    room = _lease(len(masks), outputs[0]) if masks else _NO_ROOM
     made = stack.layers_of(x, h_0, h_n, layers.weights, outputs, mode, form.lengths, dropped=room.arrays)
+    y = outputs[-1]
+    if keep:
+        y = form.empty(x, layers.architecture.n_outputs)
+        made[-1] = _with_copy(made[-1], y)
     _run(_forward, made, mode.backend, dropout)
-    return [form.tensor(array) for array in (outputs if keep else outputs[-1:])], torch.from_numpy(h_n)
+    return form.tensor(y), torch.from_numpy(h_n), [form.tensor(array) for array in outputs] if keep else []
+
+
+def _with_copy(layer: Layer, y: Real) -> Layer:
+    """That writes its outputs there, too: as what is left of them where there is no dropout."""
+    return tuple.__new__(Layer, (*layer[:_DROPPED], y, *layer[_DROPPED + 1 :]))  # `_replace` takes three times as long
 
 
 def _forward(layers: Sequence[Layer], backend: ModuleType, dropout: Sequence[Real]) -> None:
@@ -143,10 +194,10 @@ def backward(
     masks: Sequence[Tensor],
     outputs: Sequence[Tensor],
     options: Options,
-    has_d_input: bool,
-    has_d_weights: Sequence[bool],
-) -> tuple[Tensor | None, Tensor, list[Tensor | None]]:
-    """Gradients by the input and the weights, where they are needed, and by hx."""
+    is_needed: Sequence[bool],
+) -> list[Tensor | None]:
+    """Gradients by input, hx and the weights, where they are needed."""
+    has_d_input, has_d_hx, *has_d_weights = is_needed
     form, mode = TensorForm(batch_sizes, options.batch_first), _mode(options)
     x, dropout = form.rows(input), [form.rows(mask) for mask in masks]
     h_0 = _states(hx, layers.architecture.state_shape(x.shape[1]), x.dtype)
@@ -156,16 +207,16 @@ def backward(
     gradients = Layers(options, x.shape[2], h_0.shape[2], x.dtype)
     gradients.memory.fill(0)  # kernels add to it
     ys = [form.rows(y) for y in outputs]
-    room = form.lease(len(masks), like=ys[0]) if masks else _NO_ROOM
+    room = _lease(len(masks), ys[0]) if masks else _NO_ROOM
     for k, mask in enumerate(dropout):
         _multiply(ys[k], mask, room.arrays[k])
     made = stack.layers_of(x, h_0, None, layers.weights, ys, mode, form.lengths, dropped=room.arrays)
-    scratch = form.lease(min(options.num_layers, 3), like=ys[0])
+    scratch = _lease(min(options.num_layers, 3), ys[0])
     pass_on = (lambda k, d_input: _multiply(d_input, dropout[k - 1], d_input)) if masks else None
-    tape = Tape(mode, made, form.batch_major)
+    tape = Tape(mode, made)
     _run(stack.backward, tape, d_rows, d_last, d_h_0, d_x, gradients.weights, scratch.arrays, None, pass_on)
-    d_input = None if d_x is None else form.tensor(d_x)
-    return d_input, torch.from_numpy(d_h_0), _torch_gradients(gradients, has_d_weights)
+    d_input, d_hx = None if d_x is None else form.tensor(d_x), torch.from_numpy(d_h_0) if has_d_hx else None
+    return [d_input, d_hx, *_torch_gradients(gradients, has_d_weights)]
 
 
 def _mode(options: Options) -> Mode:
@@ -218,22 +269,19 @@ class TensorForm:
         return array.swapaxes(0, 1) if self.batch_major else array
 
     def empty(self, like: Real, n_columns: int) -> Real:
-        """A fresh (T, B, n_columns), T and B as in another array."""
-        n_steps, n_rows, _ = like.shape
-        if self.batch_major:
-            return np.empty((n_rows, n_steps, n_columns), like.dtype).swapaxes(0, 1)
-        return np.empty((n_steps, n_rows, n_columns), like.dtype)
-
-    def lease(self, count: int, *, like: Real) -> Lease:
-        """Arrays in the form of another one, with arbitrary content."""
-        n_steps, n_rows, n_columns = like.shape
-        return _WORKSPACES[like.dtype].lease(count, n_steps, n_rows, n_columns, self.batch_major)
+        """A fresh (T, B, n_columns), T and B as in another array: in this order, as PyTorch's results lie in memory."""
+        return _Memory.array((*like.shape[:2], n_columns), like.dtype)
 
     def tensor(self, rows: Real) -> Tensor:
         """The inverse of `rows`."""
         if self._is_active is not None:
             return torch.from_numpy(rows[self._is_active])
         return torch.from_numpy(rows.swapaxes(0, 1) if self.batch_major else rows)
+
+
+def _lease(count: int, like: Real) -> Lease:
+    """Arrays (T, B, ·) as another one, with arbitrary content."""
+    return _WORKSPACES[like.dtype].lease(count, *like.shape)
 
 
 def _states(hx: Tensor | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Real:
@@ -252,6 +300,6 @@ def _torch_gradients(gradients: Layers, is_needed: Sequence[bool]) -> list[Tenso
     """Gradients by the kernels' weights as such by the tensors; each has memory of its own, that of two biases too."""
     sources = gradients.by_tensor
     pairs = zip(sources, is_needed, strict=True)
-    targets = [np.empty(array.shape[::-1], array.dtype) if needed else None for array, needed in pairs]
+    targets = [_Memory.array(array.shape[::-1], array.dtype) if needed else None for array, needed in pairs]
     native.transpose_each(sources, targets)
     return [None if target is None else torch.from_numpy(target) for target in targets]

@@ -28,7 +28,8 @@ def accelerate(model: torch.nn.Module) -> Report:
     """Let every `torch.nn.RNN` of a model compute with elman's kernels, from now on.
 
     Modules become instances of `RNN` where they are: they keep their parameters, hooks and state, and everything in the
-    program that refers to them, as an optimizer does to parameters, goes on to do so. A second time changes nothing.
+    program that refers to them, as an optimizer does to parameters, goes on to do so. A second time changes nothing;
+    `restore` undoes it. A layer that is called a step at a time gains nothing: that is left to PyTorch.
 
     Parameters
     ----------
@@ -67,6 +68,49 @@ def accelerate(model: torch.nn.Module) -> Report:
             else:
                 left[name] = reason
     return Report(tuple(replaced), left)
+
+
+def restore(model: torch.nn.Module) -> tuple[str, ...]:
+    """Undo `accelerate`: let every `RNN` of a model be a `torch.nn.RNN`, where it is.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Or a single layer. Layers that were made as `elman.torch.RNN` become PyTorch's, too.
+
+    Returns
+    -------
+    tuple of str
+        The names of the layers that were restored, as `model.named_modules()` gives them.
+
+    Raises
+    ------
+    TypeError
+        If model is not a module.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = torch.nn.ModuleDict({"encoder": torch.nn.RNN(3, 5)})
+    >>> accelerate(model)
+    encoder: replaced
+    >>> restore(model)
+    ('encoder',)
+    >>> type(model["encoder"])
+    <class 'torch.nn.modules.rnn.RNN'>
+    """
+    check.instance(model, "model", torch.nn.Module)
+    restored = []
+    for name, module in model.named_modules():
+        kind = type(module)
+        if kind is RNN:
+            module.__class__ = torch.nn.RNN
+            restored.append(name)
+        elif kind.__base__ is RNN and torch.nn.utils.parametrize.is_parametrized(module):  # which made a class for it
+            own = {key: value for key, value in vars(kind).items() if key not in ("__dict__", "__weakref__")}
+            module.__class__ = type(kind.__name__, (torch.nn.RNN,), own)
+            restored.append(name)
+    return tuple(restored)
 
 
 def _reason_to_leave(module: torch.nn.Module) -> str | None:
