@@ -19,10 +19,8 @@ from elman.torch.passes import Options
 # Of a `torch.nn.RNN` without weights and without draws, which is given a state
 _EMPTY = (1, 1, 1, "tanh", True, False, 0.0, False, 0, "meta")
 
-
-_WEIGHTS_OF_A_STEP = (
-    40_000  # more than so many in a layer and direction, and PyTorch is as fast (docs/drop-in/torch.md)
-)
+# More in a layer and direction, and PyTorch is as fast (docs/drop-in/torch.md)
+_WEIGHTS_OF_A_STEP = 40_000
 _KINDS = {(torch.float32, True), (torch.float64, True)}  # of weights: dtype, and whether on the CPU
 
 
