@@ -288,6 +288,7 @@ def test_it_is_a_module_with_pytorch_s_names():
     assert ours.flatten_parameters() is None
 
 
+@pytest.mark.filterwarnings("ignore:You are using .torch.load:FutureWarning")  # an older PyTorch's own pickles
 def test_copies_and_files():
     x = torch.randn(7, 4, 3)
     ours = elman.torch.RNN(3, 5, num_layers=2)
@@ -569,10 +570,11 @@ def operators(graph: Any) -> list[str]:
 
 @pytest.mark.filterwarnings("ignore")
 def test_compile_sees_one_operator():
-    graphs = []
+    seen = []
 
     def backend(module, _):
-        graphs.append(module.graph)
+        calls = [str(node.target) for node in module.graph.nodes if node.op in ("call_function", "call_module")]
+        seen.append([target for target in calls if "rnn" in target])
         return module.forward
 
     model = Model(num_layers=2, dropout=0.5)
@@ -581,7 +583,7 @@ def test_compile_sees_one_operator():
     for training in (True, False):
         model.train(training)
         torch.testing.assert_close(everything(compiled, x), everything(model, x))
-    assert [operators(graph) for graph in graphs] == [["elman.rnn"]] * 2
+    assert seen in ([["elman.rnn"]] * 2, [["L__self___rnn"]] * 2)  # the latter in PyTorch 2.4: a leaf
     aot = torch.compile(model, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(everything(aot, x), everything(model, x))
     packed = pack_sequence([torch.randn(n, 3) for n in (5, 2)])
