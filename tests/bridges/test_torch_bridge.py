@@ -765,10 +765,11 @@ def test_few_steps_of_large_layers_are_pytorch_s(shape, options, is_ours, monkey
     assert bool(seen) == is_ours
 
 
-def test_memory_of_results_is_used_again_when_nobody_has_it():
+def test_memory_of_results_is_used_again_when_nobody_has_it(monkeypatch):
     ours, x = elman.torch.RNN(3, 64), torch.randn(50, 64, 3)
     first, _ = ours(x)
-    assert first.numel() * 4 > passes._LEAST
+    first_size = first.numel() * 4
+    assert first_size > passes._LEAST
     place, part, row = first.data_ptr(), first.detach()[3:], first.detach().numpy()[4]
     expected = first.detach().clone()
     del first
@@ -783,6 +784,11 @@ def test_memory_of_results_is_used_again_when_nobody_has_it():
     del row
     with torch.no_grad():
         assert ours(x)[0].data_ptr() == place
+    monkeypatch.setattr(passes, "_MOST_FREE", passes._Memory.n_free + first_size)
+    for _ in range(5):
+        elman.torch.RNN(3, 64)(x)
+        assert passes._Memory.n_free == sum(map(len, itertools.chain(*passes._Memory.free.values())))
+        assert passes._Memory.n_free <= passes._MOST_FREE
     kept = elman.torch.RNN(3, 64, batch_first=True)(x)[0].detach()
     expected = kept.clone()
     ours(x)

@@ -13,7 +13,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -34,11 +34,10 @@ from elman.typing import Int, Real
 
 _SMALL = 1 << 16  # reals of weights that are kept from the forward to the backward pass, be there fewer outputs
 _LEAST, _MOST = 1 << 17, 1 << 26  # bytes of results that are used again; more are the system's, fewer malloc's
+_MOST_FREE = 1 << 28  # bytes that may wait for it
 _UNUSED = 1 << 22  # reals of weights that are kept for calls to come
 _DTYPES: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 _WORKSPACES = {np.dtype(kind): Workspace(np.dtype(kind)) for kind in (np.float32, np.float64)}  # new pages cost faults
-
-
 _DROPPED = Layer._fields.index("dropped")
 _NO_ROOM = Lease(Block(), [])
 
@@ -49,11 +48,18 @@ class _Memory(np.ndarray):
     A system hands out pages of zeros, and takes as long over that as a pass over a mid-sized layer.
     """
 
-    _free: deque[bytearray] | None = None  # where it comes back to; views have none
+    free: ClassVar[dict[int, list[bytearray]]] = {}  # what nobody has, by size
+    n_free: ClassVar[int] = 0  # bytes of it
+    _is_whole = False  # no view
 
     def __del__(self) -> None:
-        if self._free is not None and isinstance(self.base, bytearray):
-            self._free.append(self.base)
+        if not (self._is_whole and isinstance(self.base, bytearray)):
+            return
+        _Memory.n_free += len(self.base)
+        if _Memory.n_free > _MOST_FREE:
+            _Memory.free, _Memory.n_free = {}, 0
+        else:
+            self.free.setdefault(len(self.base), []).append(self.base)
 
     @classmethod
     def array(cls, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Real:
@@ -63,23 +69,17 @@ class _Memory(np.ndarray):
             return np.empty(shape, dtype)
         shift = n_bytes.bit_length() - 3  # four sizes from a power of 2 to the next
         size = (-(-n_bytes >> shift) << shift) + 64
-        free = _free(size)
         try:
-            block = free.pop()
-        except IndexError:
+            block = cls.free[size].pop()
+            _Memory.n_free -= size
+        except (KeyError, IndexError):
             block = bytearray(size)
         # NumPy lets a view hold what its array is a view of, if that is an array, too; so this is one of a bytearray.
         memory = cls(size, np.uint8, block)
-        memory._free = free
+        memory._is_whole = True
         array = np.asarray(memory)
         start = -array.__array_interface__["data"][0] % 64
         return array[start : start + n_bytes].view(dtype).reshape(shape)
-
-
-@functools.cache
-def _free(size: int) -> deque[bytearray]:
-    """Blocks of that size which nobody has: no more than there is to be."""
-    return deque(maxlen=max(1, _MOST // size))
 
 
 class Options(NamedTuple):
