@@ -32,7 +32,7 @@ MOST_PARAMETERS = 12  # more want to be an object; at d323fba five functions hav
 # As when memory and files had become safe (15,978 at d323fba), and 100 for caches, strips of rows, and a compiled cache
 # that may be damaged, and 200 for sums beside shards, prefetching, and peaks of speed and memory, and 450 for small
 # calls, dropout and many models in the benchmark, beside peers, and for telling what became slower, and 550 for
-# dropout's random numbers in NumPy, C and Numba, 150 for half the time that Numba takes before a first call, and
+# dropout's random numbers in NumPy, C and Numba, 150 for a third of the time that Numba takes before a first call, and
 # 300 for reading PyTorch's weights where they lie and for doing what torch.nn.RNN does besides passes; who needs more
 # says why
 MOST_LINES = 20_000
