@@ -326,7 +326,7 @@ def flat(value: Any) -> list[Any]:
 def same(one: Any, other: Any) -> bool:
     if not isinstance(one, torch.Tensor):
         return bool(one == other)
-    is_alike = one.shape == other.shape and one.dtype == other.dtype and one.device == other.device
+    is_alike = all(getattr(one, name) == getattr(other, name) for name in ("shape", "dtype", "device", "requires_grad"))
     return is_alike and (one.is_meta or torch.allclose(one, other, rtol=1e-9, atol=1e-11, equal_nan=True))
 
 

@@ -94,9 +94,7 @@ class RNN(torch.nn.RNNBase):
         weights = [own[name] if name in own else getattr(self, name) for name in self._flat_weights_names]
         _check_weights(weights)
         x, batch_sizes = (input.data, input.batch_sizes) if isinstance(input, PackedSequence) else (input, None)
-        if _is_for_pytorch() or not self._takes(
-            x, hx, batch_sizes, weights
-        ):  # PyTorch raises, or there is nothing in it
+        if not self._takes(x, hx, batch_sizes, weights):  # PyTorch raises, or there is nothing to compute
             return torch.nn.RNN.forward(self, input, hx)  # type: ignore[no-any-return]
         if isinstance(input, PackedSequence):
             return self._run_packed(input, hx, weights)

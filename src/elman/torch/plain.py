@@ -9,8 +9,6 @@ from torch import Tensor
 
 from elman.torch.passes import Options
 
-Results = tuple[Tensor, Tensor]
-
 
 def plain(
     input: Tensor,
@@ -19,7 +17,7 @@ def plain(
     batch_sizes: Tensor | None,
     masks: Sequence[Tensor],
     options: Options,
-) -> Results:
+) -> tuple[Tensor, Tensor]:
     """The outputs and the last states: arguments and results are those of `function.rnn`."""
     run = torch._VF.rnn_relu if options.relu else torch._VF.rnn_tanh
     n_directions, n_layers = 1 + options.bidirectional, options.num_layers
@@ -51,12 +49,15 @@ def gradients(
     options: Options,
     is_needed: Sequence[bool],
 ) -> list[Tensor | None]:
-    """By input, hx and the weights, where they are needed, from those by the results; to be differentiated further."""
-    leaves = (input, hx, *weights)
+    """By input, hx and the weights, where they are needed, from those by the results.
+
+    They can be differentiated further if gradients are recorded where this is called.
+    """
+    leaves, is_recorded = (input, hx, *weights), torch.is_grad_enabled()
     needed = [leaf for leaf, needed in zip(leaves, is_needed, strict=True) if needed]
     with torch.enable_grad():
         results = plain(input, hx, weights, batch_sizes, masks, options)
         pairs = [pair for pair in zip(results, (d_y, d_h_n), strict=True) if pair[1] is not None]
         ys, d_ys = zip(*pairs, strict=True)
-        found = iter(torch.autograd.grad(ys, needed, d_ys, create_graph=True, allow_unused=True))
+        found = iter(torch.autograd.grad(ys, needed, d_ys, create_graph=is_recorded, allow_unused=True))
     return [next(found) if needed else None for needed in is_needed]
