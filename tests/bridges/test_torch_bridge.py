@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import gc
 import io
 import itertools
 import multiprocessing
@@ -190,11 +191,12 @@ def test_large_weights_are_transposed_alike():
 
 
 def test_contiguous_input_is_not_copied():
-    from elman.torch.passes import TensorForm
+    from elman.torch.passes import Call, Options, TensorForm
 
     x = torch.randn(7, 4, 3)
-    assert np.shares_memory(TensorForm(None, False).rows(x), x.numpy())
-    assert np.shares_memory(TensorForm(None, True).rows(x), x.numpy())
+    for batch_first in (False, True):
+        call = Call(x, None, [], None, [], Options(1, False, True, False, batch_first))
+        assert np.shares_memory(TensorForm(call).rows(x), x.numpy())
     for options in ({}, {"batch_first": True}):
         theirs, ours = pair(3, 5, **options)
         y, h_n = ours(x)
@@ -326,10 +328,10 @@ def test_training_takes_pytorch_s_path():
                 loss = (module(x)[0] - target).square().mean()
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(module.parameters(), 0.5)
-                return loss
+                return loss.detach()  # LBFGS takes its float: PyTorch 2.8 warns of that of one with a gradient
 
             for _ in range(5):
-                losses.append(float(optimizer.step(closure).detach()))
+                losses.append(float(optimizer.step(closure)))
             paths.append([*losses, *torch.nn.utils.parameters_to_vector(module.parameters()).tolist()])
         np.testing.assert_allclose(*paths, rtol=1e-3, atol=1e-4)
 
@@ -389,7 +391,59 @@ def test_autocast_leaves_the_weights_dtype():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         x = torch.nn.Linear(3, 3)(torch.randn(7, 4, 3))
         assert x.dtype == torch.bfloat16
-        assert ours(x)[0].dtype == torch.float32
+        for given in ((x,), (x[:1],), (x, torch.zeros(1, 4, 5, dtype=torch.bfloat16)), (pack_sequence([x[:, 0]]),)):
+            y, h_n = ours(*given)
+            assert {(y.data if isinstance(y, PackedSequence) else y).dtype, h_n.dtype} == {torch.float32}
+        for dtype in (torch.int64, torch.float64, torch.complex64):
+            for module in (torch.nn.RNN(3, 5), ours):
+                with pytest.raises((RuntimeError, ValueError)):
+                    module(torch.zeros(7, 4, 3).to(dtype))
+
+
+def test_the_default_device_is_of_no_importance():
+    theirs, ours = pair(3, 5, num_layers=2, dropout=0.5)
+    x = torch.randn(7, 4, 3)
+    packed, outcomes = pack_sequence([x[:, 0], x[:4, 1]]), []
+    for module in (theirs, ours):
+        torch.manual_seed(1)
+        with torch.device("meta"):
+            outcomes.append([module(x)[0], module(packed)[1]])
+    torch.testing.assert_close(*outcomes)
+
+
+def test_input_that_is_not_aligned():
+    values = np.random.default_rng(0).standard_normal((6, 4, 3)).astype(np.float32)
+    x = torch.frombuffer(bytearray(2) + values.tobytes(), dtype=torch.float32, offset=2).view(6, 4, 3)
+    assert x.data_ptr() % 4 == 2
+    theirs, ours = pair(3, 5)
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_inference_tensors():
+    with torch.inference_mode():
+        x, packed = torch.randn(4, 7, 3), pack_sequence([torch.randn(4, 3), torch.randn(2, 3)])
+    outcomes = []
+    for options in ({"batch_first": True}, {}):
+        for module in pair(3, 5, **options):
+            embedded = torch.nn.Linear(3, 3, bias=False)
+            embedded.weight.data.fill_(0.5)
+            data = packed._replace(data=embedded(packed.data.clone()))
+            with torch.inference_mode(), torch.enable_grad():
+                inside = module(x.clone())[0]
+            assert not inside.requires_grad
+            outcome = [squares(module(data)), inside.clone()]
+            if module.batch_first:
+                outcome.append(squares(module(x)))
+            else:
+                with pytest.raises(RuntimeError, match="Inference tensors cannot be saved"):
+                    module(x)
+            module.weight_ih_l0.requires_grad_(False)
+            for name in ("weight_hh_l0", "bias_ih_l0", "bias_hh_l0"):
+                getattr(module, name).requires_grad_(False)
+            h_0 = torch.zeros(1, 4, 5, requires_grad=True)
+            outcome += torch.autograd.grad(squares(module(x if module.batch_first else x[:4, :4], h_0)), h_0)
+            outcomes.append(outcome)
+        torch.testing.assert_close(*outcomes[-2:])
 
 
 # Autograd
@@ -459,6 +513,48 @@ def test_gradients_of_gradients(options):
             outcomes.append([*first, *torch.autograd.grad(squares(first), leaves, allow_unused=True)])
         for found, expected in zip(*outcomes, strict=True):
             torch.testing.assert_close(found, expected)
+
+
+def connected(module: Any, x: torch.Tensor, how: str) -> torch.Tensor:
+    """A loss in which one argument of a call depends on another, or is the same tensor."""
+    first, h_n = module(x)
+    if how == "carried":
+        return squares(module(x, h_n))
+    if how == "its own output":
+        return squares(module(first))
+    if how == "a state of the input":
+        return squares(module(x, x[:1].tanh().expand_as(h_n)))
+    module.weight_hh_l1 = module.weight_hh_l0
+    return squares(module(x))
+
+
+@pytest.mark.parametrize("how", ["carried", "its own output", "a state of the input", "tied"])
+def test_gradients_of_gradients_where_arguments_are_connected(how: str):
+    outcomes = []
+    for module in pair(5, 5, num_layers=2, dtype=torch.float64):
+        torch.manual_seed(1)
+        x = torch.randn(4, 3, 5, dtype=torch.float64, requires_grad=True)
+        loss, leaves = connected(module, x, how), [x, *module.parameters()]
+        first = torch.autograd.grad(loss, leaves, create_graph=True)
+        second = torch.autograd.grad(squares(first), leaves, allow_unused=True)
+        total, directions = connected(module, x, how), torch.randn(3, dtype=torch.float64)
+        many = torch.autograd.grad(total, leaves, directions, is_grads_batched=True)
+        outcomes.append([*first, *second, *many])
+    torch.testing.assert_close(*outcomes)
+
+
+def test_hooks_on_results_that_are_not_used():
+    for used in (0, 1):
+        for options in ({}, {"batch_first": True, "num_layers": 2, "bidirectional": True}):
+            outcomes = []
+            for module in pair(3, 5, **options):
+                seen, results = [], module(torch.ones(4, 6, 3))
+                for i, result in enumerate(results):
+                    result.register_hook(lambda d, i=i, seen=seen: seen.append(i) or d.clamp(-1, 1))
+                (3 * results[used]).sum().backward()
+                outcomes.append([seen, [p.grad for p in module.parameters()]])
+            assert outcomes[0][0] == outcomes[1][0] == [used]
+            torch.testing.assert_close(outcomes[0][1], outcomes[1][1])
 
 
 def test_gradients_of_gradients_through_the_operator():
@@ -724,7 +820,7 @@ def test_distributed_data_parallel(tmp_path):
     ]
     outcomes = [rank.communicate(timeout=300) for rank in ranks]
     # Exit statuses do not count: once in some hundred times PyTorch's own threads abort when the interpreter ends.
-    assert [printed for printed, _ in outcomes] == ["the same\n"] * 2, outcomes
+    assert all("the same\n" in printed for printed, _ in outcomes), outcomes  # Gloo of PyTorch 2.8 prints there, too
 
 
 def test_no_more_threads_than_pytorch_s(threads, monkeypatch):
@@ -784,11 +880,14 @@ def test_memory_of_results_is_used_again_when_nobody_has_it(monkeypatch):
     del row
     with torch.no_grad():
         assert ours(x)[0].data_ptr() == place
-    monkeypatch.setattr(passes, "_MOST_FREE", passes._Memory.n_free + first_size)
+
+    def n_free() -> int:
+        return sum(map(len, itertools.chain(*passes._Memory.free.values())))
+
+    monkeypatch.setattr(passes, "_MOST_FREE", n_free() + first_size)
     for _ in range(5):
         elman.torch.RNN(3, 64)(x)
-        assert passes._Memory.n_free == sum(map(len, itertools.chain(*passes._Memory.free.values())))
-        assert passes._Memory.n_free <= passes._MOST_FREE
+        assert n_free() <= passes._MOST_FREE
     kept = elman.torch.RNN(3, 64, batch_first=True)(x)[0].detach()
     expected = kept.clone()
     ours(x)
@@ -857,6 +956,8 @@ def test_onnx_export_is_pytorch_s(form, dynamo):
             continue
         nodes = onnx.load_from_string(file.getvalue()).graph.node
         graphs.append([(n.op_type, list(map(str, n.attribute)), len(n.input), len(n.output)) for n in nodes])
+    del error
+    gc.collect()  # of files that PyTorch 2.8 leaves open, while warnings of it are ignored
     assert graphs[0] == graphs[1]
 
 
@@ -921,11 +1022,28 @@ def test_restore_undoes_it():
         elman.torch.restore([model])
 
 
+def test_a_parametrized_layer_can_be_copied():
+    layer, x = torch.nn.RNN(3, 5), torch.randn(7, 4, 3)
+    elman.torch.accelerate(layer)
+    torch.nn.utils.parametrizations.weight_norm(layer, "weight_hh_l0")
+    accelerated = copy.deepcopy(layer)
+    assert isinstance(accelerated, elman.torch.RNN)
+    assert elman.torch.restore(layer) == ("",)
+    restored = copy.deepcopy(layer)
+    assert isinstance(restored, torch.nn.RNN)
+    torch.testing.assert_close([accelerated(x), restored(x)], [layer(x)] * 2)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 def test_accelerate_a_layer_itself():
     layer = torch.nn.RNN(3, 5)
     assert repr(elman.torch.accelerate(layer)) == "the model: replaced"
     assert type(layer) is elman.torch.RNN
+    assert repr(elman.torch.accelerate(layer)) == "the model: elman's before"
+    assert elman.torch.accelerate(layer).own == ("",)
     assert repr(elman.torch.accelerate(torch.nn.Linear(2, 2))) == "no recurrent layers"
+    script = torch.jit.script(torch.nn.Sequential(torch.nn.RNN(3, 5)))
+    assert list(elman.torch.accelerate(script).left) == ["0"]
     with pytest.raises(TypeError, match=r"model must be an instance of torch\.nn\.modules\.module\.Module, got 3"):
         elman.torch.accelerate(3)
 

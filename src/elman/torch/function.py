@@ -1,6 +1,6 @@
 """A stack of layers as a function of tensors, and its derivative.
 
-An ordinary call takes `_Function`, the shortest way to the passes of `passes.py`. What is traced, by `torch.compile` or
+An ordinary call takes `ElmanRNN`, the shortest way to the passes of `passes.py`. What is traced, by `torch.compile` or
 `torch.export`, takes the operator `elman::rnn` (operator.py), whose dispatch costs some tens of microseconds more. For
 what the kernels do not know, derivatives of derivatives and many at once, PyTorch's own operations do all again
 (plain.py).
@@ -16,34 +16,27 @@ import torch
 from torch import Tensor
 
 from elman.torch import operator, plain
-from elman.torch.passes import Options, backward, forward, kernel_weights
+from elman.torch.passes import Call, Options, backward, forward, kernel_weights
 
+_unsafe_view = torch.ops.aten._unsafe_view.default  # the same memory, and for autograd no view
 _ORDINARY = {Tensor, torch.nn.Parameter, type(None)}
 
 
-def rnn(
-    input: Tensor,
-    hx: Tensor | None,
-    weights: Sequence[Tensor],
-    batch_sizes: Tensor | None,
-    masks: Sequence[Tensor],
-    options: Options,
-) -> tuple[Tensor, Tensor]:
-    """The outputs (T, B, D·H), (B, T, D·H) or (N, D·H) in the form of the input, and the last states (L·D, B, H).
-
-    masks, in the form of the outputs, are what dropout multiplies those of each layer but the last by; none without
-    dropout. hx None is zeros.
-    """
-    tensors = (input, hx, *weights)
+def rnn(call: Call) -> tuple[Tensor, Tensor]:
+    """The outputs (T, B, D·H), (B, T, D·H) or (N, D·H) in the form of the input, and the last states (L·D, B, H)."""
+    leaves = call.leaves
     is_compiling = torch.compiler.is_compiling()  # while it is, the other questions cannot be asked
-    if is_compiling or _is_traced(tensors):
+    if is_compiling or _is_traced(leaves):
         keep = torch.is_grad_enabled() or torch.jit.is_tracing()  # what is traced may be trained later
+        input, hx, weights, batch_sizes, masks, options = call
         y, h_n, _ = operator.rnn(input, hx, weights, batch_sizes, masks, keep, *options)
         return y, h_n
-    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
-        return _apply(input, hx, batch_sizes, masks, options, *weights)  # type: ignore[no-any-return]
-    layers = kernel_weights(weights, options)
-    y, h_n, _ = forward(input, hx, layers, batch_sizes, masks, options, keep=False)
+    is_recorded = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+    if is_recorded and any(leaf is not None and leaf.requires_grad for leaf in leaves):
+        y, h_n = _apply(call, *leaves)
+        # Each is a node of its own, so that a hook on what is not used is not called
+        return _unsafe_view(y, y.shape), _unsafe_view(h_n, h_n.shape)
+    y, h_n, _ = forward(call, kernel_weights(call), keep=False)
     return y, h_n
 
 
@@ -56,7 +49,7 @@ def _is_traced(tensors: Sequence[Tensor | None]) -> bool:
     )
 
 
-class _Function(torch.autograd.Function):
+class ElmanRNN(torch.autograd.Function):
     """The two passes for autograd.
 
     What the second needs is saved as tensors, so that PyTorch notices changes of it: that of which PyTorch's own
@@ -64,46 +57,36 @@ class _Function(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        input: Tensor,
-        hx: Tensor | None,
-        batch_sizes: Tensor | None,
-        masks: Sequence[Tensor],
-        options: Options,
-        *weights: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        layers = kernel_weights(weights, options)
-        y, h_n, outputs = forward(input, hx, layers, batch_sizes, masks, options, keep=True)
-        n_steps = len(batch_sizes) if batch_sizes is not None else input.shape[1 if options.batch_first else 0]
-        leaves, (read, unread) = (input, hx, *weights), _read(options, ctx.needs_input_grad, n_steps > 1)
-        ctx.save_for_backward(batch_sizes, *[leaves[i] for i in read], *outputs, *masks)
-        ctx.unread = [(i, leaf, leaf._version) for i in unread if (leaf := leaves[i]) is not None]
+    def forward(ctx: Any, call: Call, *leaves: Tensor | None) -> tuple[Tensor, Tensor]:
+        weights, (_, *is_needed) = kernel_weights(call), ctx.needs_input_grad
+        y, h_n, outputs = forward(call, weights, keep=True)
+        axis = 1 if call.options.batch_first else 0
+        n_steps = call.input.shape[axis] if call.batch_sizes is None else len(call.batch_sizes)
+        read, unread = _which_are_read(call.options, tuple(is_needed), n_steps > 1)
+        ctx.save_for_backward(*[leaves[i] for i in read], *outputs, *call.masks)
+        ctx.unread = [(i, leaf, _version(leaf)) for i in unread if (leaf := leaves[i]) is not None]
         ctx.set_materialize_grads(False)
-        ctx.options, ctx.read = options, read
-        ctx.layers = layers if layers.is_worth_keeping(outputs) else None
+        ctx.options, ctx.read, ctx.batch_sizes = call.options, read, call.batch_sizes
+        ctx.weights = weights if weights.is_worth_keeping(outputs) else None
         return y, h_n
 
     @staticmethod
     def backward(ctx: Any, d_y: Tensor | None, d_h_n: Tensor | None) -> tuple[Tensor | None, ...]:
-        batch_sizes, *saved = ctx.saved_tensors
-        options, n_layers, needs_grad = ctx.options, ctx.options.num_layers, ctx.needs_input_grad
-        read, n_leaves = ctx.read, len(needs_grad) - 3
-        leaves: list[Any] = [None] * n_leaves
-        for i, leaf in zip(read, saved, strict=False):
+        saved, (_, *is_needed), n_read = ctx.saved_tensors, ctx.needs_input_grad, len(ctx.read)
+        leaves: list[Any] = [None] * len(is_needed)
+        for i, leaf in zip(ctx.read, saved, strict=False):
             leaves[i] = leaf
         for i, leaf, _ in ctx.unread:
             leaves[i] = leaf
-        (input, hx, *weights), n = leaves, len(read) + n_layers
-        outputs, masks = saved[len(read) : n], saved[n:]
-        is_needed = needs_grad[:2] + needs_grad[5:]
+        outputs, masks = saved[n_read : n_read + ctx.options.num_layers], saved[n_read + ctx.options.num_layers :]
+        call = Call(leaves[0], leaves[1], leaves[2:], ctx.batch_sizes, masks, ctx.options)
         if torch.is_grad_enabled() or _is_batched(d_y) or _is_batched(d_h_n):
             _check_unchanged(ctx.unread)
-            found = plain.gradients(d_y, d_h_n, input, hx, weights, batch_sizes, masks, options, is_needed)
+            found = plain.gradients(call, is_needed, d_y=d_y, d_h_n=d_h_n)
         else:
-            layers = ctx.layers or kernel_weights(weights, options)
-            found = backward(d_y, d_h_n, input, hx, layers, batch_sizes, masks, outputs, options, is_needed)
-        return found[0], found[1], None, None, None, *found[2:]
+            weights = ctx.weights or kernel_weights(call)
+            found = backward(call, weights, outputs, is_needed, d_y=d_y, d_h_n=d_h_n)
+        return None, *found
 
 
 def _is_batched(tensor: Tensor | None) -> bool:
@@ -115,12 +98,12 @@ def _is_batched(tensor: Tensor | None) -> bool:
 
 
 @functools.lru_cache(maxsize=64)
-def _read(options: Options, needs_grad: tuple[bool, ...], has_steps: bool) -> tuple[list[int], list[int]]:
+def _which_are_read(options: Options, is_needed: tuple[bool, ...], has_steps: bool) -> tuple[list[int], list[int]]:
     """Of input, hx and the weights, those whose values PyTorch's own layer reads in its backward pass, and the others.
 
     The others may be changed in place before it.
     """
-    has_d_input, has_d_hx, _, _, _, *has_d_weights = needs_grad
+    has_d_input, has_d_hx, *has_d_weights = is_needed
     n = 4 if options.has_biases else 2
     n_of_layer = n * (1 + options.bidirectional)
     is_read = [any(has_d_weights[:n_of_layer:n]), any(has_d_weights[1::n])]
@@ -132,13 +115,18 @@ def _read(options: Options, needs_grad: tuple[bool, ...], has_steps: bool) -> tu
     return [i for i, read in enumerate(is_read) if read], [i for i, read in enumerate(is_read) if not read]
 
 
-def _check_unchanged(unread: Sequence[tuple[int, Tensor, int]]) -> None:
-    if any(leaf._version != version for _, leaf, version in unread):
+def _version(leaf: Tensor) -> int | None:
+    """Which an inference tensor has not."""
+    return None if leaf.is_inference() else leaf._version
+
+
+def _check_unchanged(unread: Sequence[tuple[int, Tensor, int | None]]) -> None:
+    if any(_version(leaf) != version for _, leaf, version in unread):
         raise RuntimeError(
             "one of the variables needed for gradient computation has been modified by an inplace operation, "
-            "after an elman.torch.RNN that gradients of gradients are wanted of: change a copy"
+            "after an elman.torch.RNN that gradients of gradients, or many at once, are wanted of: change a copy"
         )
 
 
-# As _Function.apply, without its questions about transforms of torch.func, which do not come here.
-_apply = super(torch.autograd.Function, _Function).apply
+# As ElmanRNN.apply, without its questions about transforms of torch.func, which do not come here.
+_apply = super(torch.autograd.Function, ElmanRNN).apply

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 from elman import check
 from elman.layer.architecture import Architecture
 from elman.torch.function import rnn
-from elman.torch.passes import Options
+from elman.torch.passes import Call, Options
 
 # Of a `torch.nn.RNN` without weights and without draws, which is given a state
 _EMPTY = (1, 1, 1, "tanh", True, False, 0.0, False, 0, "meta")
@@ -35,12 +35,20 @@ class RNN(torch.nn.RNNBase):
     """`torch.nn.RNN`, with the passes over a sequence in elman's kernels.
 
     Parameters, their names, the state dict, initial values, arguments and results of a call, errors and the draws of
-    dropout are those of `torch.nn.RNN`. It computes on the CPU in float32 or float64.
+    dropout are those of `torch.nn.RNN`. It computes on the CPU in float32 or float64. A single step, and a few of a
+    large layer, are PyTorch's own, as they gain nothing.
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, dropout, bidirectional, device, dtype
-        Those of `torch.nn.RNN`.
+    input_size, hidden_size : int
+    num_layers : int, 1 by default
+    nonlinearity : {"tanh", "relu"}
+    bias : bool, True by default
+    batch_first, bidirectional : bool, False by default
+    dropout : float, 0 by default
+        Probability, in training, with which an output is zeroed on its way to the next layer.
+    device, dtype : optional
+        As everywhere in PyTorch.
 
     Raises
     ------
@@ -80,31 +88,43 @@ class RNN(torch.nn.RNNBase):
         Parameters
         ----------
         input : tensor (T, B, I), or (B, T, I) if batch_first; or unbatched (T, I); or a PackedSequence
+            In the dtype of the weights; under `torch.autocast` it is brought into that.
         hx : tensor (L·D, B, H), or (L·D, H) if the input is unbatched, optional
             Initial states, zeros by default.
 
         Returns
         -------
-        output : tensor (T, B, D·H) in the form of the input
+        output : tensor (T, B, D·H), (B, T, D·H) or (T, D·H), or a PackedSequence: in the form of the input
         h_n : tensor in the shape of hx
+            Both in the dtype of the weights.
+
+        Raises
+        ------
+        TypeError, ValueError, RuntimeError
+            Those of `torch.nn.RNN`, if an argument does not fit; ValueError if the weights are not on the CPU, all in
+            float32 or all in float64.
+
+        Examples
+        --------
+        >>> packed = torch.nn.utils.rnn.pack_sequence([torch.ones(4, 3), torch.ones(2, 3)])
+        >>> output, h_n = RNN(3, 5)(packed)
+        >>> output.data.shape, h_n.shape
+        (torch.Size([6, 5]), torch.Size([1, 2, 5]))
         """
-        if self._is_slow(input) or _is_for_pytorch():
-            return torch.nn.RNN.forward(self, input, hx)  # type: ignore[no-any-return]
         own = self._parameters  # without what is parametrized; faster than attributes
         weights = [own[name] if name in own else getattr(self, name) for name in self._flat_weights_names]
         _check_weights(weights)
         x, batch_sizes = (input.data, input.batch_sizes) if isinstance(input, PackedSequence) else (input, None)
-        if not self._takes(x, hx, batch_sizes, weights):  # PyTorch raises, or there is nothing to compute
+        is_slow = self._is_slow(input) and not torch.is_autocast_enabled("cpu")
+        # What it does not take, PyTorch refuses, or there is nothing to compute
+        if is_slow or _is_for_pytorch() or not self._takes(x, hx, batch_sizes, weights):
             return torch.nn.RNN.forward(self, input, hx)  # type: ignore[no-any-return]
         if isinstance(input, PackedSequence):
             return self._run_packed(input, hx, weights)
-        if x.dtype != weights[0].dtype:  # autocast
-            x = x.to(weights[0].dtype)
         if x.dim() == 3:
-            return rnn(x, hx, weights, None, self._draw_masks(x), self._options())
+            return self._run(x, hx, weights, None)
         batch_axis = 0 if self.batch_first else 1
-        x, hx = x.unsqueeze(batch_axis), None if hx is None else hx.unsqueeze(1)
-        y, h_n = rnn(x, hx, weights, None, self._draw_masks(x), self._options())
+        y, h_n = self._run(x.unsqueeze(batch_axis), None if hx is None else hx.unsqueeze(1), weights, None)
         return y.squeeze(batch_axis), h_n.squeeze(1)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -120,28 +140,40 @@ class RNN(torch.nn.RNNBase):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RNN:
         copied = memo[id(self)] = type(self).__new__(type(self))
-        copied.__setstate__(copy.deepcopy(torch.nn.RNNBase.__getstate__(self), memo))
+        if torch.nn.utils.parametrize.is_parametrized(self):  # as PyTorch does it then
+            copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        else:
+            copied.__setstate__(copy.deepcopy(torch.nn.RNNBase.__getstate__(self), memo))
         return copied
 
     def _run_packed(
         self, packed: PackedSequence, hx: Tensor | None, weights: list[Tensor]
     ) -> tuple[PackedSequence, Tensor]:
         x, batch_sizes, order, inverse = packed
-        if x.dtype != weights[0].dtype:  # autocast
-            x = x.to(weights[0].dtype)
         if hx is None:
-            hx = torch.zeros(self._architecture().state_shape(int(batch_sizes[0])), dtype=x.dtype)
-        hx = self.permute_hidden(hx, order)
-        y, h_n = rnn(x, hx, weights, batch_sizes, self._draw_masks(x), self._options())
+            hx = weights[0].new_zeros(self._architecture().state_shape(int(batch_sizes[0])))
+        y, h_n = self._run(x, self.permute_hidden(hx, order), weights, batch_sizes)
         return PackedSequence(y, batch_sizes, order, inverse), self.permute_hidden(h_n, inverse)
+
+    def _run(
+        self, x: Tensor, hx: Tensor | None, weights: list[Tensor], batch_sizes: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        dtype = weights[0].dtype
+        if self.batch_first and x.is_inference() and not torch.is_inference_mode_enabled():
+            x = x.clone()  # as PyTorch does then: it has to be saved
+        if x.dtype != dtype or (hx is not None and hx.dtype != dtype):  # autocast
+            x, hx = x.to(dtype), None if hx is None else hx.to(dtype)
+        return rnn(Call(x, hx, weights, batch_sizes, self._draw_masks(x), self._options()))
 
     def _takes(self, x: Tensor, hx: Tensor | None, batch_sizes: Tensor | None, weights: Sequence[Tensor]) -> bool:
         """Whether there is something to compute, and nothing for PyTorch to refuse."""
         n_axes = x.dim()
         if n_axes != 2 and (n_axes != 3 or batch_sizes is not None):
             return False
-        dtype_fits = x.dtype == weights[0].dtype or torch.is_autocast_enabled("cpu")
-        if x.shape[-1] != self.input_size or 0 in x.shape or not dtype_fits or not x.is_cpu:
+        if x.shape[-1] != self.input_size or 0 in x.shape or not _fits(x, weights[0].dtype):
+            return False
+        n_weights = self.num_layers * (1 + self.bidirectional) * (4 if self.bias else 2)
+        if len(weights) != n_weights or weights[1].shape[0] != self.hidden_size:  # attributes that have been set
             return False
         if hx is None:
             return True
@@ -151,7 +183,7 @@ class RNN(torch.nn.RNNBase):
         )
         if n_axes == 2 and batch_sizes is None:
             shape = shape[::2]
-        return bool(hx.shape == shape and hx.dtype == weights[0].dtype and hx.is_cpu)
+        return bool(hx.shape == shape and _fits(hx, weights[0].dtype))
 
     def _is_slow(self, input: Tensor | PackedSequence) -> bool:
         """Whether the kernels would lose more time on the order of the weights than they gain in these few steps."""
@@ -180,7 +212,7 @@ class RNN(torch.nn.RNNBase):
         columns = self._architecture().n_outputs
         masks = []
         for _ in range(self.num_layers - 1):
-            mask = torch.empty(*(reversed(shape) if is_batch_major else shape), columns, dtype=x.dtype)
+            mask = x.new_empty(*(reversed(shape) if is_batch_major else shape), columns)
             if self.dropout < 1:
                 mask.bernoulli_(1 - self.dropout).div_(1 - self.dropout)
             else:
@@ -194,7 +226,14 @@ RNNCell = torch.nn.RNNCell
 
 
 def runs_here(parameter: Tensor) -> bool:
+    """Whether the kernels can compute with it."""
     return (parameter.dtype, parameter.is_cpu) in _KINDS
+
+
+def _fits(tensor: Tensor, dtype: torch.dtype) -> bool:
+    """Whether PyTorch takes it beside weights of a dtype: autocast casts the narrower reals."""
+    narrow = (torch.float32, torch.bfloat16, torch.float16)
+    return tensor.is_cpu and (tensor.dtype == dtype or (tensor.dtype in narrow and torch.is_autocast_enabled("cpu")))
 
 
 def _is_for_pytorch() -> bool:
@@ -210,5 +249,5 @@ def _check_weights(weights: Sequence[Tensor]) -> None:
         weight = next(weight for weight in weights if not runs_here(weight) or weight.dtype != weights[0].dtype)
         check.refuse(
             f"elman.torch.RNN must have all weights on the CPU, in float32 or float64, got {weight.dtype} on "
-            f"{weight.device}: move the layer with .to('cpu', torch.float32), or let it be a torch.nn.RNN"
+            f"{weight.device}: move the layer with .to('cpu', torch.float32), or elman.torch.restore(model)"
         )

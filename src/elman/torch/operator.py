@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from elman.torch import plain
-from elman.torch.passes import Options, backward, forward, kernel_weights
+from elman.torch.passes import Call, Options, backward, forward, kernel_weights
 
 _OPTIONS = "int num_layers, bool relu, bool has_biases, bool bidirectional, bool batch_first"
 _INPUTS = "Tensor input, Tensor? hx, Tensor[] weights, Tensor? batch_sizes, Tensor[] masks"
@@ -21,18 +21,16 @@ _INPUTS = "Tensor input, Tensor? hx, Tensor[] weights, Tensor? batch_sizes, Tens
     device_types="cpu",
     schema=f"({_INPUTS}, bool keep, {_OPTIONS}) -> (Tensor, Tensor, Tensor[])",
 )
-def _rnn(
-    input: Tensor,
-    hx: Tensor | None,
-    weights: Sequence[Tensor],
-    batch_sizes: Tensor | None,
-    masks: Sequence[Tensor],
-    keep: bool,
-    *options: Any,
-) -> tuple[Tensor, Tensor, list[Tensor]]:
+def _rnn(*flat: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
     """The outputs, the last states, and what the derivative needs, if that is to be kept: the outputs of all layers."""
-    layers = kernel_weights(weights, Options(*options))
-    return forward(input, hx, layers, batch_sizes, masks, Options(*options), keep=keep)
+    call, keep = _unflattened(flat)
+    return forward(call, kernel_weights(call), keep=keep)
+
+
+def _unflattened(flat: Sequence[Any]) -> tuple[Call, Any]:
+    """What is computed, from an operator's arguments, and what stands before the options there."""
+    input, hx, weights, batch_sizes, masks, other, *options = flat
+    return Call(input, hx, weights, batch_sizes, masks, Options(*options)), other
 
 
 @torch.library.custom_op(
@@ -41,88 +39,59 @@ def _rnn(
     device_types="cpu",
     schema=f"(Tensor d_y, Tensor d_h_n, {_INPUTS}, Tensor[] outputs, {_OPTIONS}) -> (Tensor, Tensor, Tensor[])",
 )
-def _rnn_backward(
-    d_y: Tensor,
-    d_h_n: Tensor,
-    input: Tensor,
-    hx: Tensor | None,
-    weights: Sequence[Tensor],
-    batch_sizes: Tensor | None,
-    masks: Sequence[Tensor],
-    outputs: Sequence[Tensor],
-    *options: Any,
-) -> tuple[Tensor, Tensor, list[Tensor]]:
-    layers, is_needed = kernel_weights(weights, Options(*options)), [True] * (2 + len(weights))
-    found = backward(d_y, d_h_n, input, hx, layers, batch_sizes, masks, outputs, Options(*options), is_needed)
+def _rnn_backward(d_y: Tensor, d_h_n: Tensor, *flat: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
+    call, outputs = _unflattened(flat)
+    found = backward(call, kernel_weights(call), outputs, [True] * len(call.leaves), d_y=d_y, d_h_n=d_h_n)
     d_input, d_hx, *d_weights = [one for one in found if one is not None]
     return d_input, d_hx, d_weights
 
 
 @_rnn.register_fake
-def _rnn_shapes(
-    input: Tensor,
-    hx: Tensor | None,
-    weights: Sequence[Tensor],
-    batch_sizes: Tensor | None,
-    _masks: Sequence[Tensor],
-    keep: bool,
-    *options: Any,
-) -> tuple[Tensor, Tensor, list[Tensor]]:
-    num_layers, *_, batch_first = options
-    architecture = Options(*options).architecture(input.shape[-1], weights[1].shape[0])
-    is_batch_major = batch_first and batch_sizes is None
-    n = 1 + num_layers if keep else 1
-    y, *outputs = [_empty(input, architecture.n_outputs, is_batch_major) for _ in range(n)]
+def _rnn_shapes(*flat: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
+    (call, keep), hx = _unflattened(flat), flat[1]
+    architecture = call.options.architecture(call.input.shape[-1], call.weights[1].shape[0])
+    n = 1 + call.options.num_layers if keep else 1
+    y, *outputs = [_empty(call, architecture.n_outputs) for _ in range(n)]
     if hx is not None:
         h_n = torch.empty_like(hx, memory_format=torch.contiguous_format)
     else:
-        h_n = input.new_empty(architecture.state_shape(input.shape[0 if batch_first else 1]))
+        h_n = y.new_empty(architecture.state_shape(call.input.shape[0 if call.options.batch_first else 1]))
     return y, h_n, outputs
 
 
 @_rnn_backward.register_fake
-def _rnn_backward_shapes(
-    _d_y: Tensor,
-    d_h_n: Tensor,
-    input: Tensor,
-    _hx: Tensor | None,
-    weights: Sequence[Tensor],
-    batch_sizes: Tensor | None,
-    *others: Any,
-) -> tuple[Tensor, Tensor, list[Tensor]]:
-    d_input = _empty(input, input.shape[-1], others[-1] and batch_sizes is None)
-    d_hx, *d_weights = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (d_h_n, *weights))
-    return d_input, d_hx, d_weights
+def _rnn_backward_shapes(_d_y: Tensor, d_h_n: Tensor, *flat: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
+    call, _ = _unflattened(flat)
+    d_hx, *d_weights = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (d_h_n, *call.weights))
+    return _empty(call, call.input.shape[-1]), d_hx, d_weights
 
 
-def _empty(input: Tensor, n_columns: int, is_batch_major: bool) -> Tensor:
-    """As `passes.TensorForm` makes it."""
-    if not is_batch_major:
+def _empty(call: Call, n_columns: int) -> Tensor:
+    """As passes.py makes it."""
+    input = call.input
+    if not call.options.batch_first or call.batch_sizes is not None:
         return input.new_empty(*input.shape[:-1], n_columns)
     n_rows, n_steps, _ = input.shape
     return input.new_empty(n_steps, n_rows, n_columns).transpose(0, 1)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-    input, hx, weights, batch_sizes, masks, _, *options = inputs
-    ctx.save_for_backward(input, hx, batch_sizes, *output[2], *masks, *weights)
-    ctx.n_masks, ctx.options = len(masks), Options(*options)
+    call, _ = _unflattened(inputs)
+    ctx.save_for_backward(call.batch_sizes, *output[2], *call.masks, *call.leaves)
+    ctx.n_masks, ctx.options = len(call.masks), call.options
 
 
 def _differentiate(ctx: Any, d_y: Tensor, d_h_n: Tensor, _: Any) -> tuple[Any, ...]:
-    input, hx, batch_sizes, *others = ctx.saved_tensors
-    options, n_layers = ctx.options, ctx.options.num_layers
-    outputs, others = others[:n_layers], others[n_layers:]
-    masks, weights = others[: ctx.n_masks], others[ctx.n_masks :]
+    batch_sizes, *others = ctx.saved_tensors
+    outputs, others = others[: ctx.options.num_layers], others[ctx.options.num_layers :]
+    masks, (input, hx, *weights) = others[: ctx.n_masks], others[ctx.n_masks :]
+    call = Call(input, hx, weights, batch_sizes, masks, ctx.options)
     if torch.is_grad_enabled():  # create_graph
-        is_needed = [leaf is not None and leaf.requires_grad for leaf in (input, hx, *weights)]
-        found = plain.gradients(d_y, d_h_n, input, hx, weights, batch_sizes, masks, options, is_needed)
-        d_input, d_hx, *d_weights = found
+        is_needed = [leaf is not None and leaf.requires_grad for leaf in call.leaves]
+        d_input, d_hx, *d_weights = plain.gradients(call, is_needed, d_y=d_y, d_h_n=d_h_n)
     else:
-        d_input, d_hx, d_weights = torch.ops.elman.rnn_backward(
-            d_y, d_h_n, input, hx, weights, batch_sizes, masks, outputs, *options
-        )
-    no_options = [None] * (1 + len(options))
+        d_input, d_hx, d_weights = torch.ops.elman.rnn_backward(d_y, d_h_n, *call[:5], outputs, *call.options)
+    no_options = [None] * (1 + len(call.options))
     return d_input, None if hx is None else d_hx, d_weights, None, [None] * ctx.n_masks, *no_options
 
 

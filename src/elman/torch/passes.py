@@ -1,9 +1,6 @@
 """The two passes of a stack of layers, from tensors to tensors, without derivatives.
 
-Tensors are PyTorch's. input (T, B, I), (B, T, I) if batch_first, or the data (N, I) of a packed sequence; hx
-(L·D, B, H), None for zeros; weights: for each layer and direction weight_ih (H, I), weight_hh (H, H) and, with biases,
-bias_ih (H,) and bias_hh (H,); masks, in the form of the outputs, are what dropout multiplies those of each layer but
-the last by, none without dropout. Weights lie the other way round in the kernels: `kernel_weights` transposes them.
+What is computed is a `Call`. Weights lie the other way round in the kernels: `kernel_weights` transposes them.
 """
 
 from __future__ import annotations
@@ -49,17 +46,14 @@ class _Memory(np.ndarray):
     """
 
     free: ClassVar[dict[int, list[bytearray]]] = {}  # what nobody has, by size
-    n_free: ClassVar[int] = 0  # bytes of it
     _is_whole = False  # no view
 
     def __del__(self) -> None:
         if not (self._is_whole and isinstance(self.base, bytearray)):
             return
-        _Memory.n_free += len(self.base)
-        if _Memory.n_free > _MOST_FREE:
-            _Memory.free, _Memory.n_free = {}, 0
-        else:
-            self.free.setdefault(len(self.base), []).append(self.base)
+        self.free.setdefault(len(self.base), []).append(self.base)
+        if sum(size * len(blocks) for size, blocks in list(self.free.items())) > _MOST_FREE:
+            self.free.clear()
 
     @classmethod
     def array(cls, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Real:
@@ -71,7 +65,6 @@ class _Memory(np.ndarray):
         size = (-(-n_bytes >> shift) << shift) + 64
         try:
             block = cls.free[size].pop()
-            _Memory.n_free -= size
         except (KeyError, IndexError):
             block = bytearray(size)
         # NumPy lets a view hold what its array is a view of, if that is an array, too; so this is one of a bytearray.
@@ -96,6 +89,22 @@ class Options(NamedTuple):
         return Architecture(input_size, hidden_size, self.num_layers, self.bidirectional, self.has_biases)
 
 
+class Call(NamedTuple):
+    """What is computed: a stack of layers over a sequence."""
+
+    input: Tensor  # (T, B, I), (B, T, I) if batch_first, or the data (N, I) of a packed sequence
+    hx: Tensor | None  # (L·D, B, H); None for zeros
+    weights: Sequence[Tensor]  # of each layer's directions: weight_ih (H, I), weight_hh (H, H), bias_ih, bias_hh (H,)
+    batch_sizes: Tensor | None  # of a packed sequence
+    masks: Sequence[Tensor]  # what dropout multiplies the outputs of each layer but the last by, or none; as outputs
+    options: Options
+
+    @property
+    def leaves(self) -> tuple[Tensor | None, ...]:
+        """What it can be differentiated by."""
+        return self.input, self.hx, *self.weights
+
+
 class _Block(Block):
     """Memory for weights of layers, or gradients by them: cut once, as kernels take it and as tensors are."""
 
@@ -110,14 +119,14 @@ class _Block(Block):
         self.by_tensor = [array for array in self.arrays for _ in range(1 if array.ndim == 2 else 2)]
 
 
-class Layers(Lease):
+class KernelWeights(Lease):
     """Weights, or gradients by them, in the kernels' order, for as long as somebody has this.
 
     `arrays` are (I, H), (H, H) and, with biases, (H,) for each direction of each layer; `by_tensor` the same with each
-    bias twice, as PyTorch has two, and `weights` as kernels take them.
+    bias twice, as PyTorch has two, and `by_layer` as kernels take them.
     """
 
-    __slots__ = ("architecture", "by_tensor", "memory", "weights")
+    __slots__ = ("architecture", "by_layer", "by_tensor", "memory")
 
     def __init__(self, options: Options, input_size: int, hidden_size: int, dtype: np.dtype[Any]) -> None:
         """Arbitrary content."""
@@ -128,7 +137,7 @@ class Layers(Lease):
             block = create()
         super().__init__(block, free)
         self.architecture, self.memory = block.architecture, block.memory
-        self.by_tensor, self.weights = block.by_tensor, block.weights
+        self.by_tensor, self.by_layer = block.by_tensor, block.weights
 
     def is_worth_keeping(self, outputs: Sequence[Tensor]) -> bool:
         """Whether weights need little memory from the forward to the backward pass, beside what has to be kept."""
@@ -141,34 +150,26 @@ def _pool(
 ) -> tuple[Callable[[], _Block], deque[_Block]]:
     """Blocks that nobody has: as many as a loop over steps, to be differentiated after its end, may need again."""
     architecture = options.architecture(input_size, hidden_size)
-    return functools.partial(_Block, architecture, dtype), deque(maxlen=max(4, _UNUSED // architecture.n_parameters))
+    return functools.partial(_Block, architecture, dtype), deque(maxlen=max(1, _UNUSED // architecture.n_parameters))
 
 
-def forward(
-    input: Tensor,
-    hx: Tensor | None,
-    layers: Layers,
-    batch_sizes: Tensor | None,
-    masks: Sequence[Tensor],
-    options: Options,
-    *,
-    keep: bool,
-) -> tuple[Tensor, Tensor, list[Tensor]]:
+def forward(call: Call, weights: KernelWeights, *, keep: bool) -> tuple[Tensor, Tensor, list[Tensor]]:
     """The outputs and the last states and, to be kept, the outputs of each layer: copies of the last one's, too."""
-    form, mode = TensorForm(batch_sizes, options.batch_first), _mode(options)
-    x, dropout = form.rows(input), [form.rows(mask) for mask in masks]
-    h_0 = _states(hx, layers.architecture.state_shape(x.shape[1]), x.dtype)
-    h_n, n_layers = np.empty(h_0.shape, h_0.dtype), options.num_layers
-    outputs = [form.empty(x, layers.architecture.n_outputs) for _ in range(n_layers if keep else min(n_layers, 2))]
+    form, mode, architecture = TensorForm(call), _mode(call.options), weights.architecture
+    x, dropout = form.rows(call.input), [form.rows(mask) for mask in call.masks]
+    h_0 = _states(call.hx, architecture.state_shape(x.shape[1]), x.dtype)
+    h_n, n_layers = np.empty(h_0.shape, h_0.dtype), architecture.num_layers
+    outputs = [_empty(x, architecture.n_outputs) for _ in range(n_layers if keep else min(n_layers, 2))]
     while len(outputs) < n_layers:  # two take turns
         outputs.append(outputs[-2])
-    room = _lease(len(masks), outputs[0]) if masks else _NO_ROOM
-    made = stack.layers_of(x, h_0, h_n, layers.weights, outputs, mode, form.lengths, dropped=room.arrays)
+    room = _lease(len(dropout), outputs[0]) if dropout else _NO_ROOM
+    layers = stack.layers_of(x, h_0, h_n, weights.by_layer, outputs, mode, form.lengths, dropped=room.arrays)
     y = outputs[-1]
     if keep:
-        y = form.empty(x, layers.architecture.n_outputs)
-        made[-1] = _with_copy(made[-1], y)
-    _run(_forward, made, mode.backend, dropout)
+        y = _empty(x, architecture.n_outputs)
+        layers[-1] = _with_copy(layers[-1], y)
+    with _AsManyThreads():
+        _forward(layers, mode.backend, dropout)
     return form.tensor(y), torch.from_numpy(h_n), [form.tensor(array) for array in outputs] if keep else []
 
 
@@ -185,36 +186,34 @@ def _forward(layers: Sequence[Layer], backend: ModuleType, dropout: Sequence[Rea
 
 
 def backward(
+    call: Call,
+    weights: KernelWeights,
+    outputs: Sequence[Tensor],
+    is_needed: Sequence[bool],
+    *,
     d_y: Tensor | None,
     d_h_n: Tensor | None,
-    input: Tensor,
-    hx: Tensor | None,
-    layers: Layers,
-    batch_sizes: Tensor | None,
-    masks: Sequence[Tensor],
-    outputs: Sequence[Tensor],
-    options: Options,
-    is_needed: Sequence[bool],
 ) -> list[Tensor | None]:
-    """Gradients by input, hx and the weights, where they are needed."""
+    """Gradients by the leaves, where they are needed, from those by the results."""
     has_d_input, has_d_hx, *has_d_weights = is_needed
-    form, mode = TensorForm(batch_sizes, options.batch_first), _mode(options)
-    x, dropout = form.rows(input), [form.rows(mask) for mask in masks]
-    h_0 = _states(hx, layers.architecture.state_shape(x.shape[1]), x.dtype)
+    form, mode = TensorForm(call), _mode(call.options)
+    x, dropout = form.rows(call.input), [form.rows(mask) for mask in call.masks]
+    h_0 = _states(call.hx, weights.architecture.state_shape(x.shape[1]), x.dtype)
     d_rows = None if d_y is None else form.rows(d_y)
     d_last = None if d_h_n is None else _states(d_h_n, h_0.shape, x.dtype)
-    d_h_0, d_x = np.empty(h_0.shape, h_0.dtype), form.empty(x, x.shape[2]) if has_d_input else None
-    gradients = Layers(options, x.shape[2], h_0.shape[2], x.dtype)
+    d_h_0, d_x = np.empty(h_0.shape, h_0.dtype), _empty(x, x.shape[2]) if has_d_input else None
+    gradients = KernelWeights(call.options, x.shape[2], h_0.shape[2], x.dtype)
     gradients.memory.fill(0)  # kernels add to it
     ys = [form.rows(y) for y in outputs]
-    room = _lease(len(masks), ys[0]) if masks else _NO_ROOM
+    room = _lease(len(dropout), ys[0]) if dropout else _NO_ROOM
     for k, mask in enumerate(dropout):
         _multiply(ys[k], mask, room.arrays[k])
-    made = stack.layers_of(x, h_0, None, layers.weights, ys, mode, form.lengths, dropped=room.arrays)
-    scratch = _lease(min(options.num_layers, 3), ys[0])
-    pass_on = (lambda k, d_input: _multiply(d_input, dropout[k - 1], d_input)) if masks else None
-    tape = Tape(mode, made)
-    _run(stack.backward, tape, d_rows, d_last, d_h_0, d_x, gradients.weights, scratch.arrays, None, pass_on)
+    layers = stack.layers_of(x, h_0, None, weights.by_layer, ys, mode, form.lengths, dropped=room.arrays)
+    scratch = _lease(min(len(ys), 3), ys[0])
+    pass_on = (lambda k, d_input: _multiply(d_input, dropout[k - 1], d_input)) if dropout else None
+    with _AsManyThreads():
+        tape, into = Tape(mode, layers), gradients.by_layer
+        stack.backward(tape, d_rows, d_last, d_h_0, d_x, into, scratch.arrays, pass_on=pass_on)
     d_input, d_hx = None if d_x is None else form.tensor(d_x), torch.from_numpy(d_h_0) if has_d_hx else None
     return [d_input, d_hx, *_torch_gradients(gradients, has_d_weights)]
 
@@ -223,12 +222,13 @@ def _mode(options: Options) -> Mode:
     return Mode(backends.resolve(), "relu" if options.relu else "tanh")
 
 
-def _run(run: Callable[..., None], *arguments: Any) -> None:
-    """On no more threads than PyTorch may use in this one."""
-    threads.bound_threads(torch.get_num_threads())
-    try:
-        run(*arguments)
-    finally:
+class _AsManyThreads:
+    """For as long as a `with` block, kernels take no more threads than PyTorch may use in this one."""
+
+    def __enter__(self) -> None:
+        threads.bound_threads(torch.get_num_threads())
+
+    def __exit__(self, *_: object) -> None:
         threads.bound_threads(0)
 
 
@@ -248,8 +248,9 @@ class TensorForm:
     A packed sequence holds the rows of step 0, then those of step 1, and so on, the longest sequences first.
     """
 
-    def __init__(self, batch_sizes: Tensor | None, batch_first: bool) -> None:
-        self.batch_major = batch_first and batch_sizes is None
+    def __init__(self, call: Call) -> None:
+        batch_sizes = call.batch_sizes
+        self.batch_major = call.options.batch_first and batch_sizes is None
         self.lengths: Int | None = None
         self._is_active: NDArray[np.bool_] | None = None  # (T, B)
         if batch_sizes is not None:
@@ -264,13 +265,9 @@ class TensorForm:
             padded = np.empty((*self._is_active.shape, array.shape[-1]), array.dtype)
             padded[self._is_active] = array
             return padded
-        if array.strides[2] != array.itemsize and array.shape[2] > 1:
-            array = np.ascontiguousarray(array)
+        if (array.strides[2] != array.itemsize and array.shape[2] > 1) or not array.flags.aligned:
+            array = array.copy()
         return array.swapaxes(0, 1) if self.batch_major else array
-
-    def empty(self, like: Real, n_columns: int) -> Real:
-        """A fresh (T, B, n_columns), T and B as in another array: in this order, as PyTorch's results lie in memory."""
-        return _Memory.array((*like.shape[:2], n_columns), like.dtype)
 
     def tensor(self, rows: Real) -> Tensor:
         """The inverse of `rows`."""
@@ -279,24 +276,31 @@ class TensorForm:
         return torch.from_numpy(rows.swapaxes(0, 1) if self.batch_major else rows)
 
 
+def _empty(like: Real, n_columns: int) -> Real:
+    """A fresh (T, B, n_columns), T and B as in another array: in this order, as PyTorch's results lie in memory."""
+    return _Memory.array((*like.shape[:2], n_columns), like.dtype)
+
+
 def _lease(count: int, like: Real) -> Lease:
     """Arrays (T, B, ·) as another one, with arbitrary content."""
-    return _WORKSPACES[like.dtype].lease(count, *like.shape)
+    workspace = _WORKSPACES[like.dtype] if count * like.nbytes <= _MOST else Workspace(like.dtype)
+    return workspace.lease(count, *like.shape)
 
 
 def _states(hx: Tensor | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Real:
     """C-contiguous (L·D, B, H), zeros for None."""
-    return np.zeros(shape, dtype) if hx is None else np.ascontiguousarray(hx.numpy(force=True))
+    return np.zeros(shape, dtype) if hx is None else np.require(hx.numpy(force=True), requirements=["C", "A"])
 
 
-def kernel_weights(tensors: Sequence[Tensor], options: Options) -> Layers:
+def kernel_weights(call: Call) -> KernelWeights:
     """The weights of each layer as kernels take them; the bias is the sum of both."""
-    layers = Layers(options, tensors[0].shape[1], tensors[1].shape[1], _DTYPES[tensors[0].dtype])
-    native.from_tensors(layers.arrays, [to_dlpack(tensor.contiguous()) for tensor in tensors])
-    return layers
+    (weight_ih, weight_hh, *_), tensors = call.weights, call.weights
+    weights = KernelWeights(call.options, weight_ih.shape[1], weight_hh.shape[1], _DTYPES[weight_ih.dtype])
+    native.from_tensors(weights.arrays, [to_dlpack(tensor.contiguous()) for tensor in tensors])
+    return weights
 
 
-def _torch_gradients(gradients: Layers, is_needed: Sequence[bool]) -> list[Tensor | None]:
+def _torch_gradients(gradients: KernelWeights, is_needed: Sequence[bool]) -> list[Tensor | None]:
     """Gradients by the kernels' weights as such by the tensors; each has memory of its own, that of two biases too."""
     sources = gradients.by_tensor
     pairs = zip(sources, is_needed, strict=True)

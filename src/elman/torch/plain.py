@@ -7,20 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from elman.torch.passes import Options
+from elman.torch.passes import Call
 
 
-def plain(
-    input: Tensor,
-    hx: Tensor | None,
-    weights: Sequence[Tensor],
-    batch_sizes: Tensor | None,
-    masks: Sequence[Tensor],
-    options: Options,
-) -> tuple[Tensor, Tensor]:
-    """The outputs and the last states: arguments and results are those of `function.rnn`."""
+def plain(call: Call) -> tuple[Tensor, Tensor]:
+    """The outputs and the last states: those of `function.rnn`."""
+    (input, hx, weights, batch_sizes, masks, options), n_layers = call, call.options.num_layers
     run = torch._VF.rnn_relu if options.relu else torch._VF.rnn_tanh
-    n_directions, n_layers = 1 + options.bidirectional, options.num_layers
+    n_directions = 1 + options.bidirectional
     if hx is None:
         n_rows = input.shape[0 if options.batch_first else 1] if batch_sizes is None else int(batch_sizes[0])
         hx = input.new_zeros(n_layers * n_directions, n_rows, weights[1].shape[0])
@@ -39,25 +33,21 @@ def plain(
 
 
 def gradients(
-    d_y: Tensor | None,
-    d_h_n: Tensor | None,
-    input: Tensor,
-    hx: Tensor | None,
-    weights: Sequence[Tensor],
-    batch_sizes: Tensor | None,
-    masks: Sequence[Tensor],
-    options: Options,
-    is_needed: Sequence[bool],
+    call: Call, is_needed: Sequence[bool], *, d_y: Tensor | None, d_h_n: Tensor | None
 ) -> list[Tensor | None]:
-    """By input, hx and the weights, where they are needed, from those by the results.
+    """By the leaves, where they are needed, from those by the results.
 
     They can be differentiated further if gradients are recorded where this is called.
     """
-    leaves, is_recorded = (input, hx, *weights), torch.is_grad_enabled()
-    needed = [leaf for leaf, needed in zip(leaves, is_needed, strict=True) if needed]
+    is_recorded, needed = torch.is_grad_enabled(), list(zip(call.leaves, is_needed, strict=True))
     with torch.enable_grad():
-        results = plain(input, hx, weights, batch_sizes, masks, options)
-        pairs = [pair for pair in zip(results, (d_y, d_h_n), strict=True) if pair[1] is not None]
+        # Each leaf is one of its own here, as it may depend on another, or be the same
+        input, hx, *weights = (leaf.view_as(leaf) if wanted and leaf is not None else leaf for leaf, wanted in needed)
+        own = call._replace(input=input, hx=hx, weights=weights)
+        pairs = [(y, d) for y, d in zip(plain(own), (d_y, d_h_n), strict=True) if d is not None]
+        if not pairs:
+            return [None] * len(needed)
         ys, d_ys = zip(*pairs, strict=True)
-        found = iter(torch.autograd.grad(ys, needed, d_ys, create_graph=is_recorded, allow_unused=True))
-    return [next(found) if needed else None for needed in is_needed]
+        by = [leaf for leaf, wanted in zip(own.leaves, is_needed, strict=True) if wanted]
+        found = iter(torch.autograd.grad(ys, by, d_ys, create_graph=is_recorded, allow_unused=True))
+    return [next(found) if wanted else None for wanted in is_needed]

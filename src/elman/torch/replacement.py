@@ -10,16 +10,34 @@ from elman import check
 from elman.torch.modules import RNN, runs_here
 
 _RECURRENT = (torch.nn.RNNBase, torch.nn.RNNCellBase)
+_NAMES = {"RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell"}
 
 
 class Report(NamedTuple):
-    """What `accelerate` did, by the names that `model.named_modules()` gives; that of the model itself is empty."""
+    """What `accelerate` did, by the names that `model.named_modules()` gives; that of the model itself is empty.
+
+    Attributes
+    ----------
+    replaced : tuple of str
+    left : dict from str to str
+        The other recurrent layers, with the reason why they were left.
+    own : tuple of str
+        Those that were elman's before.
+
+    Examples
+    --------
+    >>> import torch
+    >>> accelerate(torch.nn.GRU(3, 5)).left
+    {'': 'elman has no GRU'}
+    """
 
     replaced: tuple[str, ...]
-    left: dict[str, str]  # and why
+    left: dict[str, str]
+    own: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         lines = [f"{_shown(name)}: replaced" for name in self.replaced]
+        lines += [f"{_shown(name)}: elman's before" for name in self.own]
         lines += [f"{_shown(name)}: left, {reason}" for name, reason in self.left.items()]
         return "\n".join(lines) or "no recurrent layers"
 
@@ -58,16 +76,20 @@ def accelerate(model: torch.nn.Module) -> Report:
     RNN(3, 5)
     """
     check.instance(model, "model", torch.nn.Module)
-    replaced, left = [], {}
+    replaced, left, own = [], {}, []
     for name, module in model.named_modules():
-        if isinstance(module, _RECURRENT) and not isinstance(module, RNN):
+        if isinstance(module, RNN):
+            own.append(name)
+        elif isinstance(module, torch.jit.ScriptModule) and module.original_name in _NAMES:
+            left[name] = "it is a script: that has to come after accelerate() and restore()"
+        elif isinstance(module, _RECURRENT):
             reason = _reason_to_leave(module)
             if reason is None:
                 module.__class__ = RNN
                 replaced.append(name)
             else:
                 left[name] = reason
-    return Report(tuple(replaced), left)
+    return Report(tuple(replaced), left, tuple(own))
 
 
 def restore(model: torch.nn.Module) -> tuple[str, ...]:
@@ -107,8 +129,11 @@ def restore(model: torch.nn.Module) -> tuple[str, ...]:
             module.__class__ = torch.nn.RNN
             restored.append(name)
         elif kind.__base__ is RNN and torch.nn.utils.parametrize.is_parametrized(module):  # which made a class for it
-            own = {key: value for key, value in vars(kind).items() if key not in ("__dict__", "__weakref__")}
-            module.__class__ = type(kind.__name__, (torch.nn.RNN,), own)
+            own = {key: value for key, value in vars(kind).items() if isinstance(value, property)}
+            module.__class__ = torch.nn.RNN
+            torch.nn.utils.parametrize._inject_new_class(module)
+            for key, value in own.items():
+                setattr(type(module), key, value)
             restored.append(name)
     return tuple(restored)
 
