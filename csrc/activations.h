@@ -17,21 +17,22 @@ INLINE vec d_identity(vec y) { return (void)y, set1(1); }
 
 #define ACTIVATIONS(F, cell) F(cell, tanh) F(cell, relu) F(cell, sigmoid) F(cell, identity)
 
-typedef vec slope(vec);
+typedef vec function(vec);
 
-/* What a cell is (cells/), in two functions of some elements of a row, n of them from column j on: its state from f(a),
- * and from the gradient by its state that by a, with f' at hand. What they need besides is in the epilogue, and a cell
- * says how many numbers of its own it has, and whether there must be `second` and `carry` (elman.h). */
+/* What a cell is (cells/), in two functions of some elements of a row, n of them from column j on: its output y from a,
+ * with f at hand, and from the gradient by y that by a, with f'. What they need besides is in the epilogue. A cell says
+ * whether it has a number of its own for each unit, whether there must be `second` and `carry` (elman.h), and whether
+ * `second` is its state: what goes from step to step in y's place, y being f of it. */
 #include "cells.h"
 
-/* A cell's two epilogues for an activation: out = state(f(out)), and out = delta(d_y + mask out). */
+/* A cell's two epilogues for an activation: out = state(out), and out = delta(d_y + mask out); behind them Elman's. */
 #define DEFINE_EPILOGUES(cell, name)                                                                              \
     static void cell##_apply_##name(const epilogue *e, size_t row, size_t rows, size_t column, size_t columns,    \
                                     real *const *out) {                                                           \
         for (size_t r = 0; r < rows; r++)                                                                         \
             for (size_t j = column; j < column + columns; j += VL) {                                              \
                 size_t n = smaller(column + columns - j, VL);                                                     \
-                store_upto(out[r] + j, cell##_state(e, row + r, j, n, name##_(load_upto(out[r] + j, n))), n);     \
+                store_upto(out[r] + j, cell##_state(e, row + r, j, n, load_upto(out[r] + j, n), name##_), n);     \
             }                                                                                                     \
     }                                                                                                             \
     static void cell##_gradient_##name(const epilogue *e, size_t row, size_t rows, size_t column, size_t columns, \
@@ -49,20 +50,23 @@ typedef vec slope(vec);
                 store_upto(out[r] + j, cell##_delta(e, row + r, j, n, d, load_upto(y, n), d_##name), n);          \
             }                                                                                                     \
     }                                                                                                             \
-    static const void *const cell##_pair_##name[] = {(const void *)cell##_apply_##name,                           \
-                                                     (const void *)cell##_gradient_##name};
-#define NAMED_PAIR(cell, name) {#name, cell##_pair_##name},
+    static const void *const cell##_pairs_##name[] = {                                                            \
+        (const void *)cell##_apply_##name, (const void *)cell##_gradient_##name, (const void *)elman_apply_##name, \
+        (const void *)elman_gradient_##name};
+#define NAMED_PAIR(cell, name) {#name, cell##_pairs_##name},
 #define DEFINE_CELL(cell)               \
     ACTIVATIONS(DEFINE_EPILOGUES, cell) \
     static const elman_named cell##_pairs[] = {ACTIVATIONS(NAMED_PAIR, cell){NULL, NULL}};
-#define NAMED_CELL(cell) {#cell, cell##_pairs, cell##_numbers, cell##_second, cell##_carry},
+#define NAMED_CELL(cell) {#cell, cell##_pairs, cell##_number, cell##_second, cell##_carry, cell##_state_is_second},
 
 CELLS(DEFINE_CELL)
-static const elman_cell CELL_LIST[] = {CELLS(NAMED_CELL){NULL, NULL, 0, 0, 0}};
+static const elman_cell CELL_LIST[] = {CELLS(NAMED_CELL){NULL, NULL, 0, 0, 0, 0}};
 
 typedef void epilogue_fn(const epilogue *, size_t row, size_t rows, size_t column, size_t columns, real *const *out);
 
 INLINE epilogue_fn *apply_of(const elman_layer *l) { return (epilogue_fn *)l->epilogues[0]; }
 INLINE epilogue_fn *gradient_of(const elman_layer *l) { return (epilogue_fn *)l->epilogues[1]; }
+INLINE epilogue_fn *plain_apply_of(const elman_layer *l) { return (epilogue_fn *)l->epilogues[2]; }
+INLINE epilogue_fn *plain_gradient_of(const elman_layer *l) { return (epilogue_fn *)l->epilogues[3]; }
 
 #endif

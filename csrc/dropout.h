@@ -1,14 +1,10 @@
-/* Dropout. Which units are kept is drawn by Philox4x32-10 (Salmon, Moraes, Dror & Shaw 2011, "Parallel random numbers:
- * as easy as 1, 2, 3"): unit u has word u % 4 of those for the counter (u / 4, row, step, stream), whatever the thread.
- * What is dropped becomes -0.0, which nothing that is kept is: backward knows by it. */
+/* Dropout. Which units are kept is drawn (philox.h): unit u has word u % 4 of those for the counter (u / 4, row, step,
+ * stream). What is dropped becomes -0.0, which nothing that is kept is: backward knows by it. */
 #ifndef ELMAN_DROPOUT_H
 #define ELMAN_DROPOUT_H
 
+#include "philox.h"
 #include "rows.h"
-
-#define COUNTERS (VECTOR_BYTES / sizeof(uint64_t)) /* in a vector */
-#define VECTORS 2                                  /* of them at a time: more of the rounds are under way */
-#define DRAWN (4 * COUNTERS * VECTORS)             /* units at a time */
 
 typedef struct {
     uint64_t key;
@@ -24,9 +20,8 @@ static drawing drawing_of(double p, uint64_t key, size_t stream) {
     return (drawing){key, (uint32_t)least, least >> 32 != 0, p == 0, (real)(1 / (1 - p)), (uint32_t)stream};
 }
 
-/* For DRAWN units of n rows b, 0 to 3 of the first of so many counters and so on, whether they are kept: -1 or 0. A
- * word is the lower half of a lane, the upper one is not looked at; even lanes come before odd ones, as `evens` and
- * `odds` leave them. The rounds' keys do not depend on the row, nor do two of the rounds and a half: the compiler
+/* For DRAWN units of n rows b, 0 to 3 of the first of so many counters and so on, whether they are kept: -1 or 0. Even
+ * lanes come before odd ones, as `evens` and `odds` leave them. The rounds' keys do not depend on the row, nor do two of the rounds and a half: the compiler
  * takes them out of the loop. */
 static void draw(const drawing *d, size_t n, const size_t *b, size_t counter, size_t step, size_t stream,
                  int32_t (*kept)[DRAWN]) {
@@ -42,16 +37,7 @@ static void draw(const drawing *d, size_t n, const size_t *b, size_t counter, si
             words[0][v] += counter, words[1][v] = (wide){0} + b[k];
             words[2][v] = (wide){0} + step, words[3][v] = (wide){0} + stream;
         }
-#pragma GCC unroll 10
-        for (uint32_t i = 0; i < 10; i++)
-#pragma GCC unroll 4
-            for (size_t v = 0; v < VECTORS; v++) {
-                const wide left = multiply_halves(words[0][v], (wide){0} + 0xD2511F53u);
-                const wide right = multiply_halves(words[2][v], (wide){0} + 0xCD9E8D57u);
-                words[0][v] = (words[1][v] ^ ((uint32_t)key + i * 0x9E3779B9u)) ^ right >> 32, words[1][v] = right;
-                words[2][v] = (words[3][v] ^ ((uint32_t)(key >> 32) + i * 0xBB67AE85u)) ^ left >> 32,
-                words[3][v] = left;
-            }
+        philox(key, words);
 #pragma GCC unroll 4
         for (size_t v = 0; v < VECTORS; v++) {
             const halves one = evens((halves)words[0][v], (halves)words[1][v]);

@@ -17,6 +17,10 @@ typedef struct {
     ptrdiff_t t_stride, b_stride;
 } elman_rows;
 
+/* out += factors * standard normals for n rows b of a batch, those of `keys`[b]: units [column, column + columns). */
+typedef void elman_add_noise(const int64_t *keys, size_t n, const size_t *b, size_t step, size_t stream, size_t column,
+                             size_t columns, const void *factors, const void *out);
+
 enum elman_loss { ELMAN_CROSS_ENTROPY, ELMAN_BINARY_CROSS_ENTROPY, ELMAN_SQUARED_ERROR };
 
 /* One layer, forward and backward. */
@@ -24,7 +28,7 @@ typedef struct {
     size_t T, B, I, H, D;
     const void *own;              /* that of the table (elman_kernels) */
     const void *const *epilogues; /* of the cell with its activation (activations.h) */
-    const double *numbers;        /* the cell's own; NULL for Elman's, which looks at nothing but a and y */
+    const struct elman_cell *cell; /* NULL for Elman's, which looks at nothing but a and y */
     int64_t reverse;              /* direction 0 runs backwards in time, as direction 1 always does; needs D = 1 */
     int64_t has_tokens;           /* x holds int64 tokens (T, B, 1) below I instead of reals */
     const int64_t *lengths;       /* (B,), each in 0..T, or NULL: T for all */
@@ -34,6 +38,10 @@ typedef struct {
     const void *weight_hh;        /* (D, H, H) */
     const void *bias;             /* (D, H) or NULL */
     const void *mask;             /* (D, B, H), multiplies the recurrent input, or NULL */
+    const void *numbers;          /* (D, H): the cell's own, one for each unit, or NULL */
+    const void *noise;            /* (D, H): times standard normals (noise.h), it is added to a; or NULL */
+    const int64_t *keys;          /* (B,): what each row's are drawn with, or NULL where there is no noise */
+    elman_add_noise *add_noise;   /* for kernels made elsewhere */
     elman_rows y;                 /* (T, B, D * H): out of forward, into backward */
     void *h_n;                    /* (D, B, H): out of forward, or NULL */
     elman_rows second;            /* (T, B, D * H), as y: what else the cell keeps of each step; data may be NULL */
@@ -52,14 +60,17 @@ typedef struct {
     void *d_h_0;       /* (D, B, H): out */
     elman_rows d_x;    /* (T, B, I): out; data may be NULL: not wanted */
     void *carry;       /* (D, B, H): scratch for what reaches a state from the next one past the product, or NULL */
+    void *d_numbers;   /* (D, B, H): added to, for each row; or NULL */
+    void *d_noise;     /* (D, B, H): added to, for each row; or NULL */
 } elman_layer;
 
 /* clang-format off */
 /* The names of its fields, for whoever fills it in. */
 #define ELMAN_LAYER_FIELDS(F) \
-    F(T) F(B) F(I) F(H) F(D) F(own) F(epilogues) F(numbers) F(reverse) F(has_tokens) F(lengths) F(x) F(h_0) F(weight_ih) \
-    F(weight_hh) F(bias) F(mask) F(y) F(h_n) F(second) F(dropped) F(dropout) F(key) F(layer) F(first_step) F(d_y) \
-    F(d_h_n) F(delta) F(d_weight_ih) F(d_weight_hh) F(d_bias) F(d_h_0) F(d_x) F(carry)
+    F(T) F(B) F(I) F(H) F(D) F(own) F(epilogues) F(cell) F(reverse) F(has_tokens) F(lengths) F(x) F(h_0) F(weight_ih) \
+    F(weight_hh) F(bias) F(mask) F(numbers) F(noise) F(keys) F(add_noise) F(y) F(h_n) F(second) F(dropped) F(dropout) \
+    F(key) F(layer) F(first_step) F(d_y) F(d_h_n) F(delta) F(d_weight_ih) F(d_weight_hh) F(d_bias) F(d_h_0) F(d_x) \
+    F(carry) F(d_numbers) F(d_noise)
 /* clang-format on */
 
 /* The readout o = h weight + bias and its loss. */
@@ -128,10 +139,11 @@ typedef struct {
 } elman_plan;
 
 /* A cell: its epilogues with each activation, and what it needs of a layer. The last of a list has no name. */
-typedef struct {
+typedef struct elman_cell {
     const char *name;
     const elman_named *activations;
-    size_t numbers, has_second, has_carry;
+    size_t has_numbers, has_second, has_carry;
+    size_t state_is_second; /* what goes from step to step is `second`, and h_0 and h_n of its kind; y is f of it */
 } elman_cell;
 
 /* How an optimizer updates block i of an elman_update (an elman_task, pool.h), and what it takes. The last of a list
@@ -153,6 +165,9 @@ typedef struct elman_kernels {
     void (*update)(const elman_update *, const void *task);
     /* mask (D, B, H): what multiplies the recurrent input (elman_layer) */
     void (*recurrent_mask)(size_t D, size_t B, size_t H, double p, uint64_t key, size_t layer, void *mask);
+    /* out (T, B, N): standard normals, those that row b of the `keys` (B,) has at steps from `step` on */
+    int (*normals)(size_t T, size_t B, size_t N, const elman_rows *out, const int64_t *keys, size_t step, size_t stream);
+    elman_add_noise *add_noise;
     /* by `forward` and `readout` of these kernels; done: how many steps before the end, or before outputs that are not
      * finite */
     int (*generate)(const struct elman_kernels *, const elman_generation *, size_t *done);

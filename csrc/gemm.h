@@ -90,10 +90,11 @@ typedef struct epilogue {
     /* of a gradient (activations.h), rows as out's; mask may be NULL */
     const real *const *y, *const *d_y, *const *mask;
     ptrdiff_t next_y, next_d_y, next_out; /* reals from these to those of the next product, which are asked for now */
-    /* for cells that have numbers: the states before, what they keep of the step, what they carry past the product */
-    const double *numbers;
+    /* for cells but Elman's: their numbers, and rows of the states before, of what they keep of the step, of what they
+     * carry past the product, and of their numbers' gradients (or NULL) */
+    const real *numbers;
     const real *const *before;
-    real *const *second, *const *carry;
+    real *const *second, *const *carry, *const *d_numbers;
 } epilogue;
 
 #define PANELS 16 /* of a product, between looks at whether to stop: with a depth of 10,000 some milliseconds */

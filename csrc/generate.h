@@ -96,7 +96,9 @@ static int generate(const elman_kernels *kernels, const elman_generation *g, siz
         real *before = (real *)(layers + g->L);
         for (size_t k = 0; k < g->L && !status; before += layers[k++].H) {
             status = kernels->forward(&layers[k]);
-            layers[k].h_0 = memcpy(before, layers[k].y.data, layers[k].H * sizeof(real));
+            const elman_cell *const cell = layers[k].cell;
+            const elman_rows *const states = cell && cell->state_is_second ? &layers[k].second : &layers[k].y;
+            layers[k].h_0 = memcpy(before, states->data, layers[k].H * sizeof(real));
         }
         if (!status) status = kernels->readout(g->readout);
         if (status || !draw_and_feed(g, *done, p)) break;

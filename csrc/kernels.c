@@ -1,6 +1,7 @@
 /* All kernels for one dtype and one instruction set: compiled once for each (CMakeLists.txt), ELMAN_TABLE naming the
  * table. Everything but that table is static, so that no function of one set can be linked into another. */
 #include "generate.h"
+#include "noise.h"
 #include "optimizers.h"
 #include "readout.h"
 #include "recurrence.h"
@@ -57,6 +58,8 @@ const elman_kernels ELMAN_TABLE = {
     .clip_norm = clip_norm,
     .update = run_update,
     .recurrent_mask = recurrent_mask,
+    .normals = normals,
+    .add_noise = add_noise,
     .generate = generate,
     .plan = plan,
     .transpose = transpose_matrix,

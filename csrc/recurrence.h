@@ -11,6 +11,7 @@
 
 #include "activations.h"
 #include "dropout.h"
+#include "noise.h"
 #include "pool.h"
 #include "rows.h"
 
@@ -21,6 +22,7 @@ typedef struct {
     int is_backward;
     matrix ih[2], hh[2]; /* forward: the weights; backward: their transposes, ih[0] for both directions, (D * H, I) */
     const real *zeros;   /* as many as the widest row */
+    real *start;         /* (D, B, H): f of the initial states, where the cell's outputs are not its states; or NULL */
     real *masked;        /* forward: (parts, D, B, H), rows' states times their masks; backward: (D, B, H), what dropout
                           * leaves of d_y */
     drawing drawing;
@@ -90,13 +92,52 @@ INLINE real *state(const elman_layer *l, const void *array, size_t d, size_t b) 
     return (real *)array + (d * l->B + b) * l->H;
 }
 
-/* For each step the states before it. */
-static source states_before(const elman_layer *l, size_t d) {
+/* For each step the outputs before it: what the product with weight_hh is of. */
+static source outputs_before(const pass *p, size_t d) {
+    const elman_layer *l = p->layer;
     return (source){.rows = columns_from(l->y, d * l->H),
                     .shift = backwards(l, d) ? 1 : -1,
-                    .start = state(l, l->h_0, d, 0),
+                    .start = state(l, p->start ? p->start : l->h_0, d, 0),
                     .mask = l->mask ? state(l, l->mask, d, 0) : NULL,
                     .width = l->H};
+}
+
+/* The states: the outputs, but for some cells. */
+static elman_rows states_of(const elman_layer *l, size_t d) {
+    return columns_from(l->cell && l->cell->state_is_second ? l->second : l->y, d * l->H);
+}
+
+/* For each step the states before it. */
+static source states_before(const elman_layer *l, size_t d) {
+    return (source){.rows = states_of(l, d),
+                    .shift = backwards(l, d) ? 1 : -1,
+                    .start = state(l, l->h_0, d, 0),
+                    .width = l->H};
+}
+
+static size_t start_size(const elman_layer *l) {
+    return l->cell && l->cell->state_is_second ? l->D * l->B * l->H : 0;
+}
+
+/* What the first steps read, in some memory, if that is not the initial states. */
+static void set_start(pass *p, real *memory) {
+    const elman_layer *l = p->layer;
+    if (!start_size(l)) return;
+    p->start = memcpy(memory, l->h_0, start_size(l) * sizeof(real));
+    plain_apply_of(l)(&(epilogue){0}, 0, 1, 0, start_size(l), &memory);
+}
+
+/* The direction's part of an array (D, H) of numbers, NULL where there are none. */
+INLINE const real *numbers_of(const elman_layer *l, const void *array, size_t d) {
+    return array ? (const real *)array + d * l->H : NULL;
+}
+
+/* Add normals times factors to n rows of a step, of the batch: b. */
+static void noise_step(const pass *p, const shard *s, size_t t, size_t n, const size_t *b, const real *const *factors,
+                       real *const *out) {
+    const elman_layer *l = p->layer;
+    const size_t step = (size_t)l->first_step + t, stream = 4 * (size_t)l->layer + 2 * s->d;
+    add_noise(l->keys, n, b, step, stream, s->own.column, s->own.columns, factors, out);
 }
 
 /* What a cell keeps of a step besides its state, NULL for nothing. */
@@ -115,15 +156,27 @@ static void drop_step(const pass *p, const shard *s, size_t step, size_t n, cons
               dropped);
 }
 
+/* Noise for a block's pre-activations y: rows b of the batch, each step's up to its end. */
+static void noise_block(const pass *p, const shard *s, size_t begin, size_t end, const size_t *b, const size_t *ends,
+                        real *const *y) {
+    const elman_layer *l = p->layer;
+    const real *factors[MAX_ROWS];
+    for (size_t i = 0; i < s->count; i++) factors[i] = numbers_of(l, l->noise, s->d);
+    for (size_t i = 0, from = 0; i < end - begin; from = ends[i++]) {
+        const size_t t = time_of(&p->extent, begin + i, backwards(l, s->d));
+        noise_step(p, s, t, ends[i] - from, b + from, factors, y + from);
+    }
+}
+
 /* A few steps, as many as MAX_ROWS allows: all their inputs' part in one product, then step by step the recurrence. */
 static void forward_block(const pass *p, shard *s, size_t begin, size_t end) {
     const elman_layer *l = p->layer;
-    const source before = states_before(l, s->d);
+    const source before = outputs_before(p, s->d), states = states_before(l, s->d);
     const elman_rows y_rows = columns_from(l->y, s->d * l->H);
     const real *bias = l->bias ? (const real *)l->bias + s->d * l->H : p->zeros;
     const real *x[MAX_ROWS], *h[MAX_ROWS], *init[MAX_ROWS];
     real *y[MAX_ROWS], *second[MAX_ROWS];
-    const real *own[MAX_ROWS]; /* h before masks */
+    const real *own[MAX_ROWS]; /* the states before */
     size_t b[MAX_ROWS], ends[MAX_ROWS], n = 0;
     for (size_t step = begin; step < end; step++) {
         size_t t = time_of(&p->extent, step, backwards(l, s->d));
@@ -131,7 +184,7 @@ static void forward_block(const pass *p, shard *s, size_t begin, size_t end) {
             size_t row = s->first + i * s->stride;
             if (t >= length_of(&p->extent, row)) continue;
             b[n] = row, init[n] = bias, y[n] = at(&y_rows, t, row), h[n] = row_of(&before, &p->extent, t, row);
-            if (l->numbers) own[n] = h[n], second[n] = second_of(l, s->d, t, row);
+            if (l->cell) own[n] = row_of(&states, &p->extent, t, row), second[n] = second_of(l, s->d, t, row);
             if (l->has_tokens)
                 x[n] = (const real *)l->weight_ih + (s->d * l->I + (size_t)token_at(&l->x, t, row)) * l->H;
             else
@@ -144,8 +197,9 @@ static void forward_block(const pass *p, shard *s, size_t begin, size_t end) {
         for (size_t i = 0, j = s->own.column; i < n; i++) add_row(y[i] + j, x[i] + j, bias + j, s->own.columns);
     else
         gemm(&s->ih, n, x, init, y, NULL);
+    if (l->noise) noise_block(p, s, begin, end, b, ends, y);
     if (meet(p, s)) return;
-    epilogue activate = {.apply = apply_of(l), .numbers = l->numbers};
+    epilogue activate = {.apply = apply_of(l), .numbers = numbers_of(l, l->numbers, s->d)};
     for (size_t i = 0, from = 0; i < end - begin; from = ends[i++]) {
         if (l->mask)
             for (size_t k = from; k < ends[i]; k++) {
@@ -173,13 +227,14 @@ static void forward_shard(void *context, size_t i) {
     }
     for (size_t k = 0; l->h_n && s.part == 0 && k < s.count; k++) {
         size_t b = s.first + k * s.stride, length = length_of(&p->extent, b);
-        const elman_rows y = columns_from(l->y, s.d * l->H);
-        const real *last = length ? at(&y, backwards(l, s.d) ? 0 : length - 1, b) : state(l, l->h_0, s.d, b);
+        const elman_rows states = states_of(l, s.d);
+        const real *last = length ? at(&states, backwards(l, s.d) ? 0 : length - 1, b) : state(l, l->h_0, s.d, b);
         memcpy(state(l, l->h_n, s.d, b), last, l->H * sizeof(real));
     }
 }
 
-/* One step back: delta = (d_y + mask * (weight_hh delta[next])) f'(y), at a row's last step with d_h_n for the product.
+/* One step back: delta = (d_y + mask * (weight_hh delta[next])) f'(y), at a row's last step with d_h_n for the product,
+ * or, where the state is not the output, for what the cell carries past it.
  * The product stands alone, so that a pass cut in two, d_h_0 of one being d_h_n of the other, gives the same bits. */
 static void backward_step(const pass *p, shard *s, size_t t) {
     const elman_layer *l = p->layer;
@@ -187,10 +242,10 @@ static void backward_step(const pass *p, shard *s, size_t t) {
     const elman_rows deltas = columns_from(l->delta, s->d * l->H);
     const size_t j = s->own.column, columns = s->own.columns;
     const real *next[MAX_ROWS], *init[MAX_ROWS], *d_y[MAX_ROWS], *y[MAX_ROWS], *mask[MAX_ROWS], *before[MAX_ROWS];
-    real *delta[MAX_ROWS], *second[MAX_ROWS], *carry[MAX_ROWS];
+    real *delta[MAX_ROWS], *second[MAX_ROWS], *carry[MAX_ROWS], *d_numbers[MAX_ROWS];
     const source states = states_before(l, s->d);
-    epilogue e = {.apply = gradient_of(l), .y = y, .d_y = d_y, .numbers = l->numbers};
-    e.before = before, e.second = second, e.carry = carry;
+    epilogue e = {.apply = gradient_of(l), .y = y, .d_y = d_y, .numbers = numbers_of(l, l->numbers, s->d)};
+    e.before = before, e.second = second, e.carry = carry, e.d_numbers = l->d_numbers ? d_numbers : NULL;
     const int back = backwards(l, s->d);
     e.next_y = back ? l->y.t_stride : -l->y.t_stride;
     e.next_out = back ? l->delta.t_stride : -l->delta.t_stride;
@@ -210,13 +265,15 @@ static void backward_step(const pass *p, shard *s, size_t t) {
         delta[n] = at(&deltas, t, b);
         y[n] = at(&y_rows, t, b);
         const int is_last = t == (back ? 0 : length - 1);
-        if (l->numbers) {
+        const real *const d_h_n = is_last && l->d_h_n ? state(l, l->d_h_n, s->d, b) + j : NULL;
+        if (l->cell) {
             before[n] = row_of(&states, &p->extent, t, b), second[n] = second_of(l, s->d, t, b);
             carry[n] = l->carry ? state(l, l->carry, s->d, b) : NULL;
-            if (is_last && l->carry) add_row(carry[n] + j, NULL, NULL, columns);
+            if (is_last && l->carry) add_row(carry[n] + j, p->start ? d_h_n : NULL, NULL, columns);
+            if (l->d_numbers) d_numbers[n] = state(l, l->d_numbers, s->d, b);
         }
         if (is_last) {
-            add_row(delta[n] + j, l->d_h_n ? state(l, l->d_h_n, s->d, b) + j : NULL, NULL, columns);
+            add_row(delta[n] + j, p->start ? NULL : d_h_n, NULL, columns);
             e.apply(&e, n, 1, j, columns, delta + n);
         } else {
             next[n] = at(&deltas, back ? t - 1 : t + 1, b);
@@ -230,8 +287,23 @@ static void backward_step(const pass *p, shard *s, size_t t) {
     gemm(&s->hh, n, next, init, delta, &e);
 }
 
-/* What reaches the initial states: mask * (weight_hh delta[first step]) and what the cell carries past the product, or
- * for a row of no steps d_h_n. */
+/* To the gradients by what multiplies the noise: a step's delta times its normals, which are drawn again. */
+static void noise_gradient(const pass *p, const shard *s, size_t t) {
+    const elman_layer *l = p->layer;
+    const elman_rows deltas = columns_from(l->delta, s->d * l->H);
+    const real *delta[MAX_ROWS];
+    real *d_noise[MAX_ROWS];
+    size_t b[MAX_ROWS], n = 0;
+    for (size_t i = 0; i < s->count; i++) {
+        const size_t row = s->first + i * s->stride;
+        if (t < length_of(&p->extent, row))
+            b[n] = row, delta[n] = at(&deltas, t, row), d_noise[n++] = state(l, l->d_noise, s->d, row);
+    }
+    noise_step(p, s, t, n, b, delta, d_noise);
+}
+
+/* What reaches the initial states: mask * (weight_hh delta[first step]), where outputs are not states times f', and what
+ * the cell carries past the product; or for a row of no steps d_h_n. */
 static void initial_gradient(const pass *p, const shard *s) {
     const elman_layer *l = p->layer;
     const elman_rows deltas = columns_from(l->delta, s->d * l->H);
@@ -255,6 +327,10 @@ static void initial_gradient(const pass *p, const shard *s) {
         real *row = state(l, l->d_h_0, s->d, b) + j;
         if (!length_of(&p->extent, b)) continue;
         if (l->mask) multiply_row(row, row, state(l, l->mask, s->d, b) + j, columns);
+        if (p->start) {
+            const real *const y = state(l, p->start, s->d, b) + j, *const zeros = p->zeros;
+            plain_gradient_of(l)(&(epilogue){.y = &y, .d_y = &zeros}, 0, 1, 0, columns, &row);
+        }
         if (l->carry) add_row(row, row, state(l, l->carry, s->d, b) + j, columns);
     }
 }
@@ -266,7 +342,9 @@ static void backward_shard(void *context, size_t i) {
     const size_t steps = MAX_ROWS / s.count; /* as many as forward in a block: so often it looks whether to stop */
     for (size_t step = p->extent.to; step-- > p->extent.from;) {
         if (step % steps == 0 && elman_stopped()) return;
-        backward_step(p, &s, time_of(&p->extent, step, backwards(l, s.d)));
+        const size_t t = time_of(&p->extent, step, backwards(l, s.d));
+        backward_step(p, &s, t);
+        if (l->d_noise) noise_gradient(p, &s, t);
         if (meet(p, &s)) return;
     }
     if (p->extent.from == 0) initial_gradient(p, &s);
@@ -309,7 +387,7 @@ static void plan_sums(pass *p, size_t threads) {
         const elman_rows delta = columns_from(l->delta, d * l->H);
         outer_sum hh = {.extent = &p->summed, .backwards = backwards(l, d), .delta = delta, .columns = l->H};
         outer_sum ih = hh;
-        hh.left = states_before(l, d);
+        hh.left = outputs_before(p, d);
         hh.d_weight = (real *)l->d_weight_hh + d * l->H * l->H;
         hh.d_bias = l->d_bias ? (real *)l->d_bias + d * l->H : NULL;
         ih.left = (source){.rows = l->x, .width = l->I, .has_tokens = l->has_tokens};
@@ -350,7 +428,8 @@ static int forward(const elman_layer *l) {
     const matrix hh = matrix_for(l->H, l->H, shard_rows, p.parts, mode_for(rows));
     const matrix ih = matrix_for(l->I, l->H, shard_rows * l->T, p.parts, l->has_tokens ? DIRECT : mode_for(rows));
     const size_t masked = l->mask ? p.parts * l->D * l->B * l->H : 0;
-    const size_t size = l->D * (scratch_size(&hh) + scratch_size(&ih)) + l->H + masked + come_size(&p);
+    const size_t matrices = l->D * (scratch_size(&hh) + scratch_size(&ih));
+    const size_t size = matrices + l->H + start_size(l) + masked + come_size(&p);
     real *const scratch = elman_lease(size * sizeof(real)), *free = scratch + come_size(&p);
     if (!scratch) return ELMAN_NO_MEMORY;
     p.come = (size_t *)scratch;
@@ -361,6 +440,7 @@ static int forward(const elman_layer *l) {
     }
     p.zeros = memset(free, 0, l->H * sizeof(real));
     p.masked = free + l->H;
+    set_start(&p, p.masked + masked);
     if (hh.mode == PACKED) elman_run(pack_hh, &p, l->D * hh.panels, threads);
     if (ih.mode == PACKED) elman_run(pack_ih, &p, l->D * ih.panels, threads);
     run_shards(&p, forward_shard, threads);
@@ -381,11 +461,11 @@ static int backward(const elman_layer *l) {
     const int wants_d_x = l->d_x.data != NULL;
     pass p = pass_over(l, threads);
     p.is_backward = 1;
-    plan_sums(&p, threads);
     const matrix hh = matrix_for(l->H, l->H, ceil_div(l->B, p.shards), p.parts, PACKED);
     p.ih[0] = matrix_for(l->D * l->H, l->I, rows, 1, wants_d_x ? PACKED : DIRECT);
     const size_t dropped = l->dropout > 0 ? l->D * l->B * l->H : 0;
-    const size_t size = l->D * scratch_size(&hh) + scratch_size(&p.ih[0]) + widest + dropped + come_size(&p);
+    const size_t matrices = l->D * scratch_size(&hh) + scratch_size(&p.ih[0]);
+    const size_t size = matrices + widest + start_size(l) + dropped + come_size(&p);
     real *const scratch = elman_lease(size * sizeof(real));
     if (!scratch) return ELMAN_NO_MEMORY;
     p.come = (size_t *)scratch;
@@ -393,6 +473,8 @@ static int backward(const elman_layer *l) {
     for (size_t d = 0; d < l->D; d++) p.hh[d] = hh, free = place(&p.hh[d], NULL, free);
     p.zeros = memset(free, 0, widest * sizeof(real));
     p.masked = free + widest;
+    set_start(&p, p.masked + dropped);
+    plan_sums(&p, threads);
     elman_run(pack_hh, &p, l->D * hh.panels, threads);
     if (wants_d_x) elman_run(pack_ih, &p, p.ih[0].panels, threads);
     const size_t block = block_steps(l);

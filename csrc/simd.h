@@ -65,9 +65,12 @@ typedef int32_t int_r;
 typedef real vec __attribute__((vector_size(VECTOR_BYTES)));
 typedef int_r ivec __attribute__((vector_size(VECTOR_BYTES)));
 
-/* Unsigned integers of 64 bits, and their halves: what random numbers are made of. */
+/* Unsigned integers of 64 bits, their halves, and floats as many as these: what random numbers are made of. */
 typedef uint64_t wide __attribute__((vector_size(VECTOR_BYTES)));
 typedef uint32_t halves __attribute__((vector_size(VECTOR_BYTES)));
+typedef int32_t signed_halves __attribute__((vector_size(VECTOR_BYTES)));
+typedef float floats __attribute__((vector_size(VECTOR_BYTES)));
+typedef float narrow __attribute__((vector_size(VECTOR_BYTES * sizeof(float) / sizeof(real)))); /* as many as in a vec */
 
 /* Let a value stay in its register: GCC would load it again for each of two or three uses. */
 #if defined(__AVX512F__)
@@ -110,6 +113,7 @@ INLINE void store(real *p, vec v) { memcpy(p, &v, sizeof v); }
 INLINE vec set1(real s) { return (vec)PER_DTYPE(vdupq_n_f32, vdupq_n_f64)(s); }
 INLINE vec fma_(vec a, vec b, vec c) { return (vec)PER_DTYPE(vfmaq_f32, vfmaq_f64)(c, a, b); }
 INLINE vec sqrt_(vec a) { return (vec)PER_DTYPE(vsqrtq_f32, vsqrtq_f64)(a); }
+INLINE floats sqrt_floats(floats a) { return (floats)vsqrtq_f32((float32x4_t)a); }
 INLINE wide multiply_halves(wide a, wide b) {
     return (wide)vmull_u32(vmovn_u64((uint64x2_t)a), vmovn_u64((uint64x2_t)b));
 }
@@ -123,6 +127,7 @@ INLINE vec fma_(vec a, vec b, vec c) { return (vec)X86(fmadd)(a, b, c); }
 INLINE vec fma_(vec a, vec b, vec c) { return a * b + c; }
 #endif
 INLINE vec sqrt_(vec a) { return (vec)X86(sqrt)(a); }
+INLINE floats sqrt_floats(floats a) { return (floats)WIDE(sqrt_ps)((FLOATS)a); }
 /* The product of the lower halves; of each four of a's and of b's, the even ones or the odd ones. */
 INLINE wide multiply_halves(wide a, wide b) { return (wide)WIDE(mul_epu32)((INTEGERS)a, (INTEGERS)b); }
 INLINE halves evens(halves a, halves b) { return (halves)WIDE(shuffle_ps)((FLOATS)a, (FLOATS)b, 0x88); }
@@ -166,6 +171,8 @@ INLINE void store_upto(real *p, vec v, size_t n) {
     else
         store_part(p, v, n);
 }
+
+INLINE void add_upto(real *p, vec v, size_t n) { store_upto(p, load_upto(p, n) + v, n); }
 
 /* Element-wise choice by a comparison's mask of zeros and ones. */
 INLINE vec choose(ivec mask, vec yes, vec no) { return (vec)((mask & (ivec)yes) | (~mask & (ivec)no)); }

@@ -1,10 +1,10 @@
 /* The Elman cell: h = f(a). */
-enum { elman_numbers = 0, elman_second = 0, elman_carry = 0 };
+enum { elman_number = 0, elman_second = 0, elman_carry = 0, elman_state_is_second = 0 };
 
-INLINE vec elman_state(const epilogue *e, size_t row, size_t j, size_t n, vec f) {
-    return (void)e, (void)row, (void)j, (void)n, f;
+INLINE vec elman_state(const epilogue *e, size_t row, size_t j, size_t n, vec a, function *f) {
+    return (void)e, (void)row, (void)j, (void)n, f(a);
 }
 
-INLINE vec elman_delta(const epilogue *e, size_t row, size_t j, size_t n, vec d_h, vec h, slope *df) {
+INLINE vec elman_delta(const epilogue *e, size_t row, size_t j, size_t n, vec d_h, vec h, function *df) {
     return (void)e, (void)row, (void)j, (void)n, d_h * df(h);
 }

@@ -70,10 +70,10 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     libraries = {dtype: built(folder, dtype) for dtype in ("float32", "float64")}
     places = {dtype: ctypes.addressof(ctypes.c_char.in_dll(library, "table")) for dtype, library in libraries.items()}
     CELLS["leaky"], CELLS["residual"], own = loaded("leaky"), loaded("residual"), loaded("reference")
-    reference.CELLS["leaky"] = own.state, own.delta
-    reference.CELLS["residual"] = (
-        lambda f, before, _: (before + f, f),
-        lambda d_h, h, df, before, second, _: (d_h * df(second), d_h),  # noqa: ARG005
+    reference.CELLS["leaky"] = own.cell
+    reference.CELLS["residual"] = reference.Cell(
+        lambda a, f, s: (s.before + f(a), f(a)),
+        lambda d_y, d_h, df, s: ((d_h + d_y) * df(s.second), d_h + d_y, None),
     )
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr(saved, "read", lambda _: None)  # what lies on disk may be of another leaky.py
@@ -97,7 +97,8 @@ def run(p: Problem, backend: Any, **options: Any) -> dict[str, np.ndarray]:
     out |= {name: place(array, writeable=True) for name, array in p.sums.items()}
     if p.x.ndim == 3:
         out["d_x"] = poison(p.x.shape, p.dtype, p.layout)
-    options = {"cell": "leaky", "numbers": (ALPHA,), **options}
+    alpha = np.full(p.h_0.shape[::2], ALPHA, p.dtype)
+    options = {"cell": "leaky", "numbers": alpha, **options}
     layer = p.layer(out["y"], out["h_n"])._replace(second=out["second"], **options)
     backend.forward(layer)
     names = ("delta", "d_weight_ih", "d_weight_hh", "d_bias", "d_h_0", "d_x", "carry")
@@ -112,7 +113,7 @@ def run(p: Problem, backend: Any, **options: Any) -> dict[str, np.ndarray]:
 def test_the_reference_is_the_formula():
     p = make(T=6, B=2, I=3, H=4, d_h_n=False)
     own = loaded("reference")
-    reference.CELLS["leaky"] = own.state, own.delta
+    reference.CELLS["leaky"] = own.cell
 
     def states(**changes: Any) -> np.ndarray:
         q = p.replace(**changes)
@@ -147,9 +148,9 @@ def test_both_compiled_backends_have_it(doors: dict[str, Any], dtype: str, case:
 
 def test_a_cell_may_have_no_numbers(doors: dict[str, Any]):
     p = make(T=7, B=4, I=3, H=17, D=2, lengths="ragged", mask=True)
-    exact = run(p, reference, cell="residual", numbers=())
+    exact = run(p, reference, cell="residual", numbers=None)
     for name in ("cython", "numba"):
-        for key, array in run(p, doors[name], cell="residual", numbers=()).items():
+        for key, array in run(p, doors[name], cell="residual", numbers=None).items():
             np.testing.assert_allclose(
                 array, exact[key], rtol=0, atol=1e-12 * np.nanmax(np.abs(exact[key])), err_msg=key
             )
@@ -167,14 +168,15 @@ def test_with_an_activation_of_a_user_s_own(doors: dict[str, Any]):
 def test_a_cell_gets_what_it_needs(doors: dict[str, Any]):
     p = make(T=4, B=3, H=19)
     y, second = np.zeros((4, 3, 19)), np.zeros((4, 3, 19))
-    whole = p.layer(y)._replace(cell="leaky", numbers=(ALPHA,), second=second)
+    alpha = np.full((1, 19), ALPHA)
+    whole = p.layer(y)._replace(cell="leaky", numbers=alpha, second=second)
     elmans = p.layer(y)
     names = ("d_weight_ih", "d_weight_hh", "d_bias")
     gradients = Gradients(None, None, y.copy(), *(p.sums[name].copy() for name in names), np.zeros((1, 3, 19)), None)
     for name in ("cython", "numba"):
         for wrong in (
-            *(whole._replace(**change) for change in ({"numbers": ()}, {"second": None}, {"cell": "other"})),
-            *(elmans._replace(**change) for change in ({"numbers": (ALPHA,)}, {"second": second})),
+            *(whole._replace(**change) for change in ({"numbers": None}, {"second": None}, {"cell": "other"})),
+            *(elmans._replace(**change) for change in ({"numbers": alpha}, {"second": second})),
         ):
             with pytest.raises((ValueError, KeyError), match=r"cell: expected|other"):
                 doors[name].forward(wrong)

@@ -14,7 +14,8 @@ from elman.training import optimizers
 from ..cases import make, make_readout
 from ..compare import check_backward, check_forward, check_readout_loss
 
-FUNCTIONS = [name for name, value in vars(reference).items() if isinstance(value, FunctionType) and name[0] != "_"]
+_ALL = {name: value for name, value in vars(reference).items() if isinstance(value, FunctionType)}
+FUNCTIONS = [name for name, value in _ALL.items() if name[0] != "_" and value.__module__ == reference.__name__]
 
 
 def _parameters(function) -> list[tuple]:
@@ -23,7 +24,7 @@ def _parameters(function) -> list[tuple]:
 
 
 def test_the_reference_has_the_functions_of_the_design():
-    names = "forward backward step readout readout_loss generate clip_norm update recurrent_mask"
+    names = "forward backward step readout readout_loss generate clip_norm update normals recurrent_mask"
     assert set(FUNCTIONS) == set(names.split())
 
 

@@ -38,8 +38,10 @@ class Layer(NamedTuple):
     mask: Annotated[Real | None, "D B H"] = None  # multiplies the recurrent input
     reverse: bool = False  # whether direction 0 runs backwards in time, as direction 1 always does; needs D = 1
     cell: str = "elman"
-    numbers: tuple[float, ...] = ()  # the cell's own
+    numbers: Annotated[Real | None, "D H"] = None  # the cell's own, one for each unit
     second: Annotated[Real | None, "T B DH rows out"] = None  # what else the cell keeps of each step; as y
+    noise: Annotated[Real | None, "D H"] = None  # times standard normals, it is added to the pre-activations
+    keys: Annotated[Int | None, "B integers"] = None  # what the normals of each row are drawn with, as 64 bits
     dropped: Annotated[Real | None, "T B DH rows out"] = None  # as y: what dropout leaves of it, -0.0 where it drops
     dropout: float = (
         0.0  # with which probability it drops a unit; above 0, d_y is the gradient by `dropped`, a copy at 0
@@ -61,6 +63,8 @@ class Gradients(NamedTuple):
     d_h_0: Annotated[Real, "D B H out"]
     d_x: Annotated[Real | None, "T B I rows out"]  # needs real x
     carry: Annotated[Real | None, "D B H out"] = None  # scratch of cells whose states reach the next one directly
+    d_numbers: Annotated[Real | None, "D B H out"] = None  # added to, for each row by itself
+    d_noise: Annotated[Real | None, "D B H out"] = None  # the same
 
 
 class Readout(NamedTuple):

@@ -53,11 +53,23 @@ cdef extern from "elman.h" nogil:
         void *data
         Py_ssize_t t_stride, b_stride
 
+    ctypedef struct elman_named:
+        const char *name
+        const void *address
+
+    ctypedef struct elman_cell:
+        const char *name
+        const elman_named *activations
+        size_t has_numbers, has_second, has_carry, state_is_second
+
+    ctypedef void elman_add_noise(const int64_t *, size_t, const size_t *, size_t, size_t, size_t, size_t, const void *, const void *) noexcept nogil
+
     ctypedef struct elman_layer:  # what is not set by name
         size_t T, B, I, H, D
         const void *own
         const void *epilogues
-        const double *numbers
+        const elman_cell *cell
+        elman_add_noise *add_noise
         int64_t reverse, has_tokens
         const int64_t *lengths
         elman_rows x, y, second, dropped, d_x
@@ -67,7 +79,12 @@ cdef extern from "elman.h" nogil:
         const void *weight_ih
         const void *weight_hh
         const void *bias
+        const void *numbers
+        const void *noise
+        const int64_t *keys
         void *carry
+        void *d_numbers
+        void *d_noise
 
     ctypedef struct elman_readout:
         size_t T, B, K, O
@@ -98,15 +115,6 @@ cdef extern from "elman.h" nogil:
         size_t threads, shards, parts, rows, panels, width, tiles, height, is_packed, block_steps, vector_reals
         double cycles
 
-    ctypedef struct elman_named:
-        const char *name
-        const void *address
-
-    ctypedef struct elman_cell:
-        const char *name
-        const elman_named *activations
-        size_t numbers, has_second, has_carry
-
     ctypedef struct elman_rule:
         const char *name
         const void *task
@@ -120,6 +128,8 @@ cdef extern from "elman.h" nogil:
         int (*clip_norm)(size_t, void *, double, double *) noexcept nogil
         void (*update)(const elman_update *, const void *) noexcept nogil
         void (*recurrent_mask)(size_t, size_t, size_t, double, uint64_t, size_t, void *) noexcept nogil
+        int (*normals)(size_t, size_t, size_t, const elman_rows *, const int64_t *, size_t, size_t) noexcept nogil
+        elman_add_noise *add_noise
         int (*generate)(const elman_kernels *, const elman_generation *, size_t *) noexcept nogil
         int (*plan)(const elman_layer *, int, size_t, elman_plan *) noexcept nogil
         void (*transpose)(size_t, size_t, const void *, void *) noexcept nogil
@@ -274,7 +284,7 @@ cdef struct Field:
 
 
 cdef enum:  # what there is room for
-    MOST_FIELDS = 24  # arrays and numbers of one of the contract's objects
+    MOST_FIELDS = 32  # arrays and numbers of one of the contract's objects
     MOST_MEMORIES = 4
     MOST_NUMBERS = 8
 
@@ -322,8 +332,8 @@ cdef Fields LAYER = Fields(contract.Layer, offsets_of(elman_layer_fields))
 cdef Fields GRADIENTS = Fields(contract.Gradients, offsets_of(elman_layer_fields))
 cdef Fields READOUT = Fields(contract.Readout, offsets_of(elman_readout_fields))
 OFFSETS = {"layer": LAYER.offsets, "readout": READOUT.offsets, "update": offsets_of(elman_update_fields)}
-cdef int ACTIVATION, CELL, NUMBERS
-ACTIVATION, CELL, NUMBERS = map(contract.Layer._fields.index, ("activation", "cell", "numbers"))
+cdef int ACTIVATION, CELL
+ACTIVATION, CELL = map(contract.Layer._fields.index, ("activation", "cell"))
 cdef str ELMAN = contract.Layer._field_defaults["cell"]
 cdef dict LOSSES = {name: i for i, name in enumerate(contract.LOSSES)}
 
@@ -576,14 +586,13 @@ cdef int check_dropout(double p, int64_t layer, int64_t first_step, int64_t T) e
 cdef int take_layer(Call call, elman_layer *l, layer, bint reads_out) except -1:
     l[0] = PLAIN_LAYER
     l.has_tokens = call.take(LAYER, layer, <char *>l, reads_out)
-    numbers = <object>item_of(layer, NUMBERS)
-    if numbers or <object>item_of(layer, CELL) is not ELMAN:
-        l.numbers = call.take_numbers(numbers)
     if l.D > 2 or (l.reverse and l.D > 1):
         refuse("weight_ih", SHAPE, layer.weight_ih)
     check_dropout(l.dropout, l.layer, l.first_step, l.T)
     if l.dropout > 0 and l.dropped.data == NULL:
         refuse("dropped", NO_ARRAY, None)
+    if (l.noise == NULL) != (l.keys == NULL):
+        refuse("keys" if l.keys == NULL else "noise", NO_ARRAY, None)
     if l.lengths != NULL:
         check_lengths(l.lengths, l.T, l.B, layer.lengths)
     if l.has_tokens and not are_within(&l.x, l.T, l.B, l.lengths, l.I):
@@ -598,8 +607,8 @@ cdef Call take_chain(tuple layers, elman_layer *l):
         take_layer(call, &l[k], layer, False)
         if l[k].T != 1 or l[k].B != 1 or l[k].D != 1 or l[k].lengths != NULL:
             refuse("x", SHAPE, layer.x)
-        if l[k].numbers != NULL or l[k].dropout > 0:
-            raise ValueError("layers: expected no dropout, and a cell without numbers of its own")
+        if l[k].dropout > 0 or l[k].noise != NULL:
+            raise ValueError("layers: expected neither dropout nor noise")
         if k and (l[k].x.data != l[k - 1].y.data or l[k].I != l[k - 1].H):
             refuse("x", SHAPE, layer.x)
     return call
@@ -614,17 +623,20 @@ cdef class Table:
     cdef readonly str instruction_set, dtype
 
 
-cdef int check_cell(const elman_cell *cell, layer, const elman_layer *l, bint has_gradients) except -1:
+cdef int take_cell(const elman_cell *cell, layer, elman_layer *l, bint has_gradients) except -1:
     """A cell gets what it needs, and nothing else."""
     while cell.name != NULL and cell.name.decode() != layer.cell:
         cell += 1
     if (
         cell.name == NULL
-        or len(layer.numbers) != cell.numbers
+        or (l.numbers != NULL) != cell.has_numbers
         or (l.second.data != NULL) != cell.has_second
         or (has_gradients and (l.carry != NULL) != cell.has_carry)
+        or (l.d_numbers != NULL and not cell.has_numbers)
     ):
         raise ValueError(f"cell: expected one of the kernels', with its numbers, second and carry; got {layer.cell!r}")
+    if <object>item_of(layer, CELL) is not ELMAN:
+        l.cell = cell
     return 0
 
 
@@ -647,7 +659,7 @@ cdef class Door:
     """The functions of the contract, on the kernels of csrc/, or on such as are made elsewhere when they are needed.
 
     `make(what, instruction_set, dtype)` returns an address: of a function of elman_kernels by its name (but "update",
-    "recurrent_mask", "generate", "plan" and "transpose" are always C); of what they want as "own", to which "gradients" adds what is only for these;
+    "normals", "recurrent_mask", "generate", "plan" and "transpose" are always C); of what they want as "own", to which "gradients" adds what is only for these;
     of a pair of epilogues, for (cell, activation); of a rule, for ("update", name).
     `places`: by dtype, the addresses of elman_kernels to begin with, instead of those of csrc/.
     """
@@ -699,11 +711,16 @@ cdef class Door:
             table.has_gradients = True
         return 0
 
-    cdef const void *epilogues(self, Table table, layer, const elman_layer *l, bint has_gradients=False) except NULL:
+    cdef int complete(self, Table table, layer, elman_layer *l, bint has_gradients=False) except -1:
+        """What a layer has besides arrays and numbers: its cell, epilogues, and what kernels made elsewhere need."""
         activation, cell = <object>item_of(layer, ACTIVATION), <object>item_of(layer, CELL)
-        if cell is not ELMAN or l.numbers != NULL or l.second.data != NULL or l.carry != NULL:
-            check_cell(table.kernels.cells, layer, l, has_gradients)
-        return self.pair_of(table, cell, activation)
+        if cell is not ELMAN or l.numbers != NULL or l.second.data != NULL or l.carry != NULL or l.d_numbers != NULL:
+            take_cell(table.kernels.cells, layer, l, has_gradients)
+        if l.d_noise != NULL and l.noise == NULL:
+            refuse("noise", NO_ARRAY, None)
+        l.own, l.add_noise = table.kernels.own, table.kernels.add_noise
+        l.epilogues = self.pair_of(table, cell, activation)
+        return 0
 
     cdef const void *pair_of(self, Table table, cell, activation) except NULL:
         cdef dict pairs = table.epilogues[cell]
@@ -718,7 +735,7 @@ cdef class Door:
         cdef int status
         take_layer(call, &l, layer, False)
         cdef Table table = self.of(call.dtype, FORWARD)
-        l.own, l.epilogues = table.kernels.own, self.epilogues(table, layer, &l)
+        self.complete(table, layer, &l)
         with nogil:
             status = table.kernels.forward(&l)
         check(status, layer.activation)
@@ -733,7 +750,7 @@ cdef class Door:
             refuse("d_x", DTYPE, gradients.d_x)
         cdef Table table = self.of(call.dtype, BACKWARD)
         self.prepare_gradients(table)
-        l.own, l.epilogues = table.kernels.own, self.epilogues(table, layer, &l, True)
+        self.complete(table, layer, &l, True)
         with nogil:
             status = table.kernels.backward(&l)
         check(status, layer.activation)
@@ -813,7 +830,7 @@ cdef class Door:
         self.of(call.dtype, A_READOUT)
         r.own = table.kernels.own
         for k in range(c.L):
-            layers[k].own, layers[k].epilogues = table.kernels.own, self.epilogues(table, own_layers[k], &layers[k])
+            self.complete(table, own_layers[k], &layers[k])
         with nogil:
             status = table.kernels.generate(&table.kernels, &c, &done)
         check(status, own_layers[0].activation)
@@ -896,6 +913,26 @@ cdef class Door:
         cdef Table table = self.double if call.dtype == b"d" else self.single
         with nogil:
             table.kernels.recurrent_mask(view.shape[0], view.shape[1], view.shape[2], p, own_key, layer, view.data)
+
+    cpdef normals(self, out, keys, stream, first_step):
+        cdef Call call = Call()
+        cdef elman_rows rows
+        cdef size_t own_stream = natural("stream", stream), step = natural("first_step", first_step)
+        cdef Py_ssize_t *expected = [ANY, ANY, ANY]
+        cdef View *view = &call.view
+        cdef int fault = call.fault(out, OUT | ROWS, 3, expected)
+        if fault:
+            refuse("out", fault, out)
+        cdef Py_ssize_t T = view.shape[0], B = view.shape[1], N = view.shape[2]
+        rows.data, rows.t_stride, rows.b_stride = view.data, view.strides[0] // view.itemsize, view.strides[1] // view.itemsize
+        if own_stream >> 32 or step > (<size_t>1 << 32) - <size_t>T:
+            raise ValueError(f"stream, first_step: expected words of 32 bits; got {stream}, {first_step}")
+        cdef const int64_t *own_keys = <const int64_t *>call.block(keys, "keys", INTEGERS, 1, B)
+        cdef Table table = self.double if call.dtype == b"d" else self.single
+        cdef int status
+        with nogil:
+            status = table.kernels.normals(T, B, N, &rows, own_keys, step, own_stream)
+        check(status)
 
 
 cdef list doors = []
@@ -982,6 +1019,10 @@ def clip_norm(gradient, *, max_norm):
 
 def update(u):
     door.update(u)
+
+
+def normals(out, keys, *, stream, first_step=0):
+    door.normals(out, keys, stream, first_step)
 
 
 def recurrent_mask(mask, *, p, key, layer=0):

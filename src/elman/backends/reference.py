@@ -14,7 +14,7 @@ reversed direction runs each row from its own last step to its first. A range of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,7 +29,6 @@ def _sigmoid(a: Real) -> Real:
 
 
 Function = Callable[[Real], Real]
-Numbers = tuple[float, ...]
 
 takes_activations = True  # a user's own (elman.activation), besides those of the table
 
@@ -46,18 +45,63 @@ def _functions_of(activation: str | Activation) -> tuple[Function, Function]:
     return ACTIVATIONS[activation] if isinstance(activation, str) else (activation.apply, activation.derivative)
 
 
-def _elman_state(f: Real, before: Real, numbers: Numbers) -> tuple[Real, Any]:  # noqa: ARG001
-    return f, None
+class Step(NamedTuple):
+    """What a cell knows of a step besides a, for some rows: (rows, H), and its own numbers (H,)."""
+
+    before: Real  # the state before
+    numbers: Any
+    y: Any = None  # backward, what it has put out
+    second: Any = None  # and what it has kept
 
 
-def _elman_delta(d_h: Real, h: Real, df: Function, before: Real, second: Any, numbers: Numbers) -> tuple[Real, Any]:  # noqa: ARG001
-    return d_h * df(h), -0.0  # which no sum can tell, be it of -0.0
+class Cell(NamedTuple):
+    """A cell's output y, which the product with weight_hh reads, and its state, which goes from step to step.
+
+    They are one but where `state_is_second`: what the cell keeps of a step besides y is its state then, and y is f of
+    it.
+    """
+
+    output: Callable[[Real, Function, Step], tuple[Real, Any]]  # from a, with f: y, and what it keeps
+    # From the gradients by y and, past y, by the state, with f': those by a, by the state before where it reaches the
+    # state past a, and by the numbers
+    delta: Callable[[Any, Real, Function, Step], tuple[Real, Any, Any]]
+    state_is_second: bool = False
 
 
-# name -> (the state, and what else the cell keeps of the step, from f(a) and the state before; the gradient by a, and
-# by the state before where it reaches the next one past a, from that by the state)
-CELLS: dict[str, tuple[Callable[..., tuple[Real, Any]], Callable[..., tuple[Real, Any]]]] = {
-    "elman": (_elman_state, _elman_delta),
+def _elman_output(a: Real, f: Function, _: Step) -> tuple[Real, Any]:
+    return f(a), None
+
+
+def _elman_delta(d_y: Real, d_h: Real, df: Function, s: Step) -> tuple[Real, Any, Any]:
+    return (d_h + d_y) * df(s.y), -0.0, None  # -0.0 is what no sum can tell, be it of -0.0
+
+
+def _rate_output(a: Real, f: Function, s: Step) -> tuple[Real, Any]:
+    """Yang et al. (2019), equation 7; the number is the leak."""
+    rate = f(a)
+    return (1 - s.numbers) * s.before + s.numbers * rate, rate
+
+
+def _rate_delta(d_y: Real, d_h: Real, df: Function, s: Step) -> tuple[Real, Any, Any]:
+    d_h = d_h + d_y
+    return s.numbers * d_h * df(s.second), (1 - s.numbers) * d_h, d_h * (s.second - s.before)
+
+
+def _potential_output(a: Real, f: Function, s: Step) -> tuple[Real, Any]:
+    """Song et al. (2016), equation 1; the number is the leak."""
+    v = (1 - s.numbers) * s.before + s.numbers * a
+    return f(v), v
+
+
+def _potential_delta(d_y: Real, d_v: Real, df: Function, s: Step) -> tuple[Real, Any, Any]:
+    d_v = d_v + d_y * df(s.y)
+    return s.numbers * d_v, (1 - s.numbers) * d_v, d_v * ((s.second - s.before) / s.numbers)
+
+
+CELLS: dict[str, Cell] = {
+    "elman": Cell(_elman_output, _elman_delta),
+    "rate": Cell(_rate_output, _rate_delta),
+    "potential": Cell(_potential_output, _potential_delta, state_is_second=True),
 }
 
 
@@ -86,23 +130,43 @@ LOSSES: dict[str, Callable[[Real, Any], tuple[Real, Real]]] = {
 }
 
 
-def _steps(n_steps: int, h_0: Real, y: Real, lengths: Int | None, backwards: bool) -> Iterator[tuple[int, Int, Real]]:
-    """One direction's steps, in the order it runs them: (t, the rows b that take part, their states before the step).
+def _columns_of(layer: Layer, d: int) -> tuple[slice, Real]:
+    """A direction's columns of y, and what goes from step to step in them: its states, (T, B, H)."""
+    n_units = layer.weight_hh.shape[-1]
+    columns = slice(d * n_units, (d + 1) * n_units)
+    if CELLS[layer.cell].state_is_second:
+        assert layer.second is not None
+        return columns, layer.second[..., columns]
+    return columns, layer.y[..., columns]
 
-    h_0 (B, H); y (T, B, H), the direction's own columns.
+
+def _start_of(layer: Layer, d: int) -> Real:
+    """(B, H): what the product with weight_hh reads before the first step."""
+    f, _ = _functions_of(layer.activation)
+    return f(layer.h_0[d]) if CELLS[layer.cell].state_is_second else layer.h_0[d]
+
+
+def _steps(layer: Layer, d: int) -> Iterator[tuple[int, Int, Real, Real]]:
+    """One direction's steps, in the order it runs them.
+
+    (t, the rows b that take part, what they put out before the step, their states before it)
     """
-    lengths = np.full(len(h_0), n_steps) if lengths is None else lengths
+    n_steps, n_rows, backwards = len(layer.x), len(layer.h_0[d]), layer.reverse or d == 1
+    lengths = np.full(n_rows, n_steps) if layer.lengths is None else layer.lengths
+    (columns, states), start = _columns_of(layer, d), _start_of(layer, d)
     for t in range(n_steps - 1, -1, -1) if backwards else range(n_steps):
         rows = np.flatnonzero(t < lengths)
-        is_first = t == (lengths[rows] - 1 if backwards else 0)
-        before = y[min(t + 1, n_steps - 1) if backwards else max(t - 1, 0), rows]
-        yield t, rows, np.where(np.reshape(is_first, (-1, 1)), h_0[rows], before)
+        is_first = np.reshape(t == (lengths[rows] - 1 if backwards else 0), (-1, 1))
+        before = min(t + 1, n_steps - 1) if backwards else max(t - 1, 0)
+        outputs = np.where(is_first, start[rows], layer.y[before, rows, columns])
+        yield t, rows, outputs, np.where(is_first, layer.h_0[d, rows], states[before, rows])
 
 
-def _philox(key: int, *counter: Any) -> Any:
+def _philox(key: Any, *counter: Any) -> Any:
     """Philox4x32-10 (Salmon, Moraes, Dror & Shaw 2011): for each counter of four words, (..., 4) words of 32 bits."""
-    low = (1 << 32) - 1
-    key_0, key_1 = key & low, key >> 32
+    low = np.uint64((1 << 32) - 1)
+    key = np.atleast_1d(np.asarray(key, np.uint64))
+    key_0, key_1 = key & low, key >> np.uint64(32)
     a, b, c, d = np.broadcast_arrays(*(np.asarray(word, np.uint64) for word in counter))
     for _ in range(10):
         left, right = 0xD2511F53 * a, 0xCD9E8D57 * c
@@ -128,6 +192,64 @@ def _factor(values: Real, p: float) -> Any:
     return values.dtype.type(1 / (1 - p) if p < 1 else 0)
 
 
+# Of the highest power first: -2 log(1 + t) / t; and of the quarter turns g that an angle is from the nearest one, the
+# sine / g and the cosine, by g². Minimax: relative errors of 2·10⁻⁷, 3·10⁻⁹ and 3·10⁻⁸
+_MINUS_TWO_LOG = (
+    *(0.2021379664, -0.3244516081, 0.3450165783, -0.3980033107, 0.4993981827),
+    *(-0.6667011788, 1.000007302, -1.999999891),
+)
+_SINE = -0.004601657891, 0.07968003277, -0.6459634602, 1.570796322
+_COSINE = -0.0203985818, 0.2535949467, -1.233696662, 0.9999999674
+
+
+def _horner(x: Any, coefficients: tuple[float, ...]) -> Any:
+    y = np.float32(coefficients[0])
+    for c in coefficients[1:]:
+        y = y * x + np.float32(c)
+    return y
+
+
+def _radius(words: Any) -> Any:
+    """The root of -2 log u, u = word / 2^32 rounded to a float above 0, by 2^e (1 + t) with √½ <= 1 + t < √2."""
+    root_of_half = np.int32(0x3F3504F3)  # as bits
+    u = (words >> np.uint32(1) | np.uint32(1)).astype(np.float32) * np.float32(2**-31)
+    over = u.view(np.int32) - root_of_half
+    e = (over >> np.int32(23)).astype(np.float32)
+    t = ((over & np.int32(0x7FFFFF)) + root_of_half).view(np.float32) - np.float32(1)
+    return np.sqrt(t * _horner(t, _MINUS_TWO_LOG) - e * np.float32(1.386294361))
+
+
+def _cosine_and_sine(words: Any) -> tuple[Any, Any]:
+    """Of word / 2^32 turns."""
+    quarter = (words + np.uint32(1 << 29)) >> np.uint32(30)
+    g = (words - (quarter << np.uint32(30))).view(np.int32).astype(np.float32) * np.float32(2**-30)
+    s, c = g * _horner(g * g, _SINE), _horner(g * g, _COSINE)
+    first, second = np.where(quarter % 2, s, c), np.where(quarter % 2, c, s)
+    return np.where((quarter + np.uint32(1)) & np.uint32(2), -first, first), np.where(quarter >= 2, -second, second)
+
+
+def _normals(n: int, keys: Any, t: int, stream: int) -> Any:
+    """Standard normals of n units of some rows, (rows, n): float32, whatever the dtype of what they are added to.
+
+    Unit u has word u % 32 // 8 of the counter (8 (u // 32) + u % 8, 2^32 - 1, t, stream) with the row's key. The first
+    and third word of a counter are radii, the others angles (Box & Muller 1958).
+    """
+    n_blocks = -(-n // 32)
+    words = _philox(keys.view(np.uint64)[:, None], np.arange(8 * n_blocks), (1 << 32) - 1, t, stream).astype(np.uint32)
+    (cosine, sine), r = _cosine_and_sine(words[..., 1::2]), _radius(words[..., ::2])
+    normals = np.stack([r * cosine, r * sine], axis=-1).reshape(len(keys), n_blocks, 8, 4)
+    return normals.swapaxes(2, 3).reshape(len(keys), 32 * n_blocks)[:, :n]
+
+
+def normals(out: Real, keys: Int, *, stream: int, first_step: int = 0) -> None:
+    """Write the standard normals that noise is made of: out (T, B, N), those of units 0 to N - 1.
+
+    keys: int64 (B,), whose 64 bits are a key each. The streams of layer k's direction d are 4 k + 2 d.
+    """
+    for t in range(len(out)):
+        out[t] = _normals(out.shape[-1], keys, first_step + t, stream)
+
+
 def recurrent_mask(mask: Real, *, p: float, key: int, layer: int = 0) -> None:
     """Write what multiplies the recurrent input in recurrent dropout: mask (D, B, H), for Layer.mask.
 
@@ -139,33 +261,38 @@ def recurrent_mask(mask: Real, *, p: float, key: int, layer: int = 0) -> None:
         mask[d] = _drop(np.ones_like(mask[d]), p, key, rows=rows, t=0, stream=stream)
 
 
+def _noise(layer: Layer, d: int, t: int, rows: Int) -> Any:
+    """The standard normals of a step."""
+    assert layer.keys is not None
+    return _normals(layer.h_0.shape[-1], layer.keys[rows], layer.first_step + t, 4 * layer.layer + 2 * d)
+
+
 def forward(layer: Layer) -> None:
     """Run one layer over a whole sequence, both directions at once (equations 10.8 and 10.9).
 
     Writes y, h_n (h_0 where the length is zero) and what dropout leaves of y.
     """
-    x, h_0, weight_ih, weight_hh, bias, y, h_n, activation, lengths, mask, reverse, cell, numbers, second, *_ = layer
-    f, _ = _functions_of(activation)
-    state, _ = CELLS[cell]
-    n_units = weight_hh.shape[-1]
+    x, h_0, weight_ih, weight_hh, bias, y, h_n, activation, _, mask, *_ = layer
+    (f, _), cell = _functions_of(activation), CELLS[layer.cell]
     for d in range(len(weight_hh)):
-        columns = slice(d * n_units, (d + 1) * n_units)
-        y_d = y[..., columns]
+        (columns, states), numbers = _columns_of(layer, d), None if layer.numbers is None else layer.numbers[d]
         if h_n is not None:
             h_n[d] = h_0[d]
-        for t, rows, h in _steps(len(x), h_0[d], y_d, lengths, backwards=reverse or d == 1):
+        for t, rows, h, before in _steps(layer, d):
             x_t = x[t, rows]
             a = weight_ih[d][x_t] if x.ndim == 2 else x_t @ weight_ih[d]  # a token selects a row: a one-hot product
             a = a + (0 if bias is None else bias[d])
+            if layer.noise is not None:
+                a = a + layer.noise[d] * _noise(layer, d, t, rows)
             a = a + (h if mask is None else mask[d, rows] * h) @ weight_hh[d]
-            y_d[t, rows], kept = state(f(a), h, numbers)
+            y[t, rows, columns], kept = cell.output(a, f, Step(before, numbers))
+            if layer.second is not None:
+                layer.second[t, rows, columns] = kept
             if h_n is not None:
-                h_n[d, rows] = y_d[t, rows]
-            if second is not None:
-                second[t, rows, columns] = kept
+                h_n[d, rows] = states[t, rows]
             if layer.dropped is not None:
                 t_drawn, stream = layer.first_step + t, 2 * (2 * layer.layer + d)
-                left = _drop(y_d[t, rows], layer.dropout, layer.key, rows=rows, t=t_drawn, stream=stream)
+                left = _drop(y[t, rows, columns], layer.dropout, layer.key, rows=rows, t=t_drawn, stream=stream)
                 layer.dropped[t, rows, columns] = left
 
 
@@ -176,18 +303,17 @@ def backward(layer: Layer, gradients: Gradients) -> None:
     y is as `forward` wrote it; h_n is not looked at. Writes delta, the gradient of the pre-activations, d_h_0 and d_x;
     *adds to* d_weight_ih, d_weight_hh and d_bias: steps descending, rows ascending.
     """
-    x, h_0, weight_ih, weight_hh, _, y, _, activation, lengths, mask, reverse, cell, numbers, second, *_ = layer
-    d_y, d_h_n, delta, d_weight_ih, d_weight_hh, d_bias, d_h_0, d_x, _ = gradients
-    (_, df), (_, delta_of) = _functions_of(activation), CELLS[cell]
-    n_units = weight_hh.shape[-1]
+    x, _, weight_ih, weight_hh, _, y, _, activation, lengths, mask, *_ = layer
+    d_y, d_h_n, delta, d_weight_ih, d_weight_hh, d_bias, d_h_0, d_x, *_ = gradients
+    (_, df), cell = _functions_of(activation), CELLS[layer.cell]
     if d_x is not None:
         d_x[slice(None) if lengths is None else np.arange(len(x))[:, None] < lengths] = 0
     for d in range(len(weight_hh)):
-        columns = slice(d * n_units, (d + 1) * n_units)
-        d_h = d_h_0[d]  # what reaches each row's state from the later steps; in the end, its initial state
-        d_h[:] = 0 if d_h_n is None else d_h_n[d]
-        steps = _steps(len(x), h_0[d], y[..., columns], lengths, backwards=reverse or d == 1)
-        for t, rows, h in reversed(list(steps)):
+        (columns, _), numbers = _columns_of(layer, d), None if layer.numbers is None else layer.numbers[d]
+        # What reaches each row's output from the later steps by the product, and its state past that
+        d_h, d_state = np.zeros_like(d_h_0[d]), d_h_0[d]
+        d_state[:] = 0 if d_h_n is None else d_h_n[d]
+        for t, rows, h, before in reversed(list(_steps(layer, d))):
             m: Any = 1 if mask is None else mask[d, rows]
             d_out: Any = 0 if d_y is None else d_y[t, rows, columns]
             if d_y is not None and layer.dropout > 0:
@@ -195,11 +321,15 @@ def backward(layer: Layer, gradients: Gradients) -> None:
                 left = layer.dropped[t, rows, columns]
                 kept = ~((left == 0) & np.signbit(left))
                 d_out = np.where(kept, d_out, 0) * _factor(d_out, layer.dropout)
-            d_state = d_h[rows] + d_out
-            kept = None if second is None else second[t, rows, columns]
-            d_a, d_before = delta_of(d_state, y[t, rows, columns], df, h, kept, numbers)
+            kept = None if layer.second is None else layer.second[t, rows, columns]
+            own = Step(before, numbers, y[t, rows, columns], kept)
+            d_a, d_state[rows], d_numbers = cell.delta(d_h[rows] + d_out, d_state[rows], df, own)
             delta[t, rows, columns] = d_a
-            d_h[rows] = m * (d_a @ weight_hh[d].T) + d_before
+            d_h[rows] = m * (d_a @ weight_hh[d].T)
+            if gradients.d_numbers is not None:
+                gradients.d_numbers[d, rows] += d_numbers
+            if gradients.d_noise is not None:
+                gradients.d_noise[d, rows] += d_a * _noise(layer, d, t, rows)
             d_weight_hh[d] += (m * h).T @ d_a
             if x.ndim == 2:
                 np.add.at(d_weight_ih[d], x[t, rows], d_a)
@@ -209,6 +339,7 @@ def backward(layer: Layer, gradients: Gradients) -> None:
                 d_bias[d] += d_a.sum(axis=0)
             if d_x is not None:
                 d_x[t, rows] += d_a @ weight_ih[d].T
+        d_state += d_h * df(_start_of(layer, d)) if cell.state_is_second else d_h
 
 
 def step(
@@ -307,7 +438,7 @@ def generate(g: Generation) -> int:
     for i in range(len(g.drawn)):
         for layer in layers:
             forward(layer)
-        layers = [layer._replace(h_0=layer.y.copy()) for layer in layers]
+        layers = [layer._replace(h_0=_columns_of(layer, 0)[1].copy()) for layer in layers]
         readout(g.readout)
         if not np.isfinite(o.max()):
             return i

@@ -25,6 +25,8 @@ class Batch(NamedTuple):
     x: Real | Int  # (T, B) or (T, B, n): the steps that the network runs
     lengths: Int | None  # (B,); None where all are T
     targets: Targets  # those of the last steps, where there are fewer
+    keys: Int | None = None  # (B,): what each row's noise is drawn with, where that is given
+    first_step: int = 0  # of a longer sequence, whose noise it has
 
     def stretch(self, start: int, stop: int, first_target: int | None = None) -> Batch:
         """The steps from `start` to `stop`, with the targets from `first_target` on; their `total` stays that of all.
@@ -34,7 +36,7 @@ class Batch(NamedTuple):
         x, lengths, targets = self.x[start:stop], clipped(self.lengths, start, stop - start), self.targets
         if len(targets.y) == len(self.x):
             targets = targets.stretch(start if first_target is None else first_target, stop)
-        return Batch(x, lengths, targets)
+        return Batch(x, lengths, targets, self.keys, self.first_step + start)
 
 
 class Window(NamedTuple):
@@ -183,6 +185,7 @@ class PairedBatch(NamedTuple):
     lengths: Int | None
     y: Int  # with the start before
     targets: Targets  # with the end behind
+    keys: Int | None = None  # as in Batch
 
 
 class Pairs(DataSet):

@@ -20,6 +20,7 @@ class Architecture:
     num_layers: int = 1  # L
     bidirectional: bool = False
     bias: bool = True
+    learn_leak: bool = False
     n_directions: int = field(init=False, repr=False)  # D
     n_outputs: int = field(init=False, repr=False)  # D·H, the units that the next layer sees, or a readout
     n_states: int = field(init=False, repr=False)  # L·D, how many states (H,) a row has
@@ -33,12 +34,12 @@ class Architecture:
     @property
     def n_entries(self) -> int:
         """How many arrays the buffer of parameters has for all layers."""
-        return self.num_layers * (3 if self.bias else 2)
+        return self.num_layers * (2 + self.bias + self.learn_leak)
 
     @property
     def n_parameters(self) -> int:
         """Of all layers."""
-        first, upper = (n + self.hidden_size + self.bias for n in (self.input_size, self.n_outputs))
+        first, upper = (n + self.hidden_size + self.bias + self.learn_leak for n in (self.input_size, self.n_outputs))
         return self.n_outputs * (first + (self.num_layers - 1) * upper)
 
     def state_shape(self, n_rows: int) -> tuple[int, int, int]:
@@ -54,8 +55,9 @@ class Architecture:
         entries, units = [], (self.hidden_size,)
         for k, n_inputs in enumerate(self.layer_inputs()):
             suffixes = (f"_l{k}", f"_l{k}_reverse")[: self.n_directions]
-            shapes = {"weight_ih": (*units, n_inputs), "weight_hh": (*units, *units), "bias": units}
-            for kind, shape in list(shapes.items())[: 3 if self.bias else 2]:
+            shapes: dict[str, tuple[int, ...]] = {"weight_ih": (*units, n_inputs), "weight_hh": (*units, *units)}
+            shapes |= ({"bias": units} if self.bias else {}) | ({"leak": units} if self.learn_leak else {})
+            for kind, shape in shapes.items():
                 entries.append(Entry(tuple(f"{owner}{kind}{suffix}" for suffix in suffixes), shape))
         return entries
 

@@ -22,8 +22,9 @@ def draw_uniform(arrays: Iterable[Real], n_units: int, rng: np.random.Generator)
 def draw_layers(
     parameters: Mapping[str, Real], rng: np.random.Generator, initialization: str, spectral_radius: float | None
 ) -> None:
-    """Fill the parameters of layers, by name and in the user's shapes, as `RNN` describes it."""
-    draw_uniform(parameters.values(), len(parameters["weight_hh_l0"]), rng)
+    """Fill the parameters of layers, by name and in the user's shapes, as `RNN` describes it; leaks stay."""
+    drawn = (array for name, array in parameters.items() if not name.startswith("leak"))
+    draw_uniform(drawn, len(parameters["weight_hh_l0"]), rng)
     for name, array in parameters.items():
         if initialization == "identity" and name.startswith("bias"):
             array[...] = 0

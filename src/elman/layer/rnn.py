@@ -16,11 +16,13 @@ from elman import backends, check
 from elman.attributes import Checked, Checks, as_made, one_of, optional
 from elman.backends.activations import Activation
 from elman.backends.reference import ACTIVATIONS
+from elman.layer import dynamics
 from elman.layer.architecture import Architecture
+from elman.layer.dynamics import INPUT_STREAM, Dynamics, row_keys
 from elman.layer.forms import Call
 from elman.layer.initial import INITIALIZATIONS, draw_layers
 from elman.layer.parameters import Parameters, load_state, to_pytorch
-from elman.layer.stack import Mode, Stack
+from elman.layer.stack import Drawn, Mode, Stack
 from elman.typing import Real
 
 
@@ -66,6 +68,21 @@ class RNN(Checked):
         zeros as biases, which lets relu units remember (Le, Jaitly & Hinton, 2015).
     spectral_radius : float, optional
         What weight_hh is scaled to: the largest magnitude of its eigenvalues.
+    leak : float, array (H,) or list of L of these
+        α = dt / τ, above 0 and at most 1: how much of a state is new in a step, for all layers, for each unit, or for
+        each layer. With 1 this is the network above.
+    noise : float, array (H,) or list of L of these
+        σ, the standard deviation of noise that `vjp` adds to pre-activations, in units of which the time step is no
+        part; a plain call has none, unless it is given a `noise_seed`.
+    form : {"rate", "potential"}
+        What is leaky. "rate" (Yang et al., 2019): h[t] = (1 − α) h[t−1] + α f(a[t]) with a[t] = weight_ih x[t] +
+        weight_hh h[t−1] + bias + σ √(2/α) ξ[t], ξ standard normal, and outputs y = h. "potential" (Song et al., 2016):
+        v[t] = (1 − α) v[t−1] + α a[t] with weight_hh f(v[t−1]) in a[t], and outputs y = f(v); states, h_0 and h_n
+        among them, are v.
+    learn_leak : bool
+        Whether α is learned, for each unit: the logit of it is a parameter, leak_l{k} (H,), which begins with `leak`.
+    input_noise : float
+        σ_in, of noise σ_in √(2/α) ξ that is added to x where there is noise. Needs one leak for all units.
     dtype : {"float32", "float64"}
         Of weights and results. Real input of the other width is converted.
     seed : None, int or numpy.random.Generator
@@ -84,6 +101,9 @@ class RNN(Checked):
     A layer can be called from several threads at once, pickled and copied with `copy.deepcopy`. The attributes dropout,
     recurrent_dropout, nonlinearity, batch_first and backend may be set, to what the constructor takes; the others that
     have names of arguments are fixed.
+
+    What noise is depends on the seed of a row, the layer, the direction, the step and the unit, and on nothing else:
+    not on other rows, threads or the backend. `noise_like` returns it.
 
     Examples
     --------
@@ -107,6 +127,11 @@ class RNN(Checked):
             "dtype",
             "initialization",
             "spectral_radius",
+            "leak",
+            "noise",
+            "form",
+            "learn_leak",
+            "input_noise",
         )
     )
     _settable: ClassVar[Checks] = {
@@ -131,6 +156,11 @@ class RNN(Checked):
         recurrent_dropout: float = 0.0,
         initialization: str = "uniform",
         spectral_radius: float | None = None,
+        leak: Any = 1.0,
+        noise: Any = 0.0,
+        form: str = "rate",
+        learn_leak: bool = False,
+        input_noise: float = 0.0,
         dtype: Any = "float32",
         seed: int | np.random.Generator | None = None,
         backend: str | None = None,
@@ -146,6 +176,13 @@ class RNN(Checked):
         self.recurrent_dropout = recurrent_dropout
         self.initialization = check.choice(initialization, "initialization", INITIALIZATIONS)
         self.spectral_radius = optional(check.finite_positive)(spectral_radius, "spectral_radius")
+        sizes = self.num_layers, self.hidden_size
+        self.leak = dynamics.values(leak, "leak", dynamics.leak_value, *sizes)
+        self.noise = dynamics.values(noise, "noise", check.non_negative, *sizes)
+        self.form = check.choice(form, "form", dynamics.FORMS)
+        self.learn_leak = check.flag(learn_leak, "learn_leak")
+        self.input_noise = check.non_negative(input_noise, "input_noise")
+        own_dynamics = self._dynamics()
         self.dtype = check.real_dtype(dtype)
         self.backend = backend
         rng = check.generator(seed)
@@ -153,15 +190,21 @@ class RNN(Checked):
         architecture.check_addressable()
         parameters = Parameters(architecture.entries(), self.dtype)
         draw_layers(parameters.named(), rng, self.initialization, self.spectral_radius)
-        self._stack = Stack(architecture, parameters, np.random.default_rng(rng.integers(1 << 63)))
+        self._stack = Stack(architecture, parameters, np.random.default_rng(rng.integers(1 << 63)), own_dynamics)
+        for k, logits in enumerate(self._stack.leaks_of(parameters.arrays)):
+            logits[...] = own_dynamics.initial_logits(k)
 
     # The public calls
 
     @overload
-    def __call__(self, x: list[Real], h_0: Real | None = None, lengths: None = None) -> tuple[list[Real], Real]: ...
+    def __call__(
+        self, x: list[Real], h_0: Real | None = None, lengths: None = None, *, noise_seed: Any = None
+    ) -> tuple[list[Real], Real]: ...
     @overload
-    def __call__(self, x: Real, h_0: Real | None = None, lengths: Any = None) -> tuple[Real, Real]: ...
-    def __call__(self, x: Any, h_0: Any = None, lengths: Any = None) -> tuple[Any, Real]:
+    def __call__(
+        self, x: Real, h_0: Real | None = None, lengths: Any = None, *, noise_seed: Any = None
+    ) -> tuple[Real, Real]: ...
+    def __call__(self, x: Any, h_0: Any = None, lengths: Any = None, *, noise_seed: Any = None) -> tuple[Any, Real]:
         """Run the network over a batch of sequences.
 
         Parameters
@@ -172,6 +215,8 @@ class RNN(Checked):
             Initial states, zeros by default.
         lengths : integers (B,), optional
             Sequence b of a padded x has lengths[b] steps, 0 to T; what lies beyond is not read.
+        noise_seed : int or integers (B,), optional
+            For noise as in training: a seed for each row, or an int k, which gives row b the seed (k, b).
 
         Returns
         -------
@@ -193,20 +238,26 @@ class RNN(Checked):
         ([(7, 10), (2, 10)], (2, 2, 5))
         """
         call, stack = self._called(x, h_0, lengths), self._stack
+        drawn = None if noise_seed is None else self._drawn(noise_seed, call.x.shape[1])
         y, h_n = call.empty(stack.architecture.n_outputs), call.empty_states()
-        stack.evaluate(mode_of(self), call.x, call.h_0, h_n, y, call.lengths, call.batch_major)
+        stack.evaluate(mode_of(self), call.x, call.h_0, h_n, y, call.lengths, call.batch_major, drawn)
         return call.show(y), call.show_states(h_n)
 
     @overload
     def vjp(
-        self, x: list[Real], h_0: Real | None = None, lengths: None = None
+        self, x: list[Real], h_0: Real | None = None, lengths: None = None, *, noise_seed: Any = None
     ) -> tuple[list[Real], Real, Pullback]: ...
     @overload
-    def vjp(self, x: Real, h_0: Real | None = None, lengths: Any = None) -> tuple[Real, Real, Pullback]: ...
-    def vjp(self, x: Any, h_0: Any = None, lengths: Any = None) -> tuple[Any, Real, Pullback]:
+    def vjp(
+        self, x: Real, h_0: Real | None = None, lengths: Any = None, *, noise_seed: Any = None
+    ) -> tuple[Real, Real, Pullback]: ...
+    def vjp(
+        self, x: Any, h_0: Any = None, lengths: Any = None, *, noise_seed: Any = None
+    ) -> tuple[Any, Real, Pullback]:
         """Run the network and return, with its results, the function that takes their gradients back to the arguments.
 
-        Arguments, the first two results and errors are those of a call, but there is dropout between the layers.
+        Arguments, the first two results and errors are those of a call, but there is dropout between the layers, and
+        noise, if the layer has some: without a `noise_seed`, from the layer's own generator.
 
         Returns
         -------
@@ -229,8 +280,9 @@ class RNN(Checked):
         call, stack = self._called(x, h_0, lengths), self._stack
         y, h_n = call.empty(stack.architecture.n_outputs), call.empty_states()
         # h_0 is copied, as callers like to update their state in place before they call the pullback.
-        before = call.h_0 if h_0 is None else call.h_0.copy()
-        tape = stack.forward(mode_of(self), call.x, before, h_n, y, call.lengths, batch_major=call.batch_major)
+        before, mode, n_rows = call.h_0 if h_0 is None else call.h_0.copy(), mode_of(self), call.x.shape[1]
+        drawn = None if noise_seed is None else stack.draw(mode, n_rows, row_keys(noise_seed, n_rows))
+        tape = stack.forward(mode, call.x, before, h_n, y, call.lengths, drawn=drawn, batch_major=call.batch_major)
 
         def pullback(d_y: Any, d_h_n: Any = None, *, input_grad: bool = True) -> tuple[Any, Real, dict[str, Real]]:
             """Gradients (d_x, d_h_0, d_params) from those of y and h_n: see RNN.vjp."""
@@ -251,11 +303,12 @@ class RNN(Checked):
         shown.setflags(write=False)
         return call.show(shown), call.show_states(h_n), pullback
 
-    def last_state(self, x: Any, h_0: Any = None, lengths: Any = None) -> Real:
+    def last_state(self, x: Any, h_0: Any = None, lengths: Any = None, *, noise_seed: Any = None) -> Real:
         """The h_n of a call, bit for bit, in memory that does not grow with T (nor is any output kept).
 
-        Arguments and errors are those of a call. x is read where it lies, unless it has to be converted. Where several
-        layers run in both directions, each needs the outputs of the one below from both ends, so they are kept whole.
+        Arguments and errors are those of a call. x is read where it lies, unless it has to be converted, or noise is
+        added to it. Where several layers run in both directions, each needs the outputs of the one below from both
+        ends, so they are kept whole; so are those of leaky layers in both directions.
 
         Examples
         --------
@@ -263,10 +316,54 @@ class RNN(Checked):
         (1, 1, 5)
         """
         call = self._called(x, h_0, lengths)
-        h_n = self._stack.last_states(mode_of(self), call.x, call.h_0, call.lengths, call.batch_major)
+        drawn = None if noise_seed is None else self._drawn(noise_seed, call.x.shape[1])
+        h_n = self._stack.last_states(mode_of(self), call.x, call.h_0, call.lengths, call.batch_major, drawn)
         return call.show_states(h_n)
 
-    def step(self, x_t: Any, h: Any = None) -> tuple[Real, Real]:
+    def noise_like(self, x: Any, *, noise_seed: Any, inputs: bool = False) -> Real:
+        """The standard normals ξ of a call with this x and `noise_seed`: of which noise is made, whatever σ and α are.
+
+        Parameters
+        ----------
+        x : array or list
+            As in a call; only its form matters.
+        noise_seed : int or integers (B,)
+        inputs : bool
+            Whether those are wanted that `input_noise` adds to x, instead of those of the layers.
+
+        Returns
+        -------
+        array (L, T, B, D·H), or with `inputs` (T, B, I)
+            In the layer's dtype, though there are no more digits than float32 has. For a list, T is the longest length;
+            with `batch_first` it is all the same the axis before B.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit.
+
+        Examples
+        --------
+        >>> rnn = RNN(3, 5, num_layers=2, leak=0.2, noise=0.1, seed=0)
+        >>> rnn.noise_like(np.ones((7, 4, 3)), noise_seed=1).shape
+        (2, 7, 4, 5)
+        """
+        call, architecture = self._called(x, None, None), self._stack.architecture
+        (n_steps, n_rows, _), n_units = call.x.shape, self.hidden_size
+        keys, backend = row_keys(noise_seed, n_rows), self._backend()
+        if keys is None:
+            raise TypeError("noise_seed must be an int or integers (B,), got None")
+        if check.flag(inputs, "inputs"):
+            xi = np.empty((n_steps, n_rows, self.input_size), self.dtype)
+            backend.normals(xi, keys, stream=INPUT_STREAM)
+            return xi
+        xi = np.empty((self.num_layers, n_steps, n_rows, architecture.n_outputs), self.dtype)
+        for k in range(self.num_layers):
+            for d in range(architecture.n_directions):
+                backend.normals(xi[k, ..., d * n_units : (d + 1) * n_units], keys, stream=4 * k + 2 * d)
+        return xi
+
+    def step(self, x_t: Any, h: Any = None, *, noise_seed: Any = None) -> tuple[Real, Real]:
         """One time step, for input that comes in bit by bit: the same as a call with T = 1.
 
         Parameters
@@ -274,6 +371,8 @@ class RNN(Checked):
         x_t : array (B, I), or (I,) unbatched
         h : array (L, B, H), or (L, H) unbatched, optional
             States after the previous step, zeros by default.
+        noise_seed : int or integers (B,), optional
+            As in a call: another one for each step.
 
         Returns
         -------
@@ -303,8 +402,9 @@ class RNN(Checked):
         if x_t.ndim == 1:
             rows = (self.num_layers, 1, self.hidden_size)
             x_t, h, after = x_t.reshape(1, -1), h.reshape(rows), h_next.reshape(rows)
-        self._stack.step(self._backend(), self.nonlinearity, x_t, h, after)
-        return h_next[-1].copy(), h_next
+        drawn = None if noise_seed is None else self._drawn(noise_seed, len(x_t))
+        y = self._stack.step(mode_of(self), x_t, h, after, drawn)
+        return y.reshape(h_next.shape[1:]).copy(), h_next
 
     # Parameters
 
@@ -312,7 +412,8 @@ class RNN(Checked):
         """The parameters by name: live, writable arrays, in which a change takes effect at once.
 
         For each layer k: weight_ih_l{k} (H, I), or (H, D·H) above the first; weight_hh_l{k} (H, H); with a bias,
-        bias_l{k} (H,). Those of the backward direction have "_reverse" behind the name.
+        bias_l{k} (H,); with a leak that is learned, its logit, leak_l{k} (H,). Those of the backward direction have
+        "_reverse" behind the name.
 
         Examples
         --------
@@ -366,10 +467,22 @@ class RNN(Checked):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update({key: value for key, value in state.items() if key not in _OF_THE_STACK})
         self.__dict__["dtype"] = check.real_dtype(self.dtype)  # a pickled dtype comes back as another object
-        self._stack = Stack(self._architecture(), state["_parameters"], state["_dropout_rng"])
+        for name, usual in _WITHOUT_LEAK.items():  # as pickles of 0.1 are
+            self.__dict__.setdefault(name, usual)
+        self._stack = Stack(self._architecture(), state["_parameters"], state["_dropout_rng"], self._dynamics())
 
     def _architecture(self) -> Architecture:
-        return Architecture(self.input_size, self.hidden_size, self.num_layers, self.bidirectional, self.bias)
+        sizes = self.input_size, self.hidden_size, self.num_layers
+        return Architecture(*sizes, self.bidirectional, self.bias, self.learn_leak)
+
+    def _dynamics(self) -> Dynamics:
+        own = self.leak, self.noise, self.form, self.learn_leak, self.input_noise
+        return Dynamics(*own, (self.num_layers, self.hidden_size))
+
+    def _drawn(self, noise_seed: Any, n_rows: int) -> Drawn | None:
+        """What the noise of a call is drawn from, without dropout."""
+        keys = row_keys(noise_seed, n_rows)
+        return Drawn(keys=keys) if self._stack.dynamics.is_noisy else None
 
     def _backend(self) -> ModuleType:
         backend = backends.resolve(self.backend or self._default_backend)
@@ -381,6 +494,7 @@ class RNN(Checked):
         return Call.of(x, h_0, lengths, self._stack.architecture, self.batch_first, self._stack.workspace)
 
 
+_WITHOUT_LEAK = {"leak": 1.0, "noise": 0.0, "form": "rate", "learn_leak": False, "input_noise": 0.0}
 _OF_THE_STACK = ("_parameters", "_dropout_rng", "_n_entries")  # in a pickle
 
 
@@ -402,7 +516,7 @@ def move_to(parameters: Parameters, rnn: RNN) -> None:
     before = rnn._stack
     for array, values in zip(parameters.arrays, before.parameters.arrays, strict=False):
         array[...] = values
-    rnn._stack = Stack(before.architecture, parameters, before.rng)
+    rnn._stack = Stack(before.architecture, parameters, before.rng, before.dynamics)
 
 
 def _check_runs_activations(backend: ModuleType, nonlinearity: Any) -> None:

@@ -14,7 +14,9 @@ import numpy as np
 
 from elman.backends.activations import Activation
 from elman.backends.contract import Gradients, Layer
+from elman.backends.reference import CELLS
 from elman.layer.architecture import Architecture
+from elman.layer.dynamics import INPUT_STREAM, Dynamics, OfLayer, add_by_logits, mixed
 from elman.layer.parameters import Parameters, layout
 from elman.layer.workspace import SMALL, Lease, Workspace, aligned_zeros
 from elman.lengths import clipped
@@ -37,10 +39,11 @@ class Mode(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """Where a pass has its dropout from: what is drawn for a unit depends on these and on its place, nothing else."""
+    """Where a pass has dropout and noise from: what is drawn for a unit depends on these and on its place, no more."""
 
-    key: int  # 64 bits
+    key: int = 0  # of dropout, 64 bits
     first_step: int = 0  # of a stretch of a longer sequence, which draws what the whole does
+    keys: Int | None = None  # (B,), each row's of the noise; None for none
 
 
 class Tape(NamedTuple):
@@ -71,10 +74,13 @@ def layers_of(
     recurrent_mask: Real | None = None,
     dropped: Sequence[Real] = (),
     drawn: Drawn | None = None,
+    dynamics: Sequence[OfLayer] = (),
+    seconds: Sequence[Real] = (),
 ) -> list[Layer]:
     """The layers of one pass. Those above the first read the outputs (T, B, D·H) below, or what dropout leaves of them.
 
-    h_0, h_n and recurrent_mask have the states of all layers, (L·D, B, H). Without `drawn`, kernels drop nothing.
+    h_0, h_n and recurrent_mask have the states of all layers, (L·D, B, H). Without `drawn`, kernels drop nothing. What
+    leaky cells keep goes to `seconds` (T, B, D·H).
     """
     n, layers = len(weights), []
     for k, of_layer in enumerate(weights):
@@ -86,6 +92,12 @@ def layers_of(
             if drawn is not None:
                 layer = layer._replace(dropped=x, dropout=mode.dropout, key=drawn.key, layer=k)
                 layer = layer._replace(first_step=drawn.first_step)
+        if dynamics:
+            cell, numbers, noise = dynamics[k]
+            if cell != "elman":
+                layer = layer._replace(cell=cell, numbers=numbers, second=seconds[k])
+            if noise is not None and drawn is not None and drawn.keys is not None:
+                layer = layer._replace(noise=noise, keys=drawn.keys, layer=k, first_step=drawn.first_step)
         layers.append(layer)
     return layers
 
@@ -114,25 +126,45 @@ def backward(
     scratch: Sequence[Real],
     look: Callable[[int, Real | None, Real], None] | None = None,
     pass_on: Callable[[int, Real], None] | None = None,
+    d_leaks: Sequence[Real] = (),
 ) -> None:
     """Write d_h_0 and, unless None, d_x (T, B, I); *add* to gradients, arrays like the weights'.
 
     scratch: as many arrays (T, B, D·H) as there are layers, at most 3. After each layer k, `look` is called with k,
     the gradient by its outputs and that by its pre-activations, both (T, B, D·H); what is beyond the lengths is left
     as it was in scratch. What comes between layers besides kernels changes the gradient by the inputs of layer k, in
-    `pass_on`.
+    `pass_on`. To d_leaks, (D, H) for each layer, the gradients by the logits of leaks are added that are learned.
     """
     delta, *d_inputs = scratch
     n = len(gradients)
     for k in range(n - 1, -1, -1):
         d_input = d_inputs[k % len(d_inputs)] if k else d_x
-        values = d_y, _own(d_h_n, k, n), delta, *gradients[k], _own(d_h_0, k, n), d_input, None
-        tape.mode.backend.backward(tape.layers[k], _quick(Gradients, values))
+        layer, own = tape.layers[k], _own(d_h_0, k, n)
+        further = _NOTHING_FURTHER if layer.cell == "elman" else _room_of_leaks(layer, own, is_learned=bool(d_leaks))
+        values = d_y, _own(d_h_n, k, n), delta, *gradients[k], own, d_input, *further
+        tape.mode.backend.backward(layer, _quick(Gradients, values))
+        if d_leaks:
+            _, d_numbers, d_noise = further
+            add_by_logits(d_leaks[k], OfLayer(layer.cell, layer.numbers, layer.noise), d_numbers, d_noise)
         if look is not None:
             look(k, d_y, delta)
         if pass_on is not None and k and d_input is not None:
             pass_on(k, d_input)
         d_y = d_input
+
+
+def states_of(layer: Layer) -> Real:
+    """What has gone from step to step in a pass, (T, B, D·H)."""
+    return layer.second if CELLS[layer.cell].state_is_second and layer.second is not None else layer.y
+
+
+_NOTHING_FURTHER: Any = None, None, None
+
+
+def _room_of_leaks(layer: Layer, like: Real, *, is_learned: bool) -> Any:
+    """carry, d_numbers and d_noise of `Gradients`, (D, B, H)."""
+    d_numbers = np.zeros_like(like) if is_learned else None
+    return np.empty_like(like), d_numbers, np.zeros_like(like) if is_learned and layer.noise is not None else None
 
 
 class Stack:
@@ -141,23 +173,28 @@ class Stack:
     architecture: Architecture
     parameters: Parameters  # they begin with the layers' entries; a model's go on
     weights: list[Weights]  # of each layer, live
+    dynamics: Dynamics
     rng: np.random.Generator  # what dropout is drawn with
     workspace: Workspace
 
     __slots__ = (
+        "_fixed_dynamics",
         "_is_large",
         "_of_one_direction",
         "_places",
         "_size",
         "architecture",
+        "dynamics",
         "parameters",
         "rng",
         "weights",
         "workspace",
     )
 
-    def __init__(self, architecture: Architecture, parameters: Parameters, rng: np.random.Generator) -> None:
-        self.architecture, self.parameters, self.rng = architecture, parameters, rng
+    def __init__(
+        self, architecture: Architecture, parameters: Parameters, rng: np.random.Generator, dynamics: Dynamics
+    ) -> None:
+        self.architecture, self.parameters, self.rng, self.dynamics = architecture, parameters, rng, dynamics
         self.weights = self.by_layer(parameters.arrays)
         self._of_one_direction = [(ih[0], hh[0], None if bias is None else bias[0]) for ih, hh, bias in self.weights]
         self.workspace = Workspace(parameters.flat.dtype)
@@ -165,13 +202,33 @@ class Stack:
         self._size, places = layout(entries, parameters.flat.dtype)
         self._places = [(entry.names, *place, len(place[1]) == 3) for entry, place in zip(entries, places, strict=True)]
         self._is_large = architecture.n_parameters > 1 << 12  # else it does not matter where an array begins
+        is_plain = dynamics.cell == "elman" and not dynamics.is_noisy
+        self._fixed_dynamics = None if dynamics.is_learned else () if is_plain else self._dynamics_with(None)
 
     def by_layer(self, arrays: Sequence[Real]) -> list[Weights]:
         """Arrays that lie as the parameters do: those of each layer."""
-        n, architecture = self.architecture.num_layers, self.architecture
-        if architecture.bias:
-            return [(arrays[i], arrays[i + 1], arrays[i + 2]) for i in range(0, 3 * n, 3)]
-        return [(arrays[i], arrays[i + 1], None) for i in range(0, 2 * n, 2)]
+        architecture, n = self.architecture, self.architecture.n_entries
+        each = n // architecture.num_layers
+        return [(arrays[i], arrays[i + 1], arrays[i + 2] if architecture.bias else None) for i in range(0, n, each)]
+
+    def leaks_of(self, arrays: Sequence[Real]) -> Sequence[Real]:
+        """Of such arrays those that stand for the logits of leaks, (D, H) for each layer; none if they are fixed."""
+        n = self.architecture.n_entries
+        each = n // self.architecture.num_layers
+        return arrays[each - 1 : n : each] if self.architecture.learn_leak else ()
+
+    def dynamics_now(self) -> Sequence[OfLayer]:
+        """What kernels get of each layer's, nothing where that is Elman's without noise."""
+        fixed = self._fixed_dynamics
+        return self._dynamics_with(self.leaks_of(self.parameters.arrays)) if fixed is None else fixed
+
+    def _dynamics_with(self, logits: Sequence[Real] | None) -> Sequence[OfLayer]:
+        dtype, n_directions = self.parameters.flat.dtype, self.architecture.n_directions
+        of_layer = self.dynamics.of_layer
+        return [
+            of_layer(k, dtype, None if logits is None else logits[k], n_directions)
+            for k in range(self.architecture.num_layers)
+        ]
 
     def zeros(self) -> tuple[list[Real], dict[str, Real]]:
         """Room for gradients by the layers' parameters, for a caller to keep: for kernels, and as users see it."""
@@ -197,19 +254,35 @@ class Stack:
         y: Real,
         lengths: Int | None = None,
         batch_major: bool = False,
+        drawn: Drawn | None = None,
     ) -> None:
         """Run all layers over x (T, B, I) or tokens (T, B), writing h_n (L·D, B, H) and y (T, B, D·H): no dropout.
 
-        What is `batch_major` lies in memory as (B, T, ·).
+        What is `batch_major` lies in memory as (B, T, ·). There is noise where it is `drawn`.
         """
-        if len(self.weights) == 1:
+        dynamics = self.dynamics_now()
+        if len(self.weights) == 1 and not dynamics:
             mode.backend.forward(*layers_of(x, h_0, h_n, self.weights, (y,), mode, lengths))
             return
         (n_steps, n_rows, n_columns), n_inner = y.shape, len(self.weights) - 1
-        with self.workspace.lease(min(n_inner, 2), n_steps, n_rows, n_columns, batch_major) as buffers:
-            outputs = [*(buffers[k % len(buffers)] for k in range(n_inner)), y]  # the buffers take turns
-            for layer in layers_of(x, h_0, h_n, self.weights, outputs, mode, lengths):
+        x, n_seconds = self._with_noise(mode, x, drawn), 0 if self.dynamics.cell == "elman" else 1
+        n_buffers = min(n_inner, 2)
+        with self.workspace.lease(n_buffers + n_seconds, n_steps, n_rows, n_columns, batch_major) as buffers:
+            outputs = [*(buffers[k % n_buffers] for k in range(n_inner)), y]  # the buffers take turns
+            seconds = buffers[n_buffers:] * len(self.weights)
+            own = drawn, dynamics, seconds
+            for layer in layers_of(x, h_0, h_n, self.weights, outputs, mode, lengths, None, (), *own):
                 mode.backend.forward(layer)
+
+    def _with_noise(self, mode: Mode, x: Any, drawn: Drawn | None) -> Any:
+        """What the first layer reads."""
+        if self.dynamics.input_noise == 0 or drawn is None or drawn.keys is None:
+            return x
+        noisy = np.empty(x.shape, x.dtype)
+        mode.backend.normals(noisy, drawn.keys, stream=INPUT_STREAM, first_step=drawn.first_step)
+        noisy *= x.dtype.type(self.dynamics.input_scale)
+        noisy += x
+        return noisy
 
     def forward(
         self,
@@ -229,20 +302,26 @@ class Stack:
         What dropout is `drawn` from is drawn itself, unless it is given.
         """
         n_inner, drops, recurrent_mask, d_y = len(self.weights) - 1, False, None, None
-        if mode.dropout or mode.recurrent_dropout:
-            drops, drawn = n_inner > 0 and mode.dropout > 0, drawn or self.draw(mode)
+        dynamics = self.dynamics_now()
+        if mode.dropout or mode.recurrent_dropout or dynamics:
+            drops, drawn = n_inner > 0 and mode.dropout > 0, drawn or self.draw(mode, x.shape[1])
             if mode.recurrent_dropout and drawn is not None:
                 recurrent_mask = self._recurrent_mask(mode, drawn.key, x.shape[1])
-        count = n_inner * (2 if drops else 1) + (0 if y is not None else 2)
+            x = self._with_noise(mode, x, drawn)
+        n_seconds = 0 if self.dynamics.cell == "elman" else len(self.weights)
+        count = n_seconds + n_inner * (2 if drops else 1) + (0 if y is not None else 2)
         buffers: list[Real] = []
         leases: tuple[Lease, ...] = ()
         if count:
             leases = (self.workspace.lease(count, x.shape[0], x.shape[1], self.architecture.n_outputs, batch_major),)
             buffers = leases[0].arrays
+        seconds, buffers = buffers[:n_seconds], buffers[n_seconds:]
         if y is None:
             *_, y, d_y = buffers
         outputs, dropped = [*buffers[:n_inner], y], buffers[n_inner : 2 * n_inner] if drops else _NOTHING
-        layers = layers_of(x, h_0, h_n, self.weights, outputs, mode, lengths, recurrent_mask, dropped, drawn)
+        layers = layers_of(
+            x, h_0, h_n, self.weights, outputs, mode, lengths, recurrent_mask, dropped, drawn, dynamics, seconds
+        )
         tape = _quick(Tape, (mode, layers, batch_major, leases, d_y))
         forward(tape)
         return tape
@@ -252,38 +331,57 @@ class Stack:
     ) -> None:
         """Write d_h_0 (L·D, B, H) and, unless None, d_x (T, B, I); *add* to gradients, which lie like parameters."""
         y = tape.layers[0].y
-        count, by_layer = min(len(self.weights), 3), self.by_layer(gradients)
+        count, by_layer, d_leaks = min(len(self.weights), 3), self.by_layer(gradients), self.leaks_of(gradients)
         if y.size <= SMALL:
-            backward(tape, d_y, d_h_n, d_h_0, d_x, by_layer, [np.empty(y.shape, y.dtype) for _ in range(count)])
+            scratch = [np.empty(y.shape, y.dtype) for _ in range(count)]
+            backward(tape, d_y, d_h_n, d_h_0, d_x, by_layer, scratch, d_leaks=d_leaks)
             return
         n_steps, n_rows, n_columns = y.shape
         with self.workspace.lease(count, n_steps, n_rows, n_columns, tape.batch_major) as scratch:
-            backward(tape, d_y, d_h_n, d_h_0, d_x, by_layer, scratch)
+            backward(tape, d_y, d_h_n, d_h_0, d_x, by_layer, scratch, d_leaks=d_leaks)
 
-    def step(self, backend: ModuleType, activation: str | Activation, x_t: Real | Int, h: Real, h_next: Real) -> None:
-        """One time step of one direction: x_t (B, I) or tokens (B,), h (L, B, H); writes h_next (L, B, H)."""
+    def step(self, mode: Mode, x_t: Real | Int, h: Real, h_next: Real, drawn: Drawn | None = None) -> Real:
+        """One time step of one direction: x_t (B, I) or tokens (B,), h (L, B, H); writes h_next (L, B, H).
+
+        Returns the last layer's outputs (B, H).
+        """
+        if self.dynamics.cell != "elman" or drawn is not None:
+            y: Real = np.empty((1, *h.shape[1:]), h.dtype)
+            self.evaluate(mode, x_t[None], h, h_next, y, drawn=drawn)
+            return y.reshape(h.shape[1:])
         for k, (weight_ih, weight_hh, bias) in enumerate(self._of_one_direction):
-            backend.step(x_t, h[k], weight_ih, weight_hh, bias, h_next[k], activation=activation)
+            mode.backend.step(x_t, h[k], weight_ih, weight_hh, bias, h_next[k], activation=mode.activation)
             x_t = h_next[k]
+        return h_next[-1:].reshape(h.shape[1:])
 
-    def last_states(self, mode: Mode, x: Real, h_0: Real, lengths: Int | None, batch_major: bool = False) -> Real:
+    def last_states(
+        self,
+        mode: Mode,
+        x: Real,
+        h_0: Real,
+        lengths: Int | None,
+        batch_major: bool = False,
+        drawn: Drawn | None = None,
+    ) -> Real:
         """The h_n of `evaluate`, in memory that does not grow with T.
 
         Where several layers run in both directions, each needs the outputs of the one below from both ends: it grows.
+        So it does where leaky ones do.
         """
         n_steps, n_rows = x.shape[:2]
         h, h_n = np.empty_like(h_0), h_0.copy()
-        if self.architecture.bidirectional and self.architecture.num_layers > 1:
+        if self.architecture.bidirectional and not self.dynamics_now() and self.architecture.num_layers == 1:
+            return self._last_states_both_ways(mode, x, h_0, lengths)
+        if self.architecture.bidirectional:
             columns = self.architecture.n_outputs
             with self.workspace.lease(1, n_steps, n_rows, columns, batch_major) as (y,):
-                self.evaluate(mode, x, h_0, h_n, y, lengths, batch_major)
+                self.evaluate(mode, x, h_0, h_n, y, lengths, batch_major, drawn)
             return h_n
-        if self.architecture.bidirectional:
-            return self._last_states_both_ways(mode, x, h_0, lengths)
         with self.lease(min(n_steps, _STRETCH), n_rows) as (y,):
-            for part, part_lengths in _stretches(x, lengths):
+            for i, (part, part_lengths) in enumerate(_stretches(x, lengths)):
                 h, h_n = h_n, h
-                self.evaluate(mode, part, h, h_n, y[: len(part)], part_lengths)
+                own = None if drawn is None else drawn._replace(first_step=drawn.first_step + i * _STRETCH)
+                self.evaluate(mode, part, h, h_n, y[: len(part)], part_lengths, drawn=own)
         return h_n
 
     def _last_states_both_ways(self, mode: Mode, x: Real, h_0: Real, lengths: Int | None) -> Real:
@@ -302,11 +400,18 @@ class Stack:
                 last[own] = h_n
         return last
 
-    def draw(self, mode: Mode) -> Drawn | None:
-        """What the dropout of a pass is drawn from, if it has some."""
-        if not (mode.recurrent_dropout or (mode.dropout and len(self.weights) > 1)):
+    def draw(self, mode: Mode, n_rows: int, keys: Int | None = None) -> Drawn | None:
+        """What dropout and noise of a pass are drawn from, if it has some; keys are the noise's, if they are given."""
+        drops = mode.recurrent_dropout > 0 or (mode.dropout > 0 and len(self.weights) > 1)
+        if not (drops or self.dynamics.is_noisy):
             return None
-        return Drawn(int(self.rng.integers(1 << 64, dtype=np.uint64)))
+        key = self._draw_key() if drops else 0
+        if self.dynamics.is_noisy and keys is None:
+            keys = mixed(self._draw_key(), np.arange(n_rows)).view(np.int64)
+        return Drawn(key, keys=keys if self.dynamics.is_noisy else None)
+
+    def _draw_key(self) -> int:
+        return int(self.rng.integers(1 << 64, dtype=np.uint64))
 
     def _recurrent_mask(self, mode: Mode, key: int, n_rows: int) -> Real:
         """What states are multiplied by on their way to the next step: (L·D, B, H) of 0 or 1 / (1 - p)."""

@@ -13,6 +13,7 @@ from elman.layer.architecture import Architecture
 from elman.layer.rnn import RNN
 
 INPUTS = {"Tokens": Tokens, "Features": Features}  # by the names that they have in files
+_DYNAMICS = {"leak": 1.0, "noise": 0.0, "form": "rate", "learn_leak": False, "input_noise": 0.0}  # in files if other
 OUTPUTS = {"Categories": Categories, "Binary": Binary, "Reals": Reals}
 
 
@@ -31,6 +32,7 @@ def described(inputs: Input, outputs: Output, rnn: RNN, pattern: Pattern | None 
         "dropout": rnn.dropout,
         "recurrent_dropout": rnn.recurrent_dropout,
         "dtype": rnn.dtype.name,
+        **{name: value for name in _DYNAMICS if (value := getattr(rnn, name)) != _DYNAMICS[name]},
     }
 
 
@@ -44,16 +46,17 @@ def arguments(kind: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], int
     outputs = _kind_of("outputs", config, OUTPUTS if is_sequence_model else {"Categories": Categories})
     hidden_size, num_layers = (check.positive_int(config[name], name) for name in ("hidden_size", "num_layers"))
     bidirectional = check.flag(config["bidirectional"], "bidirectional")
+    more = {"learn_leak": check.flag(config.get("learn_leak", False), "learn_leak")}
     if is_sequence_model:
         pattern = PATTERNS[check.choice(config["pattern"], "pattern", PATTERNS)]
         input_size = Kinds(inputs, outputs, pattern, check.real_dtype(config["dtype"])).input_size
-        layers = Architecture(input_size, hidden_size, num_layers, bidirectional)
+        layers = Architecture(input_size, hidden_size, num_layers, bidirectional, **more)
         is_learned = check.flag(config.get("learn_h_0", False), "learn_h_0")
         n = layers.n_parameters + is_learned * layers.n_states * layers.hidden_size
         n += outputs.n * (layers.n_outputs + 1)
     else:
-        encoder = Architecture(inputs.n, hidden_size, num_layers, bidirectional)
-        decoder = Architecture(outputs.n + 1, encoder.n_outputs, num_layers)
+        encoder = Architecture(inputs.n, hidden_size, num_layers, bidirectional, **more)
+        decoder = Architecture(outputs.n + 1, encoder.n_outputs, num_layers, **more)
         n = encoder.n_parameters + decoder.n_parameters + (outputs.n + 1) * (decoder.n_outputs + 1)
     return {**config, "inputs": inputs, "outputs": outputs}, n
 

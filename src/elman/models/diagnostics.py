@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from elman.backends.activations import Activation
+from elman.backends.contract import Layer
 from elman.backends.reference import ACTIVATIONS
 from elman.data.sequences import Batch
-from elman.layer.stack import backward
+from elman.layer.stack import Drawn, backward
 from elman.lengths import within
 from elman.models.network import SequenceNetwork
 from elman.typing import Int, Real
@@ -25,7 +26,7 @@ class GradientNorms(NamedTuple):
 
 
 def gradient_norms(network: SequenceNetwork, batch: Batch) -> GradientNorms:
-    """One pass forward and one back, without dropout."""
+    """One pass forward and one back, without dropout and noise."""
     stack, (n_steps, n_rows) = network.stack, batch.x.shape[:2]
     n_layers, mode = len(stack.weights), network.mode()._replace(dropout=0.0, recurrent_dropout=0.0)
     lengths = np.full(n_rows, n_steps) if batch.lengths is None else batch.lengths
@@ -33,7 +34,7 @@ def gradient_norms(network: SequenceNetwork, batch: Batch) -> GradientNorms:
     norms, saturated = np.empty((n_layers, n_steps)), np.empty(n_layers)
     steepest = max(np.ravel(_slope(mode.activation, np.linspace(0, 1, 101))))
     h_n, d_h_0 = np.empty_like(h_0), np.empty_like(h_0)
-    with stack.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths) as tape:
+    with stack.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths, drawn=Drawn()) as tape:
         d_y, d_h_n = np.zeros_like(tape.layers[-1].y), np.zeros_like(h_n)
         if network.kinds.pattern.one_output:
             _, d_h_n = network.loss_of_last(mode, batch, h_n, gradients)
@@ -43,23 +44,30 @@ def gradient_norms(network: SequenceNetwork, batch: Batch) -> GradientNorms:
         def look(k: int, d_y: Real | None, delta: Real) -> None:
             assert d_y is not None
             own = slice(k * stack.architecture.n_directions, (k + 1) * stack.architecture.n_directions)
-            d_h = _by_states(d_y, delta, stack.weights[k][1], d_h_n[own], lengths)
+            d_h = _by_states(tape.layers[k], d_y, delta, d_h_n[own], lengths)
             norms[k] = np.sqrt(np.square(d_h * is_active[..., None], dtype=np.float64).sum(axis=(1, 2)))
-            saturated[k] = np.mean(_slope(mode.activation, tape.layers[k].y[is_active]) < _FLAT * steepest)
+            rates = tape.layers[k].second if tape.layers[k].cell == "rate" else tape.layers[k].y
+            assert rates is not None
+            saturated[k] = np.mean(_slope(mode.activation, rates[is_active]) < _FLAT * steepest)
 
         scratch = [np.zeros_like(d_y) for _ in range(min(n_layers, 3))]  # beyond the lengths nothing is written
-        backward(tape, d_y, d_h_n, d_h_0, None, stack.by_layer(gradients.arrays), scratch, look)
+        d_leaks = stack.leaks_of(gradients.arrays)
+        backward(tape, d_y, d_h_n, d_h_0, None, stack.by_layer(gradients.arrays), scratch, look, d_leaks=d_leaks)
     return GradientNorms(norms, saturated)
 
 
-def _by_states(d_y: Real, delta: Real, weight_hh: Real, d_h_n: Real, lengths: Int) -> Real:
+def _by_states(layer: Layer, d_y: Real, delta: Real, d_h_n: Real, lengths: Int) -> Real:
     """The gradient by a layer's states (T, B, D·H): what reaches each as output, and from the step after it or the end.
 
-    d_y and delta, the gradient by the pre-activations, (T, B, D·H); weight_hh (D, H, H); d_h_n (D, B, H).
+    d_y and delta, the gradient by the pre-activations, (T, B, D·H); d_h_n (D, B, H).
     """
+    weight_hh, numbers = layer.weight_hh, layer.numbers
     d_h, n_rows, n_units = d_y.copy(), d_y.shape[1], weight_hh.shape[-1]
     for d in range(len(weight_hh)):
         columns = slice(d * n_units, (d + 1) * n_units)
+        if layer.cell == "potential" and numbers is not None:  # of which the pre-activation is this part
+            d_h[..., columns] = delta[..., columns] / numbers[d]
+            continue
         through_time = delta[..., columns] @ weight_hh[d].T
         ends = lengths - 1 if d == 0 else np.zeros(n_rows, dtype=np.int64)
         d_h[ends, np.arange(n_rows), columns] += d_h_n[d]
@@ -67,7 +75,15 @@ def _by_states(d_y: Real, delta: Real, weight_hh: Real, d_h_n: Real, lengths: In
             d_h[:-1, :, columns] += through_time[1:]
         else:
             d_h[1:, :, columns] += through_time[:-1]
+        if layer.cell == "rate" and numbers is not None:  # which each step passes a part of to the one before
+            _pass_on(d_h[..., columns], 1 - numbers[d], lengths, backwards=d == 1)
     return d_h
+
+
+def _pass_on(d_h: Real, share: Real, lengths: Int, *, backwards: bool) -> None:
+    for t in range(1, len(d_h)) if backwards else range(len(d_h) - 2, -1, -1):
+        rows = lengths > (t if backwards else t + 1)
+        d_h[t, rows] += share * d_h[t - 1 if backwards else t + 1, rows]
 
 
 def _slope(nonlinearity: str | Activation, y: Real) -> Real:

@@ -11,6 +11,7 @@ from elman import check
 from elman.data.inputs import Input
 from elman.data.outputs import Categories, Output, finite_outputs
 from elman.data.sequences import DataSet, PairedBatch, Pairs, Window
+from elman.layer.dynamics import mixed
 from elman.layer.parameters import Parameters
 from elman.layer.rnn import RNN, mode_of, move_to, stack_of
 from elman.layer.stack import Mode
@@ -47,17 +48,26 @@ class EncoderDecoder(Network):
         batch: PairedBatch = window.batch
         encoding, decoding = self.modes()
         self.gradients.flat.fill(0)
-        zeros = self.initial_state(batch.x.shape[1])
-        h_x = np.empty_like(zeros)
-        with self._encoder.forward(encoding, batch.x, zeros, h_x, lengths=batch.lengths) as encoded:
+        zeros, (to_encode, to_decode) = self.initial_state(batch.x.shape[1]), self._drawn((encoding, decoding), batch)
+        h_x, options = np.empty_like(zeros), {"lengths": batch.lengths, "drawn": to_encode}
+        with self._encoder.forward(encoding, batch.x, zeros, h_x, **options) as encoded:
             h_0 = self._handed_over(h_x)
             h_n, d_h_0, d_zeros = np.empty_like(h_0), np.empty_like(h_0), np.empty_like(zeros)
-            with self._decoder.forward(decoding, batch.y, h_0, h_n, lengths=batch.targets.lengths) as decoded:
+            options = {"lengths": batch.targets.lengths, "drawn": to_decode}
+            with self._decoder.forward(decoding, batch.y, h_0, h_n, **options) as decoded:
                 h, d_h = decoded.layers[-1].y, decoded.d_y
                 loss = self.loss_of(decoding.backend, h, batch.targets, d_h, self.gradients)
                 self._decoder.backward(decoded, d_h, None, d_h_0, None, self._of_decoder.arrays)
             self._encoder.backward(encoded, None, self._handed_back(d_h_0), d_zeros, None, self._of_encoder.arrays)
         return loss, None
+
+    def _drawn(self, modes: tuple[Mode, Mode], batch: PairedBatch) -> list[Any]:
+        """What encoder and decoder draw from; None where the batch has no noise of its own."""
+        if batch.keys is None:
+            return [None, None]
+        keys = batch.keys, mixed(batch.keys.view(np.uint64), 0).view(np.int64)
+        stacks = self._encoder, self._decoder
+        return [stack.draw(mode, len(own), own) for stack, mode, own in zip(stacks, modes, keys, strict=True)]
 
     def evaluate(self, data: Pairs, batch_size: int) -> dict[str, float]:
         """The loss of a data set, with its targets fed to the decoder, and the part that `decode` gets right."""
@@ -93,8 +103,8 @@ class EncoderDecoder(Network):
         while active:
             tokens = np.array([beginning[-1] for search in active for beginning in search.beginnings])
             h_next = np.empty_like(h)
-            self._decoder.step(mode.backend, mode.activation, tokens, h, h_next)
-            log_p = _log_softmax(self.outputs(mode.backend, h_next[-1:])[0])
+            y = self._decoder.step(mode, tokens, h, h_next)
+            log_p = _log_softmax(self.outputs(mode.backend, y[None])[0])
             kept, start = [], 0  # which states the beginnings of the next step come from
             for search in active:
                 stop = start + len(search.beginnings)

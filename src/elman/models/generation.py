@@ -11,7 +11,7 @@ from elman.backends.contract import Generation, Readout
 from elman.data.batches import own
 from elman.data.inputs import Features
 from elman.data.outputs import Binary, Categories, Reals, finite_outputs
-from elman.layer.stack import layers_of
+from elman.layer.stack import layers_of, states_of
 from elman.models.network import SequenceNetwork
 from elman.typing import Int, Real
 
@@ -66,7 +66,8 @@ def _drawn(
         with stack.lease(len(first) - 1, 1) as (y,):
             stack.evaluate(mode, first[:-1], before, h, y)
     y = np.empty((len(h), 1, *h.shape[1:]), h.dtype)
-    layers = layers_of(first[-1:].copy(), h, None, stack.weights, [*y], mode)
+    own: dict[str, Any] = {"dynamics": stack.dynamics_now(), "seconds": [*np.empty_like(y)]}
+    layers = layers_of(first[-1:].copy(), h, None, stack.weights, [*y], mode, **own)
     readout = Readout(y[-1], *network.readout_of(network.parameters), o, loss=outputs.loss)
     is_category = isinstance(outputs, Categories)
     parts: list[Any] = [np.empty(0, np.int64) if is_category else np.empty((0, outputs.n), h.dtype)]
@@ -80,5 +81,5 @@ def _drawn(
         if done < n:
             finite_outputs(o.max(), "largest output")
             break
-        h[...] = y[:, 0]
+        h[...] = [states_of(layer)[0] for layer in layers]
     return np.concatenate(parts)

@@ -17,13 +17,14 @@ import numpy as np
 from elman import check
 from elman.backends.activations import Activation
 from elman.backends.contract import Readout
+from elman.backends.reference import ACTIVATIONS, CELLS
 from elman.data.kinds import Kinds
 from elman.data.outputs import Output, Targets, finite_outputs, penalize
 from elman.data.sequences import Batch, DataSet, Sequences, Window
 from elman.layer.initial import draw_uniform
 from elman.layer.parameters import Entry, Parameters
 from elman.layer.rnn import RNN, mode_of, move_to, stack_of
-from elman.layer.stack import Drawn, Mode, Stack, Tape
+from elman.layer.stack import Drawn, Mode, Stack, Tape, states_of
 from elman.lengths import within
 from elman.models import configuration, recomputation
 from elman.storage import files
@@ -74,6 +75,13 @@ class Network:
     def generators(self) -> list[np.random.Generator]:
         """All that is random in training: the order of the data, then each dropout."""
         return [self.shuffle_rng, *(stack_of(rnn).rng for rnn in self.rnns)]
+
+    def draw_noise_seed(self) -> int | None:
+        """What the noise of a training run depends on besides epochs and rows; None without noise."""
+        stacks = [stack_of(rnn) for rnn in self.rnns]
+        if not any(stack.dynamics.is_noisy for stack in stacks):
+            return None
+        return int(stacks[0].rng.integers(1 << 63))
 
     def initial_state(self, n_rows: int) -> Real:
         """Fresh states (L·D, B, H) of the first layers, before the first step."""
@@ -156,27 +164,36 @@ class SequenceNetwork(Network):
             first += self.parameters.named()["h_0"][:, None]
         return first
 
-    def states(self, mode: Mode, x: Real | Int, lengths: Int | None, h_0: Real, y: Real) -> tuple[Real, Real]:
+    def states(
+        self, mode: Mode, x: Real | Int, lengths: Int | None, h_0: Real, y: Real, drawn: Drawn | None = None
+    ) -> tuple[Real, Real]:
         """What the readout sees, without dropout, which may be y (T, B, D·H), that is written; and the last states."""
         h_n = np.empty_like(h_0)
-        self.stack.evaluate(mode, x, h_0, h_n, y, lengths)
-        return self._last_of(h_n) if self.kinds.pattern.one_output else y, h_n
+        self.stack.evaluate(mode, x, h_0, h_n, y, lengths, drawn=drawn)
+        return self._last_outputs(mode, h_n) if self.kinds.pattern.one_output else y, h_n
+
+    def noise(self, keys: Int | None) -> Drawn | None:
+        """What noise without dropout is drawn from, given the rows' keys."""
+        return Drawn(keys=keys) if keys is not None and self.stack.dynamics.is_noisy else None
 
     def loss(self, batch: Batch, h_0: Real) -> tuple[float, Real]:
         """The mean loss, without dropout and penalties, and the last states."""
         mode = self.mode()
         with self.stack.lease(*batch.x.shape[:2]) as (y,):
-            h, h_n = self.states(mode, batch.x, batch.lengths, h_0, y)
+            h, h_n = self.states(mode, batch.x, batch.lengths, h_0, y, self.noise(batch.keys))
             return self.loss_of(mode.backend, h, batch.targets), h_n
 
-    def predictions(self, data: DataSet, batch_size: int, function: Callable[[Real], Any]) -> Any:
-        """function(outputs (T, B, O)) for each sequence of a data set, in its form."""
+    def predictions(
+        self, data: DataSet, batch_size: int, function: Callable[[Real], Any], keys: Int | None = None
+    ) -> Any:
+        """function(outputs (T, B, O)) for each sequence of a data set, in its form; keys (N,) are for noise."""
         pattern, mode = self.kinds.pattern, self.mode()
         results: Any = [None] * len(data.lengths)
         for rows in data.groups(batch_size):
             x, lengths = data.inputs_of(rows)
             with self.stack.lease(*x.shape[:2]) as (y,):
-                h, _ = self.states(mode, x, lengths, self.initial_state(len(rows)), y)
+                drawn = None if keys is None else self.noise(keys[rows])
+                h, _ = self.states(mode, x, lengths, self.initial_state(len(rows)), y, drawn)
                 o = self.outputs(mode.backend, h, None if pattern.one_output else lengths)
             values = function(o).swapaxes(0, 1)  # (B, T, ·), or (B, 1, ·)
             if pattern.one_output or data.is_array:
@@ -189,15 +206,16 @@ class SequenceNetwork(Network):
                     results[row] = values[b, : data.lengths[row]].copy()
         return results
 
-    def evaluate(self, data: Sequences, batch_size: int) -> dict[str, float]:
-        """The loss of a data set and the metric of its outputs, by name."""
+    def evaluate(self, data: Sequences, batch_size: int, keys: Int | None = None) -> dict[str, float]:
+        """The loss of a data set and the metric of its outputs, by name; keys (N,) are for noise."""
         mode, outputs = self.mode(), self.kinds.outputs
         losses, totals, kept = [], [], []
         for rows in data.groups(batch_size):
             batch = data.batch(rows)
             targets = batch.targets
             with self.stack.lease(*batch.x.shape[:2]) as (y,):
-                h, _ = self.states(mode, batch.x, batch.lengths, self.initial_state(len(rows)), y)
+                drawn = None if keys is None else self.noise(keys[rows])
+                h, _ = self.states(mode, batch.x, batch.lengths, self.initial_state(len(rows)), y, drawn)
                 losses.append(self.loss_of(mode.backend, h, targets))
                 predicted = outputs.predict(self.outputs(mode.backend, h, targets.lengths))
             totals.append(targets.total)
@@ -225,8 +243,16 @@ class SequenceNetwork(Network):
         if batch.targets.total > 0:
             return self.backpropagate(window, h_0, self.gradients, descent.memory, descent.activation_l2)
         h_n = np.empty_like(h_0)
-        with self.stack.forward(self.mode(), batch.x, h_0, h_n, lengths=batch.lengths) as tape:
+        mode = self.mode()
+        with self.stack.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths, drawn=self._drawn(mode, batch)) as tape:
             return 0.0, _state_after(window.n_done or 0, h_n, tape)
+
+    def _drawn(self, mode: Mode, batch: Batch) -> Drawn | None:
+        """What a batch's own noise is drawn from, and dropout with it; None where the batch has none of its own."""
+        if batch.keys is None:
+            return None
+        drawn = self.stack.draw(mode, batch.x.shape[1], batch.keys)
+        return None if drawn is None else drawn._replace(first_step=batch.first_step)
 
     def backpropagate(
         self, window: Window, h_0: Real, gradients: Parameters, memory: float | None = None, l2: float = 0.0
@@ -241,12 +267,13 @@ class SequenceNetwork(Network):
         scale = self._penalty_scale(batch, l2) if l2 else 0.0
         n = n_steps
         if memory is not None:
-            n = recomputation.segment_length(self.stack.architecture, mode, batch.x, h_0, self.predicted.n, memory)
+            n = recomputation.segment_length(self.stack, mode, batch.x, h_0, self.predicted.n, memory)
         if n < n_steps:
             into = gradients, scale
             loss, h_n, d_h_0 = recomputation.in_segments(self.differentiate, n, self.stack, mode, batch, h_0, *into)
         else:
-            loss, h_n, d_h_0 = self.differentiate(mode, batch, h_0, gradients, scale, n_done=n_done)
+            drawn = self._drawn(mode, batch)
+            loss, h_n, d_h_0 = self.differentiate(mode, batch, h_0, gradients, scale, n_done=n_done, drawn=drawn)
         if self.learns_h_0 and is_first:  # all rows begin with it
             with np.errstate(all="ignore"):  # the update says if they are not finite
                 gradients.named()["h_0"] += d_h_0.sum(axis=1, dtype=np.float64)
@@ -296,17 +323,21 @@ class SequenceNetwork(Network):
 
     def loss_of_last(self, mode: Mode, batch: Batch, h_n: Real, gradients: Parameters) -> tuple[float, Real]:
         """The mean loss of the last states (L·D, B, H), and its gradient by them; the readout's is added."""
-        h, d_h_n, n_directions = self._last_of(h_n), np.zeros_like(h_n), self.stack.architecture.n_directions
+        h, d_h_n, n_directions = self._last_outputs(mode, h_n), np.zeros_like(h_n), self.stack.architecture.n_directions
         d_h = np.empty_like(h)
         loss = self.loss_of(mode.backend, h, batch.targets, d_h, gradients)
+        if CELLS[self.stack.dynamics.cell].state_is_second:
+            d_h *= _functions_of(mode.activation)[1](h)
         d_h_n[-n_directions:] = d_h.reshape(-1, n_directions, h_n.shape[-1]).swapaxes(0, 1)
         return loss, d_h_n
 
-    def _last_of(self, h_n: Real) -> Real:
-        """The last layer's final states, of all directions: (1, B, D·H) of (L·D, B, H)."""
-        if not self.stack.architecture.bidirectional:
-            return h_n[-1:]
-        return np.ascontiguousarray(h_n[-2:].swapaxes(0, 1)).reshape(1, h_n.shape[1], -1)
+    def _last_outputs(self, mode: Mode, h_n: Real) -> Real:
+        """What the last layer makes of its final states, in all directions: (1, B, D·H) of (L·D, B, H)."""
+        last = h_n[-1:]
+        if self.stack.architecture.bidirectional:
+            last = np.ascontiguousarray(h_n[-2:].swapaxes(0, 1)).reshape(1, h_n.shape[1], -1)
+        f: Callable[[Real], Real] = _functions_of(mode.activation)[0]
+        return f(last) if CELLS[self.stack.dynamics.cell].state_is_second else last
 
     def _penalty_scale(self, batch: Batch, l2: float) -> float:
         """What makes Σ h² l2 times the mean: over all steps, in a window over those with targets."""
@@ -319,6 +350,11 @@ class SequenceNetwork(Network):
         """Arguments of `SequenceModel`, as JSON has them."""
         config = configuration.described(self.kinds.inputs, self.kinds.outputs, self.rnns[0], self.kinds.pattern)
         return config | ({"learn_h_0": True} if self.learns_h_0 else {})  # files without it are as they ever were
+
+
+def _functions_of(activation: str | Activation) -> Any:
+    """f(a), and f' of y = f(a)."""
+    return ACTIVATIONS[activation] if isinstance(activation, str) else (activation.apply, activation.derivative)
 
 
 def generator_of(seed: Any) -> tuple[np.random.Generator, str | None]:
@@ -338,4 +374,4 @@ def _state_after(n: int, h_n: Real, tape: Tape) -> Real:
         return np.concatenate([layer.h_0 for layer in tape.layers])
     if n >= len(tape.layers[0].y):
         return h_n
-    return np.array([layer.y[n - 1] for layer in tape.layers])
+    return np.array([states_of(layer)[n - 1] for layer in tape.layers])

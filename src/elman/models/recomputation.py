@@ -18,7 +18,6 @@ import numpy as np
 
 from elman import check
 from elman.data.sequences import Batch
-from elman.layer.architecture import Architecture
 from elman.layer.stack import Drawn, Mode, Stack
 from elman.typing import Int, Real
 
@@ -28,16 +27,16 @@ _MORE_STATES = 6  # (L, B, H) besides those at the beginnings of segments
 Differentiate = Callable[..., tuple[float, Real, Real]]  # SequenceNetwork.differentiate
 
 
-def segment_length(
-    architecture: Architecture, mode: Mode, x: Real | Int, h_0: Real, n_outputs: int, memory: float
-) -> int:
+def segment_length(stack: Stack, mode: Mode, x: Real | Int, h_0: Real, n_outputs: int, memory: float) -> int:
     """How many steps at a time: an int is the answer; of a float, bytes, the largest number that they suffice for."""
     if isinstance(memory, int):
         return memory
     n_steps, n_rows = map(int, x.shape[:2])
+    architecture = stack.architecture
     n_layers, of_states, of_real = architecture.num_layers, int(h_0.nbytes), int(h_0.itemsize)
-    # Arrays (T, B, D·H) of the two passes, with what dropout leaves; the gradient by the outputs
+    # Arrays (T, B, D·H) of the two passes, with what dropout leaves and cells keep; the gradient by the outputs
     n_arrays = n_layers + min(n_layers, 3) + 1 + (n_layers - 1 if mode.dropout else 0)
+    n_arrays += 0 if stack.dynamics.cell == "elman" else n_layers
     of_step = n_rows * (n_arrays * architecture.n_outputs + n_outputs) * of_real
     if n_steps * of_step <= memory:
         return n_steps
@@ -57,7 +56,7 @@ def in_segments(
 ) -> tuple[float, Real, Real]:
     """What `differentiate` makes of a batch, with n steps at a time."""
     n_steps = len(batch.x)
-    starts, drawn = range(0, n_steps, n), stack.draw(mode)  # for all segments
+    starts, drawn = range(0, n_steps, n), stack.draw(mode, batch.x.shape[1], batch.keys)  # for all segments
     before = [h_0]  # of each segment
     for start in starts[:-1]:
         part, h_n = batch.stretch(start, start + n), np.empty_like(h_0)

@@ -43,6 +43,9 @@ class Seq2Seq(Model):
         The tokens that come out.
     hidden_size, num_layers, nonlinearity, dropout, recurrent_dropout
         Those of `RNN`, for both parts.
+    leak, noise, form, learn_leak
+        Likewise; there is noise in training only. The states that the decoder begins with are the encoder's, potentials
+        with form="potential".
     initialization, spectral_radius, dtype, seed, backend
         Likewise.
     bidirectional : bool
@@ -90,6 +93,10 @@ class Seq2Seq(Model):
         recurrent_dropout: float = 0.0,
         initialization: str = "uniform",
         spectral_radius: float | None = None,
+        leak: Any = 1.0,
+        noise: Any = 0.0,
+        form: str = "rate",
+        learn_leak: bool = False,
         dtype: Any = "float32",
         seed: int | np.random.Generator | None = None,
         backend: str | None = None,
@@ -102,6 +109,10 @@ class Seq2Seq(Model):
             "recurrent_dropout": recurrent_dropout,
             "initialization": initialization,
             "spectral_radius": spectral_radius,
+            "leak": leak,
+            "noise": noise,
+            "form": form,
+            "learn_leak": learn_leak,
             "dtype": dtype,
             "seed": rng,
             "backend": self._default_backend if backend is None else backend,

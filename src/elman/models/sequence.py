@@ -20,6 +20,7 @@ from elman.data.inputs import Features, Tokens
 from elman.data.kinds import PATTERNS, Kinds
 from elman.data.outputs import Binary, Categories, Output, Reals
 from elman.data.sequences import DataSet, Sequences, Window
+from elman.layer.dynamics import row_keys
 from elman.layer.parameters import Entry, Parameters
 from elman.layer.rnn import RNN, stack_of
 from elman.models import generation
@@ -54,6 +55,10 @@ class SequenceModel(Model):
         targets in the place of its outputs (teacher forcing).
     hidden_size, num_layers, nonlinearity, bidirectional, dropout, recurrent_dropout
         Those of `RNN`.
+    leak, noise, form, learn_leak, input_noise
+        Likewise. There is noise in training, and where a `noise_seed` is given. The readout sees outputs, f(v) with
+        form="potential", and what goes from one call to the next are states, v. In `fit`, a row's noise depends on the
+        run, the epoch, and the row's place in the data set alone. `input_noise` needs features.
     initialization, spectral_radius, dtype, seed, backend
         Likewise.
     learn_h_0 : bool
@@ -109,6 +114,11 @@ class SequenceModel(Model):
         recurrent_dropout: float = 0.0,
         initialization: str = "uniform",
         spectral_radius: float | None = None,
+        leak: Any = 1.0,
+        noise: Any = 0.0,
+        form: str = "rate",
+        learn_leak: bool = False,
+        input_noise: float = 0.0,
         learn_h_0: bool = False,
         dtype: Any = "float32",
         seed: int | np.random.Generator | None = None,
@@ -129,10 +139,17 @@ class SequenceModel(Model):
             bidirectional=bidirectional,
             initialization=initialization,
             spectral_radius=spectral_radius,
+            leak=leak,
+            noise=noise,
+            form=form,
+            learn_leak=learn_leak,
+            input_noise=input_noise,
             dtype=dtype,
             seed=rng,
             backend=self._default_backend if backend is None else backend,
         )
+        if self.rnn.input_noise > 0 and isinstance(inputs, Tokens):
+            check.refuse(f"input_noise must be 0 where inputs are tokens, got {input_noise}")
         if kinds.feeds_back and bidirectional:
             check.refuse("pattern='one-to-many' is not possible with bidirectional=True: outputs are fed back")
         kinds.check_feedback()
@@ -158,6 +175,7 @@ class SequenceModel(Model):
         weights: Any = None,
         activation_l2: float = 0.0,
         memory: int | str | None = None,
+        noise_seed: Any = None,
     ) -> float:
         """One update of the parameters: forward, back-propagation through time, clipping, the optimizer's step.
 
@@ -191,6 +209,8 @@ class SequenceModel(Model):
         memory : str or int, optional
             For long sequences: states are computed twice, and kept for so many steps at a time, or for as many as need
             less than, say, "200MB". The gradients are the same to the last bit. Needs one direction.
+        noise_seed : int or integers (B,), optional
+            As in `RNN`: what the noise of a layer that has some is drawn with, instead of the layer's own generator.
 
         Returns
         -------
@@ -207,14 +227,25 @@ class SequenceModel(Model):
         descent = Descent.of(optimizer, clip_norm, clip_value)
         network, gradients = self._network, self._network.gradients
         gradients.flat.fill(0)
-        loss, h_n = self._differentiated(gradients, x, y, lengths, weights, state, activation_l2, memory)
+        loss, h_n = self._differentiated(gradients, x, y, lengths, weights, state, activation_l2, memory, noise_seed)
         network.update(loss, descent)
         if state is not None:
             state[...] = h_n
         return loss
 
-    def loss(self, x: Any, y: Any, *, state: Real | None = None, lengths: Any = None, weights: Any = None) -> float:
-        """The mean loss, without dropout and penalties. Arguments and errors are those of `train_step`.
+    def loss(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        state: Real | None = None,
+        lengths: Any = None,
+        weights: Any = None,
+        noise_seed: Any = None,
+    ) -> float:
+        """The mean loss, without dropout and penalties, and without noise unless there is a `noise_seed`.
+
+        Arguments and errors are those of `train_step`.
 
         `state` is updated in place here, too.
 
@@ -225,6 +256,7 @@ class SequenceModel(Model):
         True
         """
         batch = batch_of(x, y, lengths, weights, self._network.kinds)
+        batch = batch._replace(keys=row_keys(noise_seed, batch.x.shape[1]))
         loss, h_n = self._network.loss(batch, self._state_before(batch.x.shape[1], state))
         if state is not None:
             state[...] = h_n
@@ -240,6 +272,7 @@ class SequenceModel(Model):
         weights: Any = None,
         activation_l2: float = 0.0,
         memory: int | str | None = None,
+        noise_seed: Any = None,
     ) -> tuple[float, dict[str, Real]]:
         """The mean loss, as `train_step` has it, and its gradients: a dict named and shaped like `parameters()`.
 
@@ -251,7 +284,7 @@ class SequenceModel(Model):
         (3, 16)
         """
         gradients = self._network.zeros()
-        loss, h_n = self._differentiated(gradients, x, y, lengths, weights, state, activation_l2, memory)
+        loss, h_n = self._differentiated(gradients, x, y, lengths, weights, state, activation_l2, memory, noise_seed)
         if state is not None:
             state[...] = h_n
         return loss, gradients.named()
@@ -442,8 +475,10 @@ class SequenceModel(Model):
             held_out = Sequences(*_pair_or_triple(validation_data, name), self._network.kinds, names)
         return loop.fit(self, self._network, data, held_out, plan)
 
-    def predict(self, X: Any, *, batch_size: int = 128) -> Any:
+    def predict(self, X: Any, *, batch_size: int = 128, noise_seed: Any = None) -> Any:
         """The likeliest labels, or the numbers, for a data set X as `fit` takes it.
+
+        With a `noise_seed`, an int or integers (N,), there is noise as in training, if the layer has some.
 
         Returns
         -------
@@ -461,14 +496,16 @@ class SequenceModel(Model):
         >>> model.predict([[0, 1, 2, 0], [1, 2]]).shape
         (2,)
         """
-        return self._predictions(X, batch_size, self.outputs.predict)
+        return self._predictions(X, batch_size, self.outputs.predict, noise_seed)
 
-    def predict_proba(self, X: Any, *, batch_size: int = 128) -> Any:
+    def predict_proba(self, X: Any, *, batch_size: int = 128, noise_seed: Any = None) -> Any:
         """The probability of each category, or of each label being 1: (T_i, n) for each sequence, or (N, n)."""
         self.outputs.probabilities(np.zeros((1, self.outputs.n)))  # refuses what has none
-        return self._predictions(X, batch_size, self.outputs.probabilities)
+        return self._predictions(X, batch_size, self.outputs.probabilities, noise_seed)
 
-    def evaluate(self, X: Any, Y: Any, *, weights: Any = None, batch_size: int = 128) -> dict[str, float]:
+    def evaluate(
+        self, X: Any, Y: Any, *, weights: Any = None, batch_size: int = 128, noise_seed: Any = None
+    ) -> dict[str, float]:
         """How good the model is on a data set, given as to `fit`.
 
         Returns
@@ -489,15 +526,18 @@ class SequenceModel(Model):
         ['accuracy', 'loss']
         """
         data = Sequences(X, Y, weights, self._network.kinds)
-        return self._network.evaluate(data, check.positive_int(batch_size, "batch_size"))
+        keys = row_keys(noise_seed, len(data.lengths))
+        return self._network.evaluate(data, check.positive_int(batch_size, "batch_size"), keys)
 
-    def stream(self, batch_size: int | None = None) -> Stream:
+    def stream(self, batch_size: int | None = None, *, noise_seed: Any = None) -> Stream:
         """Predictions for sequences that come in bit by bit: the same, bit for bit, as for the whole.
 
         Parameters
         ----------
         batch_size : int, optional
             How many sequences side by side; without it, one, whose chunks have no axis B.
+        noise_seed : int or integers (B,), optional
+            For noise as in training, if the layer has some.
 
         Examples
         --------
@@ -515,7 +555,7 @@ class SequenceModel(Model):
             architecture = self._network.stack.architecture
             n_bytes = 8 * math.prod(architecture.state_shape(batch_size))
             check.addressable(n_bytes, batch_size=batch_size, hidden_size=architecture.hidden_size)
-        return Stream(self, batch_size)
+        return Stream(self, batch_size, row_keys(noise_seed, batch_size or 1))
 
     def __repr__(self) -> str:
         return as_made(self, SequenceModel, self._value_of)
@@ -527,12 +567,22 @@ class SequenceModel(Model):
     # Checks that depend on the model
 
     def _differentiated(
-        self, into: Parameters, x: Any, y: Any, lengths: Any, weights: Any, state: Any, activation_l2: Any, memory: Any
+        self,
+        into: Parameters,
+        x: Any,
+        y: Any,
+        lengths: Any,
+        weights: Any,
+        state: Any,
+        activation_l2: Any,
+        memory: Any,
+        noise_seed: Any,
     ) -> tuple[float, Real]:
         """The mean loss of a batch, and its last states; the loss's gradients are added."""
         l2 = check.non_negative(activation_l2, "activation_l2")
         most = self._memory(memory)
         batch = batch_of(x, y, lengths, weights, self._network.kinds)
+        batch = batch._replace(keys=row_keys(noise_seed, batch.x.shape[1]))
         h_0 = self._state_before(batch.x.shape[1], state)
         return self._network.backpropagate(Window(batch), h_0, into, most, l2)
 
@@ -566,13 +616,14 @@ class SequenceModel(Model):
             check.refuse(f"memory must be None with bidirectional=True: {_NO_STATE}")
         return memory_limit(memory, "memory")
 
-    def _predictions(self, X: Any, batch_size: Any, function: Callable[[Real], Any]) -> Any:
+    def _predictions(self, X: Any, batch_size: Any, function: Callable[[Real], Any], noise_seed: Any) -> Any:
         """function(outputs) for each sequence of a data set."""
         inputs, _, pattern, dtype = self._network.kinds
         if self._network.kinds.feeds_back:
             check.refuse(f"pattern={self.pattern!r} has no inputs to predict from at each step: use generate")
         data = DataSet(X, inputs, pattern, dtype, "X")
-        return self._network.predictions(data, check.positive_int(batch_size, "batch_size"), function)
+        keys = row_keys(noise_seed, len(data.lengths))
+        return self._network.predictions(data, check.positive_int(batch_size, "batch_size"), function, keys)
 
 
 def _pair_or_triple(value: Any, name: str) -> tuple[Any, Any, Any]:

@@ -10,7 +10,7 @@ from elman import check
 from elman.data.batches import own
 from elman.models.base import Model, network_of
 from elman.models.network import SequenceNetwork
-from elman.typing import Real
+from elman.typing import Int, Real
 
 
 class Stream:
@@ -33,9 +33,10 @@ class Stream:
     >>> stream.reset()
     """
 
-    def __init__(self, model: Model, batch_size: int | None) -> None:
+    def __init__(self, model: Model, batch_size: int | None, keys: Int | None = None) -> None:
         self._model = model
         self._batch_size = batch_size
+        self._keys, self._n_steps = keys, 0  # of the noise, and how many steps have been made
         self._state = self._network.initial_state(batch_size or 1)
 
     @property
@@ -92,16 +93,19 @@ class Stream:
         axes: Any = ("T",) if self._batch_size is None else ("T", self._batch_size)
         x = own(inputs.array(x, "x", dtype, axes))
         x = x if self._batch_size else x[:, None]
-        mode, stack = network.mode(), network.stack
+        mode, stack, drawn = network.mode(), network.stack, network.noise(self._keys)
+        if drawn is not None:
+            drawn = drawn._replace(first_step=self._n_steps)
         if len(x) == 1:  # with less around it
             h_n = np.empty_like(self._state)
-            stack.step(mode.backend, mode.activation, np.ascontiguousarray(x[0]), self._state, h_n)
-            values = function(network.outputs(mode.backend, h_n[-1:]))
+            y = stack.step(mode, np.ascontiguousarray(x[0]), self._state, h_n, drawn)
+            values = function(network.outputs(mode.backend, y[None]))
         else:
             with stack.lease(*x.shape[:2]) as (y,):
-                h, h_n = network.states(mode, x, None, self._state, y)
+                h, h_n = network.states(mode, x, None, self._state, y, drawn)
                 values = function(network.outputs(mode.backend, h))
         self._state[...] = h_n
+        self._n_steps += len(x)
         values = values if self._batch_size else values[:, 0]
         return values[0] if pattern.one_output else values
 

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+from elman.layer.dynamics import keys_of_rows
 from elman.training.callbacks import History, Training
 from elman.training.plan import Data, Plan, Trainable
 from elman.training.resumable import Resumable
+from elman.typing import Int
 
 
 def fit(model: Any, network: Trainable, data: Data, held_out: Data | None, plan: Plan) -> History:
@@ -49,7 +51,7 @@ class Run(Resumable):
         self._order = rng.bit_generator.state
         groups = self._data.groups(plan.batch_size, rng if plan.shuffle else None)
         for i in range(self._batch, len(groups)):
-            batch = self._data.batch(groups[i])
+            batch = self._with_noise(self._data.batch(groups[i]), groups[i])
             n_windows = self._windows.count(batch)
             for window in range(self._window, n_windows):
                 self._step(batch, window, (i + (window + 0.5) / n_windows) / len(groups))
@@ -65,6 +67,12 @@ class Run(Resumable):
         if plan.checkpoint is not None:
             self.save()
         self._stop_if_interrupted()
+
+    def _with_noise(self, batch: Any, rows: Int) -> Any:
+        """A batch with what the noise of its rows is drawn with: the run, the epoch and the rows, nothing else."""
+        if self._noise_seed is None:
+            return batch
+        return batch._replace(keys=keys_of_rows(self._noise_seed, self.epoch, rows))
 
     def _step(self, batch: Any, i: int, done: float) -> None:
         """The update of window number i."""

@@ -39,6 +39,7 @@ class Resumable(Training):
         self._state: Real | None = None
         self._sums = (0.0, 0.0)  # of weight times loss, and of weights
         self._order = network.shuffle_rng.bit_generator.state  # that the epoch's batches were drawn with
+        self._noise_seed = network.draw_noise_seed()
         self._given = settings_of(self.optimizer)
         self._lr = self.optimizer.lr  # what the schedule multiplies
         has_file = plan.checkpoint is not None
@@ -77,6 +78,9 @@ class Resumable(Training):
             first, second = check.pair(record["sums"], "its sums")
             sums = check.finite_number(first, "its sums"), check.non_negative(second, "its sums")
             is_stopped = check.flag(record["is_stopped"], "its is_stopped")
+            noise_seed = None
+            if self._noise_seed is not None:
+                noise_seed = check.non_negative_int(record["noise_seed"], "its noise_seed")
             batch, window, state = self._read_place(record, arrays, generators[0], sums)
             n_begun = epoch + (batch > 0 or window > 0)
             check.at_least(steps, "its steps", n_begun)
@@ -98,7 +102,7 @@ class Resumable(Training):
         go_on(optimizer, "flat", memories, record["optimizer_steps"], settings)
         self.history.update(history)
         self.epoch, self.steps, self._sums, self._is_stopped = epoch, steps, sums, is_stopped
-        self._batch, self._window, self._state = batch, window, state
+        self._batch, self._window, self._state, self._noise_seed = batch, window, state, noise_seed
 
     def _about_run(self) -> dict[str, Any]:
         """What must be the same for a run to go on, by the names that messages use."""
@@ -127,6 +131,7 @@ class Resumable(Training):
             "window": self._window,
             "sums": self._sums,
             "is_stopped": self._is_stopped,
+            **({} if self._noise_seed is None else {"noise_seed": self._noise_seed}),
             "optimizer": settings_of(self.optimizer),
             "optimizer_steps": self.optimizer.steps,
             "generators": [self._order, *(generator.bit_generator.state for generator in generators)],

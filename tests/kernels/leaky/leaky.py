@@ -5,20 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from elman.backends.jit.options import kernel
-from elman.backends.jit.simd import Vec, fma, load_upto, real, size_of_real, splat, store_upto
-from elman.backends.jit.structs import load_double
+from elman.backends.jit.simd import Vec, fma, load_upto, size_of_real, store_upto
 
 
 @kernel
-def state(v: Any, e: Any, row: int, j: int, n: int, f: Vec) -> Vec:
-    alpha, offset = real(v, load_double(e.numbers)), j * size_of_real(v)
-    store_upto(e.second[row] + offset, f, n)
-    return fma(splat(v, alpha), f, splat(v, real(v, 1.0) - alpha) * load_upto(v, e.before[row] + offset, n))
+def output(v: Any, e: Any, row: int, j: int, n: int, a: Vec, of_vector: Any, f: Any) -> Vec:
+    offset = j * size_of_real(v)
+    alpha, value = load_upto(v, e.numbers + offset, n), of_vector(v, f, a, n)
+    store_upto(e.second[row] + offset, value, n)
+    return fma(alpha, value, (1.0 - alpha) * load_upto(v, e.before[row] + offset, n))
 
 
 @kernel
 def delta(v: Any, e: Any, row: int, j: int, n: int, d_h: Vec, h: Vec, of_vector: Any, df: Any) -> Vec:  # noqa: ARG001
-    alpha, offset = real(v, load_double(e.numbers)), j * size_of_real(v)
+    offset = j * size_of_real(v)
+    alpha = load_upto(v, e.numbers + offset, n)
     d_h = d_h + load_upto(v, e.carry[row] + offset, n)
-    store_upto(e.carry[row] + offset, splat(v, real(v, 1.0) - alpha) * d_h, n)
-    return splat(v, alpha) * d_h * of_vector(v, df, load_upto(v, e.second[row] + offset, n), n)
+    store_upto(e.carry[row] + offset, (1.0 - alpha) * d_h, n)
+    return alpha * d_h * of_vector(v, df, load_upto(v, e.second[row] + offset, n), n)

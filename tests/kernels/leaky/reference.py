@@ -1,11 +1,16 @@
 """A cell that remembers: h = (1 - alpha) h[t-1] + alpha f(a), which keeps f(a) for its derivative."""
 
-
-def state(f, before, numbers):
-    (alpha,) = numbers
-    return (1 - alpha) * before + alpha * f, f
+from elman.backends.reference import Cell
 
 
-def delta(d_h, h, df, before, second, numbers):  # noqa: ARG001
-    (alpha,) = numbers
-    return alpha * d_h * df(second), (1 - alpha) * d_h
+def _output(a, f, s):
+    value = f(a)
+    return (1 - s.numbers) * s.before + s.numbers * value, value
+
+
+def _delta(d_y, d_h, df, s):
+    d_h = d_h + d_y
+    return s.numbers * d_h * df(s.second), (1 - s.numbers) * d_h, None
+
+
+cell = Cell(_output, _delta)

@@ -1,12 +1,13 @@
 /* A cell without numbers of its own: h = h[t-1] + f(a), which keeps f(a) for its derivative. */
-enum { residual_numbers = 0, residual_second = 1, residual_carry = 1 };
+enum { residual_number = 0, residual_second = 1, residual_carry = 1, residual_state_is_second = 0 };
 
-INLINE vec residual_state(const epilogue *e, size_t row, size_t j, size_t n, vec f) {
-    store_upto(e->second[row] + j, f, n);
-    return load_upto(e->before[row] + j, n) + f;
+INLINE vec residual_state(const epilogue *e, size_t row, size_t j, size_t n, vec a, function *f) {
+    const vec value = f(a);
+    store_upto(e->second[row] + j, value, n);
+    return load_upto(e->before[row] + j, n) + value;
 }
 
-INLINE vec residual_delta(const epilogue *e, size_t row, size_t j, size_t n, vec d_h, vec h, slope *df) {
+INLINE vec residual_delta(const epilogue *e, size_t row, size_t j, size_t n, vec d_h, vec h, function *df) {
     (void)h;
     d_h += load_upto(e->carry[row] + j, n);
     store_upto(e->carry[row] + j, d_h, n);

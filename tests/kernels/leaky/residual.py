@@ -9,10 +9,11 @@ from elman.backends.jit.simd import Vec, load_upto, size_of_real, store_upto
 
 
 @kernel
-def state(v: Any, e: Any, row: int, j: int, n: int, f: Vec) -> Vec:
+def output(v: Any, e: Any, row: int, j: int, n: int, a: Vec, of_vector: Any, f: Any) -> Vec:
     offset = j * size_of_real(v)
-    store_upto(e.second[row] + offset, f, n)
-    return load_upto(v, e.before[row] + offset, n) + f
+    value = of_vector(v, f, a, n)
+    store_upto(e.second[row] + offset, value, n)
+    return load_upto(v, e.before[row] + offset, n) + value
 
 
 @kernel

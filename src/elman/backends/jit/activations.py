@@ -93,13 +93,13 @@ def own_vector(v: Any, f: Any, x: Vec, n: int) -> Vec:
 
 @kernel
 def apply(
-    v: Any, of_vector: Any, state: Any, f: Any, e: Any, row: int, rows: int, column: int, columns: int, out: Any
+    v: Any, of_vector: Any, output: Any, f: Any, e: Any, row: int, rows: int, column: int, columns: int, out: Any
 ) -> None:
-    """out = state(f(out)): an epilogue (gemm.py)."""
+    """out = output(out): an epilogue (gemm.py)."""
     for r in range(rows):
         for j in range(column, column + columns, reals(v)):
             n, p = smaller(column + columns - j, reals(v)), out[r] + j * size_of_real(v)
-            store_upto(p, state(v, e, row + r, j, n, of_vector(v, f, load_upto(v, p, n), n)), n)
+            store_upto(p, output(v, e, row + r, j, n, load_upto(v, p, n), of_vector, f), n)
 
 
 @kernel
@@ -141,18 +141,12 @@ def functions_of(activation: str | Activation) -> tuple[Any, tuple[Any, Any]]:
 
 
 def emit_epilogues(context: Any, builder: Any, v: Lanes, cell: str, of_vector: Any, functions: tuple[Any, Any]) -> Any:
-    """The address of the epilogues [apply, gradient] of a cell with an activation."""
-    pairs = zip((apply, gradient), (CELLS[cell].state, CELLS[cell].delta), functions, strict=True)
-    return _table(
-        builder,
-        [
-            emit_c_function(
-                context,
-                builder,
-                types.Dispatcher(epilogue),
-                [v, *map(types.Dispatcher, (of_vector, of_cell, f))],
-                _ARGUMENTS,
-            )
-            for epilogue, of_cell, f in pairs
-        ],
-    )
+    """The address of the epilogues [apply, gradient] of a cell with an activation, and behind them of Elman's."""
+    table = []
+    for name in (cell, "elman"):
+        for epilogue, of_cell, f in zip(
+            (apply, gradient), (CELLS[name].output, CELLS[name].delta), functions, strict=True
+        ):
+            kernel, before = types.Dispatcher(epilogue), [v, *map(types.Dispatcher, (of_vector, of_cell, f))]
+            table.append(emit_c_function(context, builder, kernel, before, _ARGUMENTS))
+    return _table(builder, table)

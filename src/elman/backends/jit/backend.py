@@ -134,5 +134,9 @@ def update(u: Update) -> None:
     _door.update(u)
 
 
+def normals(out: Real, keys: Int, *, stream: int, first_step: int = 0) -> None:
+    _door.normals(out, keys, stream, first_step)
+
+
 def recurrent_mask(mask: Real, *, p: float, key: int, layer: int = 0) -> None:
     _door.recurrent_mask(mask, p, key, layer)

@@ -88,6 +88,7 @@ PASS = Struct(
     hh=MATRIX,
     hh_1=MATRIX,
     zeros=INT,  # as many as the widest row
+    start=INT,  # (D, B, H): f of the initial states, where the cell's outputs are not its states; or 0
     masked=INT,  # forward: (parts, D, B, H), rows' states times their masks; backward: (D, B, H), what is left of d_y
     drawing=DRAWING,
     come=INT,  # (D, shards), a cache line each: to the meetings of a shard's threads
@@ -171,13 +172,68 @@ def set_columns(v: Any, rows: Any, layer: Any, all_columns: Any, d: int) -> None
 
 
 @kernel
+def state_is_second(layer: Any) -> bool:
+    return layer.cell != 0 and ints(layer.cell)[5] != 0  # elman_cell of csrc/elman.h
+
+
+@kernel
+def set_states(v: Any, rows: Any, layer: Any, d: int) -> None:
+    """The states: the outputs, but for some cells."""
+    if state_is_second(layer):
+        set_columns(v, rows, layer, layer.second, d)
+    else:
+        set_columns(v, rows, layer, layer.y, d)
+
+
+@kernel
 def set_states_before(v: Any, before: Any, layer: Any, d: int) -> None:
     """For each step the states before it."""
+    set_states(v, before.rows, layer, d)
+    before.shift = 1 if backwards(layer, d) else -1
+    before.start, before.mask = state(v, layer, layer.h_0, d, 0), 0
+    before.width, before.has_tokens = layer.H, 0
+
+
+@kernel
+def set_outputs_before(v: Any, before: Any, p: Any, d: int) -> None:
+    """For each step the outputs before it: what the product with weight_hh is of."""
+    layer = p.layer
     set_columns(v, before.rows, layer, layer.y, d)
     before.shift = 1 if backwards(layer, d) else -1
-    before.start = state(v, layer, layer.h_0, d, 0)
+    before.start = state(v, layer, p.start if p.start else layer.h_0, d, 0)
     before.mask = state(v, layer, layer.mask, d, 0) if layer.mask else 0
     before.width, before.has_tokens = layer.H, 0
+
+
+@kernel
+def start_size(v: Any, layer: Any) -> int:
+    """Of p.start, in bytes."""
+    return layer.D * layer.B * layer.H * size_of_real(v) if state_is_second(layer) else 0
+
+
+@kernel
+def set_start(v: Any, p: Any, memory: Address) -> None:
+    """What the first steps read, in some memory, if that is not the initial states."""
+    layer, out, n_bytes = p.layer, ints(stack(8)), start_size(v, p.layer)
+    if n_bytes:
+        p.start = memory
+        out[0] = memory
+        copy(memory, layer.h_0, n_bytes)
+        call(layer.epilogues[2], (local(EPILOGUE), 0, 1, 0, layer.D * layer.B * layer.H, out))
+
+
+@kernel
+def numbers_of(v: Any, layer: Any, array: Address, d: int) -> Address:
+    """The direction's part of an array (D, H) of numbers, 0 where there are none."""
+    return array + d * layer.H * size_of_real(v) if array else 0
+
+
+@kernel
+def noise_step(p: Any, s: Any, t: int, n: int, b: Any, factors: Any, out: Any) -> None:
+    """Add normals times factors to n rows of a step, of the batch: b. (Noise is always made in C.)"""
+    layer = p.layer
+    place = layer.first_step + t, 4 * layer.layer + 2 * s.d, s.column, s.columns
+    call(layer.add_noise, (layer.keys, n, b, *place, factors, out))
 
 
 @kernel
@@ -216,15 +272,28 @@ def drop_step(v: Any, p: Any, s: Any, step: int, n: int, b: Any, y: Any) -> None
 
 
 @kernel
+def noise_block(v: Any, p: Any, s: Any, begin: int, end: int, b: Any, ends: Any, y: Any) -> None:
+    """To a block's pre-activations y: rows of the batch b, each step's up to its end."""
+    layer, factors, begin_of_step = p.layer, ints(stack(_LIST)), 0
+    for i in range(s.count):
+        factors[i] = numbers_of(v, layer, layer.noise, s.d)
+    for i in range(end - begin):
+        t, n = time_of(p.extent, begin + i, backwards(layer, s.d)), ends[i] - begin_of_step
+        noise_step(p, s, t, n, after(b, begin_of_step), factors, after(y, begin_of_step))
+        begin_of_step = ends[i]
+
+
+@kernel
 def forward_block(v: Any, p: Any, s: Any, begin: int, end: int) -> None:
     """A few steps, as many as MAX_ROWS allows: their inputs' part in one product, then step by step the recurrence."""
     layer, size = p.layer, size_of_real(v)
-    before, y_rows = local(SOURCE), local(ROWS)
-    set_states_before(v, before, layer, s.d)
+    before, states, y_rows = local(SOURCE), local(SOURCE), local(ROWS)
+    set_outputs_before(v, before, p, s.d)
+    set_states_before(v, states, layer, s.d)
     set_columns(v, y_rows, layer, layer.y, s.d)
     bias = layer.bias + s.d * layer.H * size if layer.bias else p.zeros
     x, h, init, y = ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST))
-    own, second = ints(stack(_LIST)), ints(stack(_LIST))  # own: h before masks
+    own, second = ints(stack(_LIST)), ints(stack(_LIST))  # own: the states before
     b, ends, n = ints(stack(_LIST)), ints(stack(_LIST)), 0
     for step in range(begin, end):
         t = time_of(p.extent, step, backwards(layer, s.d))
@@ -233,8 +302,8 @@ def forward_block(v: Any, p: Any, s: Any, begin: int, end: int) -> None:
             if t >= length_of(p.extent, row):
                 continue
             b[n], init[n], y[n], h[n] = row, bias, at(v, y_rows, t, row), row_of(v, before, p.extent, t, row)
-            if layer.numbers:
-                own[n], second[n] = h[n], second_of(v, layer, s.d, t, row)
+            if layer.cell:
+                own[n], second[n] = row_of(v, states, p.extent, t, row), second_of(v, layer, s.d, t, row)
             if layer.has_tokens:
                 x[n] = layer.weight_ih + (s.d * layer.I + ints(integer_at(layer.x, t, row))[0]) * layer.H * size
             else:
@@ -247,10 +316,12 @@ def forward_block(v: Any, p: Any, s: Any, begin: int, end: int) -> None:
             add_row(v, y[i] + j, x[i] + j, bias + j, s.columns)
     else:
         gemm(v, s.ih, n, x, init, y, local(EPILOGUE))
+    if layer.noise:
+        noise_block(v, p, s, begin, end, b, ends, y)
     if meet_parts(p, s):
         return
     activate, begin_of_step = local(EPILOGUE), 0
-    activate.apply, activate.numbers = layer.epilogues[0], layer.numbers
+    activate.apply, activate.numbers = layer.epilogues[0], numbers_of(v, layer, layer.numbers, s.d)
     for i in range(end - begin):
         if layer.mask:
             for k in range(begin_of_step, ends[i]):
@@ -282,7 +353,7 @@ def forward_shard(v: Any, p: Any, i: int) -> None:
     if not layer.h_n or s.part > 0:
         return
     y = local(ROWS)
-    set_columns(v, y, layer, layer.y, s.d)
+    set_states(v, y, layer, s.d)
     for k in range(s.count):
         b = s.first + k * s.stride
         length = length_of(p.extent, b)
@@ -298,6 +369,8 @@ def forward_shard(v: Any, p: Any, i: int) -> None:
 def backward_step(v: Any, p: Any, s: Any, t: int) -> None:
     """One step back: delta = (d_y + mask * (weight_hh delta[next])) f'(y); at a row's last step d_h_n is the product.
 
+    Where the state is not the output, it is what the cell carries past the product instead.
+
     The product stands alone, so that a pass cut in two, d_h_0 of one being d_h_n of the other, gives the same bits.
     """
     layer = p.layer
@@ -308,10 +381,11 @@ def backward_step(v: Any, p: Any, s: Any, t: int) -> None:
     following, init, delta = ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST))
     d_y, y, mask_address, n = ints(stack(_LIST)), ints(stack(_LIST)), stack(_LIST), 0
     mask, before, second, carry = ints(mask_address), ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST))
-    states = local(SOURCE)
+    states, d_numbers = local(SOURCE), ints(stack(_LIST))
     set_states_before(v, states, layer, s.d)
     e.apply, e.y, e.d_y, e.mask = layer.epilogues[1], y, d_y, 0
-    e.numbers, e.before, e.second, e.carry = layer.numbers, before, second, carry
+    e.numbers, e.before, e.second, e.carry = numbers_of(v, layer, layer.numbers, s.d), before, second, carry
+    e.has_d_numbers, e.d_numbers = layer.d_numbers, d_numbers
     back, j = backwards(layer, s.d), s.column * size_of_real(v)
     step = size_of_real(v) if back else -size_of_real(v)
     e.next_y, e.next_out = step * layer.y.t_stride, step * layer.delta.t_stride
@@ -331,14 +405,16 @@ def backward_step(v: Any, p: Any, s: Any, t: int) -> None:
             d_y[n] = masked
         delta[n], y[n] = at(v, deltas, t, b), at(v, y_rows, t, b)
         is_last = t == (0 if back else length - 1)
-        if layer.numbers:
+        d_h_n = state(v, layer, layer.d_h_n, s.d, b) + j if is_last and layer.d_h_n else 0
+        if layer.cell:
             before[n], second[n] = row_of(v, states, p.extent, t, b), second_of(v, layer, s.d, t, b)
             carry[n] = state(v, layer, layer.carry, s.d, b) if layer.carry else 0
             if is_last and layer.carry:
-                add_row(v, carry[n] + j, 0, 0, s.columns)
+                add_row(v, carry[n] + j, d_h_n if p.start else 0, 0, s.columns)
+            if layer.d_numbers:
+                d_numbers[n] = state(v, layer, layer.d_numbers, s.d, b)
         if is_last:
-            d_h_n = state(v, layer, layer.d_h_n, s.d, b) + j if layer.d_h_n else 0
-            add_row(v, delta[n] + j, d_h_n, 0, s.columns)
+            add_row(v, delta[n] + j, 0 if p.start else d_h_n, 0, s.columns)
             call(e.apply, (e, n, 1, s.column, s.columns, after(delta, n)))
         else:
             following[n], init[n] = at(v, deltas, t - 1 if back else t + 1, b), p.zeros
@@ -353,10 +429,34 @@ def backward_step(v: Any, p: Any, s: Any, t: int) -> None:
 
 
 @kernel
+def noise_gradient(v: Any, p: Any, s: Any, t: int) -> None:
+    """To the gradients by what multiplies the noise: a step's delta times its normals, which are drawn again."""
+    layer, deltas, n = p.layer, local(ROWS), 0
+    set_columns(v, deltas, layer, layer.delta, s.d)
+    b, delta, d_noise = ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST))
+    for i in range(s.count):
+        row = s.first + i * s.stride
+        if t < length_of(p.extent, row):
+            b[n], delta[n], d_noise[n] = row, at(v, deltas, t, row), state(v, layer, layer.d_noise, s.d, row)
+            n += 1
+    noise_step(p, s, t, n, b, delta, d_noise)
+
+
+@kernel
+def start_gradient(v: Any, p: Any, s: Any, b: int, row: Address) -> None:
+    """From the gradient by what the first step reads that by the initial state, where these differ."""
+    layer, e, j = p.layer, local(EPILOGUE), s.column * size_of_real(v)
+    y, d_y, out = ints(stack(8)), ints(stack(8)), ints(stack(8))
+    y[0], d_y[0], out[0] = state(v, layer, p.start, s.d, b) + j, p.zeros, row
+    e.y, e.d_y = y, d_y
+    call(layer.epilogues[3], (e, 0, 1, 0, s.columns, out))
+
+
+@kernel
 def initial_gradient(v: Any, p: Any, s: Any) -> None:
     """What reaches the initial states: mask * (weight_hh delta[first step]) and what the cell carries past the product.
 
-    For a row of no steps it is d_h_n.
+    Where outputs are not states, the first goes through f. For a row of no steps it is d_h_n.
     """
     layer, deltas, j = p.layer, local(ROWS), s.column * size_of_real(v)
     set_columns(v, deltas, layer, layer.delta, s.d)
@@ -379,6 +479,8 @@ def initial_gradient(v: Any, p: Any, s: Any) -> None:
             continue
         if layer.mask:
             multiply_row(v, row, row, state(v, layer, layer.mask, s.d, b) + j, s.columns)
+        if p.start:
+            start_gradient(v, p, s, b, row)
         if layer.carry:
             add_row(v, row, row, state(v, layer, layer.carry, s.d, b) + j, s.columns)
 
@@ -391,7 +493,10 @@ def backward_shard(v: Any, p: Any, i: int) -> None:
     for step in range(p.extent.last - 1, p.extent.first - 1, -1):
         if step % steps == 0 and stopped():
             return
-        backward_step(v, p, s, time_of(p.extent, step, backwards(layer, s.d)))
+        t = time_of(p.extent, step, backwards(layer, s.d))
+        backward_step(v, p, s, t)
+        if layer.d_noise:
+            noise_gradient(v, p, s, t)
         if meet_parts(p, s):
             return
     if p.extent.first == 0:
@@ -426,7 +531,7 @@ def plan_sums(v: Any, p: Any, threads: int) -> None:
     layer, size = p.layer, size_of_real(v)
     for d in range(layer.D):
         hh, ih = after(p.sums, 2 * d), after(p.sums, 2 * d + 1)
-        set_states_before(v, hh.left, layer, d)
+        set_outputs_before(v, hh.left, p, d)
         hh.d_weight = layer.d_weight_hh + d * layer.H * layer.H * size
         hh.d_bias = layer.d_bias + d * layer.H * size if layer.d_bias else 0
         set_rows(ih.left.rows, layer.x, 0)
@@ -502,7 +607,7 @@ def forward_pass(v: Any, p: Any) -> int:
         set_matrix(v, after(p.ih, d), tiles, layer.I, layer.H, shard_rows * layer.T, p.parts, mode)
     masked = p.parts * layer.D * layer.B * layer.H if layer.mask else 0
     matrices = layer.D * (scratch_size(v, p.hh) + scratch_size(v, p.ih))
-    scratch = lease(come_size(p) + matrices + (layer.H + masked) * size)
+    scratch = lease(come_size(p) + matrices + start_size(v, layer) + (layer.H + masked) * size)
     if not scratch:
         return NO_MEMORY
     p.come, free = scratch, scratch + come_size(p)
@@ -511,6 +616,7 @@ def forward_pass(v: Any, p: Any) -> int:
         free = place(v, after(p.ih, d), layer.weight_ih + d * layer.I * layer.H * size, free)
     p.zeros, p.masked = free, free + layer.H * size
     clear(p.zeros, layer.H * size)
+    set_start(v, p, p.masked + masked * size)
     if p.hh.mode == PACKED:
         run(v, pack_hh, p, layer.D * p.hh.panels, threads)
     if p.ih.mode == PACKED:
@@ -535,13 +641,12 @@ def backward_pass(v: Any, p: Any) -> int:
     wants_d_x = layer.d_x.data != 0
     p.is_backward = 1
     plan_shards(v, p, threads)
-    plan_sums(v, p, threads)
     set_matrix(v, p.ih, tiles, layer.D * layer.H, layer.I, rows, 1, PACKED if wants_d_x else DIRECT)
     for d in range(layer.D):
         set_matrix(v, after(p.hh, d), tiles, layer.H, layer.H, ceil_div(layer.B, p.shards), p.parts, PACKED)
     dropped = layer.D * layer.B * layer.H if layer.dropout > 0 else 0
     matrices = layer.D * scratch_size(v, p.hh) + scratch_size(v, p.ih)
-    scratch = lease(come_size(p) + matrices + (widest + dropped) * size)
+    scratch = lease(come_size(p) + matrices + start_size(v, layer) + (widest + dropped) * size)
     if not scratch:
         return NO_MEMORY
     p.come = scratch
@@ -550,6 +655,8 @@ def backward_pass(v: Any, p: Any) -> int:
         free = place(v, after(p.hh, d), 0, free)
     p.zeros, p.masked = free, free + widest * size
     clear(p.zeros, widest * size)
+    set_start(v, p, p.masked + dropped * size)
+    plan_sums(v, p, threads)
     run(v, pack_hh, p, layer.D * p.hh.panels, threads)
     if wants_d_x:
         run(v, pack_ih, p, p.ih.panels, threads)

@@ -494,6 +494,13 @@ def store_upto(at: Site, p: Address, x: Vector, n: int) -> None:
 
 
 @emitted
+def add_upto(at: Site, v: Lanes, p: Address, x: Vector, n: int) -> None:
+    """To the first n <= VL elements."""
+    rest = Rest(at.builder, v, n)
+    rest.store(at.builder, p, at.builder.fadd(rest.load(at.builder, p), x))
+
+
+@emitted
 def load_padded(at: Site, v: Lanes, p: Address, n: int, pad: Vector) -> Vector:
     """The first n <= VL elements, the others `pad`."""
     return emit_load_masked(at.builder, v, p, emit_first(at.builder, v, n), pad)

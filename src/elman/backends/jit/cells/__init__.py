@@ -1,7 +1,7 @@
 """The cells: each file of this folder is one, as csrc/cells/ has it.
 
-A cell is two functions of n elements of a row, from column j on: `state`, its state from f(a), and `delta`, from the
-gradient by its state that by a. What they need besides is in the epilogue `e` (EPILOGUE of gemm.py).
+A cell is two functions of n elements of a row, from column j on: `output`, its y from a, and `delta`, from the
+gradient by y that by a. What they need besides is in the epilogue `e` (EPILOGUE of gemm.py).
 """
 
 import importlib

@@ -9,8 +9,8 @@ from elman.backends.jit.simd import Vec
 
 
 @kernel
-def state(v: Any, e: Any, row: int, j: int, n: int, f: Vec) -> Vec:  # noqa: ARG001
-    return f
+def output(v: Any, e: Any, row: int, j: int, n: int, a: Vec, of_vector: Any, f: Any) -> Vec:  # noqa: ARG001
+    return of_vector(v, f, a, n)
 
 
 @kernel

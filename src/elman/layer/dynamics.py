@@ -1,0 +1,143 @@
+"""How states remember, and what noise comes to them: leaky layers, for continuous time in steps of α = dt / τ.
+
+A value for each layer and unit, of which kernels get α and, for noise, σ √(2/α) (`elman.backends.contract`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elman import check
+from elman.typing import Int, Real
+
+FORMS = ("rate", "potential")
+Values = float | list[Any]  # for all layers, or a list of one for each: a number or a list of H
+INPUT_STREAM = 1  # of the normals that are added to inputs; layers have even ones
+
+leak_value = check.numbers("a number above 0, up to 1", lambda x: 0 < x <= 1)
+
+
+class OfLayer(NamedTuple):
+    """What the kernels get of a layer's dynamics."""
+
+    cell: str
+    numbers: Real | None  # (D, H)
+    noise: Real | None  # (D, H)
+
+
+class Dynamics:
+    """The arguments of `RNN` about it, once they are checked."""
+
+    __slots__ = ("cell", "input_noise", "is_learned", "is_noisy", "leaks", "noises")
+
+    def __init__(
+        self, leak: Values, noise: Values, form: str, is_learned: bool, input_noise: float, sizes: tuple[int, int]
+    ) -> None:
+        """sizes: L and H."""
+        self.leaks, self.noises = _by_unit(leak, *sizes), _by_unit(noise, *sizes)  # (L, H), σ as well
+        self.is_learned, self.input_noise = is_learned, input_noise
+        is_plain = form == "rate" and not is_learned and bool(np.all(self.leaks == 1))
+        self.cell = "elman" if is_plain else form
+        self.is_noisy = input_noise > 0 or bool(np.any(self.noises > 0))
+        if is_learned and np.any(self.leaks == 1):
+            check.refuse(f"leak must be below 1 where learn_leak=True, got {leak}: its logit is learned")
+        if input_noise > 0 and (is_learned or np.ptp(self.leaks) > 0):
+            check.refuse("input_noise needs one leak for all units, which is not learned: it is scaled by √(2/leak)")
+
+    def of_layer(self, k: int, dtype: np.dtype[Any], logits: Real | None, n_directions: int) -> OfLayer:
+        """logits (D, H): the parameter, where the leak is learned."""
+        leaks = np.tile(self.leaks[k], (n_directions, 1)) if logits is None else _sigmoid(logits.astype(np.float64))
+        noise = None
+        if np.any(self.noises[k] > 0):
+            noise = (self.noises[k] * np.sqrt(2 / leaks)).astype(dtype)
+        return OfLayer(self.cell, None if self.cell == "elman" else leaks.astype(dtype), noise)
+
+    def initial_logits(self, k: int) -> NDArray[np.float64]:
+        """(H,): what a leak that is learned begins with."""
+        logits: NDArray[np.float64] = np.log(self.leaks[k] / (1 - self.leaks[k]))
+        return logits
+
+    @property
+    def input_scale(self) -> float:
+        """What normals are multiplied by before they are added to inputs."""
+        return self.input_noise * float(np.sqrt(2 / self.leaks[0, 0]))
+
+
+def add_by_logits(into: Real, of_layer: OfLayer, d_numbers: Real, d_noise: Real | None) -> None:
+    """Add the gradient by logit α (D, H), given those of each row by α and by σ √(2/α), (D, B, H)."""
+    leaks = np.asarray(of_layer.numbers, np.float64)
+    d_leak = d_numbers.sum(axis=1, dtype=np.float64)
+    if d_noise is not None:
+        d_leak -= d_noise.sum(axis=1, dtype=np.float64) * of_layer.noise / (2 * leaks)
+    into += d_leak * leaks * (1 - leaks)
+
+
+def values(value: Any, name: str, accepted: Any, num_layers: int, hidden_size: int) -> Values:
+    """A number; an array (H,); or a list of one of these for each layer: as numbers and lists."""
+    if isinstance(value, np.ndarray) and value.ndim > 0:
+        value = [value] * num_layers
+    if not isinstance(value, (list, tuple)):
+        return float(accepted(value, name))
+    if len(value) != num_layers:
+        raise ValueError(
+            f"{name} must be a number, an array ({hidden_size},), or a list of one for each of {num_layers} layers, "
+            f"got {len(value)} items"
+        )
+    return [_of_units(one, f"{name}[{k}]", accepted, hidden_size) for k, one in enumerate(value)]
+
+
+def _of_units(value: Any, name: str, accepted: Any, hidden_size: int) -> float | list[float]:
+    if not isinstance(value, (list, tuple, np.ndarray)) or np.ndim(value) == 0:
+        return float(accepted(value, name))
+    check.shape(np.shape(value), name, ((hidden_size,),))
+    return [accepted(one, name) for one in np.asarray(value).tolist()]
+
+
+def _by_unit(value: Values, num_layers: int, hidden_size: int) -> NDArray[np.float64]:
+    """(L, H)."""
+    of_layers: Sequence[Any] = value if isinstance(value, list) else [value] * num_layers
+    return np.stack([np.broadcast_to(np.float64(one), hidden_size) for one in of_layers])
+
+
+def _sigmoid(x: Any) -> Any:
+    return 1 / (1 + np.exp(-np.clip(x, -700, 700)))
+
+
+# Seeds: SplitMix64's function (Steele, Lea & Flood 2014), so that neighbours are as good as any others
+
+_GOLDEN = 0x9E3779B97F4A7C15
+
+
+def mixed(seed: Any, number: Any) -> NDArray[np.uint64]:
+    """64 bits for each pair of a seed and a number, of 64 bits too; arrays are paired element by element."""
+    seeds, others = (np.atleast_1d(np.asarray(one, np.uint64)) for one in (seed, number))  # scalars warn of overflow
+    z: NDArray[np.uint64] = seeds + np.uint64(_GOLDEN) * (others + np.uint64(1))
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
+    z ^= z >> np.uint64(31)
+    return z
+
+
+def keys_of_rows(seed: int, epoch: int, rows: Int) -> Int:
+    """What the noise of rows of a data set is drawn with in an epoch of a training run."""
+    return mixed(mixed(seed, epoch), rows).view(np.int64)
+
+
+def row_keys(noise_seed: Any, n_rows: int, name: str = "noise_seed") -> Int | None:
+    """What each row's noise is drawn with, (B,): from an int k, which gives row b the seed (k, b), or (B,) ints."""
+    if noise_seed is None:
+        return None
+    if check.is_int(noise_seed):
+        k = check.integers(0, 2**64 - 1, "an int of at least 0")(noise_seed, name)
+        return mixed(mixed(k, 0), np.arange(n_rows)).view(np.int64)
+    seeds = check.as_array(noise_seed, name)
+    if seeds.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be an int or integers (B,), got {check.shown(noise_seed)}")
+    check.shape(seeds.shape, name, ((n_rows,),))
+    if seeds.dtype.kind == "i" and seeds.min() < 0:
+        raise ValueError(f"{name} must not be negative, got {seeds.min()}")
+    return mixed(seeds.astype(np.uint64), 0).view(np.int64)
