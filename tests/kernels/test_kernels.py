@@ -641,6 +641,16 @@ def test_tanh_where_it_is_least_exact(compiled, dtype, rng):
     assert errors.max() <= (2 if dtype == "float32" else 2.2)
 
 
+def test_softplus_where_it_is_least_exact(compiled, dtype, rng):
+    """Where its last bits are half as large as those of e^a, and where a is added to about log 2."""
+    if np.finfo(np.longdouble).nmant < 60 and dtype == "float64":
+        pytest.skip("no reals here that are wider than float64")
+    values = np.concatenate([rng.uniform(-0.45, -0.43, 200_000), rng.uniform(0, 0.1, 200_000)]).astype(dtype)
+    exact = np.log1p(np.exp(values.astype(np.longdouble)))
+    errors = np.abs(_activate(compiled, "softplus", values) - exact) / np.spacing(exact.astype(dtype))
+    assert errors.max() <= 1.75
+
+
 @pytest.mark.parametrize("activation", reference.ACTIVATIONS)
 def test_nan_in_nan_out(backend, dtype, activation):
     values = np.full(64, np.nan, dtype)
