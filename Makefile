@@ -63,7 +63,7 @@ bench-bridges:  ## what elman.sklearn adds to SequenceModel; a PyTorch model wit
 	python bench/sklearn_overhead.py
 	python bench/torch_model.py
 
-accuracy:       ## tanh and sigmoid over all 2^32 inputs: too long for CI
+accuracy:       ## activations over all 2^32 inputs: too long for CI
 	elman accuracy --stride 1
 
 fuzz:           ## random calls, on all backends, from SEED for SECONDS; ELMAN_ISA=avx2 for another instruction set

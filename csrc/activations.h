@@ -9,13 +9,19 @@
 
 INLINE vec relu_(vec a) { return choose(a < set1(0), set1(0), a); } /* NaN stays */
 INLINE vec identity_(vec a) { return a; }
+INLINE vec retanh_(vec a) { return relu_(tanh_(a)); }
+INLINE vec power_(vec a) { return relu_(a) * relu_(a); }
 
 INLINE vec d_tanh(vec y) { return fma_(-y, y, set1(1)); }
 INLINE vec d_relu(vec y) { return choose(y > set1(0), set1(1), set1(0)); }
 INLINE vec d_sigmoid(vec y) { return y * (set1(1) - y); }
 INLINE vec d_identity(vec y) { return (void)y, set1(1); }
+INLINE vec d_softplus(vec y) { return one_minus_exp(y); }
+INLINE vec d_retanh(vec y) { return choose(y > set1(0), d_tanh(y), set1(0)); }
+INLINE vec d_power(vec y) { return set1(2) * sqrt_(y); }
 
-#define ACTIVATIONS(F, cell) F(cell, tanh) F(cell, relu) F(cell, sigmoid) F(cell, identity)
+#define ACTIVATIONS(F, cell) \
+    F(cell, tanh) F(cell, relu) F(cell, sigmoid) F(cell, identity) F(cell, softplus) F(cell, retanh) F(cell, power)
 
 typedef vec function(vec);
 

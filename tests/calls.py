@@ -20,6 +20,7 @@ from .draws import NUMBERS, SMALL, Draw, content_of
 
 LEGAL = (TypeError, ValueError, FloatingPointError)
 DISCRETE = ("r2", "accuracy", "exact", "saturated")  # what a rounding may change by much
+BOUNDED = ("tanh", "sigmoid", "retanh")  # activations
 REFUSED = type("Refused", (), {"__repr__": lambda _: "REFUSED"})()
 
 
@@ -204,14 +205,16 @@ def layer(c: Case) -> None:
 
 
 def layer_options(c: Case, n_units: int) -> dict[str, Any]:
-    nonlinearity = c.pick("tanh", "tanh", "relu", "sigmoid", "identity")
-    if nonlinearity == "relu":  # for which a rounding next to 0 is a gradient more or less
+    nonlinearity = c.pick("tanh", "tanh", "relu", "sigmoid", "identity", "softplus", "retanh", "power")
+    if nonlinearity == "power":  # whose states explode
+        c.is_wild = c.is_huge = True
+    if nonlinearity in ("relu", "retanh"):  # for which a rounding next to 0 is a gradient more or less
         c.looseness, c.least = 300 if c.dtype == "f4" else 1, ()
     return {
         "nonlinearity": nonlinearity,
         "bidirectional": c.chance(0.35),
         "dropout": c.pick(0.0, 0.0, 0.3, 1.0),
-        "recurrent_dropout": c.pick(0.0, 0.0, 0.3) if nonlinearity in ("tanh", "sigmoid") else 0.0,  # or states explode
+        "recurrent_dropout": c.pick(0.0, 0.0, 0.3) if nonlinearity in BOUNDED else 0.0,  # or states explode
         "initialization": c.pick("uniform", "uniform", "identity", "orthogonal" if n_units < 100 else "uniform"),
         "spectral_radius": c.pick(None, None, 0.9 if n_units < 100 else None),
         "dtype": {"f4": "float32", "f8": "float64"}[c.dtype],

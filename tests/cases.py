@@ -195,6 +195,7 @@ def make(
         return place((scale * rng.standard_normal(shape)).astype(dtype))
 
     n = _lengths(lengths, T, B, rng)
+    gain = 0.5 if activation == "power" else 1  # or states explode
 
     def over_time(values: np.ndarray) -> np.ndarray:
         values[~active_steps(n, T, B)] = POISON[values.dtype]
@@ -204,9 +205,9 @@ def make(
     return Problem(
         x=over_time(x),
         h_0=place(rng.uniform(-0.9, 0.9, (D, B, H)).astype(dtype)),
-        weight_ih=real(D, I, H, scale=I**-0.5),
+        weight_ih=real(D, I, H, scale=gain * I**-0.5),
         weight_hh=real(D, H, H, scale=0.5 * H**-0.5),  # spectral norm about 1, and nothing symmetric about it
-        bias=real(D, H, scale=0.5) if bias else None,
+        bias=real(D, H, scale=0.5 * gain) if bias else None,
         d_y=over_time(rng.standard_normal((T, B, D * H)).astype(dtype)) if d_y else None,
         d_h_n=real(D, B, H) if d_h_n else None,
         sums={
@@ -368,7 +369,7 @@ SIZES = (
 
 _OPTIONS = pairwise(
     {
-        "activation": ("tanh", "relu", "sigmoid", "identity"),
+        "activation": ("tanh", "relu", "sigmoid", "identity", "softplus", "retanh", "power"),
         "lengths": ("none", "full", "ragged"),
         "layout": LAYOUTS,
         "direction": ({}, {"reverse": True}, {"D": 2}),

@@ -5,9 +5,9 @@ largest entry. In float32 the bounds follow from how roundings add up. They are 
 and rest on roundings being as good as independent with mean 0, so that n of them add up like √n (Higham & Mary 2019):
 
 - A chain of K multiply-adds errs by λ √K u Σ|terms| (theorem 2.4; surely by K u Σ|terms|).
-- Errors e[k] of the states enter the next pre-activation j as Σ_k mask[k] weight_hh[k, j] e[k], and f' <= 1: a step
-  multiplies them by g = max mask · max_j √Σ_k weight_hh[k, j]² at most, and those of T steps add up to
-  √(1 + g² + ... + g^(2T-2)) times that of one. Likewise those of delta, backwards in time.
+- Errors e[k] of the states enter the next pre-activation j as Σ_k mask[k] weight_hh[k, j] e[k], and f' <= s, 1 but for
+  "power": a step multiplies them by g = s · max mask · max_j √Σ_k weight_hh[k, j]² at most, and those of T steps add up
+  to √(1 + g² + ... + g^(2T-2)) times that of one. Likewise those of delta, backwards in time.
 - N terms with such an error each add λ √N of it to their sum.
 """
 
@@ -71,8 +71,9 @@ def forward_bounds(p: Problem, exact: Arrays) -> Bounds:
     y = max(_largest(exact["y"]), _largest(p.h_0))
     driven = _largest(p.weight_ih) if p.x.ndim == 2 else max(_largest(np.abs(p.x) @ np.abs(w)) for w in p.weight_ih)
     magnitude = driven + _largest(p.bias) + _mask(p) * y * _abs_sum(p.weight_hh, axis=-2)
-    one_step = _chain(n_inputs + n_units + 1, magnitude) + ELEMENTARY * y
-    bound = one_step * _growth(p, len(p.x), axis=-2)
+    slope = _steepest(p, exact["y"])
+    one_step = slope * _chain(n_inputs + n_units + 1, magnitude) + ELEMENTARY * y
+    bound = one_step * _growth(p, len(p.x), slope, axis=-2)
     dropped = {"dropped": (bound + y) * _kept(p)} if p.drawing else {}
     return dict.fromkeys(("y", "h_n"), bound) | dropped
 
@@ -81,8 +82,9 @@ def backward_bounds(p: Problem, y: np.ndarray, exact: Arrays) -> Bounds:
     n_directions, n_rows, n_units = p.h_0.shape
     delta = _largest(exact["delta"])
     d_state = _largest(p.d_y) * _kept(p) + _largest(p.d_h_n) + _mask(p) * delta * _abs_sum(p.weight_hh, axis=-1)
-    one_step = _chain(n_units + 1, d_state) + ELEMENTARY * d_state
-    error = one_step * _growth(p, len(p.x) + 1, axis=-1)  # of delta and of d_h_0, which is one product further
+    slope = _steepest(p, y)
+    one_step = slope * (_chain(n_units + 1, d_state) + ELEMENTARY * d_state)
+    error = one_step * _growth(p, len(p.x) + 1, slope, axis=-1)  # of delta and of d_h_0, which is one product further
 
     sum_of_delta = _largest(np.nansum(np.abs(exact["delta"]), axis=(0, 1)))
 
@@ -163,6 +165,10 @@ def _kept(p: Problem) -> float:
     return 2 / (1 - dropout) if 0 < dropout < 1 else 1
 
 
-def _growth(p: Problem, n_steps: int, axis: int) -> float:
-    gain = _mask(p) * _root_square_sum(p.weight_hh, axis)
+def _steepest(p: Problem, y: np.ndarray) -> float:
+    return max(1.0, 2 * _largest(y) ** 0.5) if p.activation == "power" else 1.0
+
+
+def _growth(p: Problem, n_steps: int, slope: float, axis: int) -> float:
+    gain = slope * _mask(p) * _root_square_sum(p.weight_hh, axis)
     return sum(gain ** (2 * t) for t in range(n_steps)) ** 0.5

@@ -83,7 +83,7 @@ def warm_up(backends: list[str]) -> None:
                 for optimizer, outputs in zip(optimizers, (elman.Categories, elman.Binary, elman.Reals), strict=True):
                     model = elman.SequenceModel(elman.Tokens(2), outputs(1), hidden_size=3, dtype=dtype, seed=0)
                     model.train_step([[1]], [[0]], optimizer=optimizer(0.1))
-                for nonlinearity in ("relu", "sigmoid", "identity"):
+                for nonlinearity in ("relu", "sigmoid", "identity", "softplus", "retanh", "power"):
                     elman.RNN(2, 3, nonlinearity=nonlinearity, dtype=dtype)(np.ones((2, 2, 2)))
 
 

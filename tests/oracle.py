@@ -23,6 +23,9 @@ ACTIVATIONS: dict[str, tuple[Callable[[float], float], Callable[[float], float]]
     "relu": (lambda a: a if a > 0 else 0.0, lambda a: 1.0 if a > 0 else 0.0),
     "sigmoid": (_logistic, lambda a: _logistic(a) * _logistic(-a)),
     "identity": (lambda a: a, lambda _: 1.0),
+    "softplus": (lambda a: math.log1p(math.exp(a)) if a < 0 else a + math.log1p(math.exp(-a)), _logistic),
+    "retanh": (lambda a: math.tanh(a) if a > 0 else 0.0, lambda a: 1 / math.cosh(a) ** 2 if a > 0 else 0.0),
+    "power": (lambda a: a * a if a > 0 else 0.0, lambda a: 2 * a if a > 0 else 0.0),
 }
 
 

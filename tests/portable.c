@@ -54,7 +54,8 @@ static const problem PROBLEMS[] = {
     {7, 9, 30, 65, 2, "sigmoid", 1, 1, 0, 0},  {20, 33, 12, 100, 1, "relu", 0, 1, 0, 1},
     {40, 1, 3, 257, 1, "tanh", 0, 0, 0, 0},    {30, 2, 5, 300, 2, "tanh", 1, 1, 0, 0},
     {12, 100, 50, 31, 1, "tanh", 1, 0, 1, 0},  {9, 5, 65, 130, 2, "identity", 0, 0, 1, 0},
-    {300, 4, 8, 16, 1, "sigmoid", 1, 0, 0, 1},
+    {300, 4, 8, 16, 1, "sigmoid", 1, 0, 0, 1}, {7, 5, 12, 40, 1, "softplus", 0, 0, 0, 0},
+    {7, 5, 12, 40, 1, "retanh", 0, 0, 0, 0},   {7, 5, 12, 40, 1, "power", 0, 0, 0, 0},
 };
 
 static const void *find(const elman_named *list, const char *name) {

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 import elman
 from elman.backends import native, reference
+from elman.backends.reference import ACTIVATIONS
 from elman.benchmark import contestants
 from elman.benchmark.accuracy import count_float32, worst_float32, worst_float64
 from elman.benchmark.compare import Change
@@ -86,7 +87,14 @@ def test_backends_are_right(what: str, options: dict, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("what", WHAT)
 @pytest.mark.parametrize(
-    "options", [{}, {"num_layers": 2, "bidirectional": True}, {"nonlinearity": "relu"}, {"dtype": "float64"}], ids=str
+    "options",
+    [
+        {},
+        {"num_layers": 2, "bidirectional": True},
+        *({"nonlinearity": f} for f in ACTIVATIONS if f != "tanh"),
+        {"dtype": "float64"},
+    ],
+    ids=str,
 )
 @pytest.mark.parametrize("name", contestants.PEERS)
 def test_peers_are_right(name: str, what: str, options: dict) -> None:
@@ -102,9 +110,12 @@ def test_peers_are_right(name: str, what: str, options: dict) -> None:
 
 def test_every_peer_computes_something() -> None:
     """That `test_peers_are_right` is not satisfied by excuses: each says what it can do at all."""
-    for name, what in [("torch", "train"), ("jax", "both"), ("keras", "both"), ("numpy-script", "train-sgd")]:
+    own = [("jax", "both", nonlinearity) for nonlinearity in ACTIVATIONS]
+    own += [("keras", "both", "softplus"), ("onnxruntime", "forward", "softplus")]
+    for name, what, nonlinearity in [("torch", "train", "tanh"), ("numpy-script", "train-sgd", "tanh"), *own]:
         if name not in contestants.missing():
-            assert contestants.peer(name).prepare(Case.of(Workload(Shape(7, 1, 3, 11), what)), 1)
+            work = Workload(Shape(7, 1, 3, 11), what, nonlinearity=nonlinearity)
+            assert contestants.peer(name).prepare(Case.of(work), 1)
 
 
 # Wrong contestants
@@ -540,9 +551,12 @@ def test_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
     sets = [("numpy", "NumPy's own"), *(("cython", name) for name in native.instruction_sets())]
     functions = [row for row in rows if len(row) == 6 and row[3] in ("float32", "float64")]
     assert [tuple(row[:4]) for row in functions] == [
-        (*one, function, dtype) for one in sets for function in ("tanh", "sigmoid") for dtype in ("float32", "float64")
+        (*one, function, dtype)
+        for one in sets
+        for function in ("tanh", "sigmoid", "softplus", "retanh", "power")
+        for dtype in ("float32", "float64")
     ]
-    assert all(0.5 <= float(row[4]) < (4 if row[0] == "numpy" else 2) for row in functions)
+    assert all(0.4 <= float(row[4]) < (4 if row[0] == "numpy" else 2) for row in functions)
     passes = [row for row in rows if row[0] in ("numpy", "cython") and row not in functions]
     assert len(passes) == 2 * len(SETS["quick"])
     assert all(0 < float(error) < 1e-4 for row in passes for error in row[1:])
@@ -557,6 +571,7 @@ def test_an_inexact_function_is_found() -> None:
 
     assert worst_float32(Rough, "tanh", stride=1_000_003).ulp > 4
     assert worst_float64(Rough, "tanh").ulp > 1e9
+    assert np.isinf(worst_float32(Rough, "power", stride=1_000_003).ulp)  # where it should be infinite
 
 
 def test_every_stride_th_float() -> None:

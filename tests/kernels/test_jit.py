@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import elman
 from elman import backends
 from elman.backends import native
+from elman.backends.reference import ACTIVATIONS
 
 from ..cases import READOUT_CASES, make_readout, name
 from ..compare import assert_same_bits
@@ -88,7 +89,7 @@ def test_no_recompilation_for_other_sizes(rng: np.random.Generator, monkeypatch:
 )
 @given(
     st.integers(1, 9), st.integers(1, 40), st.integers(1, 40), st.integers(1, 80),
-    st.sampled_from(["float32", "float64"]), st.sampled_from(["tanh", "relu", "sigmoid", "identity"]),
+    st.sampled_from(["float32", "float64"]), st.sampled_from(list(ACTIVATIONS)),
     st.booleans(), st.booleans(),
 )  # fmt: skip
 def test_same_bits_as_cython(n_steps, n_rows, n_inputs, hidden, dtype, nonlinearity, bidirectional, ragged):
@@ -98,6 +99,8 @@ def test_same_bits_as_cython(n_steps, n_rows, n_inputs, hidden, dtype, nonlinear
     outcomes = []
     for backend in ("numba", "cython"):
         rnn = elman.RNN(n_inputs, hidden, 1, nonlinearity, True, False, 0.0, bidirectional, dtype=dtype, seed=1, backend=backend)  # noqa: E501 # fmt: skip
+        for array in rnn.parameters().values():
+            array *= 0.1 if nonlinearity == "power" else 1  # or states explode
         y, h_n, pullback = rnn.vjp(x, lengths=lengths)
         d_x, d_h_0, gradients = pullback(np.cos(y), np.sin(h_n))
         outcomes.append([y, h_n, d_x, d_h_0, *gradients.values()])

@@ -464,7 +464,7 @@ def test_steps_are_the_sequence(compiled, dtype, case):
 
 
 @pytest.mark.parametrize("huge", [1e3, 1e5, 1e30, np.inf])
-@pytest.mark.parametrize(("activation", "low", "high"), [("tanh", -1, 1), ("sigmoid", 0, 1)])
+@pytest.mark.parametrize(("activation", "low", "high"), [("tanh", -1, 1), ("sigmoid", 0, 1), ("retanh", 0, 1)])
 def test_saturation(backend, dtype, activation, low, high, huge):
     """Exactly the limits, a gradient of exactly 0, and never NaN."""
     sign = np.array([1, -1, 1, -1, -1])
@@ -478,6 +478,21 @@ def test_saturation(backend, dtype, activation, low, high, huge):
             np.testing.assert_array_equal(out[key], np.zeros_like(out[key]))
         for key, array in p.sums.items():
             np.testing.assert_array_equal(out[key], array)
+
+
+@pytest.mark.parametrize("huge", [1e3, 1e30, np.inf])
+def test_limits_of_softplus_and_power(backend, dtype, huge):
+    """a or nothing, and a² or nothing, to infinity; of softplus, slopes of exactly 1 and 0."""
+    values = np.array([huge, -huge, np.nan, 0], dtype)
+    p = make(T=1, B=4, I=1, H=33, dtype=dtype, bias=False)
+    p = p.replace(x=values[None, :, None], weight_ih=np.ones_like(p.weight_ih), h_0=np.zeros_like(p.h_0))
+    with np.errstate(over="ignore"):
+        softplus, power = (p.replace(activation=name).forward(backend)["y"][0] for name in ("softplus", "power"))
+        square = values[0] ** 2
+    np.testing.assert_array_equal(softplus[:3].T, np.full((33, 3), [values[0], 0, np.nan], dtype))
+    np.testing.assert_array_equal(power.T, np.full((33, 4), [square, 0, np.nan, 0], dtype))
+    np.testing.assert_array_equal(_slopes(backend, "softplus", np.full(16, values[0])), 1)
+    np.testing.assert_array_equal(_slopes(backend, "softplus", np.zeros(16, dtype)), 0)
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy"])
@@ -514,11 +529,11 @@ def test_nan_stays_in_its_row(backend, dtype, activation):
 
 @pytest.mark.parametrize("activation", reference.ACTIVATIONS)
 def test_subnormals(backend, dtype, activation):
-    """They may count as zero, and then relu has no slope there; no more."""
+    """They may count as zero, and then relu and retanh have no slope there; no more."""
     tiny = np.finfo(dtype).tiny
     p = make(T=6, B=5, I=7, H=33, dtype=dtype, activation=activation, bias=False)
     tiny_p = p.replace(**{key: (getattr(p, key) * tiny).astype(dtype) for key in ("x", "h_0", "d_h_n")})
-    method = Problem.forward if activation == "relu" else run
+    method = Problem.forward if activation in ("relu", "retanh") else run
     got, exact = method(tiny_p, backend), method(tiny_p.astype("float64"), reference)
     for key, array in exact.items():
         tolerance = 1e3 * tiny + 1e3 * np.finfo(dtype).eps * np.abs(array).max()
@@ -554,17 +569,42 @@ def _activate(backend, activation: str, values: np.ndarray) -> np.ndarray:
     return h_next.reshape(-1)
 
 
+def _slopes(backend, activation: str, y: np.ndarray) -> np.ndarray:
+    """f' at states y, by `backward`: one step of one row, to which a gradient of ones comes."""
+    p = make(T=1, B=1, I=1, H=y.size, dtype=y.dtype, activation=activation, d_h_n=False, input_grad=False)
+    p = p.replace(d_y=np.ones_like(p.d_y), weight_hh=np.zeros_like(p.weight_hh))
+    return p.backward(backend, y.reshape(1, 1, -1))["delta"].reshape(-1)
+
+
+EXACT = {
+    "tanh": mpmath.tanh,
+    "sigmoid": lambda a: 1 / (1 + mpmath.exp(-a)),
+    "softplus": lambda a: mpmath.log1p(mpmath.exp(a)),
+    "retanh": lambda a: max(mpmath.tanh(a), 0),
+    "power": lambda a: max(a, 0) ** 2,
+}
+EXACT_SLOPES = {"softplus": lambda y: -mpmath.expm1(-y), "power": lambda y: 2 * mpmath.sqrt(y)}
+
+
+def _exactly(function, values: np.ndarray) -> np.ndarray:
+    with mpmath.workprec(200):
+        return np.array([float(function(mpmath.mpf(v))) for v in values.tolist()])
+
+
 def _assert_ulp(backend, got: np.ndarray, values: np.ndarray, exact: np.ndarray) -> None:
     """At most 2 ULP; NumPy's own functions, of which the reference is made, have up to 4. Subnormals may be zero."""
     limit = 4 if backend is reference else 2
-    errors = np.abs(got.astype(float) - exact.astype(float)) / np.spacing(np.abs(exact)).astype(float)
+    with np.errstate(invalid="ignore"):  # of what no number can hold
+        errors = np.abs(got.astype(float) - exact.astype(float)) / np.spacing(np.abs(exact)).astype(float)
+    errors[got == exact] = 0
     normal = np.minimum(np.abs(values), np.abs(exact)) >= np.finfo(values.dtype).tiny
     worst = np.argmax(np.where(normal, errors, 0))
     assert errors[worst] <= limit, f"f({values[worst]!r}) = {got[worst]!r}, not {exact[worst]!r}"
     assert (np.abs(got[~normal] - exact[~normal]) <= np.finfo(values.dtype).tiny).all()
 
 
-@pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
+@pytest.mark.parametrize("activation", EXACT)
+@np.errstate(over="ignore")
 def test_elementary_functions_in_float32(backend, rng, activation):
     magnitudes = np.geomspace(1e-38, 3e38, 1 << 16)
     near = [rng.uniform(-bound, bound, 1 << 15) for bound in (1, 10, 110)]
@@ -573,16 +613,22 @@ def test_elementary_functions_in_float32(backend, rng, activation):
     _assert_ulp(backend, _activate(backend, activation, values), values, exact)
 
 
-@pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
+@pytest.mark.parametrize("activation", EXACT)
+@np.errstate(over="ignore")
 def test_elementary_functions_in_float64(backend, rng, activation):
     magnitudes = np.geomspace(1e-307, 1e300, 512)
     near = [rng.uniform(-bound, bound, 256) for bound in (1e-3, 0.1, 1, 20, 750)]
     values = np.concatenate([magnitudes, -magnitudes, *near])
-    with mpmath.workprec(200):
-        exact = [
-            float(mpmath.tanh(v) if activation == "tanh" else 1 / (1 + mpmath.exp(-v))) for v in map(mpmath.mpf, values)
-        ]
-    _assert_ulp(backend, _activate(backend, activation, values), values, np.array(exact))
+    _assert_ulp(backend, _activate(backend, activation, values), values, _exactly(EXACT[activation], values))
+
+
+@pytest.mark.parametrize("activation", EXACT_SLOPES)
+def test_slopes_that_are_elementary_functions(backend, dtype, rng, activation):
+    """Of softplus' small states, which are about its slopes, too."""
+    y = np.concatenate([np.geomspace(1e-37, 1e30, 512), rng.uniform(0, 3, 2048), rng.uniform(0, 100, 256)])
+    y = y.astype(dtype)
+    exact = _exactly(EXACT_SLOPES[activation], y).astype(dtype)
+    _assert_ulp(backend, _slopes(backend, activation, y), y, exact)
 
 
 def test_tanh_where_it_is_least_exact(compiled, dtype, rng):
@@ -593,6 +639,16 @@ def test_tanh_where_it_is_least_exact(compiled, dtype, rng):
     exact = np.tanh(values.astype(np.longdouble))
     errors = np.abs(_activate(compiled, "tanh", values) - exact) / np.spacing(exact.astype(dtype))
     assert errors.max() <= (2 if dtype == "float32" else 2.2)
+
+
+def test_softplus_where_it_is_least_exact(compiled, dtype, rng):
+    """Where its last bits are half as large as those of e^a, and where a is added to about log 2."""
+    if np.finfo(np.longdouble).nmant < 60 and dtype == "float64":
+        pytest.skip("no reals here that are wider than float64")
+    values = np.concatenate([rng.uniform(-0.45, -0.43, 200_000), rng.uniform(0, 0.1, 200_000)]).astype(dtype)
+    exact = np.log1p(np.exp(values.astype(np.longdouble)))
+    errors = np.abs(_activate(compiled, "softplus", values) - exact) / np.spacing(exact.astype(dtype))
+    assert errors.max() <= 1.75
 
 
 @pytest.mark.parametrize("activation", reference.ACTIVATIONS)

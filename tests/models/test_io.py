@@ -104,6 +104,7 @@ def refused(path: Path, content: bytes | None = None, reason: str = "") -> None:
         {},
         {"num_layers": 3, "nonlinearity": "relu", "dropout": 0.25},
         {"num_layers": 2, "bidirectional": True, "nonlinearity": "sigmoid"},
+        {"nonlinearity": "retanh"},
     ],
 )
 def test_round_trip(options: dict[str, Any], dtype: str, backend: str, path: Path, rng: np.random.Generator):

@@ -1,4 +1,4 @@
-"""How exact the backends are: tanh and sigmoid in units in the last place, and whole passes against float64."""
+"""How exact the backends are: activations in units in the last place, and whole passes against float64."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from elman.benchmark.truth import Truth
 from elman.benchmark.workloads import Case, Workload
 from elman.typing import Real
 
-FUNCTIONS = ("tanh", "sigmoid")
+FUNCTIONS = ("tanh", "sigmoid", "softplus", "retanh", "power")  # which round
 _WIDTH = 16  # units of the layer that values go through
 _CHUNK = 1 << 20  # values at once
 _FIRST, _BEYOND = 0x00800000, 0x7F800000  # bits of the smallest normal float32, and of infinity
@@ -51,7 +51,8 @@ def worst_float32(
 ) -> Worst:
     """The largest error over every stride-th float32 of each sign; `advance` is told how many values are done.
 
-    Results below the smallest normal number are left out, as compiled backends flush those to zero.
+    Results below the smallest normal number are left out, as compiled backends flush those to zero. What no float32 can
+    hold must be infinite.
 
     Examples
     --------
@@ -61,9 +62,12 @@ def worst_float32(
     exact = ACTIVATIONS[activation][0]
     worst = Worst(0.0, 0.0)
     for x in _floats(stride):
-        y, expected = activate(backend, x, activation), exact(x.astype(np.float64))
-        is_normal = np.abs(expected) >= np.finfo(np.float32).tiny
-        errors = np.where(is_normal, np.abs(y - expected) / np.spacing(np.abs(expected).astype(np.float32)), 0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            y, expected = activate(backend, x, activation), exact(x.astype(np.float64))
+            rounded = expected.astype(np.float32)
+            errors = np.abs(y - expected) / np.spacing(np.abs(rounded))
+        errors = np.where(np.isinf(rounded), np.where(y == rounded, 0, np.inf), errors)
+        errors[np.abs(expected) < np.finfo(np.float32).tiny] = 0
         worst = max(worst, Worst(float(errors.max()), float(x[errors.argmax()])))
         advance(x.size)
     return worst
@@ -77,6 +81,8 @@ def count_float32(stride: int) -> int:
 def worst_float64(backend: ModuleType, activation: str) -> Worst | None:
     """The largest error over a sample of float64, against mpmath; None where that is not installed.
 
+    Results below the smallest normal number are left out.
+
     Examples
     --------
     >>> worst = worst_float64(backends.get("numpy"), "tanh")
@@ -86,15 +92,24 @@ def worst_float64(backend: ModuleType, activation: str) -> Worst | None:
     if importlib.util.find_spec("mpmath") is None:
         return None
     import mpmath
+    from mpmath import exp, log1p, tanh
 
+    functions = {
+        "tanh": tanh,
+        "sigmoid": lambda x: 1 / (1 + exp(-x)),
+        "softplus": lambda x: log1p(exp(x)),
+        "retanh": lambda x: max(tanh(x), 0),
+        "power": lambda x: max(mpmath.mpf(x), 0) ** 2,
+    }
     rng = np.random.default_rng(0)
     magnitudes = np.geomspace(1e-300, 700, 1024)
     values = np.concatenate([magnitudes, -magnitudes, *(rng.uniform(-bound, bound, 1024) for bound in (0.1, 1, 20))])
     worst = Worst(0.0, 0.0)
     with mpmath.workprec(200):
         for x, y in zip(values.tolist(), activate(backend, values, activation).tolist(), strict=True):
-            exact = mpmath.tanh(x) if activation == "tanh" else 1 / (1 + mpmath.exp(-x))
-            worst = max(worst, Worst(float(abs(y - exact) / np.spacing(abs(float(exact)))), x))
+            exact = functions[activation](x)
+            if abs(exact) >= np.finfo(np.float64).tiny:
+                worst = max(worst, Worst(float(abs(y - exact) / np.spacing(abs(float(exact)))), x))
     return worst
 
 

@@ -36,12 +36,13 @@ class Truth:
         """How far a right array may be from the exact one, relative to its Euclidean norm.
 
         Errors of n roundings add up like √n; initial weights damp them from step to step, so that T counts only in sums
-        over time. Where a relu is within rounding of its kink, one term of the gradients changes altogether: some in a
-        million, which is less than 1 % of the norm even for small shapes.
+        over time. Where a relu or retanh is within rounding of its kink, one term of the gradients changes altogether:
+        some in a million, which is less than 1 % of the norm even for small shapes.
         """
         n_steps, n_rows, n_inputs, n_units = self.work.shape
         roundings = float(16 * np.finfo(self.work.dtype).eps * (n_steps * n_rows + n_inputs + n_units) ** 0.5)
-        return roundings + (0.01 if self.work.nonlinearity == "relu" and self.work.has_gradients else 0)
+        has_kink = self.work.nonlinearity in ("relu", "retanh")
+        return roundings + (0.01 if has_kink and self.work.has_gradients else 0)
 
     def complaint(self, results: Arrays) -> str | None:
         """What is wrong with a contestant's results, or None.

@@ -223,7 +223,7 @@ def _peers(names: tuple[str, ...], default: tuple[str, ...]) -> tuple[list[Conte
 @_threads_option
 @_quiet_option
 def accuracy(stride: int, set_name: str, backend_names: tuple[str, ...], threads: int | None, quiet: bool) -> None:
-    """Measure how exact the backends are: tanh and sigmoid in ULP, and whole passes against float64.
+    """Measure how exact the backends are: activations in ULP, and whole passes against float64.
 
     float32 is compared with NumPy's float64, float64 with mpmath where that is installed. Errors of passes are the
     largest of each array, relative to its largest entry.
@@ -235,7 +235,7 @@ def accuracy(stride: int, set_name: str, backend_names: tuple[str, ...], threads
         names = _backend_names(backend_names)
         rows = _function_errors(names, stride, quiet=quiet)
         extent = "all" if stride == 1 else f"every {stride}th"
-        click.echo(f"**tanh and sigmoid**, {extent} of the values of float32 and a sample of those of float64\n")
+        click.echo(f"**Activations**, {extent} of the values of float32 and a sample of those of float64\n")
         if importlib.util.find_spec("mpmath") is None:
             click.echo("float64 needs mpmath: pip install 'elman[bench]'\n")
         click.echo(

@@ -49,8 +49,10 @@ class RNN(Checked):
         I and H.
     num_layers : int
         L; each layer's outputs are the next one's inputs.
-    nonlinearity : {"tanh", "relu", "sigmoid", "identity"} or Activation
-        The function f. One of your own, from `elman.activation`, is compiled by Numba, but for the backend "numpy".
+    nonlinearity : {"tanh", "relu", "sigmoid", "identity", "softplus", "retanh", "power"} or Activation
+        The function f. "softplus" is log(1 + e^a), "retanh" max(tanh a, 0), "power" max(a, 0)², whose slope, twice the
+        root of the state, has no bound: small weights keep its states from exploding. A function of your own, from
+        `elman.activation`, is compiled by Numba, but for the backend "numpy".
     bias : bool
         Whether there is a bias.
     batch_first : bool

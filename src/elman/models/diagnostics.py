@@ -22,7 +22,7 @@ class GradientNorms(NamedTuple):
     """What `SequenceModel.gradient_norms` returns, for each layer and step."""
 
     norms: Real  # (L, T): of the gradient by the layer's states after step t, of all rows and units together
-    saturated: Real  # (L,): the part of the states where the slope of the nonlinearity is under 2 % of its steepest
+    saturated: Real  # (L,): the part of the states where the slope is under 2 % of the steepest for states from 0 to 1
 
 
 def gradient_norms(network: SequenceNetwork, batch: Batch) -> GradientNorms:
@@ -32,6 +32,7 @@ def gradient_norms(network: SequenceNetwork, batch: Batch) -> GradientNorms:
     lengths = np.full(n_rows, n_steps) if batch.lengths is None else batch.lengths
     is_active, gradients, h_0 = within(n_steps, lengths), network.zeros(), network.initial_state(n_rows)
     norms, saturated = np.empty((n_layers, n_steps)), np.empty(n_layers)
+    # for states from 0 to 1, as "power" has no steepest slope
     steepest = max(np.ravel(_slope(mode.activation, np.linspace(0, 1, 101))))
     h_n, d_h_0 = np.empty_like(h_0), np.empty_like(h_0)
     with stack.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths, drawn=Drawn()) as tape:

@@ -300,7 +300,8 @@ class SequenceModel(Model):
             For each layer the Euclidean norm of ∂loss/∂h[t], over all rows and units. Where it falls towards the first
             steps, gradients vanish on their way back.
         saturated : array (L,)
-            The part of a layer's states where the slope of the nonlinearity is under 2 % of its steepest.
+            The part of a layer's states where the slope of the nonlinearity is under 2 % of its steepest for states
+            from 0 to 1.
 
         Examples
         --------

@@ -27,11 +27,12 @@ from elman.backends.jit.simd import (
     reals,
     size_of_real,
     splat,
+    square_root,
     store_real,
     store_upto,
 )
 from elman.backends.jit.structs import INTS, StructType, call_own, emit_c_function, ints, prefetch, smaller, stack
-from elman.backends.jit.vecmath import sigmoid, tanh
+from elman.backends.jit.vecmath import one_minus_exp, sigmoid, softplus, tanh
 
 
 @kernel
@@ -42,6 +43,16 @@ def relu(v: Any, a: Vec) -> Vec:  # noqa: ARG001
 @kernel
 def identity(v: Any, a: Vec) -> Vec:  # noqa: ARG001
     return a
+
+
+@kernel
+def retanh(v: Any, a: Vec) -> Vec:
+    return relu(v, tanh(v, a))
+
+
+@kernel
+def power(v: Any, a: Vec) -> Vec:
+    return relu(v, a) * relu(v, a)
 
 
 @kernel
@@ -64,11 +75,29 @@ def d_identity(v: Any, y: Vec) -> Vec:  # noqa: ARG001
     return splat(v, 1.0)
 
 
+@kernel
+def d_softplus(v: Any, y: Vec) -> Vec:
+    return one_minus_exp(v, y)
+
+
+@kernel
+def d_retanh(v: Any, y: Vec) -> Vec:
+    return choose(y > 0.0, d_tanh(v, y), 0.0)
+
+
+@kernel
+def d_power(v: Any, y: Vec) -> Vec:  # noqa: ARG001
+    return 2.0 * square_root(y)
+
+
 PAIRS = {
     "tanh": (tanh, d_tanh),
     "relu": (relu, d_relu),
     "sigmoid": (sigmoid, d_sigmoid),
     "identity": (identity, d_identity),
+    "softplus": (softplus, d_softplus),
+    "retanh": (retanh, d_retanh),
+    "power": (power, d_power),
 }
 
 

@@ -45,6 +45,23 @@ EXPM1 = (
 # the same for (e^{2r} - 1) / 2
 HALF_EXPM1_TWICE = tuple(tuple(c * 2.0 ** (len(cs) - i) for i, c in enumerate(cs)) for cs in EXPM1)
 
+# (log1p(e) - 2s) / s³ as a polynomial in s², s = e / (2 + e)
+LOG1P = (
+    (0.2801200971, 0.2800179915, 0.4002152778, 0.6666641627),
+    (
+        0.17009779345427741330,
+        0.083449596641070583891,
+        0.12104947499713463475,
+        0.13301121067442345926,
+        0.15386548414999428136,
+        0.18181744478101374593,
+        0.22222223953671616461,
+        0.28571428548117650748,
+        0.40000000000155118181,
+        0.66666666666666309702,
+    ),
+)
+
 
 @kernel
 def expm1(r: Vec, coefficients: Any) -> Vec:
@@ -53,15 +70,29 @@ def expm1(r: Vec, coefficients: Any) -> Vec:
 
 
 @kernel
-def exp_negative(v: Any, y: Vec) -> Vec:
-    """e^y for y <= 0."""
+def reduced(v: Any, y: Vec) -> tuple[Vec, Vec]:
+    """n + ROUNDER, and r, for y <= 0."""
     limit = per_dtype(v, EXP_UNDERFLOW)
     y = choose(y < limit, limit, y)
     shifted = fma(y, per_dtype(v, LOG2_E), per_dtype(v, ROUNDER))
     n = shifted - per_dtype(v, ROUNDER)
-    r = fma(n, per_dtype(v, MINUS_LN2_LOW), fma(n, per_dtype(v, MINUS_LN2_HIGH), y))
+    return shifted, fma(n, per_dtype(v, MINUS_LN2_LOW), fma(n, per_dtype(v, MINUS_LN2_HIGH), y))
+
+
+@kernel
+def exp_negative(v: Any, y: Vec) -> Vec:
+    """e^y for y <= 0."""
+    shifted, r = reduced(v, y)
     # not scale + scale * p: that product may be subnormal where the sum is not
     return power_of_two(shifted) * (1.0 + expm1(r, EXPM1))
+
+
+@kernel
+def one_minus_exp(v: Any, y: Vec) -> Vec:
+    """1 - e^-y for y >= 0. Where y is small n is 0, and what is left is the polynomial."""
+    shifted, r = reduced(v, -y)
+    scale = power_of_two(shifted)
+    return fma(-scale, expm1(r, EXPM1), 1.0 - scale)
 
 
 @kernel
@@ -89,3 +120,19 @@ def sigmoid(v: Any, x: Vec) -> Vec:
     e = exp_negative(v, x | -0.0)
     q = choose(x < 0.0, e, 1.0) / (1.0 + e)
     return choose(both(x < 0.0, e < 0.5), fma(-e, q, e), q)
+
+
+@kernel
+def softplus(v: Any, x: Vec) -> Vec:
+    """max(x, 0) + log1p(e), e = e^{-|x|}: log1p(e) = e - s (e - R), s = e / (2 + e)."""
+    shifted, r = reduced(v, x | -0.0)
+    p, scale = expm1(r, EXPM1), power_of_two(shifted)
+    total = 1.0 + p
+    e, left = scale * total, scale * (p - (total - 1.0))
+    s = e / (2.0 + e)
+    square = s * s
+    less = fma(-square, polynomial(square, square * square, LOG1P), e)
+    rest = fma(-s, less, fma(left * -0.5, e, left))
+    log1p = e + rest
+    lost = rest - (log1p - e)
+    return (choose(x < 0.0, 0.0, x) + lost) + log1p

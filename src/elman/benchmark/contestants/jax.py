@@ -19,7 +19,15 @@ def prepare(case: Case, n_threads: int) -> Program:  # noqa: ARG001 - in the env
     only_passes("JAX", case)
     only_possible_steps(case)
     jax.config.update("jax_enable_x64", work.dtype == "float64")
-    functions = {"tanh": jnp.tanh, "relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid, "identity": lambda a: a}
+    functions = {
+        "tanh": jnp.tanh,
+        "relu": jax.nn.relu,
+        "sigmoid": jax.nn.sigmoid,
+        "identity": lambda a: a,
+        "softplus": jax.nn.softplus,
+        "retanh": lambda a: jax.nn.relu(jnp.tanh(a)),
+        "power": lambda a: jnp.square(jax.nn.relu(a)),
+    }
     if work.nonlinearity not in functions:
         raise Unsupported(f"the adapter for JAX has no {work.nonlinearity}")
     f = functions[work.nonlinearity]

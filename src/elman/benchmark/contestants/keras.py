@@ -5,6 +5,8 @@ from typing import Any
 from elman.benchmark.program import Program, Unsupported, only_one_layer, only_passes
 from elman.benchmark.workloads import Arrays, Case
 
+_FUNCTIONS = {"tanh": "tanh", "relu": "relu", "sigmoid": "sigmoid", "identity": "linear", "softplus": "softplus"}
+
 ENVIRONMENT = {
     "KERAS_BACKEND": "tensorflow",
     "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -23,9 +25,10 @@ def prepare(case: Case, n_threads: int) -> Program:
     only_one_layer("Keras", case)
     if work.what == "step":
         raise Unsupported("the adapter for Keras has no steps")
-    f = {"identity": "linear"}.get(work.nonlinearity, work.nonlinearity)
-    options = {"activation": f, "return_sequences": True, "return_state": True, "dtype": work.dtype}
-    layer = keras.layers.SimpleRNN(work.shape.n_units, **options)
+    if work.nonlinearity not in _FUNCTIONS:
+        raise Unsupported(f"the adapter for Keras has no {work.nonlinearity}")
+    options = {"activation": _FUNCTIONS[work.nonlinearity], "return_sequences": True, "return_state": True}
+    layer = keras.layers.SimpleRNN(work.shape.n_units, dtype=work.dtype, **options)
     layer.build((work.shape.n_rows, work.shape.n_steps, work.shape.n_inputs))
     layer.set_weights([case.parameters[name].T for name in ("weight_ih_l0", "weight_hh_l0", "bias_l0")])
     x = tf.constant(case.x.swapaxes(0, 1))

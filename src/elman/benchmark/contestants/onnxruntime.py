@@ -8,7 +8,7 @@ from elman.benchmark.program import Program, Unsupported, by_steps
 from elman.benchmark.workloads import Arrays, Case
 from elman.typing import Real
 
-_FUNCTIONS = {"tanh": "Tanh", "relu": "Relu", "sigmoid": "Sigmoid", "identity": "Affine"}
+_FUNCTIONS = {"tanh": "Tanh", "relu": "Relu", "sigmoid": "Sigmoid", "identity": "Affine", "softplus": "Softplus"}
 
 
 def prepare(case: Case, n_threads: int) -> Program:
