@@ -21,8 +21,8 @@ static drawing drawing_of(double p, uint64_t key, size_t stream) {
 }
 
 /* For DRAWN units of n rows b, 0 to 3 of the first of so many counters and so on, whether they are kept: -1 or 0. Even
- * lanes come before odd ones, as `evens` and `odds` leave them. The rounds' keys do not depend on the row, nor do two of the rounds and a half: the compiler
- * takes them out of the loop. */
+ * lanes come before odd ones, as `evens` and `odds` leave them. The rounds' keys do not depend on the row, nor do two
+ * of the rounds and a half: the compiler takes them out of the loop. */
 static void draw(const drawing *d, size_t n, const size_t *b, size_t counter, size_t step, size_t stream,
                  int32_t (*kept)[DRAWN]) {
     const uint64_t key = d->key;

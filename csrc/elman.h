@@ -26,30 +26,30 @@ enum elman_loss { ELMAN_CROSS_ENTROPY, ELMAN_BINARY_CROSS_ENTROPY, ELMAN_SQUARED
 /* One layer, forward and backward. */
 typedef struct {
     size_t T, B, I, H, D;
-    const void *own;              /* that of the table (elman_kernels) */
-    const void *const *epilogues; /* of the cell with its activation (activations.h) */
+    const void *own;               /* that of the table (elman_kernels) */
+    const void *const *epilogues;  /* of the cell with its activation (activations.h) */
     const struct elman_cell *cell; /* NULL for Elman's, which looks at nothing but a and y */
-    int64_t reverse;              /* direction 0 runs backwards in time, as direction 1 always does; needs D = 1 */
-    int64_t has_tokens;           /* x holds int64 tokens (T, B, 1) below I instead of reals */
-    const int64_t *lengths;       /* (B,), each in 0..T, or NULL: T for all */
-    elman_rows x;                 /* (T, B, I) */
-    const void *h_0;              /* (D, B, H) */
-    const void *weight_ih;        /* (D, I, H) */
-    const void *weight_hh;        /* (D, H, H) */
-    const void *bias;             /* (D, H) or NULL */
-    const void *mask;             /* (D, B, H), multiplies the recurrent input, or NULL */
-    const void *numbers;          /* (D, H): the cell's own, one for each unit, or NULL */
-    const void *noise;            /* (D, H): times standard normals (noise.h), it is added to a; or NULL */
-    const int64_t *keys;          /* (B,): what each row's are drawn with, or NULL where there is no noise */
-    elman_add_noise *add_noise;   /* for kernels made elsewhere */
-    elman_rows y;                 /* (T, B, D * H): out of forward, into backward */
-    void *h_n;                    /* (D, B, H): out of forward, or NULL */
-    elman_rows second;            /* (T, B, D * H), as y: what else the cell keeps of each step; data may be NULL */
-    elman_rows dropped;           /* (T, B, D * H): what dropout leaves of y, -0.0 where it drops: out of forward, into
-                                   * backward; data may be NULL */
-    double dropout;               /* probability that it drops a unit; above 0, d_y is the gradient by `dropped` */
-    uint64_t key;                 /* of what is drawn (dropout.h) */
-    int64_t layer, first_step;    /* the layer's number; what is added to t: for the places that are drawn for */
+    int64_t reverse;               /* direction 0 runs backwards in time, as direction 1 always does; needs D = 1 */
+    int64_t has_tokens;            /* x holds int64 tokens (T, B, 1) below I instead of reals */
+    const int64_t *lengths;        /* (B,), each in 0..T, or NULL: T for all */
+    elman_rows x;                  /* (T, B, I) */
+    const void *h_0;               /* (D, B, H) */
+    const void *weight_ih;         /* (D, I, H) */
+    const void *weight_hh;         /* (D, H, H) */
+    const void *bias;              /* (D, H) or NULL */
+    const void *mask;              /* (D, B, H), multiplies the recurrent input, or NULL */
+    const void *numbers;           /* (D, H): the cell's own, one for each unit, or NULL */
+    const void *noise;             /* (D, H): times standard normals (noise.h), it is added to a; or NULL */
+    const int64_t *keys;           /* (B,): what each row's are drawn with, or NULL where there is no noise */
+    elman_add_noise *add_noise;    /* for kernels made elsewhere */
+    elman_rows y;                  /* (T, B, D * H): out of forward, into backward */
+    void *h_n;                     /* (D, B, H): out of forward, or NULL */
+    elman_rows second;             /* (T, B, D * H), as y: what else the cell keeps of each step; data may be NULL */
+    elman_rows dropped;            /* (T, B, D * H): what dropout leaves of y, -0.0 where it drops: out of forward, into
+                                    * backward; data may be NULL */
+    double dropout;                /* probability that it drops a unit; above 0, d_y is the gradient by `dropped` */
+    uint64_t key;                  /* of what is drawn (dropout.h) */
+    int64_t layer, first_step;     /* the layer's number; what is added to t: for the places that are drawn for */
     /* backward only */
     elman_rows d_y;    /* (T, B, D * H); data may be NULL: zeros */
     const void *d_h_n; /* (D, B, H) or NULL: zeros */
@@ -166,7 +166,8 @@ typedef struct elman_kernels {
     /* mask (D, B, H): what multiplies the recurrent input (elman_layer) */
     void (*recurrent_mask)(size_t D, size_t B, size_t H, double p, uint64_t key, size_t layer, void *mask);
     /* out (T, B, N): standard normals, those that row b of the `keys` (B,) has at steps from `step` on */
-    int (*normals)(size_t T, size_t B, size_t N, const elman_rows *out, const int64_t *keys, size_t step, size_t stream);
+    int (*normals)(size_t T, size_t B, size_t N, const elman_rows *out, const int64_t *keys, size_t step,
+                   size_t stream);
     elman_add_noise *add_noise;
     /* by `forward` and `readout` of these kernels; done: how many steps before the end, or before outputs that are not
      * finite */

@@ -3,7 +3,8 @@
  * the first and the third make radii and the others angles; both normals of a pair are used.
  *
  * All is in float, whatever the dtype, by sums, products and roots that round each by itself: the bits are the same on
- * every instruction set, and NumPy's (backends/reference.py). Each normal is right to 10^-6 of itself, and below 6.6. */
+ * every instruction set, and NumPy's (backends/reference.py). Each normal is right to 10^-6 of itself, and below 6.6.
+ */
 #ifndef ELMAN_NOISE_H
 #define ELMAN_NOISE_H
 

@@ -109,15 +109,11 @@ static elman_rows states_of(const elman_layer *l, size_t d) {
 
 /* For each step the states before it. */
 static source states_before(const elman_layer *l, size_t d) {
-    return (source){.rows = states_of(l, d),
-                    .shift = backwards(l, d) ? 1 : -1,
-                    .start = state(l, l->h_0, d, 0),
-                    .width = l->H};
+    return (source){
+        .rows = states_of(l, d), .shift = backwards(l, d) ? 1 : -1, .start = state(l, l->h_0, d, 0), .width = l->H};
 }
 
-static size_t start_size(const elman_layer *l) {
-    return l->cell && l->cell->state_is_second ? l->D * l->B * l->H : 0;
-}
+static size_t start_size(const elman_layer *l) { return l->cell && l->cell->state_is_second ? l->D * l->B * l->H : 0; }
 
 /* What the first steps read, in some memory, if that is not the initial states. */
 static void set_start(pass *p, real *memory) {
@@ -302,8 +298,8 @@ static void noise_gradient(const pass *p, const shard *s, size_t t) {
     noise_step(p, s, t, n, b, delta, d_noise);
 }
 
-/* What reaches the initial states: mask * (weight_hh delta[first step]), where outputs are not states times f', and what
- * the cell carries past the product; or for a row of no steps d_h_n. */
+/* What reaches the initial states: mask * (weight_hh delta[first step]), where outputs are not states times f', and
+ * what the cell carries past the product; or for a row of no steps d_h_n. */
 static void initial_gradient(const pass *p, const shard *s) {
     const elman_layer *l = p->layer;
     const elman_rows deltas = columns_from(l->delta, s->d * l->H);

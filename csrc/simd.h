@@ -70,7 +70,8 @@ typedef uint64_t wide __attribute__((vector_size(VECTOR_BYTES)));
 typedef uint32_t halves __attribute__((vector_size(VECTOR_BYTES)));
 typedef int32_t signed_halves __attribute__((vector_size(VECTOR_BYTES)));
 typedef float floats __attribute__((vector_size(VECTOR_BYTES)));
-typedef float narrow __attribute__((vector_size(VECTOR_BYTES * sizeof(float) / sizeof(real)))); /* as many as in a vec */
+typedef float narrow
+    __attribute__((vector_size(VECTOR_BYTES * sizeof(float) / sizeof(real)))); /* as many as in a vec */
 
 /* Let a value stay in its register: GCC would load it again for each of two or three uses. */
 #if defined(__AVX512F__)

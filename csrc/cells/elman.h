@@ -5,6 +5,6 @@ INLINE vec elman_state(const epilogue *e, size_t row, size_t j, size_t n, vec a,
     return (void)e, (void)row, (void)j, (void)n, f(a);
 }
 
-INLINE vec elman_delta(const epilogue *e, size_t row, size_t j, size_t n, vec d_h, vec h, function *df) {
-    return (void)e, (void)row, (void)j, (void)n, d_h * df(h);
+INLINE vec elman_delta(const epilogue *e, size_t row, size_t j, size_t n, vec d_h, vec h, gradient *df) {
+    return (void)e, (void)row, (void)j, (void)n, df(d_h, h);
 }

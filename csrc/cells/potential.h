@@ -8,9 +8,9 @@ INLINE vec potential_state(const epilogue *e, size_t row, size_t j, size_t n, ve
     return f(v);
 }
 
-INLINE vec potential_delta(const epilogue *e, size_t row, size_t j, size_t n, vec d_y, vec y, function *df) {
+INLINE vec potential_delta(const epilogue *e, size_t row, size_t j, size_t n, vec d_y, vec y, gradient *df) {
     const vec leak = load_upto(e->numbers + j, n), v = load_upto(e->second[row] + j, n);
-    const vec d_v = fma_(d_y, df(y), load_upto(e->carry[row] + j, n));
+    const vec d_v = df(d_y, y) + load_upto(e->carry[row] + j, n);
     store_upto(e->carry[row] + j, (set1(1) - leak) * d_v, n);
     if (e->d_numbers) /* (v - v[t-1]) / leak is a - v[t-1] */
         add_upto(e->d_numbers[row] + j, d_v * ((v - load_upto(e->before[row] + j, n)) / leak), n);

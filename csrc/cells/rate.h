@@ -7,11 +7,11 @@ INLINE vec rate_state(const epilogue *e, size_t row, size_t j, size_t n, vec a, 
     return fma_(leak, rate, (set1(1) - leak) * load_upto(e->before[row] + j, n));
 }
 
-INLINE vec rate_delta(const epilogue *e, size_t row, size_t j, size_t n, vec d_h, vec h, function *df) {
+INLINE vec rate_delta(const epilogue *e, size_t row, size_t j, size_t n, vec d_h, vec h, gradient *df) {
     (void)h;
     const vec leak = load_upto(e->numbers + j, n), rate = load_upto(e->second[row] + j, n);
     d_h += load_upto(e->carry[row] + j, n);
     store_upto(e->carry[row] + j, (set1(1) - leak) * d_h, n);
     if (e->d_numbers) add_upto(e->d_numbers[row] + j, d_h * (rate - load_upto(e->before[row] + j, n)), n);
-    return leak * d_h * df(rate);
+    return leak * df(d_h, rate);
 }

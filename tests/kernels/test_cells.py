@@ -73,7 +73,7 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     reference.CELLS["leaky"] = own.cell
     reference.CELLS["residual"] = reference.Cell(
         lambda a, f, s: (s.before + f(a), f(a)),
-        lambda d_y, d_h, df, s: ((d_h + d_y) * df(s.second), d_h + d_y, None),
+        lambda d_y, d_h, df, s: (df(d_h + d_y, s.second), d_h + d_y, None),
     )
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr(saved, "read", lambda _: None)  # what lies on disk may be of another leaky.py

@@ -35,7 +35,7 @@ takes_activations = True  # a user's own (elman.activation), besides those of th
 # name -> (f(a), f'(a) as a function of y = f(a))
 ACTIVATIONS: dict[str, tuple[Function, Function]] = {
     "tanh": (np.tanh, lambda y: 1 - y * y),
-    "relu": (lambda a: np.maximum(a, 0), lambda y: (y > 0).astype(y.dtype)),
+    "relu": (lambda a: np.maximum(a, 0), lambda y: (~(y <= 0)).astype(y.dtype)),
     "sigmoid": (_sigmoid, lambda y: y * (1 - y)),
     "identity": (lambda a: a, np.ones_like),
     "softplus": (lambda a: np.maximum(a, 0) + np.log1p(np.exp(-np.abs(a))), lambda y: -np.expm1(-y)),
@@ -46,6 +46,14 @@ ACTIVATIONS: dict[str, tuple[Function, Function]] = {
 
 def _functions_of(activation: str | Activation) -> tuple[Function, Function]:
     return ACTIVATIONS[activation] if isinstance(activation, str) else (activation.apply, activation.derivative)
+
+
+def _gradient_of(activation: str | Activation) -> Callable[[Any, Real], Real]:
+    """d f'(a) of d and y = f(a). Where a rectified unit is at 0, nothing goes back, be d infinite."""
+    _, df = _functions_of(activation)
+    if activation in ("relu", "retanh", "power"):
+        return lambda d, y: np.where(y <= 0, 0, d) * df(y)
+    return lambda d, y: d * df(y)
 
 
 class Step(NamedTuple):
@@ -65,9 +73,9 @@ class Cell(NamedTuple):
     """
 
     output: Callable[[Real, Function, Step], tuple[Real, Any]]  # from a, with f: y, and what it keeps
-    # From the gradients by y and, past y, by the state, with f': those by a, by the state before where it reaches the
-    # state past a, and by the numbers
-    delta: Callable[[Any, Real, Function, Step], tuple[Real, Any, Any]]
+    # From the gradients by y and, past y, by the state, with that of f: those by a, by the state before where it
+    # reaches the state past a, and by the numbers
+    delta: Callable[[Any, Real, Callable[[Any, Real], Real], Step], tuple[Real, Any, Any]]
     state_is_second: bool = False
 
 
@@ -75,8 +83,8 @@ def _elman_output(a: Real, f: Function, _: Step) -> tuple[Real, Any]:
     return f(a), None
 
 
-def _elman_delta(d_y: Real, d_h: Real, df: Function, s: Step) -> tuple[Real, Any, Any]:
-    return (d_h + d_y) * df(s.y), -0.0, None  # -0.0 is what no sum can tell, be it of -0.0
+def _elman_delta(d_y: Real, d_h: Real, df: Any, s: Step) -> tuple[Real, Any, Any]:
+    return df(d_h + d_y, s.y), -0.0, None  # -0.0 is what no sum can tell, be it of -0.0
 
 
 def _rate_output(a: Real, f: Function, s: Step) -> tuple[Real, Any]:
@@ -85,9 +93,9 @@ def _rate_output(a: Real, f: Function, s: Step) -> tuple[Real, Any]:
     return (1 - s.numbers) * s.before + s.numbers * rate, rate
 
 
-def _rate_delta(d_y: Real, d_h: Real, df: Function, s: Step) -> tuple[Real, Any, Any]:
+def _rate_delta(d_y: Real, d_h: Real, df: Any, s: Step) -> tuple[Real, Any, Any]:
     d_h = d_h + d_y
-    return s.numbers * d_h * df(s.second), (1 - s.numbers) * d_h, d_h * (s.second - s.before)
+    return s.numbers * df(d_h, s.second), (1 - s.numbers) * d_h, d_h * (s.second - s.before)
 
 
 def _potential_output(a: Real, f: Function, s: Step) -> tuple[Real, Any]:
@@ -96,8 +104,8 @@ def _potential_output(a: Real, f: Function, s: Step) -> tuple[Real, Any]:
     return f(v), v
 
 
-def _potential_delta(d_y: Real, d_v: Real, df: Function, s: Step) -> tuple[Real, Any, Any]:
-    d_v = d_v + d_y * df(s.y)
+def _potential_delta(d_y: Real, d_v: Real, df: Any, s: Step) -> tuple[Real, Any, Any]:
+    d_v = d_v + df(d_y, s.y)
     return s.numbers * d_v, (1 - s.numbers) * d_v, d_v * ((s.second - s.before) / s.numbers)
 
 
@@ -308,7 +316,7 @@ def backward(layer: Layer, gradients: Gradients) -> None:
     """
     x, _, weight_ih, weight_hh, _, y, _, activation, lengths, mask, *_ = layer
     d_y, d_h_n, delta, d_weight_ih, d_weight_hh, d_bias, d_h_0, d_x, *_ = gradients
-    (_, df), cell = _functions_of(activation), CELLS[layer.cell]
+    df, cell = _gradient_of(activation), CELLS[layer.cell]
     if d_x is not None:
         d_x[slice(None) if lengths is None else np.arange(len(x))[:, None] < lengths] = 0
     for d in range(len(weight_hh)):
@@ -342,7 +350,7 @@ def backward(layer: Layer, gradients: Gradients) -> None:
                 d_bias[d] += d_a.sum(axis=0)
             if d_x is not None:
                 d_x[t, rows] += d_a @ weight_ih[d].T
-        d_state += d_h * df(_start_of(layer, d)) if cell.state_is_second else d_h
+        d_state += df(d_h, _start_of(layer, d)) if cell.state_is_second else d_h
 
 
 def step(

@@ -5,7 +5,8 @@ A value for each layer and unit, of which kernels get α and, for noise, σ √(
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,39 +33,36 @@ class OfLayer(NamedTuple):
 class Dynamics:
     """The arguments of `RNN` about it, once they are checked."""
 
-    __slots__ = ("cell", "input_noise", "is_learned", "is_noisy", "leaks", "noises")
+    __slots__ = ("cell", "input_noise", "is_learned", "is_noisy", "leak", "noise")
 
-    def __init__(
-        self, leak: Values, noise: Values, form: str, is_learned: bool, input_noise: float, sizes: tuple[int, int]
-    ) -> None:
-        """sizes: L and H."""
-        self.leaks, self.noises = _by_unit(leak, *sizes), _by_unit(noise, *sizes)  # (L, H), σ as well
-        self.is_learned, self.input_noise = is_learned, input_noise
-        is_plain = form == "rate" and not is_learned and bool(np.all(self.leaks == 1))
-        self.cell = "elman" if is_plain else form
-        self.is_noisy = input_noise > 0 or bool(np.any(self.noises > 0))
-        if is_learned and np.any(self.leaks == 1):
+    def __init__(self, leak: Values, noise: Values, form: str, is_learned: bool, input_noise: float) -> None:
+        self.leak, self.noise, self.is_learned, self.input_noise = leak, noise, is_learned, input_noise
+        leaks = {*_all_of(leak)}
+        self.cell = "elman" if form == "rate" and not is_learned and leaks == {1} else form
+        self.is_noisy = input_noise > 0 or any(_all_of(noise))
+        if is_learned and 1 in leaks:
             check.refuse(f"leak must be below 1 where learn_leak=True, got {leak}: its logit is learned")
-        if input_noise > 0 and (is_learned or np.ptp(self.leaks) > 0):
+        if input_noise > 0 and (is_learned or len(leaks) > 1):
             check.refuse("input_noise needs one leak for all units, which is not learned: it is scaled by √(2/leak)")
 
-    def of_layer(self, k: int, dtype: np.dtype[Any], logits: Real | None, n_directions: int) -> OfLayer:
-        """logits (D, H): the parameter, where the leak is learned."""
-        leaks = np.tile(self.leaks[k], (n_directions, 1)) if logits is None else _sigmoid(logits.astype(np.float64))
-        noise = None
-        if np.any(self.noises[k] > 0):
-            noise = (self.noises[k] * np.sqrt(2 / leaks)).astype(dtype)
+    def of_layer(self, k: int, dtype: np.dtype[Any], shape: tuple[int, int], logits: Real | None) -> OfLayer:
+        """shape: (D, H); logits, of that shape: the parameter, where the leak is learned."""
+        leaks = np.broadcast_to(_of(self.leak, k), shape) if logits is None else _sigmoid(logits.astype(np.float64))
+        sigma, noise = np.float64(_of(self.noise, k)), None
+        if np.any(sigma > 0):
+            noise = (sigma * np.sqrt(2 / leaks)).astype(dtype)
         return OfLayer(self.cell, None if self.cell == "elman" else leaks.astype(dtype), noise)
 
     def initial_logits(self, k: int) -> NDArray[np.float64]:
-        """(H,): what a leak that is learned begins with."""
-        logits: NDArray[np.float64] = np.log(self.leaks[k] / (1 - self.leaks[k]))
+        """What a leak that is learned begins with: a number, or (H,)."""
+        leak = np.float64(_of(self.leak, k))
+        logits: NDArray[np.float64] = np.log(leak / (1 - leak))
         return logits
 
     @property
     def input_scale(self) -> float:
         """What normals are multiplied by before they are added to inputs."""
-        return self.input_noise * float(np.sqrt(2 / self.leaks[0, 0]))
+        return self.input_noise * math.sqrt(2 / next(_all_of(self.leak)))
 
 
 def add_by_logits(into: Real, of_layer: OfLayer, d_numbers: Real, d_noise: Real | None) -> None:
@@ -97,10 +95,18 @@ def _of_units(value: Any, name: str, accepted: Any, hidden_size: int) -> float |
     return [accepted(one, name) for one in np.asarray(value).tolist()]
 
 
-def _by_unit(value: Values, num_layers: int, hidden_size: int) -> NDArray[np.float64]:
-    """(L, H)."""
-    of_layers: Sequence[Any] = value if isinstance(value, list) else [value] * num_layers
-    return np.stack([np.broadcast_to(np.float64(one), hidden_size) for one in of_layers])
+def _of(value: Values, k: int) -> Any:
+    """A layer's own: a number, or a list of H."""
+    return value[k] if isinstance(value, list) else value
+
+
+def _all_of(value: Values) -> Iterator[float]:
+    """All numbers that are given."""
+    if not isinstance(value, list):
+        yield value
+        return
+    for one in value:
+        yield from _all_of(one)
 
 
 def _sigmoid(x: Any) -> Any:

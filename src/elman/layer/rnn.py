@@ -479,7 +479,7 @@ class RNN(Checked):
 
     def _dynamics(self) -> Dynamics:
         own = self.leak, self.noise, self.form, self.learn_leak, self.input_noise
-        return Dynamics(*own, (self.num_layers, self.hidden_size))
+        return Dynamics(*own)
 
     def _drawn(self, noise_seed: Any, n_rows: int) -> Drawn | None:
         """What the noise of a call is drawn from, without dropout."""

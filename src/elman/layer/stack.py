@@ -223,10 +223,10 @@ class Stack:
         return self._dynamics_with(self.leaks_of(self.parameters.arrays)) if fixed is None else fixed
 
     def _dynamics_with(self, logits: Sequence[Real] | None) -> Sequence[OfLayer]:
-        dtype, n_directions = self.parameters.flat.dtype, self.architecture.n_directions
-        of_layer = self.dynamics.of_layer
+        (n_directions, _, n_units), dtype = self.weights[0][1].shape, self.parameters.flat.dtype
+        of_layer, shape = self.dynamics.of_layer, (n_directions, n_units)
         return [
-            of_layer(k, dtype, None if logits is None else logits[k], n_directions)
+            of_layer(k, dtype, shape, None if logits is None else logits[k])
             for k in range(self.architecture.num_layers)
         ]
 

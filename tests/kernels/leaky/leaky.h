@@ -7,10 +7,10 @@ INLINE vec leaky_state(const epilogue *e, size_t row, size_t j, size_t n, vec a,
     return fma_(alpha, value, (set1(1) - alpha) * load_upto(e->before[row] + j, n));
 }
 
-INLINE vec leaky_delta(const epilogue *e, size_t row, size_t j, size_t n, vec d_h, vec h, function *df) {
+INLINE vec leaky_delta(const epilogue *e, size_t row, size_t j, size_t n, vec d_h, vec h, gradient *df) {
     const vec alpha = load_upto(e->numbers + j, n);
     (void)h;
     d_h += load_upto(e->carry[row] + j, n);
     store_upto(e->carry[row] + j, (set1(1) - alpha) * d_h, n);
-    return alpha * d_h * df(load_upto(e->second[row] + j, n));
+    return alpha * df(d_h, load_upto(e->second[row] + j, n));
 }

@@ -10,7 +10,7 @@ def _output(a, f, s):
 
 def _delta(d_y, d_h, df, s):
     d_h = d_h + d_y
-    return s.numbers * d_h * df(s.second), (1 - s.numbers) * d_h, None
+    return s.numbers * df(d_h, s.second), (1 - s.numbers) * d_h, None
 
 
 cell = Cell(_output, _delta)

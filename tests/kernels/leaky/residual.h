@@ -7,9 +7,9 @@ INLINE vec residual_state(const epilogue *e, size_t row, size_t j, size_t n, vec
     return load_upto(e->before[row] + j, n) + value;
 }
 
-INLINE vec residual_delta(const epilogue *e, size_t row, size_t j, size_t n, vec d_h, vec h, function *df) {
+INLINE vec residual_delta(const epilogue *e, size_t row, size_t j, size_t n, vec d_h, vec h, gradient *df) {
     (void)h;
     d_h += load_upto(e->carry[row] + j, n);
     store_upto(e->carry[row] + j, d_h, n);
-    return d_h * df(load_upto(e->second[row] + j, n));
+    return df(d_h, load_upto(e->second[row] + j, n));
 }

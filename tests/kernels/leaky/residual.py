@@ -17,8 +17,8 @@ def output(v: Any, e: Any, row: int, j: int, n: int, a: Vec, of_vector: Any, f: 
 
 
 @kernel
-def delta(v: Any, e: Any, row: int, j: int, n: int, d_h: Vec, h: Vec, of_vector: Any, df: Any) -> Vec:  # noqa: ARG001
+def delta(v: Any, e: Any, row: int, j: int, n: int, d_h: Vec, h: Vec, of_gradient: Any, df: Any) -> Vec:  # noqa: ARG001
     offset = j * size_of_real(v)
     d_h = d_h + load_upto(v, e.carry[row] + offset, n)
     store_upto(e.carry[row] + offset, d_h, n)
-    return d_h * of_vector(v, df, load_upto(v, e.second[row] + offset, n), n)
+    return of_gradient(v, df, d_h, load_upto(v, e.second[row] + offset, n), n)

@@ -1,4 +1,4 @@
-"""The activations: f(a), and f' as a function of y = f(a), applied to a tile while it is in the first-level cache.
+"""The activations: f(a), and d f'(a) of d and y = f(a), applied to a tile while it is in the first-level cache.
 
 Each is a pair of C functions that `gemm` enters by their addresses, compiled for itself: passes know no activation, and
 a user's own (elman.activation) costs the compilation of two small functions.
@@ -19,6 +19,7 @@ from elman.backends.jit.simd import (
     INT64,
     Lanes,
     Vec,
+    at_most,
     choose,
     fma,
     load_real,
@@ -26,7 +27,6 @@ from elman.backends.jit.simd import (
     real,
     reals,
     size_of_real,
-    splat,
     square_root,
     store_real,
     store_upto,
@@ -56,38 +56,39 @@ def power(v: Any, a: Vec) -> Vec:
 
 
 @kernel
-def d_tanh(v: Any, y: Vec) -> Vec:  # noqa: ARG001
-    return fma(-y, y, 1.0)
+def d_relu(v: Any, d: Vec, y: Vec) -> Vec:  # noqa: ARG001
+    """Where a unit is at 0, nothing goes back, be it infinite; where it is NaN, all does."""
+    return choose(at_most(y, 0.0), 0.0, d)
 
 
 @kernel
-def d_relu(v: Any, y: Vec) -> Vec:
-    return choose(y > 0.0, splat(v, 1.0), 0.0)
+def d_tanh(v: Any, d: Vec, y: Vec) -> Vec:  # noqa: ARG001
+    return d * fma(-y, y, 1.0)
 
 
 @kernel
-def d_sigmoid(v: Any, y: Vec) -> Vec:  # noqa: ARG001
-    return y * (1.0 - y)
+def d_sigmoid(v: Any, d: Vec, y: Vec) -> Vec:  # noqa: ARG001
+    return d * (y * (1.0 - y))
 
 
 @kernel
-def d_identity(v: Any, y: Vec) -> Vec:  # noqa: ARG001
-    return splat(v, 1.0)
+def d_identity(v: Any, d: Vec, y: Vec) -> Vec:  # noqa: ARG001
+    return d
 
 
 @kernel
-def d_softplus(v: Any, y: Vec) -> Vec:
-    return one_minus_exp(v, y)
+def d_softplus(v: Any, d: Vec, y: Vec) -> Vec:
+    return d * one_minus_exp(v, y)
 
 
 @kernel
-def d_retanh(v: Any, y: Vec) -> Vec:
-    return choose(y > 0.0, d_tanh(v, y), 0.0)
+def d_retanh(v: Any, d: Vec, y: Vec) -> Vec:
+    return d_tanh(v, d_relu(v, d, y), y)
 
 
 @kernel
-def d_power(v: Any, y: Vec) -> Vec:  # noqa: ARG001
-    return 2.0 * square_root(y)
+def d_power(v: Any, d: Vec, y: Vec) -> Vec:
+    return d_relu(v, d, y) * (2.0 * square_root(y))
 
 
 PAIRS = {
@@ -101,12 +102,17 @@ PAIRS = {
 }
 
 
-# ---- the epilogues of a cell (cells/) with an activation, whose functions `of_vector` applies
+# ---- the epilogues of a cell (cells/) with an activation, whose functions `of_vector` and `of_gradient` apply
 
 
 @kernel
 def built_in_vector(v: Any, f: Any, x: Vec, n: int) -> Vec:  # noqa: ARG001
     return f(v, x)
+
+
+@kernel
+def built_in_gradient(v: Any, df: Any, d: Vec, y: Vec, n: int) -> Vec:  # noqa: ARG001
+    return df(v, d, y)
 
 
 @kernel
@@ -118,6 +124,11 @@ def own_vector(v: Any, f: Any, x: Vec, n: int) -> Vec:
         p = memory + i * size_of_real(v)
         store_real(v, p, real(v, call_own(f, load_real(v, p))))
     return load_upto(v, memory, n)
+
+
+@kernel
+def own_gradient(v: Any, df: Any, d: Vec, y: Vec, n: int) -> Vec:
+    return d * own_vector(v, df, y, n)
 
 
 @kernel
@@ -133,7 +144,7 @@ def apply(
 
 @kernel
 def gradient(
-    v: Any, of_vector: Any, delta: Any, df: Any, e: Any, row: int, rows: int, column: int, columns: int, out: Any
+    v: Any, of_gradient: Any, delta: Any, df: Any, e: Any, row: int, rows: int, column: int, columns: int, out: Any
 ) -> None:
     """out = delta(d_y + mask out)."""
     for r in range(rows):
@@ -147,7 +158,7 @@ def gradient(
             if e.mask:
                 d = load_upto(v, ints(e.mask)[row + r] + offset, n) * d
             d = load_upto(v, d_y, n) + d
-            store_upto(p, delta(v, e, row + r, j, n, d, load_upto(v, y, n), of_vector, df), n)
+            store_upto(p, delta(v, e, row + r, j, n, d, load_upto(v, y, n), of_gradient, df), n)
 
 
 def _table(builder: Any, functions: list[Any]) -> Any:
@@ -162,20 +173,19 @@ def _table(builder: Any, functions: list[Any]) -> Any:
 _ARGUMENTS = [StructType(EPILOGUE), types.int64, types.int64, types.int64, types.int64, INTS]
 
 
-def functions_of(activation: str | Activation) -> tuple[Any, tuple[Any, Any]]:
-    """Of f and f': what applies one to a vector, and they themselves."""
+def functions_of(activation: str | Activation) -> list[tuple[Any, Any]]:
+    """Of f, and of its gradient: what applies it to vectors, and itself."""
     if isinstance(activation, Activation):
-        return own_vector, (user_function(activation.f), user_function(activation.df))
-    return built_in_vector, PAIRS[activation]
+        return [(own_vector, user_function(activation.f)), (own_gradient, user_function(activation.df))]
+    return list(zip((built_in_vector, built_in_gradient), PAIRS[activation], strict=True))
 
 
-def emit_epilogues(context: Any, builder: Any, v: Lanes, cell: str, of_vector: Any, functions: tuple[Any, Any]) -> Any:
+def emit_epilogues(context: Any, builder: Any, v: Lanes, cell: str, functions: list[tuple[Any, Any]]) -> Any:
     """The address of the epilogues [apply, gradient] of a cell with an activation, and behind them of Elman's."""
     table = []
     for name in (cell, "elman"):
-        for epilogue, of_cell, f in zip(
-            (apply, gradient), (CELLS[name].output, CELLS[name].delta), functions, strict=True
-        ):
-            kernel, before = types.Dispatcher(epilogue), [v, *map(types.Dispatcher, (of_vector, of_cell, f))]
+        of_cell = CELLS[name].output, CELLS[name].delta
+        for epilogue, own, (applied, f) in zip((apply, gradient), of_cell, functions, strict=True):
+            kernel, before = types.Dispatcher(epilogue), [v, *map(types.Dispatcher, (applied, own, f))]
             table.append(emit_c_function(context, builder, kernel, before, _ARGUMENTS))
     return _table(builder, table)

@@ -33,7 +33,7 @@ def compiled(name: str, v: Lanes, what: Any) -> Any:
         level = 1 if what in ("forward", "backward") else 3
         return whole(name, level, lambda context, builder: emit_address(context, builder, v, FUNCTIONS[what]))
     cell, functions = what[0], functions_of(what[1])
-    return whole(name, 3, lambda context, builder: emit_epilogues(context, builder, v, cell, *functions))
+    return whole(name, 3, lambda context, builder: emit_epilogues(context, builder, v, cell, functions))
 
 
 def _tile_level(v: Lanes) -> int:

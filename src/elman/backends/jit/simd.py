@@ -427,6 +427,12 @@ def choose(at: Site, mask: Mask, yes: Vector, no: Vector) -> Vector:
 
 
 @emitted
+def at_most(at: Site, a: Vector, b: Vector) -> Mask:
+    """a <= b."""
+    return at.builder.fcmp_ordered("<=", a, b)
+
+
+@emitted
 def both(at: Site, a: Mask, b: Mask) -> Mask:
     """Of two masks."""
     return at.builder.and_(a, b)

@@ -14,5 +14,5 @@ def output(v: Any, e: Any, row: int, j: int, n: int, a: Vec, of_vector: Any, f: 
 
 
 @kernel
-def delta(v: Any, e: Any, row: int, j: int, n: int, d_h: Vec, h: Vec, of_vector: Any, df: Any) -> Vec:  # noqa: ARG001
-    return d_h * of_vector(v, df, h, n)
+def delta(v: Any, e: Any, row: int, j: int, n: int, d_h: Vec, h: Vec, of_gradient: Any, df: Any) -> Vec:  # noqa: ARG001
+    return of_gradient(v, df, d_h, h, n)

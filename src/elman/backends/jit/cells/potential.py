@@ -18,10 +18,10 @@ def output(v: Any, e: Any, row: int, j: int, n: int, a: Vec, of_vector: Any, f: 
 
 
 @kernel
-def delta(v: Any, e: Any, row: int, j: int, n: int, d_y: Vec, y: Vec, of_vector: Any, df: Any) -> Vec:
+def delta(v: Any, e: Any, row: int, j: int, n: int, d_y: Vec, y: Vec, of_gradient: Any, df: Any) -> Vec:
     offset = j * size_of_real(v)
     leak, potential = load_upto(v, e.numbers + offset, n), load_upto(v, e.second[row] + offset, n)
-    d_v = fma(d_y, of_vector(v, df, y, n), load_upto(v, e.carry[row] + offset, n))
+    d_v = of_gradient(v, df, d_y, y, n) + load_upto(v, e.carry[row] + offset, n)
     store_upto(e.carry[row] + offset, (1.0 - leak) * d_v, n)
     if e.has_d_numbers:
         change = potential - load_upto(v, e.before[row] + offset, n)

@@ -17,11 +17,11 @@ def output(v: Any, e: Any, row: int, j: int, n: int, a: Vec, of_vector: Any, f: 
 
 
 @kernel
-def delta(v: Any, e: Any, row: int, j: int, n: int, d_h: Vec, h: Vec, of_vector: Any, df: Any) -> Vec:  # noqa: ARG001
+def delta(v: Any, e: Any, row: int, j: int, n: int, d_h: Vec, h: Vec, of_gradient: Any, df: Any) -> Vec:  # noqa: ARG001
     offset = j * size_of_real(v)
     leak, rate = load_upto(v, e.numbers + offset, n), load_upto(v, e.second[row] + offset, n)
     d_h = d_h + load_upto(v, e.carry[row] + offset, n)
     store_upto(e.carry[row] + offset, (1.0 - leak) * d_h, n)
     if e.has_d_numbers:
         add_upto(v, e.d_numbers[row] + offset, d_h * (rate - load_upto(v, e.before[row] + offset, n)), n)
-    return leak * d_h * of_vector(v, df, rate, n)
+    return leak * of_gradient(v, df, d_h, rate, n)
