@@ -58,6 +58,10 @@ class _Estimator(BaseEstimator):
         bidirectional: bool = False,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
+        leak: Any = 1.0,
+        noise: Any = 0.0,
+        form: str = "rate",
+        learn_leak: bool = False,
         learning_rate_init: float = 1e-3,
         weight_decay: float = 0.0,
         clip_norm: float | None = 1.0,
@@ -210,6 +214,10 @@ class _Estimator(BaseEstimator):
             bidirectional=self.bidirectional,
             dropout=self.dropout,
             recurrent_dropout=self.recurrent_dropout,
+            leak=self.leak,
+            noise=self.noise,
+            form=self.form,
+            learn_leak=self.learn_leak,
             dtype=X[0].dtype,
             seed=seed,
             backend=self.backend,
@@ -257,8 +265,8 @@ class RNNRegressor(RegressorMixin, _Estimator):
 
     Parameters
     ----------
-    hidden_size, num_layers, nonlinearity, bidirectional, dropout, recurrent_dropout, learning_rate_init, weight_decay,
-    clip_norm, batch_size, max_iter, tol, n_iter_no_change, early_stopping, validation_fraction, warm_start,
+    hidden_size, num_layers, nonlinearity, bidirectional, dropout, recurrent_dropout, leak, noise, form, learn_leak,
+    learning_rate_init, weight_decay, clip_norm, batch_size, max_iter, tol, n_iter_no_change, early_stopping, validation_fraction, warm_start,
     random_state, verbose, backend
         Those of `RNNClassifier`.
 
@@ -329,6 +337,10 @@ class _Labelling(_Estimator):
         bidirectional: bool = False,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
+        leak: Any = 1.0,
+        noise: Any = 0.0,
+        form: str = "rate",
+        learn_leak: bool = False,
         learning_rate_init: float = 1e-3,
         weight_decay: float = 0.0,
         clip_norm: float | None = 1.0,
@@ -388,6 +400,8 @@ class RNNClassifier(ClassifierMixin, _Labelling):
     ----------
     hidden_size, num_layers, nonlinearity, bidirectional, dropout, recurrent_dropout, backend
         Those of `elman.RNN`; `dropout` is between layers, `recurrent_dropout` between steps.
+    leak, noise, form, learn_leak
+        Likewise: leaky units, and noise in training.
     learning_rate_init, weight_decay : float
         Of `elman.AdamW`.
     clip_norm : float or None
@@ -475,8 +489,8 @@ class RNNTagger(_Labelling):
 
     Parameters
     ----------
-    hidden_size, num_layers, nonlinearity, bidirectional, dropout, recurrent_dropout, learning_rate_init, weight_decay,
-    clip_norm, batch_size, max_iter, tol, n_iter_no_change, early_stopping, validation_fraction, class_weight,
+    hidden_size, num_layers, nonlinearity, bidirectional, dropout, recurrent_dropout, leak, noise, form, learn_leak,
+    learning_rate_init, weight_decay, clip_norm, batch_size, max_iter, tol, n_iter_no_change, early_stopping, validation_fraction, class_weight,
     warm_start, random_state, verbose, backend
         Those of `RNNClassifier`.
 
