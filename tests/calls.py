@@ -210,8 +210,14 @@ def layer_options(c: Case, n_units: int) -> dict[str, Any]:
         c.is_wild = c.is_huge = True
     if nonlinearity in ("relu", "retanh"):  # for which a rounding next to 0 is a gradient more or less
         c.looseness, c.least = 300 if c.dtype == "f4" else 1, ()
+    leak = c.pick(0.2, 1.0, c.rng.uniform(0.05, 0.95, n_units)) if c.chance(0.3) else 1.0
+    form = c.pick("rate", "potential") if c.chance(0.3) else "rate"
     return {
         "nonlinearity": nonlinearity,
+        "leak": leak,
+        "form": form,
+        "noise": c.pick(0.0, 0.1) if nonlinearity not in ("relu", "retanh") and c.chance(0.3) else 0.0,
+        "learn_leak": bool(np.all(np.asarray(leak) < 1)) and c.chance(0.3),
         "bidirectional": c.chance(0.35),
         "dropout": c.pick(0.0, 0.0, 0.3, 1.0),
         "recurrent_dropout": c.pick(0.0, 0.0, 0.3) if nonlinearity in BOUNDED else 0.0,  # or states explode
@@ -224,7 +230,10 @@ def layer_options(c: Case, n_units: int) -> dict[str, Any]:
 
 def arguments(c: Case, rnn: Any, T: int, B: int) -> tuple[Any, Any, Any, str]:
     """x, h_0, lengths and the form of the first."""
-    form, n_states = c.pick("padded", "padded", "single", "list"), len(rnn.parameters()) // (2 + rnn.bias)
+    form, n_states = (
+        c.pick("padded", "padded", "single", "list"),
+        len(rnn.parameters()) // (2 + rnn.bias + rnn.learn_leak),
+    )
     lengths = None
     if form == "list":
         x: Any = [c.lay(c.real(c.pick(T, c.rng.integers(T + 1)), rnn.input_size)) for _ in range(min(B, 9))]
@@ -240,15 +249,16 @@ def arguments(c: Case, rnn: Any, T: int, B: int) -> tuple[Any, Any, Any, str]:
 
 def forward(c: Case, rnn: Any, T: int, B: int) -> None:
     x, h_0, lengths, _ = arguments(c, rnn, T, B)
-    c.call("RNN()", rnn, x, h_0, lengths=lengths)
+    c.call("RNN()", rnn, x, h_0, lengths=lengths, noise_seed=c.pick(None, 3))
 
 
 def last_state(c: Case, rnn: Any, T: int, B: int) -> None:
     x, h_0, lengths, _ = arguments(c, rnn, T, B)
     if c.chance(0.5):
         c.call("last_state", rnn.last_state, x, h_0, lengths=lengths, spoil=0.5)
-    last = c.call("last_state", rnn.last_state, x, h_0, lengths=lengths, spoil=0)
-    results = c.call("RNN()", rnn, x, h_0, lengths=lengths, spoil=0)
+    noise_seed = c.pick(None, 5)
+    last = c.call("last_state", rnn.last_state, x, h_0, lengths=lengths, noise_seed=noise_seed, spoil=0)
+    results = c.call("RNN()", rnn, x, h_0, lengths=lengths, noise_seed=noise_seed, spoil=0)
     c.same("last_state", last, results if results is REFUSED else results[1], "last_state is not h_n")
 
 
@@ -257,7 +267,7 @@ def backward(c: Case, rnn: Any, T: int, B: int) -> None:
     x, h_0, lengths, _ = arguments(c, rnn, T, B)
     if lengths is not None and c.chance(0.5):
         lengths = np.array(lengths, np.int64)
-    results = c.call("vjp", rnn.vjp, x, h_0, lengths=lengths)
+    results = c.call("vjp", rnn.vjp, x, h_0, lengths=lengths, noise_seed=c.pick(None, 7))
     if results is REFUSED:
         return
     y, h_n, pullback = results

@@ -81,6 +81,11 @@ SHAPE = [
     "dtype",
     "initialization",
     "spectral_radius",
+    "leak",
+    "noise",
+    "form",
+    "learn_leak",
+    "input_noise",
 ]
 FIXED = {
     "RNN": SHAPE,

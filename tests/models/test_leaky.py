@@ -37,12 +37,12 @@ def layers_by_torch(rnn: elman.RNN, p: dict[str, Any], x: Any, h_0: Any, xi: Any
         places, rows = [], []
         for d, b in itertools.product(range(n_directions), range(x.shape[1])):
             suffix = f"_l{k}" + ("_reverse" if d else "")
-            alpha = torch.sigmoid(p["leak" + suffix]) if rnn.learn_leak else torch.tensor(leak[k], dtype=torch.float64)
+            alpha = torch.sigmoid(p["leak" + suffix]) if rnn.learn_leak else torch.tensor(np.array(leak[k]))
             h, columns = h_0[k * n_directions + d, b], slice(d * rnn.hidden_size, (d + 1) * rnn.hidden_size)
             steps = range(int(lengths[b]))
             for t in reversed(steps) if d else steps:
                 a = p["weight_ih" + suffix] @ x[t, b] + p["bias" + suffix]
-                a = a + sigma[k] * (2 / alpha) ** 0.5 * xi[k, t, b, columns]
+                a = a + torch.tensor(np.array(sigma[k])) * (2 / alpha) ** 0.5 * xi[k, t, b, columns]
                 if rnn.form == "rate":
                     out = h = (1 - alpha) * h + alpha * f(a + p["weight_hh" + suffix] @ h)
                 else:
@@ -65,6 +65,7 @@ OPTIONS = [
     {"bidirectional": True},
     {"num_layers": 2, "leak": [0.3, np.linspace(0.1, 1, H)], "noise": [0.1, 0.4]},
     {"num_layers": 2, "bidirectional": True, "learn_leak": True},
+    {"bidirectional": True, "leak": np.linspace(0.1, 1, H), "noise": [np.linspace(0, 1, H)]},
     {"input_noise": 0.3, "nonlinearity": "softplus"},
     {"leak": 1.0, "noise": 0.5},
 ]

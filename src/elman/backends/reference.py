@@ -39,7 +39,7 @@ ACTIVATIONS: dict[str, tuple[Function, Function]] = {
     "sigmoid": (_sigmoid, lambda y: y * (1 - y)),
     "identity": (lambda a: a, np.ones_like),
     "softplus": (lambda a: np.maximum(a, 0) + np.log1p(np.exp(-np.abs(a))), lambda y: -np.expm1(-y)),
-    "retanh": (lambda a: np.maximum(np.tanh(a), 0), lambda y: np.where(y > 0, 1 - y * y, 0)),
+    "retanh": (lambda a: np.maximum(np.tanh(a), 0), lambda y: np.where(y <= 0, 0, 1 - y * y)),
     "power": (lambda a: np.square(np.maximum(a, 0)), lambda y: 2 * np.sqrt(y)),
 }
 

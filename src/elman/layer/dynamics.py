@@ -50,8 +50,8 @@ class Dynamics:
         leaks = np.broadcast_to(_of(self.leak, k), shape) if logits is None else _sigmoid(logits.astype(np.float64))
         sigma, noise = np.float64(_of(self.noise, k)), None
         if np.any(sigma > 0):
-            noise = (sigma * np.sqrt(2 / leaks)).astype(dtype)
-        return OfLayer(self.cell, None if self.cell == "elman" else leaks.astype(dtype), noise)
+            noise = (sigma * np.sqrt(2 / leaks)).astype(dtype, order="C")
+        return OfLayer(self.cell, None if self.cell == "elman" else leaks.astype(dtype, order="C"), noise)
 
     def initial_logits(self, k: int) -> NDArray[np.float64]:
         """What a leak that is learned begins with: a number, or (H,)."""
@@ -109,8 +109,9 @@ def _all_of(value: Values) -> Iterator[float]:
         yield from _all_of(one)
 
 
-def _sigmoid(x: Any) -> Any:
-    return 1 / (1 + np.exp(-np.clip(x, -700, 700)))
+def _sigmoid(logits: Any) -> Any:
+    """Far enough above 0 to be divided by in float32."""
+    return np.maximum(1 / (1 + np.exp(-np.clip(logits, -700, 700))), 1e-35)
 
 
 # Seeds: SplitMix64's function (Steele, Lea & Flood 2014), so that neighbours are as good as any others

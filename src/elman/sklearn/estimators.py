@@ -266,8 +266,8 @@ class RNNRegressor(RegressorMixin, _Estimator):
     Parameters
     ----------
     hidden_size, num_layers, nonlinearity, bidirectional, dropout, recurrent_dropout, leak, noise, form, learn_leak,
-    learning_rate_init, weight_decay, clip_norm, batch_size, max_iter, tol, n_iter_no_change, early_stopping, validation_fraction, warm_start,
-    random_state, verbose, backend
+    learning_rate_init, weight_decay, clip_norm, batch_size, max_iter, tol, n_iter_no_change, early_stopping,
+    validation_fraction, warm_start, random_state, verbose, backend
         Those of `RNNClassifier`.
 
     Attributes
@@ -490,7 +490,8 @@ class RNNTagger(_Labelling):
     Parameters
     ----------
     hidden_size, num_layers, nonlinearity, bidirectional, dropout, recurrent_dropout, leak, noise, form, learn_leak,
-    learning_rate_init, weight_decay, clip_norm, batch_size, max_iter, tol, n_iter_no_change, early_stopping, validation_fraction, class_weight,
+    learning_rate_init, weight_decay, clip_norm, batch_size, max_iter, tol, n_iter_no_change, early_stopping,
+    validation_fraction, class_weight,
     warm_start, random_state, verbose, backend
         Those of `RNNClassifier`.
 
