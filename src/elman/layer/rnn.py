@@ -406,7 +406,7 @@ class RNN(Checked):
             x_t, h, after = x_t.reshape(1, -1), h.reshape(rows), h_next.reshape(rows)
         drawn = None if noise_seed is None else self._drawn(noise_seed, len(x_t))
         y = self._stack.step(mode_of(self), x_t, h, after, drawn)
-        return y.reshape(h_next.shape[1:]).copy(), h_next
+        return (y[0] if after is not h_next else y).copy(), h_next
 
     # Parameters
 

@@ -139,8 +139,9 @@ def backward(
     n = len(gradients)
     for k in range(n - 1, -1, -1):
         d_input = d_inputs[k % len(d_inputs)] if k else d_x
-        layer, own = tape.layers[k], _own(d_h_0, k, n)
-        further = _NOTHING_FURTHER if layer.cell == "elman" else _room_of_leaks(layer, own, is_learned=bool(d_leaks))
+        layer, own, further = tape.layers[k], _own(d_h_0, k, n), _NOTHING_FURTHER
+        if layer.cell != "elman":
+            further = _room_of_leaks(layer, own, is_learned=bool(d_leaks))
         values = d_y, _own(d_h_n, k, n), delta, *gradients[k], own, d_input, *further
         tape.mode.backend.backward(layer, _quick(Gradients, values))
         if d_leaks:
@@ -178,6 +179,7 @@ class Stack:
     workspace: Workspace
 
     __slots__ = (
+        "_extents",
         "_fixed_dynamics",
         "_is_large",
         "_of_one_direction",
@@ -195,6 +197,7 @@ class Stack:
         self, architecture: Architecture, parameters: Parameters, rng: np.random.Generator, dynamics: Dynamics
     ) -> None:
         self.architecture, self.parameters, self.rng, self.dynamics = architecture, parameters, rng, dynamics
+        self._extents = architecture.n_entries, architecture.n_entries // architecture.num_layers  # of layers' arrays
         self.weights = self.by_layer(parameters.arrays)
         self._of_one_direction = [(ih[0], hh[0], None if bias is None else bias[0]) for ih, hh, bias in self.weights]
         self.workspace = Workspace(parameters.flat.dtype)
@@ -207,15 +210,13 @@ class Stack:
 
     def by_layer(self, arrays: Sequence[Real]) -> list[Weights]:
         """Arrays that lie as the parameters do: those of each layer."""
-        architecture, n = self.architecture, self.architecture.n_entries
-        each = n // architecture.num_layers
-        return [(arrays[i], arrays[i + 1], arrays[i + 2] if architecture.bias else None) for i in range(0, n, each)]
+        has_bias, (n, each) = self.architecture.bias, self._extents
+        return [(arrays[i], arrays[i + 1], arrays[i + 2] if has_bias else None) for i in range(0, n, each)]
 
     def leaks_of(self, arrays: Sequence[Real]) -> Sequence[Real]:
         """Of such arrays those that stand for the logits of leaks, (D, H) for each layer; none if they are fixed."""
-        n = self.architecture.n_entries
-        each = n // self.architecture.num_layers
-        return arrays[each - 1 : n : each] if self.architecture.learn_leak else ()
+        n, each = self._extents
+        return arrays[each - 1 : n : each] if self.dynamics.is_learned else _NOTHING
 
     def dynamics_now(self) -> Sequence[OfLayer]:
         """What kernels get of each layer's, nothing where that is Elman's without noise."""
@@ -301,21 +302,23 @@ class Stack:
         Without y, the last layer's outputs lie in leased memory too, and there is room for their gradient, `tape.d_y`.
         What dropout is `drawn` from is drawn itself, unless it is given.
         """
-        n_inner, drops, recurrent_mask, d_y = len(self.weights) - 1, False, None, None
-        dynamics = self.dynamics_now()
-        if mode.dropout or mode.recurrent_dropout or dynamics:
+        n_inner, n_seconds, drops, recurrent_mask, d_y = len(self.weights) - 1, 0, False, None, None
+        dynamics = self._fixed_dynamics
+        if dynamics is None or dynamics or mode.dropout or mode.recurrent_dropout:
+            dynamics, n_seconds = self.dynamics_now(), 0 if self.dynamics.cell == "elman" else len(self.weights)
             drops, drawn = n_inner > 0 and mode.dropout > 0, drawn or self.draw(mode, x.shape[1])
             if mode.recurrent_dropout and drawn is not None:
                 recurrent_mask = self._recurrent_mask(mode, drawn.key, x.shape[1])
             x = self._with_noise(mode, x, drawn)
-        n_seconds = 0 if self.dynamics.cell == "elman" else len(self.weights)
         count = n_seconds + n_inner * (2 if drops else 1) + (0 if y is not None else 2)
         buffers: list[Real] = []
         leases: tuple[Lease, ...] = ()
         if count:
             leases = (self.workspace.lease(count, x.shape[0], x.shape[1], self.architecture.n_outputs, batch_major),)
             buffers = leases[0].arrays
-        seconds, buffers = buffers[:n_seconds], buffers[n_seconds:]
+        seconds = _NOTHING
+        if n_seconds:
+            seconds, buffers = buffers[:n_seconds], buffers[n_seconds:]
         if y is None:
             *_, y, d_y = buffers
         outputs, dropped = [*buffers[:n_inner], y], buffers[n_inner : 2 * n_inner] if drops else _NOTHING
@@ -352,7 +355,7 @@ class Stack:
         for k, (weight_ih, weight_hh, bias) in enumerate(self._of_one_direction):
             mode.backend.step(x_t, h[k], weight_ih, weight_hh, bias, h_next[k], activation=mode.activation)
             x_t = h_next[k]
-        return h_next[-1:].reshape(h.shape[1:])
+        return h_next[-1]  # type: ignore[no-any-return]
 
     def last_states(
         self,
