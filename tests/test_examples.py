@@ -51,6 +51,12 @@ def test_an_example_is_short_and_begins_with_a_title(path):
     assert lines[2] == "=" * len(lines[1])
 
 
+def test_decision(run_example):
+    example = run_example("decision", EPOCHS=8)
+    assert example["curve"][0] < 0.2
+    assert example["curve"][-1] > 0.8
+
+
 def test_char_rnn(run_example):
     example = run_example("char_rnn", EPOCHS=2)
     (_, _, classic), (_, _, batched) = example["classic"], example["batched"]
