@@ -45,8 +45,11 @@ def saved(value: Any, *allowed: Any) -> Any:
     file.seek(0)
     if not allowed:
         return torch.load(file, weights_only=False)
-    with torch.serialization.safe_globals(list(allowed)):
+    torch.serialization.add_safe_globals(list(allowed))
+    try:
         return torch.load(file, weights_only=True)
+    finally:
+        torch.serialization.clear_safe_globals()
 
 
 def in_place(change: Callable[[torch.Tensor], Any]) -> Callable[[Layer, torch.Tensor], torch.Tensor]:
