@@ -45,7 +45,7 @@ def saved(value: Any, *allowed: Any) -> Any:
     file.seek(0)
     if not allowed:
         return torch.load(file, weights_only=False)
-    torch.serialization.add_safe_globals(list(allowed))
+    torch.serialization.add_safe_globals([*allowed, set])  # which PyTorch 2.4 asks for
     try:
         return torch.load(file, weights_only=True)
     finally:
