@@ -112,12 +112,15 @@ class RNN(torch.nn.RNNBase):
         (torch.Size([6, 5]), torch.Size([1, 2, 5]))
         """
         own = self._parameters  # without what is parametrized; faster than attributes
+        if self._is_slow(input) and not torch.is_autocast_enabled("cpu"):
+            weight = own.get("weight_hh_l0")  # a look at one of them: it is a single step as a rule, so each µs counts
+            if weight is None or runs_here(weight):
+                return torch.nn.RNN.forward(self, input, hx)  # type: ignore[no-any-return]
         weights = [own[name] if name in own else getattr(self, name) for name in self._flat_weights_names]
         _check_weights(weights)
         x, batch_sizes = (input.data, input.batch_sizes) if isinstance(input, PackedSequence) else (input, None)
-        is_slow = self._is_slow(input) and not torch.is_autocast_enabled("cpu")
         # What it does not take, PyTorch refuses, or there is nothing to compute
-        if is_slow or _is_for_pytorch() or not self._takes(x, hx, batch_sizes, weights):
+        if _is_for_pytorch() or not self._takes(x, hx, batch_sizes, weights):
             return torch.nn.RNN.forward(self, input, hx)  # type: ignore[no-any-return]
         if isinstance(input, PackedSequence):
             return self._run_packed(input, hx, weights)
@@ -194,8 +197,10 @@ class RNN(torch.nn.RNNBase):
             n_steps = shape[1] if self.batch_first and len(shape) == 3 else shape[0] if shape else 0
         else:
             n_steps = len(input.batch_sizes) if isinstance(input, PackedSequence) else 0  # then PyTorch refuses it
-        n_weights = self.hidden_size * (self.hidden_size + self.input_size)
-        return n_steps <= 1 or n_weights > _WEIGHTS_OF_A_STEP * n_steps
+        if n_steps <= 1:
+            return True
+        n_weights: int = self.hidden_size * (self.hidden_size + self.input_size)
+        return n_weights > _WEIGHTS_OF_A_STEP * n_steps
 
     def _options(self) -> Options:
         return Options(self.num_layers, self.mode == "RNN_RELU", self.bias, self.bidirectional, self.batch_first)
