@@ -6,13 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from elman.backends.activations import Activation
 from elman.backends.contract import Layer
-from elman.backends.reference import ACTIVATIONS
 from elman.data.sequences import Batch
 from elman.layer.stack import Drawn, backward
 from elman.lengths import within
-from elman.models.network import SequenceNetwork
+from elman.models.network import SequenceNetwork, functions_of
 from elman.typing import Int, Real
 
 _FLAT = 0.02  # of the steepest slope: where a unit hardly passes a gradient on. For tanh, |h| > 0.99
@@ -33,7 +31,8 @@ def gradient_norms(network: SequenceNetwork, batch: Batch) -> GradientNorms:
     is_active, gradients, h_0 = within(n_steps, lengths), network.zeros(), network.initial_state(n_rows)
     norms, saturated = np.empty((n_layers, n_steps)), np.empty(n_layers)
     # for states from 0 to 1, as "power" has no steepest slope
-    steepest = max(np.ravel(_slope(mode.activation, np.linspace(0, 1, 101))))
+    slope = functions_of(mode.activation)[1]
+    steepest = max(np.ravel(slope(np.linspace(0, 1, 101))))
     h_n, d_h_0 = np.empty_like(h_0), np.empty_like(h_0)
     with stack.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths, drawn=Drawn()) as tape:
         d_y, d_h_n = np.zeros_like(tape.layers[-1].y), np.zeros_like(h_n)
@@ -49,7 +48,7 @@ def gradient_norms(network: SequenceNetwork, batch: Batch) -> GradientNorms:
             norms[k] = np.sqrt(np.square(d_h * is_active[..., None], dtype=np.float64).sum(axis=(1, 2)))
             rates = tape.layers[k].second if tape.layers[k].cell == "rate" else tape.layers[k].y
             assert rates is not None
-            saturated[k] = np.mean(_slope(mode.activation, rates[is_active]) < _FLAT * steepest)
+            saturated[k] = np.mean(slope(rates[is_active]) < _FLAT * steepest)
 
         scratch = [np.zeros_like(d_y) for _ in range(min(n_layers, 3))]  # beyond the lengths nothing is written
         d_leaks = stack.leaks_of(gradients.arrays)
@@ -85,8 +84,3 @@ def _pass_on(d_h: Real, share: Real, lengths: Int, *, backwards: bool) -> None:
     for t in range(1, len(d_h)) if backwards else range(len(d_h) - 2, -1, -1):
         rows = lengths > (t if backwards else t + 1)
         d_h[t, rows] += share * d_h[t - 1 if backwards else t + 1, rows]
-
-
-def _slope(nonlinearity: str | Activation, y: Real) -> Real:
-    """f' as a function of y = f(a)."""
-    return nonlinearity.derivative(y) if isinstance(nonlinearity, Activation) else ACTIVATIONS[nonlinearity][1](y)

@@ -327,7 +327,7 @@ class SequenceNetwork(Network):
         d_h = np.empty_like(h)
         loss = self.loss_of(mode.backend, h, batch.targets, d_h, gradients)
         if CELLS[self.stack.dynamics.cell].state_is_second:
-            d_h *= _functions_of(mode.activation)[1](h)
+            d_h *= functions_of(mode.activation)[1](h)
         d_h_n[-n_directions:] = d_h.reshape(-1, n_directions, h_n.shape[-1]).swapaxes(0, 1)
         return loss, d_h_n
 
@@ -336,7 +336,7 @@ class SequenceNetwork(Network):
         last = h_n[-1:]
         if self.stack.architecture.bidirectional:
             last = np.ascontiguousarray(h_n[-2:].swapaxes(0, 1)).reshape(1, h_n.shape[1], -1)
-        f: Callable[[Real], Real] = _functions_of(mode.activation)[0]
+        f: Callable[[Real], Real] = functions_of(mode.activation)[0]
         return f(last) if CELLS[self.stack.dynamics.cell].state_is_second else last
 
     def _penalty_scale(self, batch: Batch, l2: float) -> float:
@@ -352,7 +352,7 @@ class SequenceNetwork(Network):
         return config | ({"learn_h_0": True} if self.learns_h_0 else {})  # files without it are as they ever were
 
 
-def _functions_of(activation: str | Activation) -> Any:
+def functions_of(activation: str | Activation) -> Any:
     """f(a), and f' of y = f(a)."""
     return ACTIVATIONS[activation] if isinstance(activation, str) else (activation.apply, activation.derivative)
 
