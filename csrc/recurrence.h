@@ -43,7 +43,8 @@ static pass pass_over(const elman_layer *l, size_t threads) {
 typedef struct {
     size_t d, first, stride, count, part;
     matrix ih, hh;
-    panel own; /* its columns of H */
+    panel own;   /* its columns of H: of states */
+    panel input; /* and of what the inputs make of pre-activations, which are others */
     size_t *come, met;
 } shard;
 
@@ -63,7 +64,9 @@ static shard shard_of(const pass *p, size_t i) {
     }
     s.hh = share(&p->hh[d], s.part, p->parts);
     s.own = panels_between(&s.hh, s.hh.from, s.hh.to);
-    if (!p->is_backward) s.ih = share(&p->ih[d], s.part, p->parts);
+    if (p->is_backward) return s;
+    s.ih = share(&p->ih[d], s.part, p->parts);
+    s.input = p->layer->has_tokens ? s.own : panels_between(&s.ih, s.ih.from, s.ih.to);
     return s;
 }
 
@@ -128,12 +131,12 @@ INLINE const real *numbers_of(const elman_layer *l, const void *array, size_t d)
     return array ? (const real *)array + d * l->H : NULL;
 }
 
-/* Add normals times factors to n rows of a step, of the batch: b. */
-static void noise_step(const pass *p, const shard *s, size_t t, size_t n, const size_t *b, const real *const *factors,
-                       real *const *out) {
+/* Add normals times factors to some columns of n rows of a step, of the batch: b. */
+static void noise_step(const pass *p, const shard *s, panel columns, size_t t, size_t n, const size_t *b,
+                       const real *const *factors, real *const *out) {
     const elman_layer *l = p->layer;
     const size_t step = (size_t)l->first_step + t, stream = 4 * (size_t)l->layer + 2 * s->d;
-    add_noise(l->keys, n, b, step, stream, s->own.column, s->own.columns, factors, out);
+    add_noise(l->keys, n, b, step, stream, columns.column, columns.columns, factors, out);
 }
 
 /* What a cell keeps of a step besides its state, NULL for nothing. */
@@ -160,7 +163,7 @@ static void noise_block(const pass *p, const shard *s, size_t begin, size_t end,
     for (size_t i = 0; i < s->count; i++) factors[i] = numbers_of(l, l->noise, s->d);
     for (size_t i = 0, from = 0; i < end - begin; from = ends[i++]) {
         const size_t t = time_of(&p->extent, begin + i, backwards(l, s->d));
-        noise_step(p, s, t, ends[i] - from, b + from, factors, y + from);
+        noise_step(p, s, s->input, t, ends[i] - from, b + from, factors, y + from);
     }
 }
 
@@ -295,7 +298,7 @@ static void noise_gradient(const pass *p, const shard *s, size_t t) {
         if (t < length_of(&p->extent, row))
             b[n] = row, delta[n] = at(&deltas, t, row), d_noise[n++] = state(l, l->d_noise, s->d, row);
     }
-    noise_step(p, s, t, n, b, delta, d_noise);
+    noise_step(p, s, s->own, t, n, b, delta, d_noise);
 }
 
 /* What reaches the initial states: mask * (weight_hh delta[first step]), where outputs are not states times f', and

@@ -108,7 +108,8 @@ def test_threads_change_no_bit(cell: str, n_threads: int):
         before = elman.get_num_threads()
         try:
             elman.set_num_threads(n_threads)
-            assert_same_bits(run(p, backend, options_of(p, cell)), expected)
+            for _ in range(10):  # threads that share columns have others of inputs than of states
+                assert_same_bits(run(p, backend, options_of(p, cell)), expected)
         finally:
             elman.set_num_threads(before)
 

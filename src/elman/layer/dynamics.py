@@ -68,10 +68,11 @@ class Dynamics:
 def add_by_logits(into: Real, of_layer: OfLayer, d_numbers: Real, d_noise: Real | None) -> None:
     """Add the gradient by logit α (D, H), given those of each row by α and by σ √(2/α), (D, B, H)."""
     leaks = np.asarray(of_layer.numbers, np.float64)
-    d_leak = d_numbers.sum(axis=1, dtype=np.float64)
-    if d_noise is not None:
-        d_leak -= d_noise.sum(axis=1, dtype=np.float64) * of_layer.noise / (2 * leaks)
-    into += d_leak * leaks * (1 - leaks)
+    with np.errstate(all="ignore"):  # the update says if they are not finite
+        d_leak = d_numbers.sum(axis=1, dtype=np.float64)
+        if d_noise is not None:
+            d_leak -= d_noise.sum(axis=1, dtype=np.float64) * of_layer.noise / (2 * leaks)
+        into += d_leak * leaks * (1 - leaks)
 
 
 def values(value: Any, name: str, accepted: Any, num_layers: int, hidden_size: int) -> Values:

@@ -76,12 +76,14 @@ class Network:
         """All that is random in training: the order of the data, then each dropout."""
         return [self.shuffle_rng, *(stack_of(rnn).rng for rnn in self.rnns)]
 
+    @property
+    def is_noisy(self) -> bool:
+        """Whether there is noise in training."""
+        return any(stack_of(rnn).dynamics.is_noisy for rnn in self.rnns)
+
     def draw_noise_seed(self) -> int | None:
         """What the noise of a training run depends on besides epochs and rows; None without noise."""
-        stacks = [stack_of(rnn) for rnn in self.rnns]
-        if not any(stack.dynamics.is_noisy for stack in stacks):
-            return None
-        return int(stacks[0].rng.integers(1 << 63))
+        return int(stack_of(self.rnns[0]).rng.integers(1 << 63)) if self.is_noisy else None
 
     def initial_state(self, n_rows: int) -> Real:
         """Fresh states (L·D, B, H) of the first layers, before the first step."""
@@ -327,7 +329,8 @@ class SequenceNetwork(Network):
         d_h = np.empty_like(h)
         loss = self.loss_of(mode.backend, h, batch.targets, d_h, gradients)
         if CELLS[self.stack.dynamics.cell].state_is_second:
-            d_h *= functions_of(mode.activation)[1](h)
+            with np.errstate(all="ignore"):  # the update says if they are not finite
+                d_h *= functions_of(mode.activation)[1](h)
         d_h_n[-n_directions:] = d_h.reshape(-1, n_directions, h_n.shape[-1]).swapaxes(0, 1)
         return loss, d_h_n
 
@@ -336,8 +339,11 @@ class SequenceNetwork(Network):
         last = h_n[-1:]
         if self.stack.architecture.bidirectional:
             last = np.ascontiguousarray(h_n[-2:].swapaxes(0, 1)).reshape(1, h_n.shape[1], -1)
+        if not CELLS[self.stack.dynamics.cell].state_is_second:
+            return last
         f: Callable[[Real], Real] = functions_of(mode.activation)[0]
-        return f(last) if CELLS[self.stack.dynamics.cell].state_is_second else last
+        with np.errstate(all="ignore"):  # whoever needs finite outputs looks at them
+            return f(last)
 
     def _penalty_scale(self, batch: Batch, l2: float) -> float:
         """What makes Σ h² l2 times the mean: over all steps, in a window over those with targets."""

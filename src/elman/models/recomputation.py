@@ -2,7 +2,8 @@
 
 The first pass keeps the states at the beginnings of segments only. The second one goes from the last segment to the
 first, computes the states of each again, and back-propagates through it (Griewank & Walther, 2008, chapter 12). Kernels
-add parameters' gradients over steps descending, so they are, to the last bit, those of a tape of the whole sequence.
+add parameters' gradients over steps descending, so they are, to the last bit, those of a tape of the whole sequence;
+with a leak, whose sums are cut in two, they are so to rounding.
 """
 
 from __future__ import annotations

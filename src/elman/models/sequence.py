@@ -208,7 +208,8 @@ class SequenceModel(Model):
             the last layer's units and all steps, within the lengths, whether or not they have a target.
         memory : str or int, optional
             For long sequences: states are computed twice, and kept for so many steps at a time, or for as many as need
-            less than, say, "200MB". The gradients are the same to the last bit. Needs one direction.
+            less than, say, "200MB". The gradients are the same to the last bit, with a leak to rounding. Needs one
+            direction.
         noise_seed : int or integers (B,), optional
             As in `RNN`: what the noise of a layer that has some is drawn with, instead of the layer's own generator.
 

@@ -82,8 +82,13 @@ class Stream:
         return probabilities
 
     def reset(self, rows: Any = None) -> None:
-        """Let new sequences begin: in all rows, or in those of an array of indices or of bool (B,)."""
+        """Let new sequences begin: in all rows, or in those of an array of indices or of bool (B,).
+
+        Noise begins anew where all rows do.
+        """
         n_rows = self.state.shape[1]
+        if rows is None:
+            self._n_steps = 0
         begins = slice(None) if rows is None else _row_indices(rows, "rows", n_rows)
         self.state[:, begins] = self._network.initial_state(n_rows)[:, begins]
 

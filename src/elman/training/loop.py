@@ -25,12 +25,19 @@ def fit(model: Any, network: Trainable, data: Data, held_out: Data | None, plan:
         run.check_storable()
         if plan.resume and plan.checkpoint.exists():
             run.restore(plan.checkpoint)
+            run.go_on()
+            return run.history
+    run.begin()
     run.go_on()
     return run.history
 
 
 class Run(Resumable):
     """One run of `fit`, and how it goes on."""
+
+    def begin(self) -> None:
+        """Draw what stays the same until the end."""
+        self._noise_seed = self._network.draw_noise_seed()
 
     def go_on(self) -> None:
         """From where it stands to the last epoch, unless a callback or Ctrl-C ends it before."""

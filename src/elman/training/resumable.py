@@ -39,7 +39,7 @@ class Resumable(Training):
         self._state: Real | None = None
         self._sums = (0.0, 0.0)  # of weight times loss, and of weights
         self._order = network.shuffle_rng.bit_generator.state  # that the epoch's batches were drawn with
-        self._noise_seed = network.draw_noise_seed()
+        self._noise_seed: int | None = None  # drawn when it is sure that the run begins
         self._given = settings_of(self.optimizer)
         self._lr = self.optimizer.lr  # what the schedule multiplies
         has_file = plan.checkpoint is not None
@@ -79,7 +79,7 @@ class Resumable(Training):
             sums = check.finite_number(first, "its sums"), check.non_negative(second, "its sums")
             is_stopped = check.flag(record["is_stopped"], "its is_stopped")
             noise_seed = None
-            if self._noise_seed is not None:
+            if network.is_noisy:
                 noise_seed = check.non_negative_int(record["noise_seed"], "its noise_seed")
             batch, window, state = self._read_place(record, arrays, generators[0], sums)
             n_begun = epoch + (batch > 0 or window > 0)
@@ -131,7 +131,7 @@ class Resumable(Training):
             "window": self._window,
             "sums": self._sums,
             "is_stopped": self._is_stopped,
-            **({} if self._noise_seed is None else {"noise_seed": self._noise_seed}),
+            **({"noise_seed": self._noise_seed} if self._network.is_noisy else {}),
             "optimizer": settings_of(self.optimizer),
             "optimizer_steps": self.optimizer.steps,
             "generators": [self._order, *(generator.bit_generator.state for generator in generators)],

@@ -113,8 +113,10 @@ SHARD = Struct(
     part=INT,
     ih=MATRIX,
     hh=MATRIX,
-    column=INT,  # the thread's own columns of H
+    column=INT,  # the thread's own columns of H: of states
     columns=INT,
+    input_column=INT,  # and of what the inputs make of pre-activations, which are others
+    input_columns=INT,
     come=INT,
     met=INT,
 )
@@ -143,6 +145,9 @@ def set_shard(v: Any, s: Any, p: Any, task: int) -> None:
         set_share(s.ih, after(p.ih, s.d), i, p.parts)
     own = panels_between(v, s.hh.columns, s.hh.panels, s.hh.first, s.hh.last)
     s.column, s.columns = own.column, own.columns
+    if not (p.is_backward or p.layer.has_tokens):
+        own = panels_between(v, s.ih.columns, s.ih.panels, s.ih.first, s.ih.last)
+    s.input_column, s.input_columns = own.column, own.columns
 
 
 @kernel
@@ -229,10 +234,10 @@ def numbers_of(v: Any, layer: Any, array: Address, d: int) -> Address:
 
 
 @kernel
-def noise_step(p: Any, s: Any, t: int, n: int, b: Any, factors: Any, out: Any) -> None:
-    """Add normals times factors to n rows of a step, of the batch: b. (Noise is always made in C.)"""
+def noise_step(p: Any, s: Any, column: int, columns: int, t: int, n: int, b: Any, factors: Any, out: Any) -> None:
+    """Add normals times factors to some columns of n rows of a step, of the batch: b. (It is always made in C.)"""
     layer = p.layer
-    place = layer.first_step + t, 4 * layer.layer + 2 * s.d, s.column, s.columns
+    place = layer.first_step + t, 4 * layer.layer + 2 * s.d, column, columns
     call(layer.add_noise, (layer.keys, n, b, *place, factors, out))
 
 
@@ -279,7 +284,8 @@ def noise_block(v: Any, p: Any, s: Any, begin: int, end: int, b: Any, ends: Any,
         factors[i] = numbers_of(v, layer, layer.noise, s.d)
     for i in range(end - begin):
         t, n = time_of(p.extent, begin + i, backwards(layer, s.d)), ends[i] - begin_of_step
-        noise_step(p, s, t, n, after(b, begin_of_step), factors, after(y, begin_of_step))
+        rows, out = after(b, begin_of_step), after(y, begin_of_step)
+        noise_step(p, s, s.input_column, s.input_columns, t, n, rows, factors, out)
         begin_of_step = ends[i]
 
 
@@ -439,7 +445,7 @@ def noise_gradient(v: Any, p: Any, s: Any, t: int) -> None:
         if t < length_of(p.extent, row):
             b[n], delta[n], d_noise[n] = row, at(v, deltas, t, row), state(v, layer, layer.d_noise, s.d, row)
             n += 1
-    noise_step(p, s, t, n, b, delta, d_noise)
+    noise_step(p, s, s.column, s.columns, t, n, b, delta, d_noise)
 
 
 @kernel
