@@ -102,6 +102,22 @@ def test_a_layer_is_the_equation(form: str, options: dict[str, Any], backend: st
         assert not np.array_equal(rnn(x, h_0, lengths)[0], y)
 
 
+@pytest.mark.skipif("numba" not in BACKENDS, reason="it is Numba that compiles a user's own activation")
+@pytest.mark.parametrize("form", FORMS)
+def test_an_activation_of_a_user_s_own(form: str, dtype: str, rng: np.random.Generator):
+    softsign = elman.activation(lambda a: a / (1 + abs(a)), lambda y: (1 - abs(y)) ** 2)
+    x, outcomes = rng.normal(size=(T, B, I)).astype(dtype), []
+    for backend in BACKENDS:
+        options = {"leak": 0.3, "noise": 0.2, "form": form, "learn_leak": True, "nonlinearity": softsign}
+        rnn = elman.RNN(I, H, 2, **options, dtype=dtype, seed=0, backend=backend)
+        y, h_n, pullback = rnn.vjp(x, noise_seed=SEED)
+        d_x, d_h_0, d_params = pullback(y, h_n)
+        outcomes.append([y, h_n, d_x, d_h_0, *d_params.values()])
+    for other in outcomes[1:]:
+        for one, two in zip(outcomes[0], other, strict=True):
+            np.testing.assert_allclose(two, one, rtol=0, atol=1e-12 if dtype == "float64" else 1e-4)
+
+
 def test_without_leak_and_noise_nothing_changes(dtype: str, rng: np.random.Generator):
     x = rng.normal(size=(T, B, I)).astype(dtype)
     for backend in BACKENDS:

@@ -38,7 +38,8 @@ def segment_length(stack: Stack, mode: Mode, x: Real | Int, h_0: Real, n_outputs
     # Arrays (T, B, D·H) of the two passes, with what dropout leaves and cells keep; the gradient by the outputs
     n_arrays = n_layers + min(n_layers, 3) + 1 + (n_layers - 1 if mode.dropout else 0)
     n_arrays += 0 if stack.dynamics.cell == "elman" else n_layers
-    of_step = n_rows * (n_arrays * architecture.n_outputs + n_outputs) * of_real
+    n_noisy = architecture.input_size if stack.dynamics.input_noise else 0
+    of_step = n_rows * (n_arrays * architecture.n_outputs + n_outputs + n_noisy) * of_real
     if n_steps * of_step <= memory:
         return n_steps
 

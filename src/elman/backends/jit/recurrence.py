@@ -387,11 +387,12 @@ def backward_step(v: Any, p: Any, s: Any, t: int) -> None:
     following, init, delta = ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST))
     d_y, y, mask_address, n = ints(stack(_LIST)), ints(stack(_LIST)), stack(_LIST), 0
     mask, before, second, carry = ints(mask_address), ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST))
-    states, d_numbers = local(SOURCE), ints(stack(_LIST))
+    states, d_numbers_address = local(SOURCE), stack(_LIST)
+    d_numbers = ints(d_numbers_address)
     set_states_before(v, states, layer, s.d)
     e.apply, e.y, e.d_y, e.mask = layer.epilogues[1], y, d_y, 0
     e.numbers, e.before, e.second, e.carry = numbers_of(v, layer, layer.numbers, s.d), before, second, carry
-    e.has_d_numbers, e.d_numbers = layer.d_numbers, d_numbers
+    e.d_numbers = d_numbers_address if layer.d_numbers else 0
     back, j = backwards(layer, s.d), s.column * size_of_real(v)
     step = size_of_real(v) if back else -size_of_real(v)
     e.next_y, e.next_out = step * layer.y.t_stride, step * layer.delta.t_stride

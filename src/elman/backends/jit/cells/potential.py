@@ -6,6 +6,7 @@ from typing import Any
 
 from elman.backends.jit.options import kernel
 from elman.backends.jit.simd import Vec, add_upto, fma, load_upto, size_of_real, store_upto
+from elman.backends.jit.structs import ints
 
 
 @kernel
@@ -23,7 +24,7 @@ def delta(v: Any, e: Any, row: int, j: int, n: int, d_y: Vec, y: Vec, of_gradien
     leak, potential = load_upto(v, e.numbers + offset, n), load_upto(v, e.second[row] + offset, n)
     d_v = of_gradient(v, df, d_y, y, n) + load_upto(v, e.carry[row] + offset, n)
     store_upto(e.carry[row] + offset, (1.0 - leak) * d_v, n)
-    if e.has_d_numbers:
+    if e.d_numbers:
         change = potential - load_upto(v, e.before[row] + offset, n)
-        add_upto(v, e.d_numbers[row] + offset, d_v * (change / leak), n)
+        add_upto(v, ints(e.d_numbers)[row] + offset, d_v * (change / leak), n)
     return leak * d_v

@@ -6,6 +6,7 @@ from typing import Any
 
 from elman.backends.jit.options import kernel
 from elman.backends.jit.simd import Vec, add_upto, fma, load_upto, size_of_real, store_upto
+from elman.backends.jit.structs import ints
 
 
 @kernel
@@ -22,6 +23,6 @@ def delta(v: Any, e: Any, row: int, j: int, n: int, d_h: Vec, h: Vec, of_gradien
     leak, rate = load_upto(v, e.numbers + offset, n), load_upto(v, e.second[row] + offset, n)
     d_h = d_h + load_upto(v, e.carry[row] + offset, n)
     store_upto(e.carry[row] + offset, (1.0 - leak) * d_h, n)
-    if e.has_d_numbers:
-        add_upto(v, e.d_numbers[row] + offset, d_h * (rate - load_upto(v, e.before[row] + offset, n)), n)
+    if e.d_numbers:
+        add_upto(v, ints(e.d_numbers)[row] + offset, d_h * (rate - load_upto(v, e.before[row] + offset, n)), n)
     return leak * of_gradient(v, df, d_h, rate, n)
