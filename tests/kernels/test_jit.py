@@ -26,6 +26,7 @@ jit = pytest.importorskip("elman.backends.jit.backend", reason="there is no Numb
 from numba import TypingError, njit  # noqa: E402
 
 from elman.backends.jit import entries  # noqa: E402
+from elman.backends.jit.gemm import EPILOGUE  # noqa: E402
 from elman.backends.jit.simd import Lanes, fma  # noqa: E402
 from elman.backends.jit.structs import smaller, stack  # noqa: E402
 
@@ -229,3 +230,12 @@ def test_losses_are_those_of_cython(dtype: str, case: dict[str, Any]):
     r = make_readout(**case, dtype=dtype)
     numba, cython = (r.run(backends.get(backend)) for backend in ("numba", "cython"))
     assert_same_bits(numba, cython)
+
+
+def test_an_epilogue_is_what_c_hands_over():
+    """Kernels in C call epilogues of a user's own activation, which Numba compiles."""
+    source = (Path(__file__).parents[2] / "csrc" / "gemm.h").read_text(encoding="utf-8")
+    body = re.search(r"typedef struct epilogue \{(.*?)\} epilogue;", source, re.DOTALL)
+    assert body is not None
+    fields = re.sub(r"/\*.*?\*/|\([^)]*\);", "", body[1].replace("(*apply)", "apply"), flags=re.DOTALL)
+    assert re.findall(r"(\w+)(?=[,;]|\n)", fields) == list(EPILOGUE.fields)
