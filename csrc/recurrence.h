@@ -139,7 +139,7 @@ static void noise_step(const pass *p, const shard *s, panel columns, size_t t, s
     add_noise(l->keys, n, b, step, stream, columns.column, columns.columns, factors, out);
 }
 
-/* What a cell keeps of a step besides its state, NULL for nothing. */
+/* What a cell keeps of a step besides y, NULL for nothing. */
 INLINE real *second_of(const elman_layer *l, size_t d, size_t t, size_t b) {
     return l->second.data ? at(&l->second, t, b) + d * l->H : NULL;
 }

@@ -16,6 +16,7 @@ from elman import check
 from elman.typing import Int, Real
 
 FORMS = ("rate", "potential")
+USUAL = {"leak": 1.0, "noise": 0.0, "form": "rate", "learn_leak": False, "input_noise": 0.0}  # arguments of `RNN`
 Values = float | list[Any]  # for all layers, or a list of one for each: a number or a list of H
 INPUT_STREAM = 1  # of the normals that are added to inputs; layers have even ones
 

@@ -240,7 +240,7 @@ class RNN(Checked):
         ([(7, 10), (2, 10)], (2, 2, 5))
         """
         call, stack = self._called(x, h_0, lengths), self._stack
-        drawn = None if noise_seed is None else self._drawn(noise_seed, call.x.shape[1])
+        drawn = self._drawn(noise_seed, call.x.shape[1])
         y, h_n = call.empty(stack.architecture.n_outputs), call.empty_states()
         stack.evaluate(mode_of(self), call.x, call.h_0, h_n, y, call.lengths, call.batch_major, drawn)
         return call.show(y), call.show_states(h_n)
@@ -318,7 +318,7 @@ class RNN(Checked):
         (1, 1, 5)
         """
         call = self._called(x, h_0, lengths)
-        drawn = None if noise_seed is None else self._drawn(noise_seed, call.x.shape[1])
+        drawn = self._drawn(noise_seed, call.x.shape[1])
         h_n = self._stack.last_states(mode_of(self), call.x, call.h_0, call.lengths, call.batch_major, drawn)
         return call.show_states(h_n)
 
@@ -404,7 +404,7 @@ class RNN(Checked):
         if x_t.ndim == 1:
             rows = (self.num_layers, 1, self.hidden_size)
             x_t, h, after = x_t.reshape(1, -1), h.reshape(rows), h_next.reshape(rows)
-        drawn = None if noise_seed is None else self._drawn(noise_seed, len(x_t))
+        drawn = self._drawn(noise_seed, len(x_t))
         y = self._stack.step(mode_of(self), x_t, h, after, drawn)
         return (y[0] if after is not h_next else y).copy(), h_next
 
@@ -469,7 +469,7 @@ class RNN(Checked):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update({key: value for key, value in state.items() if key not in _OF_THE_STACK})
         self.__dict__["dtype"] = check.real_dtype(self.dtype)  # a pickled dtype comes back as another object
-        for name, usual in _WITHOUT_LEAK.items():  # as pickles of 0.1 are
+        for name, usual in dynamics.USUAL.items():  # as pickles of 0.1 are
             self.__dict__.setdefault(name, usual)
         self._stack = Stack(self._architecture(), state["_parameters"], state["_dropout_rng"], self._dynamics())
 
@@ -478,13 +478,12 @@ class RNN(Checked):
         return Architecture(*sizes, self.bidirectional, self.bias, self.learn_leak)
 
     def _dynamics(self) -> Dynamics:
-        own = self.leak, self.noise, self.form, self.learn_leak, self.input_noise
-        return Dynamics(*own)
+        return Dynamics(self.leak, self.noise, self.form, self.learn_leak, self.input_noise)
 
     def _drawn(self, noise_seed: Any, n_rows: int) -> Drawn | None:
-        """What the noise of a call is drawn from, without dropout."""
+        """What the noise of a call is drawn from, without dropout; None for none."""
         keys = row_keys(noise_seed, n_rows)
-        return Drawn(keys=keys) if self._stack.dynamics.is_noisy else None
+        return Drawn(keys=keys) if keys is not None and self._stack.dynamics.is_noisy else None
 
     def _backend(self) -> ModuleType:
         backend = backends.resolve(self.backend or self._default_backend)
@@ -496,7 +495,6 @@ class RNN(Checked):
         return Call.of(x, h_0, lengths, self._stack.architecture, self.batch_first, self._stack.workspace)
 
 
-_WITHOUT_LEAK = {"leak": 1.0, "noise": 0.0, "form": "rate", "learn_leak": False, "input_noise": 0.0}
 _OF_THE_STACK = ("_parameters", "_dropout_rng", "_n_entries")  # in a pickle
 
 

@@ -10,10 +10,10 @@ from elman.data.inputs import Features, Input, Tokens
 from elman.data.kinds import PATTERNS, Kinds, Pattern
 from elman.data.outputs import Binary, Categories, Output, Reals
 from elman.layer.architecture import Architecture
+from elman.layer.dynamics import USUAL
 from elman.layer.rnn import RNN
 
 INPUTS = {"Tokens": Tokens, "Features": Features}  # by the names that they have in files
-_DYNAMICS = {"leak": 1.0, "noise": 0.0, "form": "rate", "learn_leak": False, "input_noise": 0.0}  # in files if other
 OUTPUTS = {"Categories": Categories, "Binary": Binary, "Reals": Reals}
 
 
@@ -32,7 +32,7 @@ def described(inputs: Input, outputs: Output, rnn: RNN, pattern: Pattern | None 
         "dropout": rnn.dropout,
         "recurrent_dropout": rnn.recurrent_dropout,
         "dtype": rnn.dtype.name,
-        **{name: value for name in _DYNAMICS if (value := getattr(rnn, name)) != _DYNAMICS[name]},
+        **{name: value for name, usual in USUAL.items() if (value := getattr(rnn, name)) != usual},
     }
 
 

@@ -261,7 +261,7 @@ def come_size(p: Any) -> int:
 
 @kernel
 def second_of(v: Any, layer: Any, d: int, t: int, b: int) -> Address:
-    """What a cell keeps of a step besides its state, 0 for nothing."""
+    """What a cell keeps of a step besides y, 0 for nothing."""
     return at(v, layer.second, t, b) + d * layer.H * size_of_real(v) if layer.second.data else 0
 
 
