@@ -66,13 +66,13 @@ class Dynamics:
         return self.input_noise * math.sqrt(2 / next(_all_of(self.leak)))
 
 
-def add_by_logits(into: Real, of_layer: OfLayer, d_numbers: Real, d_noise: Real | None) -> None:
+def add_by_logits(into: Real, leak: Any, noise: Any, d_numbers: Real, d_noise: Real | None) -> None:
     """Add the gradient by logit α (D, H), given those of each row by α and by σ √(2/α), (D, B, H)."""
-    leaks = np.asarray(of_layer.numbers, np.float64)
+    leaks = np.asarray(leak, np.float64)
     with np.errstate(all="ignore"):  # the update says if they are not finite
         d_leak = d_numbers.sum(axis=1, dtype=np.float64)
         if d_noise is not None:
-            d_leak -= d_noise.sum(axis=1, dtype=np.float64) * of_layer.noise / (2 * leaks)
+            d_leak -= d_noise.sum(axis=1, dtype=np.float64) * noise / (2 * leaks)
         into += d_leak * leaks * (1 - leaks)
 
 

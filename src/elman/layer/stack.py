@@ -89,7 +89,7 @@ def layers_of(
         x = outputs[k]
         if k < len(dropped):
             x = dropped[k]
-            if drawn is not None:
+            if drawn is not None and mode.dropout:
                 layer = layer._replace(dropped=x, dropout=mode.dropout, key=drawn.key, layer=k)
                 layer = layer._replace(first_step=drawn.first_step)
         if dynamics:
@@ -126,14 +126,15 @@ def backward(
     scratch: Sequence[Real],
     look: Callable[[int, Real | None, Real], None] | None = None,
     pass_on: Callable[[int, Real], None] | None = None,
-    d_leaks: Sequence[Real] = (),
+    on_leaks: Callable[[int, Real, Real | None], None] | None = None,
 ) -> None:
     """Write d_h_0 and, unless None, d_x (T, B, I); *add* to gradients, arrays like the weights'.
 
     scratch: as many arrays (T, B, D·H) as there are layers, at most 3. After each layer k, `look` is called with k,
     the gradient by its outputs and that by its pre-activations, both (T, B, D·H); what is beyond the lengths is left
     as it was in scratch. What comes between layers besides kernels changes the gradient by the inputs of layer k, in
-    `pass_on`. To d_leaks, (D, H) for each layer, the gradients by the logits of leaks are added that are learned.
+    `pass_on`. Where leaks are learned, `on_leaks` is called with k and the gradients of each row by α and by σ √(2/α),
+    both (D, B, H).
     """
     delta, *d_inputs = scratch
     n = len(gradients)
@@ -141,12 +142,11 @@ def backward(
         d_input = d_inputs[k % len(d_inputs)] if k else d_x
         layer, own, further = tape.layers[k], _own(d_h_0, k, n), _NOTHING_FURTHER
         if layer.cell != "elman":
-            further = _room_of_leaks(layer, own, is_learned=bool(d_leaks))
+            further = _room_of_leaks(layer, own, is_learned=on_leaks is not None)
         values = d_y, _own(d_h_n, k, n), delta, *gradients[k], own, d_input, *further
         tape.mode.backend.backward(layer, _quick(Gradients, values))
-        if d_leaks:
-            _, d_numbers, d_noise = further
-            add_by_logits(d_leaks[k], OfLayer(layer.cell, layer.numbers, layer.noise), d_numbers, d_noise)
+        if on_leaks is not None:
+            on_leaks(k, *further[1:])
         if look is not None:
             look(k, d_y, delta)
         if pass_on is not None and k and d_input is not None:
@@ -217,6 +217,13 @@ class Stack:
         """Of such arrays those that stand for the logits of leaks, (D, H) for each layer; none if they are fixed."""
         n, each = self._extents
         return arrays[each - 1 : n : each] if self.dynamics.is_learned else _NOTHING
+
+    def adder(self, tape: Tape, arrays: Sequence[Real]) -> Callable[[int, Real, Real | None], None] | None:
+        """The `on_leaks` of `backward` that adds to gradients, which lie like parameters; None if leaks are fixed."""
+        if not self.dynamics.is_learned:
+            return None
+        d_logits = self.leaks_of(arrays)
+        return lambda k, *d_leaks: add_by_logits(d_logits[k], tape.layers[k].numbers, tape.layers[k].noise, *d_leaks)
 
     def dynamics_now(self) -> Sequence[OfLayer]:
         """What kernels get of each layer's, nothing where that is Elman's without noise."""
@@ -334,14 +341,14 @@ class Stack:
     ) -> None:
         """Write d_h_0 (L·D, B, H) and, unless None, d_x (T, B, I); *add* to gradients, which lie like parameters."""
         y = tape.layers[0].y
-        count, by_layer, d_leaks = min(len(self.weights), 3), self.by_layer(gradients), self.leaks_of(gradients)
+        count, by_layer, on_leaks = min(len(self.weights), 3), self.by_layer(gradients), self.adder(tape, gradients)
         if y.size <= SMALL:
             scratch = [np.empty(y.shape, y.dtype) for _ in range(count)]
-            backward(tape, d_y, d_h_n, d_h_0, d_x, by_layer, scratch, d_leaks=d_leaks)
+            backward(tape, d_y, d_h_n, d_h_0, d_x, by_layer, scratch, on_leaks=on_leaks)
             return
         n_steps, n_rows, n_columns = y.shape
         with self.workspace.lease(count, n_steps, n_rows, n_columns, tape.batch_major) as scratch:
-            backward(tape, d_y, d_h_n, d_h_0, d_x, by_layer, scratch, d_leaks=d_leaks)
+            backward(tape, d_y, d_h_n, d_h_0, d_x, by_layer, scratch, on_leaks=on_leaks)
 
     def step(self, mode: Mode, x_t: Real | Int, h: Real, h_next: Real, drawn: Drawn | None = None) -> Real:
         """One time step of one direction: x_t (B, I) or tokens (B,), h (L, B, H); writes h_next (L, B, H).

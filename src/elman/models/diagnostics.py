@@ -51,8 +51,8 @@ def gradient_norms(network: SequenceNetwork, batch: Batch) -> GradientNorms:
             saturated[k] = np.mean(slope(rates[is_active]) < _FLAT * steepest)
 
         scratch = [np.zeros_like(d_y) for _ in range(min(n_layers, 3))]  # beyond the lengths nothing is written
-        d_leaks = stack.leaks_of(gradients.arrays)
-        backward(tape, d_y, d_h_n, d_h_0, None, stack.by_layer(gradients.arrays), scratch, look, d_leaks=d_leaks)
+        on_leaks = stack.adder(tape, gradients.arrays)
+        backward(tape, d_y, d_h_n, d_h_0, None, stack.by_layer(gradients.arrays), scratch, look, on_leaks=on_leaks)
     return GradientNorms(norms, saturated)
 
 
