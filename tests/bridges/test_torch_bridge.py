@@ -195,7 +195,7 @@ def test_contiguous_input_is_not_copied():
 
     x = torch.randn(7, 4, 3)
     for batch_first in (False, True):
-        call = Call(x, None, [], None, [], Options(1, False, True, False, batch_first))
+        call = Call(x, None, [], None, [], [], [], None, Options(1, "tanh", True, False, batch_first))
         assert np.shares_memory(TensorForm(call).rows(x), x.numpy())
     for options in ({}, {"batch_first": True}):
         theirs, ours = pair(3, 5, **options)
@@ -564,7 +564,9 @@ def test_gradients_of_gradients_through_the_operator():
         theirs, _ = pair(3, 5, dtype=torch.float64)
         x = torch.randn(7, 4, 3, dtype=torch.float64, requires_grad=True)
         weights = list(theirs.parameters())
-        one = torch.ops.elman.rnn(x, None, weights, None, [], True, 1, False, True, False, False)
+        one = torch.ops.elman.rnn(
+            x, None, weights, None, [], [], [], None, True, 1, "tanh", True, False, False, "elman"
+        )
         y = one[0] if operator else theirs(x)[0]
         first = torch.autograd.grad(y.square().sum(), [x, *weights], create_graph=True)
         outcomes.append([*first, *torch.autograd.grad(squares(first), [x, *weights])])
@@ -630,17 +632,23 @@ def test_what_pytorch_does_not_read_may_change(n_steps, frozen):
 
 
 def opcheck_inputs():
-    for options in ((1, False, True, False, False), (2, True, False, True, True)):
-        num_layers, _, has_biases, bidirectional, batch_first = options
+    potential = (2, "power", False, True, True, "potential")
+    for options in ((1, "tanh", True, False, False, "elman"), (2, "relu", False, True, True, "elman"), potential):
+        num_layers, _, has_biases, bidirectional, batch_first, cell = options
         ours = elman.torch.RNN(3, 5, num_layers, bias=has_biases, bidirectional=bidirectional, dtype=torch.float64)
         x = torch.randn(7, 4, 3, dtype=torch.float64, requires_grad=True)
         n_rows, n_states = x.shape[0 if batch_first else 1], num_layers * (1 + bidirectional)
         h_0 = torch.randn(n_states, n_rows, 5, dtype=torch.float64, requires_grad=True)
         masks = [torch.rand(*x.shape[:-1], 10, dtype=torch.float64)] * (num_layers - 1)
-        yield x, h_0, list(ours.parameters()), None, masks, True, *options
+        leaks, noises, seeds = [], [], None
+        if cell != "elman":
+            leaks, noises = ([torch.rand(2, 5, dtype=torch.float64, requires_grad=True)] * 2 for _ in range(2))
+            seeds = torch.arange(n_rows)
+        yield x, h_0, list(ours.parameters()), None, masks, leaks, noises, seeds, True, *options
     packed = pack_sequence([torch.randn(n, 3) for n in (5, 2)])
     weights = list(elman.torch.RNN(3, 5).parameters())
-    yield packed.data, torch.zeros(1, 2, 5), weights, packed.batch_sizes, [], True, 1, False, True, False, False
+    settings = 1, "tanh", True, False, False, "elman"
+    yield packed.data, torch.zeros(1, 2, 5), weights, packed.batch_sizes, [], [], [], None, True, *settings
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -18,6 +18,7 @@ from elman.typing import Int, Real
 FORMS = ("rate", "potential")
 USUAL = {"leak": 1.0, "noise": 0.0, "form": "rate", "learn_leak": False, "input_noise": 0.0}  # arguments of `RNN`
 Values = float | list[Any]  # for all layers, or a list of one for each: a number or a list of H
+LEAST_LEAK = 1e-35  # of what is learned: far enough above 0 to be divided by in float32
 INPUT_STREAM = 1  # of the normals that are added to inputs; layers have even ones
 
 leak_value = check.numbers("a number above 0, up to 1", lambda x: 0 < x <= 1)
@@ -46,17 +47,25 @@ class Dynamics:
         if input_noise > 0 and (is_learned or len(leaks) > 1):
             check.refuse("input_noise needs one leak for all units, which is not learned: it is scaled by √(2/leak)")
 
+    def leak_of(self, k: int) -> Any:
+        """Layer k's α: a number, or a list of H."""
+        return _of(self.leak, k)
+
+    def noise_of(self, k: int) -> Any:
+        """Layer k's σ: a number, or a list of H."""
+        return _of(self.noise, k)
+
     def of_layer(self, k: int, dtype: np.dtype[Any], shape: tuple[int, int], logits: Real | None) -> OfLayer:
         """shape: (D, H); logits, of that shape: the parameter, where the leak is learned."""
-        leaks = np.broadcast_to(_of(self.leak, k), shape) if logits is None else _sigmoid(logits.astype(np.float64))
-        sigma, noise = np.float64(_of(self.noise, k)), None
+        leaks = np.broadcast_to(self.leak_of(k), shape) if logits is None else _sigmoid(logits.astype(np.float64))
+        sigma, noise = np.float64(self.noise_of(k)), None
         if np.any(sigma > 0):
             noise = (sigma * np.sqrt(2 / leaks)).astype(dtype, order="C")
         return OfLayer(self.cell, None if self.cell == "elman" else leaks.astype(dtype, order="C"), noise)
 
     def initial_logits(self, k: int) -> NDArray[np.float64]:
         """What a leak that is learned begins with: a number, or (H,)."""
-        leak = np.float64(_of(self.leak, k))
+        leak = np.float64(self.leak_of(k))
         logits: NDArray[np.float64] = np.log(leak / (1 - leak))
         return logits
 
@@ -112,8 +121,7 @@ def _all_of(value: Values) -> Iterator[float]:
 
 
 def _sigmoid(logits: Any) -> Any:
-    """Far enough above 0 to be divided by in float32."""
-    return np.maximum(1 / (1 + np.exp(-np.clip(logits, -700, 700))), 1e-35)
+    return np.maximum(1 / (1 + np.exp(-np.clip(logits, -700, 700))), LEAST_LEAK)
 
 
 # Seeds: SplitMix64's function (Steele, Lea & Flood 2014), so that neighbours are as good as any others

@@ -8,7 +8,8 @@ try:
 except ImportError as error:
     raise ImportError("elman.torch needs PyTorch: pip install 'elman[torch]'") from error
 
+from elman.torch.leaky import LeakyRNN
 from elman.torch.modules import RNN, RNNCell
 from elman.torch.replacement import Report, accelerate, restore
 
-__all__ = ["RNN", "RNNCell", "Report", "accelerate", "restore"]
+__all__ = ["RNN", "LeakyRNN", "RNNCell", "Report", "accelerate", "restore"]

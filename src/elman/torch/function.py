@@ -28,8 +28,7 @@ def rnn(call: Call) -> tuple[Tensor, Tensor]:
     is_compiling = torch.compiler.is_compiling()  # while it is, the other questions cannot be asked
     if is_compiling or _is_traced(leaves):
         keep = torch.is_grad_enabled() or torch.jit.is_tracing()  # what is traced may be trained later
-        input, hx, weights, batch_sizes, masks, options = call
-        y, h_n, _ = operator.rnn(input, hx, weights, batch_sizes, masks, keep, *options)
+        y, h_n, _ = operator.rnn(*call[:-1], keep, *call.options)
         return y, h_n
     is_recorded = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
     if is_recorded and any(leaf is not None and leaf.requires_grad for leaf in leaves):
@@ -59,33 +58,33 @@ class ElmanRNN(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, *leaves: Tensor | None) -> tuple[Tensor, Tensor]:
         weights, (_, *is_needed) = kernel_weights(call), ctx.needs_input_grad
-        y, h_n, outputs = forward(call, weights, keep=True)
+        y, h_n, kept = forward(call, weights, keep=True)
         axis = 1 if call.options.batch_first else 0
         n_steps = call.input.shape[axis] if call.batch_sizes is None else len(call.batch_sizes)
         read, unread = _which_are_read(call.options, tuple(is_needed), n_steps > 1)
-        ctx.save_for_backward(*[leaves[i] for i in read], *outputs, *call.masks)
+        ctx.save_for_backward(call.seeds, *[leaves[i] for i in read], *kept, *call.masks)
         ctx.unread = [(i, leaf, _version(leaf)) for i in unread if (leaf := leaves[i]) is not None]
         ctx.set_materialize_grads(False)
-        ctx.options, ctx.read, ctx.batch_sizes = call.options, read, call.batch_sizes
-        ctx.weights = weights if weights.is_worth_keeping(outputs) else None
+        ctx.options, ctx.read, ctx.batch_sizes, ctx.n_kept = call.options, read, call.batch_sizes, len(kept)
+        ctx.weights = weights if weights.is_worth_keeping(kept) else None
         return y, h_n
 
     @staticmethod
     def backward(ctx: Any, d_y: Tensor | None, d_h_n: Tensor | None) -> tuple[Tensor | None, ...]:
-        saved, (_, *is_needed), n_read = ctx.saved_tensors, ctx.needs_input_grad, len(ctx.read)
+        (seeds, *saved), (_, *is_needed), n_read = ctx.saved_tensors, ctx.needs_input_grad, len(ctx.read)
         leaves: list[Any] = [None] * len(is_needed)
         for i, leaf in zip(ctx.read, saved, strict=False):
             leaves[i] = leaf
         for i, leaf, _ in ctx.unread:
             leaves[i] = leaf
-        outputs, masks = saved[n_read : n_read + ctx.options.num_layers], saved[n_read + ctx.options.num_layers :]
-        call = Call(leaves[0], leaves[1], leaves[2:], ctx.batch_sizes, masks, ctx.options)
+        kept, masks = saved[n_read : n_read + ctx.n_kept], saved[n_read + ctx.n_kept :]
+        call = Call.of(leaves, ctx.batch_sizes, masks, seeds, ctx.options)
         if torch.is_grad_enabled() or _is_batched(d_y) or _is_batched(d_h_n):
             _check_unchanged(ctx.unread)
             found = plain.gradients(call, is_needed, d_y=d_y, d_h_n=d_h_n)
         else:
             weights = ctx.weights or kernel_weights(call)
-            found = backward(call, weights, outputs, is_needed, d_y=d_y, d_h_n=d_h_n)
+            found = backward(call, weights, kept, is_needed, d_y=d_y, d_h_n=d_h_n)
         return None, *found
 
 
@@ -101,8 +100,10 @@ def _is_batched(tensor: Tensor | None) -> bool:
 def _which_are_read(options: Options, is_needed: tuple[bool, ...], has_steps: bool) -> tuple[list[int], list[int]]:
     """Of input, hx and the weights, those whose values PyTorch's own layer reads in its backward pass, and the others.
 
-    The others may be changed in place before it.
+    The others may be changed in place before it. A leaky layer reads all.
     """
+    if options.cell != "elman" or options.nonlinearity not in ("tanh", "relu"):
+        return list(range(len(is_needed))), []
     has_d_input, has_d_hx, *has_d_weights = is_needed
     n = 4 if options.has_biases else 2
     n_of_layer = n * (1 + options.bidirectional)

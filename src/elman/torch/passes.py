@@ -23,8 +23,9 @@ from elman.backends import native
 from elman.backends.contract import Layer
 from elman.layer import stack
 from elman.layer.architecture import Architecture
+from elman.layer.dynamics import OfLayer, row_keys
 from elman.layer.parameters import Parameters
-from elman.layer.stack import Mode, Tape, Weights
+from elman.layer.stack import Drawn, Mode, Tape, Weights
 from elman.layer.workspace import Block, Lease, Workspace, pieces
 from elman.lengths import within
 from elman.typing import Int, Real
@@ -79,10 +80,11 @@ class Options(NamedTuple):
     """What a call depends on besides tensors."""
 
     num_layers: int
-    relu: bool  # or tanh
+    nonlinearity: str
     has_biases: bool
     bidirectional: bool
     batch_first: bool
+    cell: str = "elman"
 
     def architecture(self, input_size: int, hidden_size: int) -> Architecture:
         """That of the layers, given I and H."""
@@ -97,12 +99,31 @@ class Call(NamedTuple):
     weights: Sequence[Tensor]  # of each layer's directions: weight_ih (H, I), weight_hh (H, H), bias_ih, bias_hh (H,)
     batch_sizes: Tensor | None  # of a packed sequence
     masks: Sequence[Tensor]  # what dropout multiplies the outputs of each layer but the last by, or none; as outputs
+    leaks: Sequence[Tensor]  # of each layer of leaky cells: α (D, H)
+    noises: Sequence[Tensor]  # of each layer, if there is noise: σ √(2/α) (D, H)
+    seeds: Tensor | None  # of the noise, one of each row
     options: Options
+
+    @classmethod
+    def of(
+        cls,
+        leaves: Sequence[Any],
+        batch_sizes: Tensor | None,
+        masks: Sequence[Any],
+        seeds: Tensor | None,
+        options: Options,
+    ) -> Call:
+        """From what a call can be differentiated by."""
+        input, hx, *arrays = leaves
+        n_weights = options.num_layers * (1 + options.bidirectional) * (4 if options.has_biases else 2)
+        weights, others = arrays[:n_weights], arrays[n_weights:]
+        n_leaks = 0 if options.cell == "elman" else options.num_layers
+        return cls(input, hx, weights, batch_sizes, masks, others[:n_leaks], others[n_leaks:], seeds, options)
 
     @property
     def leaves(self) -> tuple[Tensor | None, ...]:
         """What it can be differentiated by."""
-        return self.input, self.hx, *self.weights
+        return self.input, self.hx, *self.weights, *self.leaks, *self.noises
 
 
 class _Block(Block):
@@ -154,7 +175,10 @@ def _pool(
 
 
 def forward(call: Call, weights: KernelWeights, *, keep: bool) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """The outputs and the last states and, to be kept, the outputs of each layer: copies of the last one's, too."""
+    """The outputs and the last states and, to be kept, the outputs of each layer: copies of the last one's, too.
+
+    Behind these lies what leaky cells keep of each layer.
+    """
     form, mode, architecture = TensorForm(call), _mode(call.options), weights.architecture
     x, dropout = form.rows(call.input), [form.rows(mask) for mask in call.masks]
     h_0 = _states(call.hx, architecture.state_shape(x.shape[1]), x.dtype)
@@ -162,15 +186,17 @@ def forward(call: Call, weights: KernelWeights, *, keep: bool) -> tuple[Tensor, 
     outputs = [_empty(x, architecture.n_outputs) for _ in range(n_layers if keep else min(n_layers, 2))]
     while len(outputs) < n_layers:  # two take turns
         outputs.append(outputs[-2])
+    seconds = [_empty(x, architecture.n_outputs) for _ in (call.leaks if keep else call.leaks[:1])]
     room = _lease(len(dropout), outputs[0]) if dropout else _NO_ROOM
-    layers = stack.layers_of(x, h_0, h_n, weights.by_layer, outputs, mode, form.lengths, dropped=room.arrays)
+    own = {"dropped": room.arrays, **_leaky(call, seconds if keep else seconds * n_layers)}
+    layers = stack.layers_of(x, h_0, h_n, weights.by_layer, outputs, mode, form.lengths, **own)
     y = outputs[-1]
     if keep:
         y = _empty(x, architecture.n_outputs)
         layers[-1] = _with_copy(layers[-1], y)
     with _AsManyThreads():
         _forward(layers, mode.backend, dropout)
-    return form.tensor(y), torch.from_numpy(h_n), [form.tensor(array) for array in outputs] if keep else []
+    return form.tensor(y), torch.from_numpy(h_n), [form.tensor(array) for array in (*outputs, *seconds)] if keep else []
 
 
 def _with_copy(layer: Layer, y: Real) -> Layer:
@@ -188,14 +214,14 @@ def _forward(layers: Sequence[Layer], backend: ModuleType, dropout: Sequence[Rea
 def backward(
     call: Call,
     weights: KernelWeights,
-    outputs: Sequence[Tensor],
+    kept: Sequence[Tensor],
     is_needed: Sequence[bool],
     *,
     d_y: Tensor | None,
     d_h_n: Tensor | None,
 ) -> list[Tensor | None]:
-    """Gradients by the leaves, where they are needed, from those by the results."""
-    has_d_input, has_d_hx, *has_d_weights = is_needed
+    """Gradients by the leaves, where they are needed, from those by the results, given what was kept."""
+    (has_d_input, has_d_hx), n_weights = is_needed[:2], len(call.weights)
     form, mode = TensorForm(call), _mode(call.options)
     x, dropout = form.rows(call.input), [form.rows(mask) for mask in call.masks]
     h_0 = _states(call.hx, weights.architecture.state_shape(x.shape[1]), x.dtype)
@@ -204,22 +230,52 @@ def backward(
     d_h_0, d_x = np.empty(h_0.shape, h_0.dtype), _empty(x, x.shape[2]) if has_d_input else None
     gradients = KernelWeights(call.options, x.shape[2], h_0.shape[2], x.dtype)
     gradients.memory.fill(0)  # kernels add to it
-    ys = [form.rows(y) for y in outputs]
+    n_layers, arrays = len(weights.by_layer), [form.rows(tensor) for tensor in kept]
+    ys, seconds = arrays[:n_layers], arrays[n_layers:]
     room = _lease(len(dropout), ys[0]) if dropout else _NO_ROOM
     for k, mask in enumerate(dropout):
         _multiply(ys[k], mask, room.arrays[k])
-    layers = stack.layers_of(x, h_0, None, weights.by_layer, ys, mode, form.lengths, dropped=room.arrays)
+    own = {"dropped": room.arrays, **_leaky(call, seconds)}
+    layers = stack.layers_of(x, h_0, None, weights.by_layer, ys, mode, form.lengths, **own)
     scratch = _lease(min(len(ys), 3), ys[0])
     pass_on = (lambda k, d_input: _multiply(d_input, dropout[k - 1], d_input)) if dropout else None
+    d_leaks = _SumsOverRows(call, is_needed[2 + n_weights :])
+    on_leaks = d_leaks.add if any(d_leaks.is_needed) else None
     with _AsManyThreads():
         tape, into = Tape(mode, layers), gradients.by_layer
-        stack.backward(tape, d_rows, d_last, d_h_0, d_x, into, scratch.arrays, pass_on=pass_on)
+        stack.backward(tape, d_rows, d_last, d_h_0, d_x, into, scratch.arrays, pass_on=pass_on, on_leaks=on_leaks)
     d_input, d_hx = None if d_x is None else form.tensor(d_x), torch.from_numpy(d_h_0) if has_d_hx else None
-    return [d_input, d_hx, *_torch_gradients(gradients, has_d_weights)]
+    return [d_input, d_hx, *_torch_gradients(gradients, is_needed[2 : 2 + n_weights]), *d_leaks.tensors]
 
 
 def _mode(options: Options) -> Mode:
-    return Mode(backends.resolve(), "relu" if options.relu else "tanh")
+    return Mode(backends.resolve(), options.nonlinearity)
+
+
+def _leaky(call: Call, seconds: Sequence[Real]) -> dict[str, Any]:
+    """What `layers_of` takes of leaks and noise."""
+    if not call.leaks and not call.noises:
+        return {}
+    n_layers, cell = call.options.num_layers, call.options.cell
+    nothing: list[Real | None] = [None] * n_layers
+    leaks, noises = list(map(_contiguous, call.leaks)) or nothing, list(map(_contiguous, call.noises)) or nothing
+    dynamics = [OfLayer(cell, *own) for own in zip(leaks, noises, strict=True)]
+    drawn = None if call.seeds is None else Drawn(keys=row_keys(call.seeds.numpy(force=True), len(call.seeds)))
+    return {"dynamics": dynamics, "seconds": seconds, "drawn": drawn}
+
+
+class _SumsOverRows:
+    """Of the gradients by leaks and noises, in the order of a call's leaves: those that are needed."""
+
+    def __init__(self, call: Call, is_needed: Sequence[bool]) -> None:
+        self.is_needed, self.n_leaks = is_needed, len(call.leaks)
+        self.tensors: list[Tensor | None] = [None] * len(is_needed)
+
+    def add(self, k: int, d_numbers: Real, d_noise: Real | None) -> None:
+        """Those of layer k, each row's (D, B, H)."""
+        for i, array in ((k, d_numbers), (self.n_leaks + k, d_noise)):
+            if array is not None and self.is_needed[i]:
+                self.tensors[i] = torch.from_numpy(array.sum(axis=1, dtype=np.float64).astype(array.dtype))
 
 
 class _AsManyThreads:
@@ -289,7 +345,11 @@ def _lease(count: int, like: Real) -> Lease:
 
 def _states(hx: Tensor | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Real:
     """C-contiguous (L·D, B, H), zeros for None."""
-    return np.zeros(shape, dtype) if hx is None else np.require(hx.numpy(force=True), requirements=["C", "A"])
+    return np.zeros(shape, dtype) if hx is None else _contiguous(hx)
+
+
+def _contiguous(tensor: Tensor) -> Real:
+    return np.require(tensor.numpy(force=True), requirements=["C", "A"])
 
 
 def kernel_weights(call: Call) -> KernelWeights:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 
 from elman import check
-from elman.torch.modules import RNN, runs_here
+from elman.torch.modules import RNN
+from elman.torch.recurrent import Recurrent, runs_here
 
 _RECURRENT = (torch.nn.RNNBase, torch.nn.RNNCellBase)
 _NAMES = {"RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell"}
@@ -78,7 +79,7 @@ def accelerate(model: torch.nn.Module) -> Report:
     check.instance(model, "model", torch.nn.Module)
     replaced, left, own = [], {}, []
     for name, module in model.named_modules():
-        if isinstance(module, RNN):
+        if isinstance(module, Recurrent):
             own.append(name)
         elif isinstance(module, torch.jit.ScriptModule) and module.original_name in _NAMES:
             left[name] = "it is a script: that has to come after accelerate() and restore()"
