@@ -696,7 +696,7 @@ def test_shuffling():
 
 def token_data(X: list[np.ndarray]) -> Sequences:
     kinds = Kinds(elman.Tokens(500), elman.Categories(500), PATTERNS["many-to-many"], np.dtype("float32"))
-    return Sequences(X, X, None, kinds)
+    return Sequences(X, X, kinds=kinds)
 
 
 def batches_of(data: Sequences, seed: int | None) -> list[list[int]]:

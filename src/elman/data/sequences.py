@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,11 +90,31 @@ class Windows(NamedTuple):
         return part._replace(targets=part.targets._replace(total=total_weight(self.outputs, y, weights, lengths)))
 
 
+class Item(NamedTuple):
+    """A batch of an epoch."""
+
+    number: int
+    batch: Any  # None where nothing has a target
+    rows: Int  # which ones of the data set
+    before: str | None = None  # what tells the batches before it from others, where data are not all there at once
+    after: str | None = None
+
+
+class Epoch(NamedTuple):
+    """How often one goes through the data: once."""
+
+    n_batches: int | None  # None where nobody knows
+    items: Iterator[Item]
+    may_wait: bool = False  # whether the next one may take its time
+
+
 Rows = list[Any] | Real | Int  # an array (N, T, ·) where all sequences are equally long, or a list of (T_i, ·)
 
 
 class DataSet:
     """A data set of sequences, or of single items, without targets."""
+
+    digest: str | None = None  # of what epochs have given, as `Item` has it
 
     def __init__(self, X: Any, inputs: Input, pattern: Pattern, dtype: np.dtype[Any], name: str) -> None:
         self.dtype = dtype
@@ -102,11 +123,29 @@ class DataSet:
         self.costs = self.lengths  # what is about equal in a batch
         self.is_array = isinstance(self.x, np.ndarray)
 
+    def rows(self) -> Int:
+        """The sequences that there is something to learn from."""
+        return np.arange(len(self.lengths))
+
+    def batch(self, rows: Int) -> Any:
+        """Some of the sequences, as the network takes them."""
+        raise NotImplementedError
+
+    def parts(self) -> dict[str, Rows | None]:
+        """The rows, by the names of `fit`'s arguments."""
+        raise NotImplementedError
+
+    def epoch(self, batch_size: int, rng: np.random.Generator | None, epoch: int, start: int) -> Epoch:  # noqa: ARG002
+        """All batches of an epoch from that number on, in the order of the groups."""
+        groups = self.groups(batch_size, rng)
+        return Epoch(len(groups), (Item(i, self.batch(groups[i]), groups[i]) for i in range(start, len(groups))))
+
+    def close(self) -> None:
+        """Nothing has to be ended."""
+
     def groups(self, batch_size: int, rng: np.random.Generator | None = None) -> list[Int]:
         """The sequences of each batch, of about equal length; drawn at random if there is a generator."""
-        return self._grouped(np.arange(len(self.lengths)), batch_size, rng)
-
-    def _grouped(self, order: Int, batch_size: int, rng: np.random.Generator | None) -> list[Int]:
+        order = self.rows()
         n = len(order)
         if rng is not None:
             order = rng.permutation(order)
@@ -127,7 +166,14 @@ class Sequences(DataSet):
     """A data set of sequences X with targets Y and weights: what `SequenceModel.fit` takes."""
 
     def __init__(
-        self, X: Any, Y: Any, weights: Any, kinds: Kinds, names: tuple[str, str, str] = ("X", "Y", "weights")
+        self,
+        X: Any,
+        Y: Any,
+        weights: Any = None,
+        *,
+        kinds: Kinds,
+        names: Sequence[str] = ("X", "Y", "weights"),
+        may_be_empty: bool = False,
     ) -> None:
         self.kinds, pattern = kinds, kinds.pattern
         super().__init__(X, kinds.inputs, pattern, kinds.dtype, names[0])
@@ -143,17 +189,16 @@ class Sequences(DataSet):
             for i, y in enumerate(self.y):
                 checks.no_gaps(y, f"{names[1]}[{i}]", None if given is None else given.read(i, y))
         self.counts = self._counting()
-        checks.any_weight(float(self.counts.any()), names[1], weights is not None)
+        if not may_be_empty:
+            checks.any_weight(float(self.counts.any()), names[1], weights is not None)
 
     def parts(self) -> dict[str, Rows | None]:
-        """The rows, by the names of `fit`'s arguments."""
         return {"X": self.x, "Y": self.y, "weights": self.weights}
 
-    def groups(self, batch_size: int, rng: np.random.Generator | None = None) -> list[Int]:
-        return self._grouped(np.flatnonzero(self.counts), batch_size, rng)
+    def rows(self) -> Int:
+        return np.flatnonzero(self.counts)
 
     def batch(self, rows: Int) -> Batch:
-        """Some of the sequences, as the network takes them."""
         x, y, lengths = side_by_side(self.x, rows), side_by_side(self.y, rows), _or_none(self.lengths[rows])
         of_targets = None if self.kinds.pattern.one_output else lengths
         targets = Targets.of(self.kinds.outputs, y, of_targets, self.user_weights(rows, y), self.dtype)
@@ -195,7 +240,7 @@ class Pairs(DataSet):
     """
 
     def __init__(
-        self, X: Any, Y: Any, inputs: Input, predicted: Output, dtype: np.dtype[Any], names: tuple[str, str]
+        self, X: Any, Y: Any, inputs: Input, predicted: Output, dtype: np.dtype[Any], names: Sequence[str]
     ) -> None:
         super().__init__(X, inputs, PATTERNS["many-to-many"], dtype, names[0])
         self.predicted, self.edge = predicted, predicted.n - 1
@@ -205,11 +250,9 @@ class Pairs(DataSet):
         self.costs = self.lengths + self.y_lengths
 
     def parts(self) -> dict[str, Rows | None]:
-        """The rows, by the names of `fit`'s arguments."""
         return {"X": self.x, "Y": self.y}
 
     def batch(self, rows: Int) -> PairedBatch:
-        """Some of the pairs, as the network takes them."""
         y, n_rows = side_by_side(self.y, rows), len(rows)
         y_in = np.concatenate([np.full((1, n_rows), self.edge), y])
         y_out = np.concatenate([y, np.zeros((1, n_rows), np.int64)])
@@ -229,7 +272,7 @@ def _input_rows(X: Any, inputs: Input, pattern: Pattern, dtype: np.dtype[Any], n
     return checks.sequences(X, name, lambda item, name: inputs.array(item, name, dtype, ("T",)))
 
 
-def _target_rows(Y: Any, kinds: Kinds, names: tuple[str, str, str], n: int, weights: _Weights | None) -> Rows:
+def _target_rows(Y: Any, kinds: Kinds, names: Sequence[str], n: int, weights: _Weights | None) -> Rows:
     (x_name, name, _), (_, outputs, pattern, dtype) = names, kinds
     Y = checks.one_for_each(Y, name)
     checks.same_number(len(Y), n, name, x_name)
@@ -248,7 +291,7 @@ def _target_rows(Y: Any, kinds: Kinds, names: tuple[str, str, str], n: int, weig
 class _Weights:
     """What targets count: (N,), one for each sequence, or as many for each as it has targets."""
 
-    def __init__(self, given: Any, kinds: Kinds, names: tuple[str, str, str], n: int) -> None:
+    def __init__(self, given: Any, kinds: Kinds, names: Sequence[str], n: int) -> None:
         x_name, _, self.name = names
         self.given, self.dtype, self.n = checks.one_for_each(given, self.name), kinds.dtype, n
         checks.same_number(len(self.given), n, self.name, x_name)

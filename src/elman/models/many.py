@@ -72,7 +72,7 @@ def fit_many(
     models : iterable of SequenceModel or Seq2Seq
         They are trained in place.
     X, Y
-        As in `SequenceModel.fit`, or `Seq2Seq.fit`.
+        As in `SequenceModel.fit`, or `Seq2Seq.fit`, but no function.
     optimizers : iterable of Optimizer, optional
         One for each model; by default an ``Adam(1e-3)``.
     workers : int, optional
@@ -131,6 +131,8 @@ def fit_many(
     >>> [history["loss"][-1] < history["loss"][0] for history in histories]
     [True, True, True]
     """
+    if callable(X):
+        raise TypeError("X must be data, got a function of batches, which one model would take from another")
     models = _distinct(models, "models", (SequenceModel, Seq2Seq))
     if optimizers is None:
         optimizers = [Adam(1e-3) for _ in models]

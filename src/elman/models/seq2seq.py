@@ -5,7 +5,7 @@ Here arguments are checked, and described. What is computed of them is in encode
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from elman.training import loop
 from elman.training.callbacks import Callback, Function, History
 from elman.training.optimizers import Optimizer
 from elman.training.plan import Plan, Schedule
+from elman.training.streamed import data_of
 from elman.typing import Int
 
 
@@ -129,10 +130,11 @@ class Seq2Seq(Model):
     def fit(
         self,
         X: Any,
-        Y: Any,
+        Y: Any = None,
         *,
         epochs: int = 10,
         batch_size: int = 32,
+        steps_per_epoch: int | None = None,
         optimizer: Optimizer | None = None,
         schedule: Schedule | None = None,
         clip_norm: float | None = None,
@@ -150,10 +152,10 @@ class Seq2Seq(Model):
         Parameters
         ----------
         X : list of integers (T_i,) or arrays (T_i, n); or one array (N, T) or (N, T, n)
-            Sequences of tokens or features.
+            Sequences of tokens or features. Or a function that returns batches (X, Y), as in `SequenceModel.fit`.
         Y : list of integers (T_i,), or one array (N, T)
             The sequences that they become, without start and end; they may be empty.
-        epochs, batch_size, optimizer, schedule, clip_norm, clip_value
+        epochs, batch_size, steps_per_epoch, optimizer, schedule, clip_norm, clip_value
             As in `SequenceModel.fit`.
         validation_data, shuffle, callbacks, progress, checkpoint, checkpoint_every, resume
             Likewise.
@@ -170,8 +172,9 @@ class Seq2Seq(Model):
         FloatingPointError
             If the loss or its gradient is not finite.
         """
-        plan = Plan.of(locals())  # all arguments, by name
-        data, held_out = self._data(X, Y), None
+        given = locals()  # all arguments, by name
+        plan = Plan.of(given)
+        data, held_out = data_of(given, ("X", "Y"), self._data), None
         if validation_data is not None:
             pair, name = check.pair(validation_data, "validation_data"), "validation_data"
             held_out = self._data(*pair, names=(f"{name}[0]", f"{name}[1]"))
@@ -226,5 +229,6 @@ class Seq2Seq(Model):
     def _network_on(self, kept: Kept) -> EncoderDecoder:
         return EncoderDecoder(self.inputs, self.outputs, (self.encoder, self.decoder), kept)
 
-    def _data(self, X: Any, Y: Any, names: tuple[str, str] = ("X", "Y")) -> Pairs:
+    def _data(self, X: Any, Y: Any, names: Sequence[str] = ("X", "Y"), *, may_be_empty: bool = False) -> Pairs:
+        del may_be_empty  # as pairs never are: they have an end to be predicted
         return Pairs(X, Y, self.inputs, self._network.predicted, self.decoder.dtype, names)

@@ -5,6 +5,7 @@ Here arguments are checked, and described. What is computed of them is in networ
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -33,6 +34,7 @@ from elman.training import loop
 from elman.training.callbacks import Callback, Function, History
 from elman.training.optimizers import Optimizer
 from elman.training.plan import Descent, Plan, Schedule
+from elman.training.streamed import data_of
 from elman.typing import Real
 
 _NO_STATE = "that direction begins at the end"  # why states cannot be carried over
@@ -372,10 +374,11 @@ class SequenceModel(Model):
     def fit(
         self,
         X: Any,
-        Y: Any,
+        Y: Any = None,
         *,
         epochs: int = 10,
         batch_size: int = 32,
+        steps_per_epoch: int | None = None,
         optimizer: Optimizer | None = None,
         schedule: Schedule | None = None,
         clip_norm: float | None = None,
@@ -398,13 +401,18 @@ class SequenceModel(Model):
         ----------
         X : list of integers (T_i,) or arrays (T_i, n); or one array (N, T) or (N, T, n)
             Sequences of tokens or features; (N,) or (N, n) where the pattern has one input for each. Batches gather
-            sequences of about equal length, so that the cost follows the sum of the lengths.
+            sequences of about equal length, so that the cost follows the sum of the lengths. Or a function without
+            arguments that returns the batches of an epoch, any iterator of (X, Y) or (X, Y, weights); `Y` and `weights`
+            are not given then. It runs in a thread of its own, a batch ahead, so it must leave the model alone.
         Y : list of integers (T_i,) or arrays (T_i, n); or one array (N, T) or (N, T, n)
             Targets; (N,) or (N, n) where the pattern has one for each sequence. As in `train_step` otherwise.
         epochs : int
             How often to go through the data.
         batch_size : int
             How many sequences to an update, the last one of an epoch perhaps less.
+        steps_per_epoch : int, optional
+            Where X is a function: how many batches to take for an epoch, which may be without end; by default all. A
+            schedule needs it.
         optimizer : Optimizer, optional
             ``Adam(1e-3)`` by default.
         schedule : function (done, epochs) -> float, optional
@@ -442,7 +450,8 @@ class SequenceModel(Model):
             model's backend and metadata, and the number of threads. Everything else must be what it was, or nothing is
             changed and an error says what differs: the other arguments (data by their sizes and a hash of up to a
             million values, a schedule by a thousand of its values), and the model's configuration and seed, if it was
-            given one. A run that a callback has stopped is over.
+            given one. A run that a callback has stopped is over. A function X is asked again for all batches that
+            were done, which are compared by their hashes and left out.
 
         Returns
         -------
@@ -469,12 +478,12 @@ class SequenceModel(Model):
         given = locals()  # all arguments, by name
         windows = None if tbptt is None else self._truncation(tbptt)
         plan = Plan.of(given, tbptt=windows, memory=self._memory(memory))
-        data = Sequences(X, Y, weights, self._network.kinds)
+        data = data_of(given, ("X", "Y", "weights"), functools.partial(Sequences, kinds=self._network.kinds))
         held_out = None
         if validation_data is not None:
             name = "validation_data"
             names = f"{name}[0]", f"{name}[1]", f"{name}[2]"
-            held_out = Sequences(*_pair_or_triple(validation_data, name), self._network.kinds, names)
+            held_out = Sequences(*_pair_or_triple(validation_data, name), kinds=self._network.kinds, names=names)
         return loop.fit(self, self._network, data, held_out, plan)
 
     def predict(self, X: Any, *, batch_size: int = 128, noise_seed: Any = None) -> Any:
@@ -527,7 +536,7 @@ class SequenceModel(Model):
         >>> sorted(model.evaluate([[0, 1, 2, 0], [1, 2]], [[1, 2, 0, 1], [2, 0]]))
         ['accuracy', 'loss']
         """
-        data = Sequences(X, Y, weights, self._network.kinds)
+        data = Sequences(X, Y, weights, kinds=self._network.kinds)
         keys = row_keys(noise_seed, len(data.lengths))
         return self._network.evaluate(data, check.positive_int(batch_size, "batch_size"), keys)
 

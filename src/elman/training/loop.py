@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+from elman.data.sequences import Item
 from elman.layer.dynamics import keys_of_rows
 from elman.training.callbacks import History, Training
 from elman.training.plan import Data, Plan, Trainable
@@ -20,16 +22,16 @@ from elman.typing import Int
 
 def fit(model: Any, network: Trainable, data: Data, held_out: Data | None, plan: Plan) -> History:
     """Train a network; the model, which it is behind, is what callbacks see."""
-    run = Run(model, network, data, held_out, plan)
-    if plan.checkpoint is not None:
-        run.check_storable()
-        if plan.resume and plan.checkpoint.exists():
+    with contextlib.closing(data):
+        run = Run(model, network, data, held_out, plan)
+        if plan.checkpoint is not None:
+            run.check_storable()
+        if plan.checkpoint is not None and plan.resume and plan.checkpoint.exists():
             run.restore(plan.checkpoint)
-            run.go_on()
-            return run.history
-    run.begin()
-    run.go_on()
-    return run.history
+        else:
+            run.begin()
+        run.go_on()
+        return run.history
 
 
 class Run(Resumable):
@@ -56,17 +58,18 @@ class Run(Resumable):
     def _run_epoch(self, bar: Any) -> None:
         plan, rng = self._plan, self._network.shuffle_rng
         self._order = rng.bit_generator.state
-        groups = self._data.groups(plan.batch_size, rng if plan.shuffle else None)
-        for i in range(self._batch, len(groups)):
-            batch = self._with_noise(self._data.batch(groups[i]), groups[i])
-            n_windows = self._windows.count(batch)
+        n, items, may_wait = self._data.epoch(plan.batch_size, rng if plan.shuffle else None, self.epoch, self._batch)
+        while (item := self._next(items, may_wait=may_wait)) is not None:
+            batch, i = self._with_noise(item.batch, item.rows), item.number
+            n_windows = 0 if batch is None else self._windows.count(batch)
             for window in range(self._window, n_windows):
-                self._step(batch, window, (i + (window + 0.5) / n_windows) / len(groups))
+                self._step(batch, window, (i + (window + 0.5) / n_windows) / (n or math.inf))
                 is_last = window + 1 == n_windows
                 self._batch, self._window = (i + 1, 0) if is_last else (i, window + 1)
                 self._state = None if is_last else self._state
+                self._digest = item.after
                 self._after_step()
-                done = self.epoch + (i + (window + 1) / n_windows) / len(groups)
+                done = self.epoch + (i + (window + 1) / n_windows) / (n or math.inf)
                 bar.update(done - bar.n)  # not by parts, whose sum may be beyond the end: tqdm would warn
         self._end_epoch()
         bar.set_postfix({name: f"{values[-1]:.4f}" for name, values in self.history.items()}, refresh=False)
@@ -75,9 +78,13 @@ class Run(Resumable):
             self.save()
         self._stop_if_interrupted()
 
+    def _next(self, items: Iterator[Item], *, may_wait: bool) -> Item | None:
+        with self._nothing_changes() if may_wait else contextlib.nullcontext():
+            return next(items, None)
+
     def _with_noise(self, batch: Any, rows: Int) -> Any:
         """A batch with what the noise of its rows is drawn with: the run, the epoch and the rows, nothing else."""
-        if self._noise_seed is None:
+        if self._noise_seed is None or batch is None:
             return batch
         return batch._replace(keys=keys_of_rows(self._noise_seed, self.epoch, rows))
 
@@ -110,6 +117,8 @@ class Run(Resumable):
         if self._held_out is not None:
             with self._nothing_changes():
                 measured = self._network.evaluate(self._held_out, self._plan.batch_size)
+        if self._sums[1] == 0:
+            raise ValueError(f"X must return batches with a target in each epoch, got none in epoch {self.epoch}")
         self.history["loss"].append(self._sums[0] / self._sums[1])
         for name, value in measured.items():
             self.history[f"val_{name}"].append(value)

@@ -16,14 +16,14 @@ import numpy as np
 from elman import check
 from elman.attributes import Settings, optional
 from elman.data.outputs import Output
-from elman.data.sequences import Rows, Window
+from elman.data.sequences import Epoch, Rows, Window
 from elman.layer.parameters import Parameters
 from elman.layer.rnn import RNN
 from elman.storage import atomic, files
 from elman.training.callbacks import Callback, as_callbacks
 from elman.training.checkpoint import fingerprint_of
 from elman.training.optimizers import Adam, Optimizer, apply
-from elman.typing import Int, Real
+from elman.typing import Real
 
 Schedule = Callable[[float, float], float]  # of the epochs done and of all, to a factor of the learning rate
 
@@ -67,6 +67,7 @@ class Plan(NamedTuple):
     descent: Descent
     epochs: int
     batch_size: int
+    steps_per_epoch: int | None
     schedule: Schedule | None
     shuffle: bool
     callbacks: Sequence[Callback]
@@ -82,6 +83,10 @@ class Plan(NamedTuple):
             check.refuse("memory must be None where there is tbptt, which keeps no more than its steps")
         if given["checkpoint"] is None and (given["checkpoint_every"] is not None or given["resume"] is not False):
             check.refuse("checkpoint must be a path where there is checkpoint_every or resume, got None")
+        if callable(given["X"]) and given["schedule"] is not None and given["steps_per_epoch"] is None:
+            check.refuse("steps_per_epoch must be an int where X is a function and there is a schedule, got None")
+        if not callable(given["X"]) and given["steps_per_epoch"] is not None:
+            check.refuse("steps_per_epoch must be None where X is no function of batches: batch_size says how many")
         optimizer = Adam(1e-3) if given["optimizer"] is None else given["optimizer"]
         descent = Descent.of(optimizer, given["clip_norm"], given["clip_value"])
         l2 = check.non_negative(given.get("activation_l2", 0.0), "activation_l2")
@@ -104,6 +109,7 @@ class Plan(NamedTuple):
         descent = self.descent
         return {
             "batch_size": self.batch_size,
+            "steps_per_epoch": self.steps_per_epoch,
             "optimizer": repr(descent.optimizer),
             "schedule": self.described_schedule(self.epochs),
             "clip_norm": None if descent.max_norm == math.inf else descent.max_norm,
@@ -139,6 +145,7 @@ _ACCEPTED = {
     "checkpoint": optional(_place),
     "epochs": check.positive_int,
     "batch_size": check.positive_int,
+    "steps_per_epoch": optional(check.positive_int),
     "shuffle": check.flag,
     "callbacks": as_callbacks,
     "checkpoint_every": optional(check.positive_int),
@@ -148,11 +155,13 @@ _ACCEPTED = {
 
 
 class Data(Protocol):
-    """A data set: groups of sequences, each of which becomes a batch."""
+    """What is trained on: a data set (elman.data.sequences), or what gives batches (elman.training.streamed)."""
 
-    def parts(self) -> dict[str, Rows | None]: ...  # by the names of arguments
-    def groups(self, batch_size: int, rng: np.random.Generator | None = None) -> list[Int]: ...
-    def batch(self, rows: Int) -> Any: ...
+    digest: str | None
+
+    def parts(self) -> dict[str, Rows | None]: ...
+    def epoch(self, batch_size: int, rng: np.random.Generator | None, epoch: int, start: int) -> Epoch: ...
+    def close(self) -> None: ...
 
 
 class Trainable(Protocol):

@@ -39,6 +39,7 @@ class Resumable(Training):
         self._state: Real | None = None
         self._sums = (0.0, 0.0)  # of weight times loss, and of weights
         self._order = network.shuffle_rng.bit_generator.state  # that the epoch's batches were drawn with
+        self._digest = data.digest  # of the batches that have been begun
         self._noise_seed: int | None = None  # drawn when it is sure that the run begins
         self._given = settings_of(self.optimizer)
         self._lr = self.optimizer.lr  # what the schedule multiplies
@@ -81,7 +82,7 @@ class Resumable(Training):
             noise_seed = None
             if network.is_noisy:
                 noise_seed = check.non_negative_int(record["noise_seed"], "its noise_seed")
-            batch, window, state = self._read_place(record, arrays, generators[0], sums)
+            batch, window, state = self._read_place(record, arrays, generators[0], sums, epoch)
             n_begun = epoch + (batch > 0 or window > 0)
             check.at_least(steps, "its steps", n_begun)
         if self.epochs < n_begun:
@@ -132,6 +133,7 @@ class Resumable(Training):
             "sums": self._sums,
             "is_stopped": self._is_stopped,
             **({"noise_seed": self._noise_seed} if self._network.is_noisy else {}),
+            **({} if self._digest is None else {"digest": self._digest}),
             "optimizer": settings_of(self.optimizer),
             "optimizer_steps": self.optimizer.steps,
             "generators": [self._order, *(generator.bit_generator.state for generator in generators)],
@@ -155,22 +157,34 @@ class Resumable(Training):
         return parameters, record, arrays
 
     def _read_place(
-        self, record: dict[str, Any], arrays: checkpoint.Arrays, rng: np.random.Generator, sums: tuple[float, float]
+        self,
+        record: dict[str, Any],
+        arrays: checkpoint.Arrays,
+        rng: np.random.Generator,
+        sums: tuple[float, float],
+        epoch: int,
     ) -> tuple[int, int, Real | None]:
         """Where in the epoch whose order is drawn from `rng` it stands: the batch, its window, the state before it."""
-        plan = self._plan
-        groups = self._data.groups(plan.batch_size, copy.deepcopy(rng) if plan.shuffle else None)
-        i = check.below(record["batch"], "its batch", len(groups) + 1)
-        if i == len(groups):
-            _check_sums(*sums, is_something_done=True, name="its sums")
+        plan, i = self._plan, check.count(record["batch"], "its batch")
+        rng = copy.deepcopy(rng)
+        n, items, is_streamed = self._data.epoch(plan.batch_size, rng if plan.shuffle else None, epoch, i)
+        check.below(i, "its batch", i + 1 if n is None else n + 1)
+        item = next(items, None)
+        found = self._data.digest if item is None else item.after if record["window"] else item.before
+        if record.get("digest") != found:
+            check.refuse("the batches that X returns are others than they were")
+        self._digest = record.get("digest")
+        if item is None or item.batch is None:
+            _check_sums(*sums, is_something_done=sums[1] > 0 if is_streamed else True, name="its sums")
             return i, check.below(record["window"], "its window", 1), None
-        batch = self._data.batch(groups[i])
+        batch = item.batch
         window = check.below(record["window"], "its window", self._windows.count(batch))
         weight = self._windows.weight_before(batch, window) if window else 0.0
-        _check_sums(*sums, is_something_done=i > 0 or weight > 0, name="its sums")
+        is_something_done = sums[1] > 0 if is_streamed else i > 0 or weight > 0
+        _check_sums(*sums, is_something_done=is_something_done, name="its sums")
         if not window:
             return i, 0, None
-        expected = self._network.initial_state(len(groups[i]))
+        expected = self._network.initial_state(len(item.rows))
         state = checkpoint.read_array(arrays, "state", expected.dtype, expected.shape)
         goes_on = self._windows.rows(batch, window)
         check.finite(state[:, goes_on], "its training:state")  # of sequences that have ended it is anything

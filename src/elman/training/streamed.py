@@ -1,0 +1,130 @@
+"""Batches that a function gives, each a small data set, prepared one ahead in a thread."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from elman import check
+from elman.data.sequences import DataSet, Epoch, Item, Rows
+from elman.training.checkpoint import fingerprint
+
+
+def data_of(given: Mapping[str, Any], names: tuple[str, ...], read: Callable[..., DataSet]) -> DataSet | Streamed:
+    """What `fit` is given to train on, by its arguments of these names: a data set, or the batches that X returns."""
+    if not callable(given["X"]):
+        return read(*(given[name] for name in names))
+    for name in names[1:]:
+        if given[name] is not None:
+            raise ValueError(
+                f"{name} must be None where X is a function that returns it, got {check.shown(given[name])}"
+            )
+    is_compared = given["checkpoint"] is not None
+    read = functools.partial(read, may_be_empty=True)
+    return Streamed(given["X"], given["steps_per_epoch"], names, read, is_compared=is_compared)
+
+
+class Streamed:
+    """The batches of one epoch after the other: those of a fresh iterator for each, or the first so many of them.
+
+    What is asked for is after what has been asked for before, or the same once more: batches are there once.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[], Any],
+        n_batches: int | None,
+        names: tuple[str, ...],
+        read: Callable[..., DataSet],
+        *,
+        is_compared: bool,
+    ) -> None:
+        """names: of what a batch may consist of; read: from that, and `names` of it for messages, to a data set."""
+        self._function, self._n_batches, self._names, self._read = function, n_batches, names, read
+        self._pool: ThreadPoolExecutor | None = None
+        self._iterator: Iterator[Any] = iter(())
+        self._is_over = True  # whether it has given all
+        self._epoch, self._i = -1, 0  # of the first one of those that are prepared
+        self._prepared: deque[Future[Item | None]] = deque()
+        self._n_rows = 0  # of what has been prepared in the epoch
+        self.digest = "" if is_compared else None  # of all that has been prepared
+
+    def parts(self) -> dict[str, Rows | None]:
+        """Nothing that could be compared before it is there."""
+        return {}
+
+    def epoch(self, batch_size: int, rng: np.random.Generator | None, epoch: int, start: int) -> Epoch:  # noqa: ARG002
+        """An epoch, from the batch of that number on."""
+        while self._epoch < epoch:
+            for _ in self._items():  # the rest of the one before
+                pass
+            self._begin_epoch()
+        for item in self._items() if self._i < start else ():
+            if item.number == start:
+                break
+        return Epoch(self._n_batches, self._items(), may_wait=True)
+
+    def close(self) -> None:
+        """End the thread, when what it prepares is there. The iterator is no more than let go: others may have it."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+        self._iterator, self._is_over = iter(()), True
+
+    def _begin_epoch(self) -> None:
+        given = self._function()
+        if not hasattr(given, "__iter__"):
+            raise TypeError(f"X must return an iterator of batches, got {check.shown(given)}")
+        self._iterator, self._is_over = iter(given), False
+        self._epoch, self._i, self._n_rows = self._epoch + 1, 0, 0
+
+    def _items(self) -> Iterator[Item]:
+        """From the next batch on to the end of the epoch. An item is the next one until that after it is asked for."""
+        while not self._is_over:
+            self._prepare(1)
+            item = self._prepared[0].result() if self._prepared else None
+            if item is None:
+                self._prepared.clear()
+                self._is_over = True
+                if self._i < (self._n_batches or 0):
+                    expected = f"steps_per_epoch={self._n_batches} batches"
+                    raise ValueError(f"X must return an iterator of at least {expected}, got {self._i}")
+                return
+            self._prepare(2)
+            yield item
+            self._prepared.popleft()
+            self._i += 1
+
+    def _prepare(self, n: int) -> None:
+        """See to it that so many batches are prepared, or being so, unless the epoch has fewer."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, "elman-batches")
+        while len(self._prepared) < n:
+            i = self._i + len(self._prepared)
+            if i == self._n_batches:
+                break
+            self._prepared.append(self._pool.submit(self._item, i))
+
+    def _item(self, i: int) -> Item | None:
+        """The next batch, None after the last one: in the thread."""
+        given = next(self._iterator, _END)
+        if given is _END:
+            return None
+        if not isinstance(given, (tuple, list)) or not 2 <= len(given) <= len(self._names):
+            forms = " or ".join(f"({', '.join(self._names[:n])})" for n in range(2, len(self._names) + 1))
+            raise TypeError(f"batches must be {forms}, got {check.shown(given)} as batch {i}")
+        data = self._read(*given, names=tuple(f"{name} of batch {i}" for name in self._names))
+        rows, first, before = data.rows(), self._n_rows, self.digest
+        self._n_rows += len(data.lengths)
+        if before is not None:
+            parts = [fingerprint(part) for part in data.parts().values() if part is not None]
+            self.digest = hashlib.sha256("\n".join([before, *parts]).encode()).hexdigest()[:12]
+        return Item(i, data.batch(rows) if len(rows) else None, first + rows, before, self.digest)
+
+
+_END = object()
