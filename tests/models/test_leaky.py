@@ -28,8 +28,8 @@ def layers_by_torch(rnn: elman.RNN, p: dict[str, Any], x: Any, h_0: Any, xi: Any
     """The outputs (T, B, D·H) and last states (L·D, B, H) of the equations, row by row and step by step."""
     f = {"tanh": torch.tanh, "softplus": torch.nn.functional.softplus}[rnn.nonlinearity]
     n_directions, last = 1 + rnn.bidirectional, []
-    sigma = rnn.noise if isinstance(rnn.noise, list) else [rnn.noise] * rnn.num_layers
-    leak = rnn.leak if isinstance(rnn.leak, list) else [rnn.leak] * rnn.num_layers
+    sigma = rnn.noise if isinstance(rnn.noise, tuple) else [rnn.noise] * rnn.num_layers
+    leak = rnn.leak if isinstance(rnn.leak, tuple) else [rnn.leak] * rnn.num_layers
     if rnn.input_noise:
         x = x + rnn.input_noise * (2 / leak[0]) ** 0.5 * xi_in
     for k in range(rnn.num_layers):
@@ -245,6 +245,21 @@ def test_fit_draws_a_row_s_noise_from_run_epoch_and_index(
     losses = [run(made("many-to-many", form=form), batch_size=n, optimizer=still)["loss"] for n in (1, 4, 9)]
     np.testing.assert_allclose(losses, np.broadcast_to(losses[0], (3, 3)), rtol=1e-12)
     assert len(set(losses[0])) == 3  # each epoch has noise of its own
+
+
+def test_values_of_layers_and_units_cannot_be_changed():
+    rnn = elman.RNN(I, 2, 2, leak=[0.5, np.array([0.25, 1])], noise=np.array([0.0, 0.1]), seed=0)
+    assert rnn.leak == (0.5, (0.25, 1.0))
+    assert rnn.noise == ((0.0, 0.1), (0.0, 0.1))
+    assert repr(eval(repr(rnn).split(" with ")[0], {"RNN": elman.RNN})) == repr(rnn)
+    state = pickle.loads(pickle.dumps(rnn.__getstate__()))
+    state |= {"leak": [0.5, [0.25, 1.0]], "noise": [[0.0, 0.1], [0.0, 0.1]]}  # as older pickles are
+    older = elman.RNN.__new__(elman.RNN)
+    older.__setstate__(state)
+    x = np.ones((T, B, I), np.float32)
+    for other in (pickle.loads(pickle.dumps(rnn)), older):
+        assert (other.leak, other.noise) == (rnn.leak, rnn.noise)
+        np.testing.assert_array_equal(other(x, noise_seed=1)[0], rnn(x, noise_seed=1)[0])
 
 
 @pytest.mark.parametrize("form", FORMS)

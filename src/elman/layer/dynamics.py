@@ -17,7 +17,7 @@ from elman.typing import Int, Real
 
 FORMS = ("rate", "potential")
 USUAL = {"leak": 1.0, "noise": 0.0, "form": "rate", "learn_leak": False, "input_noise": 0.0}  # arguments of `RNN`
-Values = float | list[Any]  # for all layers, or a list of one for each: a number or a list of H
+Values = float | tuple[Any, ...]  # for all layers, or one for each: a number or H of them
 LEAST_LEAK = 1e-35  # of what is learned: far enough above 0 to be divided by in float32
 INPUT_STREAM = 1  # of the normals that are added to inputs; layers have even ones
 
@@ -48,11 +48,11 @@ class Dynamics:
             check.refuse("input_noise needs one leak for all units, which is not learned: it is scaled by √(2/leak)")
 
     def leak_of(self, k: int) -> Any:
-        """Layer k's α: a number, or a list of H."""
+        """Layer k's α: a number, or H of them."""
         return _of(self.leak, k)
 
     def noise_of(self, k: int) -> Any:
-        """Layer k's σ: a number, or a list of H."""
+        """Layer k's σ: a number, or H of them."""
         return _of(self.noise, k)
 
     def of_layer(self, k: int, dtype: np.dtype[Any], shape: tuple[int, int], logits: Real | None) -> OfLayer:
@@ -86,7 +86,7 @@ def add_by_logits(into: Real, leak: Any, noise: Any, d_numbers: Real, d_noise: R
 
 
 def values(value: Any, name: str, accepted: Any, num_layers: int, hidden_size: int) -> Values:
-    """A number; an array (H,); or a list of one of these for each layer: as numbers and lists."""
+    """A number; an array (H,); or a list of one of these for each layer: as numbers and tuples."""
     if isinstance(value, np.ndarray) and value.ndim > 0:
         value = [value] * num_layers
     if not isinstance(value, (list, tuple)):
@@ -96,24 +96,29 @@ def values(value: Any, name: str, accepted: Any, num_layers: int, hidden_size: i
             f"{name} must be a number, an array ({hidden_size},), or a list of one for each of {num_layers} layers, "
             f"got {len(value)} items"
         )
-    return [_of_units(one, f"{name}[{k}]", accepted, hidden_size) for k, one in enumerate(value)]
+    return tuple(_of_units(one, f"{name}[{k}]", accepted, hidden_size) for k, one in enumerate(value))
 
 
-def _of_units(value: Any, name: str, accepted: Any, hidden_size: int) -> float | list[float]:
+def tuples(value: Any) -> Values:
+    """Such values out of a pickle, which may have lists."""
+    return tuple(map(tuples, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _of_units(value: Any, name: str, accepted: Any, hidden_size: int) -> Values:
     if not isinstance(value, (list, tuple, np.ndarray)) or np.ndim(value) == 0:
         return float(accepted(value, name))
     check.shape(np.shape(value), name, ((hidden_size,),))
-    return [accepted(one, name) for one in np.asarray(value).tolist()]
+    return tuple(accepted(one, name) for one in np.asarray(value).tolist())
 
 
 def _of(value: Values, k: int) -> Any:
-    """A layer's own: a number, or a list of H."""
-    return value[k] if isinstance(value, list) else value
+    """A layer's own: a number, or H of them."""
+    return value[k] if isinstance(value, tuple) else value
 
 
 def _all_of(value: Values) -> Iterator[float]:
     """All numbers that are given."""
-    if not isinstance(value, list):
+    if not isinstance(value, tuple):
         yield value
         return
     for one in value:

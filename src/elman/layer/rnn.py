@@ -471,6 +471,7 @@ class RNN(Checked):
         self.__dict__["dtype"] = check.real_dtype(self.dtype)  # a pickled dtype comes back as another object
         for name, usual in dynamics.USUAL.items():  # as pickles of 0.1 are
             self.__dict__.setdefault(name, usual)
+        self.__dict__.update({name: dynamics.tuples(getattr(self, name)) for name in ("leak", "noise")})
         self._stack = Stack(self._architecture(), state["_parameters"], state["_dropout_rng"], self._dynamics())
 
     def _architecture(self) -> Architecture:
