@@ -191,6 +191,37 @@ def test_a_model_is_the_equation(form: str, backend: str, pattern: str, rng: np.
             np.testing.assert_allclose(array, p[name].grad, atol=1e-10, err_msg=name)
 
 
+@pytest.mark.parametrize("nonlinearity", ["tanh", "softplus", "own"])
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "numpy"])  # whose products promise no bits
+@pytest.mark.parametrize("form", FORMS)
+def test_one_output_is_the_last_of_many_to_the_bit(
+    form: str, backend: str, nonlinearity: str, dtype: str, rng: np.random.Generator
+):
+    f: Any = nonlinearity
+    if f == "own":
+        pytest.importorskip("numba", reason="it is Numba that compiles a user's own activation")
+        f = elman.activation(lambda a: a / (1 + abs(a)), lambda y: (1 - abs(y)) ** 2)
+    x, lengths = rng.normal(size=(T, B, I)).astype(dtype), np.array([6, 5, 2, 1])  # rows in the order of sums
+    y, weights, last = np.zeros((T, B, 2), dtype), np.zeros((T, B)), (lengths - 1, np.arange(B))
+    y[last], weights[last] = rng.normal(size=(B, 2)), 1
+    options = {"form": form, "nonlinearity": f, "hidden_size": 19, "num_layers": 2, "dtype": dtype}
+    one, many = (made(f"many-to-{n}", backend, **options) for n in ("one", "many"))
+    X = [x[:n, b] for b, n in enumerate(lengths)]
+    expected = np.array([o[-1] for o in many.predict(X)])
+    np.testing.assert_array_equal(one.predict(X), expected)
+    stream = one.stream()
+    np.testing.assert_array_equal([stream.predict(x[t : t + 1, 0]) for t in range(T)][-1], expected[0])
+    loss, gradients = many.loss_and_grads(x, y, lengths=lengths, weights=weights, noise_seed=SEED)
+    for memory, bound in ((None, 0), (4, 8 * np.finfo(dtype).eps)):  # rows end before the last stretch
+        same_loss, same = one.loss_and_grads(x, y[last], lengths=lengths, memory=memory, noise_seed=SEED)
+        assert same_loss == pytest.approx(loss, rel=4 * float(np.finfo(dtype).eps))
+        for name, array in same.items():
+            np.testing.assert_allclose(array, gradients[name], rtol=0, atol=bound, err_msg=name)
+    one, many = (made(f"many-to-{n}", backend, **options, bidirectional=True) for n in ("one", "many"))
+    X = x[:1].swapaxes(0, 1)  # the only step is the last one in both directions
+    np.testing.assert_array_equal(one.predict(X), many.predict(X)[:, 0])
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_memory_and_streams_and_truncation_have_the_noise_of_the_whole(form: str, rng: np.random.Generator):
     x, y = rng.normal(size=(150, B, I)), rng.normal(size=(150, B, 2))

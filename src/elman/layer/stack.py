@@ -159,6 +159,25 @@ def states_of(layer: Layer) -> Real:
     return layer.second if CELLS[layer.cell].state_is_second and layer.second is not None else layer.y
 
 
+def outputs_of(mode: Mode, states: Real) -> Layer:
+    """A layer whose y (1, B, D·H) is f of states (D, B, H), with the bits that kernels give it.
+
+    It has one step, in which row b reads token b, whose weights are its states.
+    """
+    n_directions, n_rows, n_units = states.shape
+    weight_hh = np.zeros((n_directions, n_units, n_units), states.dtype)
+    tokens, y = np.arange(n_rows, dtype=np.int64)[None], np.empty((1, n_rows, n_directions * n_units), states.dtype)
+    layer = Layer(tokens, np.zeros_like(states), states, weight_hh, None, y, None, mode.activation)
+    mode.backend.forward(layer)
+    return layer
+
+
+def add_by_states(into: Real, mode: Mode, layer: Layer, d_y: Real) -> None:
+    """Add the gradient by the states of `outputs_of`, (D, B, H), given that by its y."""
+    sums = into, np.zeros_like(layer.weight_hh), None
+    mode.backend.backward(layer, Gradients(d_y, None, np.empty_like(d_y), *sums, np.empty_like(into), None))
+
+
 _NOTHING_FURTHER: Any = None, None, None
 
 

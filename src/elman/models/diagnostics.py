@@ -6,11 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from elman.backends.activations import Activation
 from elman.backends.contract import Layer
+from elman.backends.reference import ACTIVATIONS
 from elman.data.sequences import Batch
 from elman.layer.stack import Drawn, backward
 from elman.lengths import within
-from elman.models.network import SequenceNetwork, functions_of
+from elman.models.network import SequenceNetwork
 from elman.typing import Int, Real
 
 _FLAT = 0.02  # of the steepest slope: where a unit hardly passes a gradient on. For tanh, |h| > 0.99
@@ -30,8 +32,9 @@ def gradient_norms(network: SequenceNetwork, batch: Batch) -> GradientNorms:
     lengths = np.full(n_rows, n_steps) if batch.lengths is None else batch.lengths
     is_active, gradients, h_0 = within(n_steps, lengths), network.zeros(), network.initial_state(n_rows)
     norms, saturated = np.empty((n_layers, n_steps)), np.empty(n_layers)
+    f = mode.activation
+    slope = f.derivative if isinstance(f, Activation) else ACTIVATIONS[f][1]
     # for states from 0 to 1, as "power" has no steepest slope
-    slope = functions_of(mode.activation)[1]
     steepest = max(np.ravel(slope(np.linspace(0, 1, 101))))
     h_n, d_h_0 = np.empty_like(h_0), np.empty_like(h_0)
     with stack.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths, drawn=Drawn()) as tape:

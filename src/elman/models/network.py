@@ -16,15 +16,15 @@ import numpy as np
 
 from elman import check
 from elman.backends.activations import Activation
-from elman.backends.contract import Readout
-from elman.backends.reference import ACTIVATIONS, CELLS
+from elman.backends.contract import Layer, Readout
+from elman.backends.reference import CELLS
 from elman.data.kinds import Kinds
 from elman.data.outputs import Output, Targets, finite_outputs, penalize
 from elman.data.sequences import Batch, DataSet, Sequences, Window
 from elman.layer.initial import draw_uniform
 from elman.layer.parameters import Entry, Parameters
 from elman.layer.rnn import RNN, mode_of, move_to, stack_of
-from elman.layer.stack import Drawn, Mode, Stack, Tape, states_of
+from elman.layer.stack import Drawn, Mode, Stack, Tape, add_by_states, outputs_of, states_of
 from elman.lengths import within
 from elman.models import configuration, recomputation
 from elman.storage import files
@@ -172,7 +172,7 @@ class SequenceNetwork(Network):
         """What the readout sees, without dropout, which may be y (T, B, D·H), that is written; and the last states."""
         h_n = np.empty_like(h_0)
         self.stack.evaluate(mode, x, h_0, h_n, y, lengths, drawn=drawn)
-        return self._last_outputs(mode, h_n) if self.kinds.pattern.one_output else y, h_n
+        return self._last_outputs(mode, h_n)[0] if self.kinds.pattern.one_output else y, h_n
 
     def noise(self, keys: Int | None) -> Drawn | None:
         """What noise without dropout is drawn from, given the rows' keys."""
@@ -325,25 +325,22 @@ class SequenceNetwork(Network):
 
     def loss_of_last(self, mode: Mode, batch: Batch, h_n: Real, gradients: Parameters) -> tuple[float, Real]:
         """The mean loss of the last states (L·D, B, H), and its gradient by them; the readout's is added."""
-        h, d_h_n, n_directions = self._last_outputs(mode, h_n), np.zeros_like(h_n), self.stack.architecture.n_directions
-        d_h = np.empty_like(h)
+        (h, layer), d_h_n = self._last_outputs(mode, h_n), np.zeros_like(h_n)
+        d_h, own = np.empty_like(h), d_h_n[-self.stack.architecture.n_directions :]
         loss = self.loss_of(mode.backend, h, batch.targets, d_h, gradients)
-        if CELLS[self.stack.dynamics.cell].state_is_second:
-            with np.errstate(all="ignore"):  # the update says if they are not finite
-                d_h *= functions_of(mode.activation)[1](h)
-        d_h_n[-n_directions:] = d_h.reshape(-1, n_directions, h_n.shape[-1]).swapaxes(0, 1)
+        if layer is not None:
+            add_by_states(own, mode, layer, d_h)
+        else:
+            own[...] = d_h.reshape(-1, *own.shape[::2]).swapaxes(0, 1)
         return loss, d_h_n
 
-    def _last_outputs(self, mode: Mode, h_n: Real) -> Real:
-        """What the last layer makes of its final states, in all directions: (1, B, D·H) of (L·D, B, H)."""
-        last = h_n[-1:]
-        if self.stack.architecture.bidirectional:
-            last = np.ascontiguousarray(h_n[-2:].swapaxes(0, 1)).reshape(1, h_n.shape[1], -1)
-        if not CELLS[self.stack.dynamics.cell].state_is_second:
-            return last
-        f: Callable[[Real], Real] = functions_of(mode.activation)[0]
-        with np.errstate(all="ignore"):  # whoever needs finite outputs looks at them
-            return f(last)
+    def _last_outputs(self, mode: Mode, h_n: Real) -> tuple[Real, Layer | None]:
+        """What the last layer makes of its final states (L·D, B, H), (1, B, D·H), and what computes it, if it is f."""
+        last = h_n[-self.stack.architecture.n_directions :]
+        if CELLS[self.stack.dynamics.cell].state_is_second:
+            layer = outputs_of(mode, last)
+            return layer.y, layer
+        return np.ascontiguousarray(last.swapaxes(0, 1)).reshape(1, h_n.shape[1], -1), None
 
     def _penalty_scale(self, batch: Batch, l2: float) -> float:
         """What makes Σ h² l2 times the mean: over all steps, in a window over those with targets."""
@@ -356,11 +353,6 @@ class SequenceNetwork(Network):
         """Arguments of `SequenceModel`, as JSON has them."""
         config = configuration.described(self.kinds.inputs, self.kinds.outputs, self.rnns[0], self.kinds.pattern)
         return config | ({"learn_h_0": True} if self.learns_h_0 else {})  # files without it are as they ever were
-
-
-def functions_of(activation: str | Activation) -> Any:
-    """f(a), and f' of y = f(a)."""
-    return ACTIVATIONS[activation] if isinstance(activation, str) else (activation.apply, activation.derivative)
 
 
 def generator_of(seed: Any) -> tuple[np.random.Generator, str | None]:
