@@ -3,6 +3,7 @@
 import contextlib
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -63,12 +64,42 @@ CONSTRUCTOR = [
     ((I, H), {"backend": "fortran"}, "backend must be one of 'numpy', 'numba', 'cython', got 'fortran'"),
     ((I, H), {"backend": 1}, "backend must be one of"),
 ]
+TOO_FAR = [
+    ({"leak": 1e-300}, "leak must be at least 1.2e-38 in float32, got 1e-300: choose a larger one or dtype='float64'"),
+    ({"leak": [np.array([0.5, 1e-39, 1, 1])]}, "leak must be at least 1.2e-38 in float32, got 1e-39"),
+    ({"leak": 5e-324, "dtype": "float64"}, "leak must be at least 2.2e-308 in float64, got 5e-324: choose a larger"),
+    ({"noise": 1e39}, "noise must be so small that noise·√(2/leak) is finite in float32, got 1e+39: choose a smaller"),
+    ({"noise": 1e30, "leak": 1e-30}, "noise must be so small that noise·√(2/leak) is finite in float32, got 1e+30"),
+    (
+        {"noise": np.array([0, 1e200, 1, 0]), "leak": 1e-300, "dtype": "float64"},
+        "noise must be so small that noise·√(2/leak) is finite in float64, got 1e+200: choose a smaller one",
+    ),
+]
 
 
 @pytest.mark.parametrize(("args", "options", "message"), CONSTRUCTOR)
 def test_constructor(args: tuple[Any, ...], options: dict[str, Any], message: str):
     with pytest.raises((TypeError, ValueError), match=f"^{re.escape(message)}"):
         elman.RNN(*args, **options)
+
+
+@pytest.mark.parametrize(("options", "message"), [*TOO_FAR, ({"input_noise": 1e39}, "input_noise must be so small")])
+def test_what_a_dtype_has_no_room_for(options: dict[str, Any], message: str):
+    data = elman.Features(I), elman.Reals(1)
+    for make in (partial(elman.RNN, I, H), partial(elman.SequenceModel, *data, hidden_size=H)):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+            make(**options)
+    if "input_noise" not in options:
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+            elman.Seq2Seq(elman.Tokens(2), elman.Categories(2), hidden_size=H, **options)
+
+
+def test_what_a_dtype_has_just_room_for():
+    for dtype in ("float32", "float64"):
+        least = float(np.finfo(dtype).tiny)
+        y, _, pullback = elman.RNN(I, H, leak=least, noise=1.0, dtype=dtype, seed=0).vjp(X)
+        assert np.isfinite(y).all()
+        assert np.isfinite(pullback(y)[2]["weight_hh_l0"]).all()
 
 
 WRONG_KIND = [  # of real array: (value of the wrong kind in the place of X, what the message says that came)

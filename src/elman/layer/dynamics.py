@@ -55,6 +55,22 @@ class Dynamics:
         """Layer k's σ: a number, or H of them."""
         return _of(self.noise, k)
 
+    def check_fits(self, dtype: np.dtype[Any], num_layers: int) -> None:
+        """Refuse a leak that the dtype's kernels take for 0, and noise of which normals are multiplied by infinity."""
+        range_, cure = np.finfo(dtype), " or dtype='float64'" if dtype.itemsize == 4 else ""
+        for k in range(num_layers if isinstance(self.leak, tuple) or isinstance(self.noise, tuple) else 1):
+            leaks = np.asarray(self.leak_of(k))
+            if leaks.min() < range_.tiny:
+                expected = f"at least {range_.tiny:.2g} in {dtype}"
+                check.refuse(f"leak must be {expected}, got {leaks.min()}: choose a larger one{cure}")
+            for name, given in ("noise", self.noise_of(k)), ("input_noise", self.input_noise):
+                with np.errstate(over="ignore"):
+                    scales = np.atleast_1d(np.asarray(given) * np.sqrt(2 / leaks))
+                if scales.max() > range_.max:
+                    value = np.broadcast_to(given, scales.shape)[scales.argmax()]
+                    expected = f"so small that {name}·√(2/leak) is finite in {dtype}"
+                    check.refuse(f"{name} must be {expected}, got {value}: choose a smaller one{cure}")
+
     def of_layer(self, k: int, dtype: np.dtype[Any], shape: tuple[int, int], logits: Real | None) -> OfLayer:
         """shape: (D, H); logits, of that shape: the parameter, where the leak is learned."""
         leaks = np.broadcast_to(self.leak_of(k), shape) if logits is None else _sigmoid(logits.astype(np.float64))

@@ -186,6 +186,7 @@ class RNN(Checked):
         self.input_noise = check.non_negative(input_noise, "input_noise")
         own_dynamics = self._dynamics()
         self.dtype = check.real_dtype(dtype)
+        own_dynamics.check_fits(self.dtype, self.num_layers)
         self.backend = backend
         rng = check.generator(seed)
         architecture = self._architecture()
