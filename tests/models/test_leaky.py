@@ -369,9 +369,26 @@ def test_what_makes_no_sense_is_refused(options: dict[str, Any], message: str):
     assert message in str(error.value)
 
 
+def test_seeds_are_ints_of_all_kinds():
+    rnn, x = elman.RNN(I, H, noise=0.1), np.ones((T, B, I), np.float32)
+    for k, same in (
+        (5, [np.int8(5), np.uint64(5), np.array(5), np.array(5, np.uint16)]),
+        (1 << 63, [np.uint64(1 << 63)]),
+    ):
+        for one in same:
+            np.testing.assert_array_equal(rnn.noise_like(x, noise_seed=one), rnn.noise_like(x, noise_seed=k))
+    seeds = [1 << 63, 5, (1 << 64) - 1, 0]  # of which NumPy would make floats
+    expected = rnn.noise_like(x, noise_seed=np.array(seeds, np.uint64))
+    for same in (seeds, tuple(seeds), [np.array(1 << 63), np.int8(5), np.uint64((1 << 64) - 1), np.array(0)]):
+        np.testing.assert_array_equal(rnn.noise_like(x, noise_seed=same), expected)
+    small = np.arange(B, dtype=np.int8)
+    np.testing.assert_array_equal(rnn.noise_like(x, noise_seed=small), rnn.noise_like(x, noise_seed=[0, 1, 2, 3]))
+
+
 def test_wrong_seeds_are_refused(rng: np.random.Generator):
     rnn, x = elman.RNN(I, H, noise=0.1), rng.normal(size=(T, B, I))
-    for wrong in (1.5, "a", -1, [1, 2], np.full(B, -1), np.zeros((B, 1), int), np.zeros(B), 1 << 64):
+    further = np.array(-1), np.array(1.5), True, [1, 2, 3, -1], [1, 2, 3, 1 << 64], [[1], [2], [3], [4]], [], [1.5] * B
+    for wrong in (1.5, "a", -1, [1, 2], np.full(B, -1), np.zeros((B, 1), int), np.zeros(B), 1 << 64, *further):
         for call in (rnn, rnn.vjp, rnn.last_state, lambda x, noise_seed: rnn.noise_like(x, noise_seed=noise_seed)):
             with pytest.raises((TypeError, ValueError), match="noise_seed"):
                 call(x, noise_seed=wrong)

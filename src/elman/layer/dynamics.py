@@ -169,13 +169,24 @@ def row_keys(noise_seed: Any, n_rows: int, name: str = "noise_seed") -> Int | No
     """What each row's noise is drawn with, (B,): from an int k, which gives row b the seed (k, b), or (B,) ints."""
     if noise_seed is None:
         return None
-    if check.is_int(noise_seed):
-        k = check.integers(0, 2**64 - 1, "an int of at least 0")(noise_seed, name)
-        return mixed(mixed(k, 0), np.arange(n_rows)).view(np.int64)
-    seeds = check.as_array(noise_seed, name)
-    if seeds.dtype.kind not in "iu":
-        raise TypeError(f"{name} must be an int or integers (B,), got {check.shown(noise_seed)}")
-    check.shape(seeds.shape, name, ((n_rows,),))
+    if isinstance(noise_seed, (list, tuple)):  # NumPy makes floats of ints from both sides of 2^63
+        seeds = np.array([_seed(one, f"{name}[{b}]") for b, one in enumerate(noise_seed)], np.uint64)
+    elif check.is_int(noise_seed):
+        seeds = np.array(_seed(noise_seed, name), np.uint64)
+    else:
+        seeds = check.as_array(noise_seed, name)
+        if seeds.dtype.kind not in "iu":
+            raise TypeError(f"{name} must be an int or integers (B,), got {check.shown(noise_seed)}")
+    if seeds.ndim > 0:
+        check.shape(seeds.shape, name, ((n_rows,),))
     if seeds.dtype.kind == "i" and seeds.min() < 0:
         raise ValueError(f"{name} must not be negative, got {seeds.min()}")
-    return mixed(seeds.astype(np.uint64), 0).view(np.int64)
+    keys = mixed(seeds.astype(np.uint64), 0)
+    return (keys if seeds.ndim > 0 else mixed(keys, np.arange(n_rows))).view(np.int64)
+
+
+def _seed(value: Any, name: str) -> int:
+    """An int, which may be NumPy's, in an array without axes, too."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    return check.integers(0, 2**64 - 1, "an int of at least 0")(value, name)
