@@ -327,6 +327,23 @@ def test_sequences_to_sequences():
         assert [one.tolist() for one in models[0].predict(X)] == Y
 
 
+def test_units_of_a_decoder_are_as_leaky_as_those_that_they_begin_with(tmp_path: Path):
+    leak, noise = np.linspace(0.1, 1, H), [0.2, np.linspace(0, 1, H)]
+    options = {"hidden_size": H, "num_layers": 2, "leak": leak, "noise": noise, "seed": 0, "bidirectional": True}
+    model = elman.Seq2Seq(elman.Tokens(3), elman.Categories(3), **options)
+    assert model.encoder.leak == (tuple(leak),) * 2
+    assert model.decoder.leak == ((*leak, *leak),) * 2
+    assert model.decoder.noise == (0.2, (*noise[1], *noise[1]))
+    model.fit([[0, 1], [2]], [[1], [2, 2]], epochs=2, progress=False)
+    model.save(tmp_path / "model")
+    for other in elman.load(tmp_path / "model"), pickle.loads(pickle.dumps(model)):
+        assert (repr(other), other.decoder.leak) == (repr(model), model.decoder.leak)
+        assert other.evaluate([[0, 1], [2]], [[1], [2, 2]]) == model.evaluate([[0, 1], [2]], [[1], [2, 2]])
+    wrong = options | {"leak": np.linspace(0.1, 1, 2 * H)}
+    with pytest.raises(ValueError, match=r"leak\[0\] must have shape \(5,\), got \(10,\)"):
+        elman.Seq2Seq(elman.Tokens(3), elman.Categories(3), **wrong)
+
+
 def test_gradient_norms(rng: np.random.Generator):
     x, y = rng.normal(size=(T, B, I)), rng.normal(size=(T, B, 2))
     for form in FORMS:

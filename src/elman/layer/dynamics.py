@@ -120,6 +120,11 @@ def tuples(value: Any) -> Values:
     return tuple(map(tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
+def of_both_directions(value: Values) -> Values:
+    """Those of layers whose units begin with the states of both directions, side by side."""
+    return tuple(2 * one if isinstance(one, tuple) else one for one in value) if isinstance(value, tuple) else value
+
+
 def _of_units(value: Any, name: str, accepted: Any, hidden_size: int) -> Values:
     if not isinstance(value, (list, tuple, np.ndarray)) or np.ndim(value) == 0:
         return float(accepted(value, name))

@@ -18,6 +18,7 @@ from elman.data.inputs import Features, Tokens
 from elman.data.kinds import PATTERNS
 from elman.data.outputs import Categories
 from elman.data.sequences import DataSet, Pairs
+from elman.layer.dynamics import of_both_directions
 from elman.layer.rnn import RNN, stack_of
 from elman.models.base import Model
 from elman.models.encoder_decoder import EncoderDecoder
@@ -51,7 +52,7 @@ class Seq2Seq(Model):
         Likewise.
     bidirectional : bool
         Whether the encoder runs in both directions. The decoder then has twice the units, and each of its layers begins
-        with the final states of both.
+        with the final states of both; a leak or noise (H,) is that of its units in either half.
 
     Attributes
     ----------
@@ -120,6 +121,8 @@ class Seq2Seq(Model):
         }
         self.encoder = RNN(inputs.n, hidden_size, num_layers, nonlinearity, bidirectional=bidirectional, **options)
         width = stack_of(self.encoder).architecture.n_outputs
+        if bidirectional:
+            options |= {name: of_both_directions(getattr(self.encoder, name)) for name in ("leak", "noise")}
         self.decoder = RNN(outputs.n + 1, width, num_layers, nonlinearity, **options)
         first, second = (stack_of(rnn).architecture for rnn in (self.encoder, self.decoder))
         entries = [*first.entries("encoder."), *second.entries("decoder.")]
