@@ -49,6 +49,9 @@ STOPPABLE(forward, (const elman_layer *l), l)
 STOPPABLE(backward, (const elman_layer *l), l)
 STOPPABLE(readout, (const elman_readout *r), r)
 STOPPABLE(readout_loss, (const elman_readout *r, double *loss), r, loss)
+STOPPABLE(normals,
+          (size_t T, size_t B, size_t N, const elman_rows *out, const int64_t *keys, size_t step, size_t stream), T, B,
+          N, out, keys, step, stream)
 
 const elman_kernels ELMAN_TABLE = {
     .forward = forward_call,
@@ -58,7 +61,7 @@ const elman_kernels ELMAN_TABLE = {
     .clip_norm = clip_norm,
     .update = run_update,
     .recurrent_mask = recurrent_mask,
-    .normals = normals,
+    .normals = normals_call,
     .add_noise = add_noise,
     .generate = generate,
     .plan = plan,

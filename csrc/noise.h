@@ -102,11 +102,11 @@ typedef struct {
     const int64_t *keys;
     const real *ones;
     size_t B, N, step, stream;
-} normals_call;
+} drawn_normals;
 
 static void normals_of_step(void *context, size_t t) {
-    const normals_call *c = context;
-    for (size_t b = 0; b < c->B; b++) {
+    const drawn_normals *c = context;
+    for (size_t b = 0; b < c->B && (b % NORMAL_ROWS || !elman_stopped()); b++) {
         real *const out = at(c->out, t, b);
         memset(out, 0, c->N * sizeof(real));
         add_noise(c->keys, 1, &b, c->step + t, c->stream, 0, c->N, &c->ones, &out);
@@ -119,7 +119,7 @@ static int normals(size_t T, size_t B, size_t N, const elman_rows *out, const in
     real *ones = elman_lease(N * sizeof(real));
     if (!ones) return ELMAN_NO_MEMORY;
     for (size_t j = 0; j < N; j++) ones[j] = 1;
-    normals_call c = {out, keys, ones, B, N, step, stream};
+    drawn_normals c = {out, keys, ones, B, N, step, stream};
     elman_run(normals_of_step, &c, T, T * B * N < 1 << 14 ? 1 : (size_t)elman_get_num_threads());
     elman_return(ones);
     return 0;

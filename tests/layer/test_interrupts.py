@@ -105,6 +105,16 @@ def test_a_layer_s_call_and_its_pullback(compiled_name: str, n_threads: int, thr
     assert free_blocks(rnn) == n_free, "what an interrupted call had leased is used again"
 
 
+@pytest.mark.parametrize("sizes", [(1 << 14, 64), (16, 1 << 16)])
+def test_normals_stop_soon(sizes: tuple[int, int], threads: Callable[[int], None]):
+    threads(1)
+    steps, rows = sizes
+    row = np.empty((1, 1, 2048), np.float32)  # of which each row is a view, instead of so much memory
+    out = np.lib.stride_tricks.as_strided(row, (steps, rows, 2048), (0, 0, 4))
+    keys = np.zeros(rows, np.int64)
+    assert_stops_soon(lambda: elman.backends.get("cython").normals(out, keys, stream=0))
+
+
 @pytest.mark.parametrize("n_rows", [1, 3])
 def test_threads_that_share_columns(compiled_name: str, n_rows: int, threads: Callable[[int], None]):
     """They wait for one another after each step, and nobody for whom has left."""
