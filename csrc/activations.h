@@ -33,14 +33,14 @@ typedef vec gradient(vec d, vec y);
  * whether `second` is its state: what goes from step to step in y's place, y being f of it. */
 #include "cells.h"
 
-/* A cell's two epilogues for an activation: out = state(out), and out = delta(d_y + mask out); behind them Elman's. */
+/* A cell's two epilogues for an activation: out = output(out), and out = delta(d_y + mask out); behind them Elman's. */
 #define DEFINE_EPILOGUES(cell, name)                                                                               \
     static void cell##_apply_##name(const epilogue *e, size_t row, size_t rows, size_t column, size_t columns,     \
                                     real *const *out) {                                                            \
         for (size_t r = 0; r < rows; r++)                                                                          \
             for (size_t j = column; j < column + columns; j += VL) {                                               \
                 size_t n = smaller(column + columns - j, VL);                                                      \
-                store_upto(out[r] + j, cell##_state(e, row + r, j, n, load_upto(out[r] + j, n), name##_), n);      \
+                store_upto(out[r] + j, cell##_output(e, row + r, j, n, load_upto(out[r] + j, n), name##_), n);     \
             }                                                                                                      \
     }                                                                                                              \
     static void cell##_gradient_##name(const epilogue *e, size_t row, size_t rows, size_t column, size_t columns,  \
@@ -65,7 +65,8 @@ typedef vec gradient(vec d, vec y);
 #define DEFINE_CELL(cell)               \
     ACTIVATIONS(DEFINE_EPILOGUES, cell) \
     static const elman_named cell##_pairs[] = {ACTIVATIONS(NAMED_PAIR, cell){NULL, NULL}};
-#define NAMED_CELL(cell) {#cell, cell##_pairs, cell##_number, cell##_second, cell##_carry, cell##_state_is_second},
+#define NAMED_CELL(cell) \
+    {#cell, cell##_pairs, cell##_has_numbers, cell##_has_second, cell##_has_carry, cell##_state_is_second},
 
 CELLS(DEFINE_CELL)
 static const elman_cell CELL_LIST[] = {CELLS(NAMED_CELL){NULL, NULL, 0, 0, 0, 0}};

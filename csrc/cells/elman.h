@@ -1,7 +1,7 @@
 /* The Elman cell: h = f(a). */
-enum { elman_number = 0, elman_second = 0, elman_carry = 0, elman_state_is_second = 0 };
+enum { elman_has_numbers = 0, elman_has_second = 0, elman_has_carry = 0, elman_state_is_second = 0 };
 
-INLINE vec elman_state(const epilogue *e, size_t row, size_t j, size_t n, vec a, function *f) {
+INLINE vec elman_output(const epilogue *e, size_t row, size_t j, size_t n, vec a, function *f) {
     return (void)e, (void)row, (void)j, (void)n, f(a);
 }
 

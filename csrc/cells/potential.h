@@ -1,7 +1,7 @@
 /* A leaky potential: v = (1 - leak) v[t-1] + leak a, the state, which it keeps; y = f(v). */
-enum { potential_number = 1, potential_second = 1, potential_carry = 1, potential_state_is_second = 1 };
+enum { potential_has_numbers = 1, potential_has_second = 1, potential_has_carry = 1, potential_state_is_second = 1 };
 
-INLINE vec potential_state(const epilogue *e, size_t row, size_t j, size_t n, vec a, function *f) {
+INLINE vec potential_output(const epilogue *e, size_t row, size_t j, size_t n, vec a, function *f) {
     const vec leak = load_upto(e->numbers + j, n);
     const vec v = fma_(leak, a, (set1(1) - leak) * load_upto(e->before[row] + j, n));
     store_upto(e->second[row] + j, v, n);

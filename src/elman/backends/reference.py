@@ -281,7 +281,7 @@ def _noise(layer: Layer, d: int, t: int, rows: Int) -> Any:
 def forward(layer: Layer) -> None:
     """Run one layer over a whole sequence, both directions at once (equations 10.8 and 10.9).
 
-    Writes y, h_n (h_0 where the length is zero) and what dropout leaves of y.
+    Writes y, h_n (h_0 where the length is zero), `second`, what the cell keeps, and what dropout leaves of y.
     """
     x, h_0, weight_ih, weight_hh, bias, y, h_n, activation, _, mask, *_ = layer
     (f, _), cell = _functions_of(activation), CELLS[layer.cell]
@@ -311,8 +311,10 @@ def backward(layer: Layer, gradients: Gradients) -> None:
     """Back-propagate through time (equations 10.18 to 10.28) from d_y and d_h_n.
 
     With dropout, d_y is the gradient by what that leaves of y; the units that are -0.0 there are dropped from it.
-    y is as `forward` wrote it; h_n is not looked at. Writes delta, the gradient of the pre-activations, d_h_0 and d_x;
-    *adds to* d_weight_ih, d_weight_hh and d_bias: steps descending, rows ascending.
+    y and `second` are as `forward` wrote them; h_n is not looked at. Writes delta, the gradient of the pre-activations,
+    d_h_0 and d_x; *adds to* d_weight_ih, d_weight_hh and d_bias: steps descending, rows ascending; and, for each row by
+    itself, to d_numbers, by the cell's numbers, and d_noise, by what multiplies the normals, which are drawn again.
+    `carry` is scratch of other backends.
     """
     x, _, weight_ih, weight_hh, _, y, _, activation, lengths, mask, *_ = layer
     d_y, d_h_n, delta, d_weight_ih, d_weight_hh, d_bias, d_h_0, d_x, *_ = gradients

@@ -224,7 +224,7 @@ class RNN(Checked):
         Returns
         -------
         y : array (T, B, D·H) in the form of x: (B, T, D·H), (T, D·H) or a list of (T_i, D·H)
-            The last layer's states after each step; zero beyond a sequence's length.
+            The last layer's outputs after each step, states but with form="potential"; zero beyond a sequence's length.
         h_n : array in the shape of h_0
             Each layer's states at each sequence's own last step.
 
@@ -269,8 +269,9 @@ class RNN(Checked):
         pullback : function (d_y, d_h_n=None, *, input_grad=True) -> (d_x, d_h_0, d_params)
             Takes the gradients of a loss by y and h_n, in their shapes, None for zeros; d_y beyond a length is ignored.
             Returns the gradients by x (None without `input_grad`; zero beyond a length), by h_0, and by the parameters,
-            a dict named and shaped like `parameters()`. It can be called again, with the same dropout. Neither x nor
-            the weights may change before; of h_0 and lengths it has copies.
+            a dict named and shaped like `parameters()`: with a leak that is learned, by its logit, of which noise
+            depends, too. It can be called again, with the same dropout and noise. Neither x nor the weights may change
+            before; of h_0 and lengths it has copies.
 
         Examples
         --------

@@ -22,7 +22,7 @@ class GradientNorms(NamedTuple):
     """What `SequenceModel.gradient_norms` returns, for each layer and step."""
 
     norms: Real  # (L, T): of the gradient by the layer's states after step t, of all rows and units together
-    saturated: Real  # (L,): the part of the states where the slope is under 2 % of the steepest for states from 0 to 1
+    saturated: Real  # (L,): the part of f's values where the slope is under 2 % of the steepest for values from 0 to 1
 
 
 def gradient_norms(network: SequenceNetwork, batch: Batch) -> GradientNorms:
@@ -34,7 +34,7 @@ def gradient_norms(network: SequenceNetwork, batch: Batch) -> GradientNorms:
     norms, saturated = np.empty((n_layers, n_steps)), np.empty(n_layers)
     f = mode.activation
     slope = f.derivative if isinstance(f, Activation) else ACTIVATIONS[f][1]
-    # for states from 0 to 1, as "power" has no steepest slope
+    # for values from 0 to 1, as "power" has no steepest slope
     steepest = max(np.ravel(slope(np.linspace(0, 1, 101))))
     h_n, d_h_0 = np.empty_like(h_0), np.empty_like(h_0)
     with stack.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths, drawn=Drawn()) as tape:

@@ -262,7 +262,7 @@ class SequenceNetwork(Network):
         """The mean loss, and the states that the next window begins with; the loss's gradients are added.
 
         memory: how many steps (an int) or bytes (a float) to keep the states of at a time, None for all steps; l2:
-        times the mean of the last layer's squared states, it is added to the loss.
+        times the mean of the last layer's squared outputs, it is added to the loss.
         """
         batch, is_first, n_done = window
         mode, n_steps = self.mode(), len(batch.x)
@@ -296,9 +296,10 @@ class SequenceNetwork(Network):
     ) -> tuple[float, Real, Real]:
         """A stretch of steps on one tape: its loss, added to `loss`, the states behind it, and the gradient by h_0.
 
-        The gradients by the parameters are added to `gradients`. scale: of Σ h² in the loss; d_h_n: what comes back
-        from the steps behind, None at the end; drawn: what dropout is drawn from, None to draw that; n_done: after how
-        many steps the states are those to be returned, None for all.
+        The gradients by the parameters are added to `gradients`. scale: of Σ h² in the loss, h being
+        what the last layer puts out; d_h_n: by the last states, what comes back from the steps behind, None at the end;
+        drawn: what dropout and noise are drawn from, None to draw that; n_done: after how many steps the states are
+        those to be returned, None for all.
         """
         h_n, d_h_0, one_output = np.empty_like(h_0), np.empty_like(h_0), self.kinds.pattern.one_output
         with self.stack.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths, drawn=drawn) as tape:

@@ -206,8 +206,9 @@ class SequenceModel(Model):
             What each row, or each step, counts in the loss and its mean. With 0, a target does not matter and may be
             anything, NaN too, unless "one-to-many" feeds it back before one that counts.
         activation_l2 : float
-            λ of a penalty on large states, λ · mean h², that is added to the loss (Merity et al., 2017): the mean over
-            the last layer's units and all steps, within the lengths, whether or not they have a target.
+            λ of a penalty on large outputs of the last layer, h, or f(v) with form="potential": λ · mean h², which is
+            added to the loss (Merity et al., 2017), the mean being over its units and all steps, within the lengths,
+            whether or not they have a target.
         memory : str or int, optional
             For long sequences: states are computed twice, and kept for so many steps at a time, or for as many as need
             less than, say, "200MB". The gradients are the same to the last bit, with a leak to rounding. Needs one
@@ -300,10 +301,10 @@ class SequenceModel(Model):
         Returns
         -------
         norms : array (L, T)
-            For each layer the Euclidean norm of ∂loss/∂h[t], over all rows and units. Where it falls towards the first
-            steps, gradients vanish on their way back.
+            For each layer the Euclidean norm of ∂loss/∂h[t], or ∂loss/∂v[t] with form="potential", over all rows and
+            units. Where it falls towards the first steps, gradients vanish on their way back.
         saturated : array (L,)
-            The part of a layer's states where the slope of the nonlinearity is under 2 % of its steepest for states
+            The part of what the nonlinearity returns in a layer where its slope is under 2 % of the steepest for values
             from 0 to 1.
 
         Examples

@@ -1,7 +1,7 @@
 /* A cell that remembers: h = (1 - alpha) h[t-1] + alpha f(a), which keeps f(a) for its derivative. */
-enum { leaky_number = 1, leaky_second = 1, leaky_carry = 1, leaky_state_is_second = 0 };
+enum { leaky_has_numbers = 1, leaky_has_second = 1, leaky_has_carry = 1, leaky_state_is_second = 0 };
 
-INLINE vec leaky_state(const epilogue *e, size_t row, size_t j, size_t n, vec a, function *f) {
+INLINE vec leaky_output(const epilogue *e, size_t row, size_t j, size_t n, vec a, function *f) {
     const vec alpha = load_upto(e->numbers + j, n), value = f(a);
     store_upto(e->second[row] + j, value, n);
     return fma_(alpha, value, (set1(1) - alpha) * load_upto(e->before[row] + j, n));

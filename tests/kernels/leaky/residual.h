@@ -1,7 +1,7 @@
 /* A cell without numbers of its own: h = h[t-1] + f(a), which keeps f(a) for its derivative. */
-enum { residual_number = 0, residual_second = 1, residual_carry = 1, residual_state_is_second = 0 };
+enum { residual_has_numbers = 0, residual_has_second = 1, residual_has_carry = 1, residual_state_is_second = 0 };
 
-INLINE vec residual_state(const epilogue *e, size_t row, size_t j, size_t n, vec a, function *f) {
+INLINE vec residual_output(const epilogue *e, size_t row, size_t j, size_t n, vec a, function *f) {
     const vec value = f(a);
     store_upto(e->second[row] + j, value, n);
     return load_upto(e->before[row] + j, n) + value;
