@@ -254,7 +254,7 @@ def finite_outputs(values: Any, what: str = "output", lengths: Int | None = None
 
 
 def penalize(h: Real, lengths: Int | None, scale: float, d_h: Real) -> float:
-    """scale · Σ h² of outputs of layers (T, B, K) within the lengths; its gradient is added to d_h, to anything beyond."""
+    """scale · Σ h² of y (T, B, K) of a layer within the lengths; its gradient is added to d_h, to anything beyond."""
     total = 0.0
     for t in range(0, len(h), 64):  # a few steps at a time, for the sake of memory
         part = h[t : t + 64]
