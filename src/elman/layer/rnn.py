@@ -269,9 +269,9 @@ class RNN(Checked):
         pullback : function (d_y, d_h_n=None, *, input_grad=True) -> (d_x, d_h_0, d_params)
             Takes the gradients of a loss by y and h_n, in their shapes, None for zeros; d_y beyond a length is ignored.
             Returns the gradients by x (None without `input_grad`; zero beyond a length), by h_0, and by the parameters,
-            a dict named and shaped like `parameters()`: with a leak that is learned, by its logit, of which noise
-            depends, too. It can be called again, with the same dropout and noise. Neither x nor the weights may change
-            before; of h_0 and lengths it has copies.
+            a dict named and shaped like `parameters()`, with the part of noise in that by a leak's logit. It can be
+            called again, with the same dropout and noise. Neither x nor the weights may change before; of h_0 and
+            lengths it has copies.
 
         Examples
         --------
