@@ -253,6 +253,7 @@ def test_accelerate_knows_it():
         ({"leak": 0}, ValueError, "leak must be a number above 0"),
         ({"leak": [0.1, 0.2]}, ValueError, "leak must be a number, an array"),
         ({"noise": -1}, ValueError, "noise must"),
+        ({"noise": 1e39}, ValueError, "noise must be so small"),
         ({"form": "rates"}, ValueError, "form must be"),
         ({"learn_leak": True, "leak": 1.0}, ValueError, "leak must be below 1"),
         ({"nonlinearity": "gelu"}, ValueError, "nonlinearity must be"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
@@ -96,6 +97,8 @@ class LeakyRNN(Recurrent):
         check.choice(nonlinearity, "nonlinearity", ACTIVATIONS)
         settings = bias, batch_first, dropout, bidirectional, 0, device, dtype
         super().__init__("RNN_TANH", check.size(input_size, "input_size"), hidden_size, num_layers, *settings)
+        is_double = self.weight_hh_l0.dtype == torch.float64
+        own_dynamics.check_fits(np.dtype(np.float64 if is_double else np.float32), num_layers)
         self.nonlinearity, self._form, self._dynamics = nonlinearity, form, own_dynamics
         if learn_leak:
             for names in self._names_of_leaks():
