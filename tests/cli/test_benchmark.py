@@ -70,7 +70,16 @@ def test_flops_of_layers_and_directions() -> None:
 
 
 @pytest.mark.parametrize("what", WHAT)
-@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}, {"dtype": "float64"}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_layers": 2, "bidirectional": True},
+        {"dtype": "float64"},
+        {"leak": 0.3, "noise": 0.1, "n_labels": 2},
+    ],
+    ids=str,
+)
 def test_backends_are_right(what: str, options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     if what in ("step", "stream", "generate"):
         options = {**options, "bidirectional": False}
@@ -93,6 +102,7 @@ def test_backends_are_right(what: str, options: dict, monkeypatch: pytest.Monkey
         {"num_layers": 2, "bidirectional": True},
         *({"nonlinearity": f} for f in ACTIVATIONS if f != "tanh"),
         {"dtype": "float64"},
+        {"leak": 0.3, "n_labels": 2},
     ],
     ids=str,
 )
@@ -112,6 +122,7 @@ def test_every_peer_computes_something() -> None:
     """That `test_peers_are_right` is not satisfied by excuses: each says what it can do at all."""
     own = [("jax", "both", nonlinearity) for nonlinearity in ACTIVATIONS]
     own += [("keras", "both", "softplus"), ("onnxruntime", "forward", "softplus")]
+    own += [(name, what, "tanh") for name in ("torch", "jax") for what in ("both", "train-rates")]
     for name, what, nonlinearity in [("torch", "train", "tanh"), ("numpy-script", "train-sgd", "tanh"), *own]:
         if name not in contestants.missing():
             work = Workload(Shape(7, 1, 3, 11), what, nonlinearity=nonlinearity)
@@ -155,6 +166,32 @@ def test_a_wrong_contestant_is_not_timed(change: object, nonlinearity: str) -> N
 def test_a_wrong_training_step_is_found() -> None:
     measurement = run(Workload(SHAPE, "train"), _spoilt(lambda found: {"losses": found["losses"][[0, 0, 0]]}))
     assert measurement.results["spoilt"].is_wrong
+
+
+RATES = Workload(SHAPE, "train-rates", leak=0.2, noise=0.1, n_labels=4)
+OTHER_RATES = {
+    "leak": lambda case: dataclasses.replace(case, work=dataclasses.replace(case.work, leak=0.21)),
+    "readout": lambda case: _with_parameter(case, "weight_ho", lambda array: np.roll(array, 1, axis=0)),
+    "inputs": lambda case: _with_parameter(case, "weight_ih_l0", np.negative),
+    "recurrence": lambda case: _with_parameter(case, "weight_hh_l0", np.transpose),
+}
+
+
+def _with_parameter(case: Case, name: str, change: Callable) -> Case:
+    return dataclasses.replace(case, parameters={**case.parameters, name: change(case.parameters[name])})
+
+
+@pytest.mark.parametrize("change", OTHER_RATES.values(), ids=OTHER_RATES)
+@pytest.mark.parametrize("name", ["cython", "torch", "jax"])
+def test_other_rate_units_are_found(name: str, change: Callable) -> None:
+    if name in contestants.missing():
+        pytest.skip(f"{name} is not installed: {contestants.missing()[name]}")
+    right = contestants.peer(name) if name in contestants.PEERS else backend(name)
+    wrong = Contestant("wrong", (), lambda case, n_threads: right.prepare(change(case), n_threads))
+    results = run(RATES, right, wrong).results
+    assert (results[name].problem, results[name].is_wrong) == (None, False)
+    assert results["wrong"].is_wrong
+    assert str(results["wrong"].problem).startswith("losses is off")
 
 
 def test_what_a_contestant_cannot_do_is_said_once() -> None:
@@ -346,6 +383,7 @@ def test_sets_hold_what_they_are_called_after() -> None:
     assert all(work.is_single for work in SETS["small"] if work.what != "generate")
     assert all((work.num_layers, work.dropout) == (2, 0.2) for work in SETS["dropout"])
     assert [work.what for work in SETS["many"]] == ["fit-many"]
+    assert all((work.what, work.leak, work.noise) == ("train-rates", 0.2, 0.1) for work in SETS["rates"])
 
 
 def test_flops_of_models() -> None:
@@ -353,6 +391,8 @@ def test_flops_of_models() -> None:
     assert Workload(SHAPE, "step").flops == Workload(SHAPE, "forward").flops
     assert Workload(SHAPE, "loss").flops == Workload(SHAPE, "generate").flops == 2 * t * b * (h * h + h * i)
     assert Workload(SHAPE, "fit-many", models=3).flops == 3000 * Workload(SHAPE, "train").flops
+    assert Workload(SHAPE, "train-rates").flops == Workload(SHAPE, "train").flops + 2 * t * b * 2 * h * i
+    assert RATES.flops == 2 * t * b * h * (3 * h + 2 * i + 3 * 4)
 
 
 def test_dropout_is_timed_beside_none() -> None:
@@ -364,6 +404,21 @@ def test_dropout_is_timed_beside_none() -> None:
     assert ", dropout 0.2" in text
     assert text.count("over without dropout") == 1
     assert "- |" not in text.split("\n", 4)[4]  # each backend beside itself
+
+
+def test_noise_is_timed_and_not_compared() -> None:
+    prepared = []
+
+    def prepare(case: Case, n_threads: int) -> Program:
+        prepared.append(case.work)
+        return backend("cython").prepare(case, n_threads)
+
+    measurement = run(RATES, Contestant("cython", (), prepare))
+    assert prepared == [dataclasses.replace(RATES, noise=0.0), RATES]
+    assert list(measurement.results) == ["cython", "cython without noise", "cython without leak and noise"]
+    text = table([measurement], MACHINE, ["cython"])
+    assert ", leak 0.2, noise 0.1 (none where results are compared)" in text
+    assert "| 7,5,3,11,4 | cython  |" in text
 
 
 def test_many_models_are_timed_beside_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -465,6 +520,11 @@ def test_compare(old: Path, factor: float, verdict: str, monkeypatch: pytest.Mon
 CASE = dataclasses.astuple(Case.of(Workload(SHAPE, "step")))[1:]
 
 
+def test_compare_with_a_file_from_before_there_were_leaks(old: Path) -> None:
+    _rewrite(old, lambda found: [found["measurements"][0].pop(name) for name in ("leak", "noise", "n_labels")])
+    assert "| 7,5,3,11 step | numpy " in invoke("--compare", old, "--quiet").stdout
+
+
 def test_compare_with_another_machine(old: Path) -> None:
     _scale(old, 1e-3)
     _rewrite(old, lambda found: found["machine"].update(cpu="a cpu"))
@@ -496,6 +556,9 @@ DAMAGES: dict[str, Callable[[dict], object]] = {
     "what must be one of": lambda found: found["measurements"][0].update(what="nothing"),
     "shape must be four positive ints T,B,I,H, got '7'": lambda found: found["measurements"][0].update(shape=[7]),
     "times must be a finite number above 0": lambda found: found["measurements"][0]["results"][0]["times"].append(-1),
+    "leak must be a number above 0": lambda found: found["measurements"][0].update(leak=0),
+    "noise must be a finite number": lambda found: found["measurements"][0].update(noise="1"),
+    "n_labels must be a positive int": lambda found: found["measurements"][0].update(n_labels=-1),
     "num_layers must be a positive int": lambda found: found["measurements"][0].update(num_layers="2"),
     "n_threads must be a positive int": lambda found: found["machine"].update(n_threads=None),
     "budget must be a finite number": lambda found: found.update(budget=float("nan")),

@@ -79,7 +79,8 @@ def read(path: Path) -> Earlier:
 
 
 def _measurement(entry: dict[str, Any]) -> Measurement:
-    options = {field.name: entry[field.name] for field in fields(Workload)}
+    # an older file has no field that came later: then, all was as the default says
+    options = {field.name: entry.get(field.name, field.default) for field in fields(Workload)}
     work = Workload(**{**options, "shape": Shape.parse(",".join(map(str, entry["shape"])))})
     choices: dict[str, Iterable[str]] = {"what": WHAT, "nonlinearity": ACTIVATIONS, "dtype": ("float32", "float64")}
     for name, names in choices.items():
@@ -88,6 +89,9 @@ def _measurement(entry: dict[str, Any]) -> Measurement:
         check.number_of_layers(options[name], name)
     check.flag(work.bidirectional, "bidirectional")
     check.below_one(work.dropout, "dropout")
+    check.positive_probability(work.leak, "leak")
+    check.non_negative(work.noise, "noise")
+    check.size(work.n_labels or 1, "n_labels")
     results = {one["contestant"]: Result(one["contestant"], _times(one["times"])) for one in entry["results"]}
     yardstick = _times(entry["yardstick"])
     if any(len(result.times) not in (0, len(yardstick)) for result in results.values()):

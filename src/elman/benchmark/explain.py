@@ -35,7 +35,7 @@ def explain(work: Workload) -> str:
         options = {
             "directions": work.architecture.n_directions,
             "dtype": work.dtype,
-            "has_tokens": work.is_model,
+            "has_tokens": work.has_tokens,
             "is_backward": is_backward,
         }
         best = native.plan(*work.shape, **options)
@@ -50,7 +50,7 @@ def _bytes(n: int) -> str:
 
 def _pass(work: Workload, plan: dict[str, Any], candidates: list[dict[str, Any]], *, is_backward: bool) -> list[str]:
     n_steps, n_rows, n_inputs, n_units = work.shape
-    multiply_adds = 2 * n_units + n_inputs if is_backward else n_units + (1 if work.is_model else n_inputs)
+    multiply_adds = 2 * n_units + n_inputs if is_backward else n_units + (1 if work.has_tokens else n_inputs)
     operations = 2 * n_steps * n_rows * work.architecture.n_outputs * multiply_adds
     lines = [f"**{'backward' if is_backward else 'forward'}**: {_threads(plan['threads'], operations)}"]
     lines += [f"- {_sharing(work, plan)}", f"- {_product(work, plan, is_backward=is_backward)}"]

@@ -43,9 +43,15 @@ def by_steps(step: Callable[[Any, Any], tuple[Any, Any]], x: Iterable[Any], h: A
     return outputs, h
 
 
+def only_plain_units(name: str, case: Case) -> None:
+    if case.work.what == "train-rates" or case.work.leak < 1 or case.work.noise:
+        raise Unsupported(f"the adapter for {name} has no leaky, noisy units for {case.work.what!r}")
+
+
 def only_passes(name: str, case: Case) -> None:
+    only_plain_units(name, case)
     if case.work.is_model:
-        raise Unsupported(f"models are compared with PyTorch's and with a script, not with {name}'s")
+        raise Unsupported(f"the adapter for {name} has no models for {case.work.what!r}")
 
 
 def only_one_layer(name: str, case: Case) -> None:

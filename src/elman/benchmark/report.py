@@ -42,7 +42,8 @@ def table(measurements: Sequence[Measurement], machine: Machine, backends: Seque
         # what was timed beside a backend goes into one column for all of them
         others = list(dict.fromkeys(name.partition(" ")[2] if name.split()[0] in backends else name for name in timed))
         is_small = all(measurement.work.is_single for measurement in group)  # where speed is not a matter of FLOP/s
-        head = ["T,B,I,H", "backend", f"{'µs' if is_small else 'ms'} (quartiles)", *(f"over {name}" for name in others)]
+        sizes = "T,B,I,H,O" if group[0].work.n_labels else "T,B,I,H"
+        head = [sizes, "backend", f"{'µs' if is_small else 'ms'} (quartiles)", *(f"over {name}" for name in others)]
         speeds = [] if is_small else ["GFLOP/s", "of roofline"]
         lines = [_line(m, m.results[name], others, None if is_small else machine) for m in group for name in backends]
         parts.append(f"{title}\n\n{markdown([head + speeds, *lines])}")
@@ -58,7 +59,7 @@ def remarks(measurements: Sequence[Measurement]) -> list[str]:
             lines[f"NOT QUIET: {used}. Threads that wait for each other lose most: do not trust its ratios."] = None
         for result in measurement.results.values():
             if result.is_wrong:
-                lines[f"WRONG: {result.contestant} at {measurement.work.shape}: {result.problem}"] = None
+                lines[f"WRONG: {result.contestant} at {measurement.work.sizes}: {result.problem}"] = None
             elif result.problem:
                 lines[f"{result.contestant} left out: {result.problem}."] = None
     return list(lines)
@@ -184,7 +185,7 @@ def _legend_above(axes: Any, n_columns: int) -> None:
 
 def label(work: Workload) -> str:
     """The sizes of a workload, and what is computed if that is not a pass forward and backward."""
-    return f"{work.shape}" + ("" if work.what == "both" else f" {work.what}")
+    return work.sizes + ("" if work.what == "both" else f" {work.what}")
 
 
 def _grouped(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]]:
@@ -194,6 +195,8 @@ def _grouped(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]
         work = measurement.work
         extras = [f"{work.num_layers} layers"] * (work.num_layers > 1) + ["bidirectional"] * work.bidirectional
         extras += [f"dropout {work.dropout:g}"] * (work.dropout > 0) + [f"{work.models} models"] * (work.models > 1)
+        extras += [f"leak {work.leak:g}"] * (work.leak < 1)
+        extras += [f"noise {work.noise:g} (none where results are compared)"] * (work.noise > 0)
         title = ", ".join([f"**{WHAT[work.what]}**", work.nonlinearity, work.dtype, *extras])
         groups.setdefault(title, []).append(measurement)
     return groups
@@ -201,7 +204,7 @@ def _grouped(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]
 
 def _line(measurement: Measurement, own: Result, others: list[str], machine: Machine | None) -> list[str]:
     """Cells of a table; without a machine, times in microseconds, and no speeds."""
-    head, n_speeds = [str(measurement.work.shape), own.contestant], 2 if machine else 0
+    head, n_speeds = [measurement.work.sizes, own.contestant], 2 if machine else 0
     if not own.times:
         return [*head, "WRONG" if own.is_wrong else "-", *[""] * (len(others) + n_speeds)]
     lower, median, upper = (_significant((1e3 if machine else 1e6) * seconds) for seconds in own.quartiles)

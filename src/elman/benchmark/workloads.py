@@ -20,6 +20,7 @@ WHAT = {
     "step": "T calls of `step`",
     "train": "training step: tokens, softmax cross-entropy, clipping by global norm, Adam",
     "train-sgd": "training step: tokens, softmax cross-entropy, gradient descent",
+    "train-rates": "training step of rate units: features, softmax cross-entropy, Adam",
     "loss": "loss of a model: tokens, softmax cross-entropy",
     "stream": "T calls of a stream's `predict`, a token for each row",
     "generate": "`generate`: T tokens drawn, one row after the other",
@@ -31,11 +32,11 @@ N_BATCHES, N_EPOCHS = 50, 20  # of each model of `fit_many`
 N_CHECKED_STEPS = 3  # training steps whose losses are compared
 CLIP_NORM = 1.0
 # Small, since the same batch is learnt again and again; still, three steps change the loss visibly.
-LEARNING_RATE = {"train": 1e-4, "train-sgd": 1e-2, "fit-many": 1e-4}
+LEARNING_RATE = {"train": 1e-4, "train-sgd": 1e-2, "train-rates": 1e-4, "fit-many": 1e-4}
 
 
 class Shape(NamedTuple):
-    """T, B, I, H. A model reads tokens: there, I is the number of different ones, in and out."""
+    """T, B, I, H. Where a model reads tokens, I is the number of different ones, in and out."""
 
     n_steps: int
     n_rows: int
@@ -81,11 +82,32 @@ class Workload:
     dtype: str = "float32"
     dropout: float = 0.0  # between the layers, and recurrent
     models: int = 1  # of `fit_many`
+    leak: float = 1.0
+    noise: float = 0.0
+    n_labels: int | None = None  # that a model tells apart; as many as inputs if not given, or if those are tokens
 
     @property
     def is_model(self) -> bool:
-        """Whether it is about a model, which reads tokens, and not about a layer."""
+        """Whether it is about a model, and not about a layer."""
         return self.what not in _OF_LAYERS
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether it is about a model that reads tokens."""
+        return self.is_model and self.what != "train-rates"
+
+    @property
+    def kinds(self) -> tuple[Any, reference.Categories]:
+        """What a model reads, and what it tells."""
+        n_inputs = self.shape.n_inputs
+        if self.has_tokens:
+            return reference.Tokens(n_inputs), reference.Categories(n_inputs)
+        return reference.Features(n_inputs), reference.Categories(self.n_labels or n_inputs)
+
+    @property
+    def sizes(self) -> str:
+        """T,B,I,H, and how many labels there are, if that is given."""
+        return f"{self.shape},{self.n_labels}" if self.n_labels else str(self.shape)
 
     @property
     def has_gradients(self) -> bool:
@@ -109,13 +131,13 @@ class Workload:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The arguments of RNN that are no sizes; without dropout, which only elman computes here."""
+        """The arguments of RNN that are no sizes; without dropout, leak and noise, which few contestants have."""
         names = ("nonlinearity", "num_layers", "bidirectional", "dtype")
         return {name: getattr(self, name) for name in names}
 
     @property
     def flops(self) -> int:
-        """Operations of all matrix products: a multiplication and an addition each. Tokens need no product.
+        """Operations of all matrix products: a multiplication and an addition each. Tokens need none, features do.
 
         Examples
         --------
@@ -129,11 +151,11 @@ class Workload:
         n_outputs, has_gradients = self.architecture.n_outputs, self.has_gradients
         per_row = 0  # multiply-adds of one time step of one row
         for k in range(self.num_layers):
-            reads = n_outputs if k else 0 if self.is_model else n_inputs
+            reads = n_outputs if k else 0 if self.has_tokens else n_inputs
             uses_of_input = 1 + has_gradients + (has_gradients and (k > 0 or self.what == "both-dx"))
             per_row += n_outputs * (n_units * (3 if has_gradients else 1) + reads * uses_of_input)
         if self.is_model:
-            per_row += (3 if has_gradients else 1) * n_outputs * n_inputs  # the readout
+            per_row += (3 if has_gradients else 1) * n_outputs * self.kinds[1].n  # the readout
         return 2 * n_steps * n_rows * per_row * self.n_passes
 
     @property
@@ -175,12 +197,16 @@ SETS = {
     ],
     "dropout": _set("100,32,64,128 128,64,128,256", what="train", num_layers=2, dropout=0.2),
     "many": _set("25,1,65,100", what="fit-many", models=16),
+    "rates": [  # networks that neuroscience trains on its tasks: steps in time, trials, channels, units
+        *_set("100,16,3,64 200,64,4,100", what="train-rates", leak=0.2, noise=0.1, n_labels=3),
+        *_set("100,64,85,256 500,64,85,256", what="train-rates", leak=0.2, noise=0.1, n_labels=33),
+    ],
 }
 
 
 @dataclass(frozen=True)
 class Case:
-    """A workload with its data, drawn from a fixed seed; for models x and target are tokens (T, B), or (T, N)."""
+    """A workload with its data, drawn from a fixed seed; tokens and a model's target are (T, B), or (T, N)."""
 
     work: Workload
     parameters: dict[str, Real] = field(repr=False)  # named and shaped like `parameters()` of RNN or SequenceModel
@@ -195,8 +221,10 @@ class Case:
         if work.is_model:
             n_batches = N_BATCHES if work.what == "fit-many" else 1
             x, target = rng.integers(n_inputs, size=(2, n_steps, n_batches * n_rows))
-            kinds = reference.Tokens(n_inputs), reference.Categories(n_inputs)
-            model = reference.SequenceModel(*kinds, hidden_size=n_units, seed=rng, **work.options)
+            if not work.has_tokens:
+                x = rng.standard_normal((*target.shape, n_inputs)).astype(work.dtype)
+                target = rng.integers(work.kinds[1].n, size=target.shape)
+            model = reference.SequenceModel(*work.kinds, hidden_size=n_units, seed=rng, **work.options)
             return cls(work, model.parameters(), x, None, target)
         x = rng.standard_normal((n_steps, n_rows, n_inputs)).astype(work.dtype)
         d_y = rng.standard_normal((n_steps, n_rows, work.architecture.n_outputs)).astype(work.dtype)

@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from elman.benchmark.program import Program, Unsupported, losses, only_one_layer
+from elman.benchmark.program import Program, Unsupported, losses, only_one_layer, only_plain_units
 from elman.benchmark.workloads import LEARNING_RATE, Case
 from elman.typing import Real
 
 
 def prepare(case: Case, n_threads: int) -> Program:  # noqa: ARG001 - as many as NumPy uses
     work = case.work
+    only_plain_units("the script", case)
     if work.what != "train-sgd" or work.shape.n_rows != 1:
         raise Unsupported("a training step by gradient descent on one sequence is what the script does")
     only_one_layer("the script", case)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from elman.benchmark.program import Program, Unsupported, by_steps
+from elman.benchmark.program import Program, Unsupported, by_steps, only_plain_units
 from elman.benchmark.workloads import Arrays, Case
 from elman.typing import Real
 
@@ -15,6 +15,7 @@ def prepare(case: Case, n_threads: int) -> Program:
     import onnxruntime
 
     work = case.work
+    only_plain_units("ONNX Runtime", case)
     if work.what not in ("forward", "step", "stream") or work.dtype != "float32" or work.bidirectional:
         raise Unsupported("ONNX Runtime's RNN is forward only; the adapter has one direction, in float32")
     if work.nonlinearity not in _FUNCTIONS:

@@ -1,6 +1,7 @@
 """elman's own backends as contestants."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,8 @@ def program(case: Case, name: str, dtype: str | None = None) -> Program:
     work = case.work
     only_possible_steps(case)
     dropout = {"dropout": work.dropout, "recurrent_dropout": work.dropout}
-    options = {**work.options, **dropout, "backend": name, "dtype": dtype or work.dtype}
+    dynamics = {"leak": work.leak, "noise": work.noise}
+    options = {**work.options, **dropout, **dynamics, "backend": name, "dtype": dtype or work.dtype}
     if work.is_model:
         return _OF_MODELS[work.what](case, options)
     rnn = elman.RNN(work.shape.n_inputs, work.shape.n_units, **options)
@@ -57,27 +59,32 @@ def program(case: Case, name: str, dtype: str | None = None) -> Program:
 
 
 def _model(case: Case, options: dict[str, Any], seed: int = 0) -> elman.SequenceModel:
-    """A model with the parameters of the case; the seed is that of its dropout."""
-    n_tokens = case.work.shape.n_inputs
-    kinds = elman.Tokens(n_tokens), elman.Categories(n_tokens)
-    model = elman.SequenceModel(*kinds, hidden_size=case.work.shape.n_units, seed=seed, **options)
+    """A model with the parameters of the case; the seed is that of its dropout and noise."""
+    model = elman.SequenceModel(*case.work.kinds, hidden_size=case.work.shape.n_units, seed=seed, **options)
     for name, array in model.parameters().items():
         array[...] = case.parameters[name]
     return model
 
 
 def _training(case: Case, options: dict[str, Any]) -> Program:
-    model, what = _model(case, options), case.work.what
-    optimizer = (elman.Adam if what == "train" else elman.SGD)(LEARNING_RATE[what])
-    clip_norm = CLIP_NORM if what == "train" else None
-
-    def run() -> float:
-        return model.train_step(case.x, case.target, optimizer=optimizer, clip_norm=clip_norm)
-
-    beside = {}
-    if options["dropout"]:
-        beside["without dropout"] = _training(case, {**options, "dropout": 0.0, "recurrent_dropout": 0.0}).run
+    work, run = case.work, _update(case, options)
+    without: dict[str, dict[str, float]] = {}
+    if work.dropout:
+        without["dropout"] = {"dropout": 0.0, "recurrent_dropout": 0.0}
+    if work.noise:
+        without["noise"] = {"noise": 0.0}
+    if work.leak < 1:
+        without["leak and noise" if work.noise else "leak"] = {"leak": 1.0, "noise": 0.0}
+    beside = {f"without {name}": _update(case, options | changes) for name, changes in without.items()}
     return Program(run, losses(run), beside)
+
+
+def _update(case: Case, options: dict[str, Any]) -> Callable[[], float]:
+    """A training step, from which its loss comes."""
+    model, what = _model(case, options), case.work.what
+    optimizer = (elman.SGD if what == "train-sgd" else elman.Adam)(LEARNING_RATE[what])
+    clip_norm = CLIP_NORM if what == "train" else None
+    return lambda: model.train_step(case.x, case.target, optimizer=optimizer, clip_norm=clip_norm)
 
 
 def _loss(case: Case, options: dict[str, Any]) -> Program:
@@ -129,6 +136,7 @@ def _many(case: Case, options: dict[str, Any]) -> Program:
 _OF_MODELS = {
     "train": _training,
     "train-sgd": _training,
+    "train-rates": _training,
     "loss": _loss,
     "stream": _stream,
     "generate": _generate,

@@ -1,16 +1,24 @@
-"""`torch.nn.RNN`; for a training step with one-hot input, `Linear` and PyTorch's own loss, clipping, optimizer."""
+"""`torch.nn.RNN`, or a loop over time; for training with `Linear` and PyTorch's own loss, clipping, optimizer."""
 
 from collections.abc import Callable
 from typing import Any
 
-from elman.benchmark.program import Program, Unsupported, by_steps, losses, only_possible_steps
+from elman.benchmark.program import (
+    Program,
+    Unsupported,
+    by_steps,
+    losses,
+    only_one_layer,
+    only_plain_units,
+    only_possible_steps,
+)
 from elman.benchmark.workloads import CLIP_NORM, LEARNING_RATE, Arrays, Case
 
 
 def prepare(case: Case, n_threads: int) -> Program:
     import torch
 
-    return program(case, n_threads, torch.nn.RNN)
+    return _of_rates(case, n_threads) if case.work.what == "train-rates" else program(case, n_threads, torch.nn.RNN)
 
 
 def program(case: Case, n_threads: int, layer: Any) -> Program:
@@ -25,6 +33,7 @@ def program(case: Case, n_threads: int, layer: Any) -> Program:
     if work.dropout or work.what == "fit-many":
         raise Unsupported("dropout and many models are compared with elman's own time without")
     only_possible_steps(case)
+    only_plain_units("torch.nn.RNN", case)
     rnn = layer(work.shape.n_inputs, work.shape.n_units, **{**work.options, "dtype": dtype})
     ours = {name: torch.tensor(array) for name, array in case.parameters.items()}
     with torch.no_grad():
@@ -100,6 +109,41 @@ def _of_model(case: Case, rnn: Any, ours: dict[str, Any]) -> Program:
     return _training(case.work.what, [*rnn.named_parameters(), *readout.named_parameters()], loss)
 
 
+def _of_rates(case: Case, n_threads: int) -> Program:
+    """A loop over time, as those write it who train leaky, noisy units in PyTorch."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    torch.set_num_threads(n_threads)
+    work, leak = case.work, case.work.leak
+    only_one_layer("the loop over time", case)
+    if work.nonlinearity not in ("tanh", "relu", "sigmoid"):
+        raise Unsupported(f"the loop over time has no {work.nonlinearity}")
+    f, scale = getattr(torch, work.nonlinearity), work.noise * (2 / leak) ** 0.5
+    _, n_rows, n_inputs, n_units = work.shape
+    x, target = torch.tensor(case.x), torch.tensor(case.target)
+    read = torch.nn.Linear(n_inputs, n_units, dtype=x.dtype)
+    recur = torch.nn.Linear(n_units, n_units, bias=False, dtype=x.dtype)
+    readout = torch.nn.Linear(n_units, work.kinds[1].n, dtype=x.dtype)
+    parameters = [*read.parameters(), *recur.parameters(), *readout.parameters()]
+    names = ("weight_ih_l0", "bias_l0", "weight_hh_l0", "weight_ho", "bias_o")
+    with torch.no_grad():
+        for parameter, name in zip(parameters, names, strict=True):
+            parameter.copy_(torch.tensor(case.parameters[name]))
+
+    def loss() -> Any:
+        h, states = torch.zeros(n_rows, n_units, dtype=x.dtype), []
+        for driven in read(x):
+            a = driven + recur(h)
+            if scale:
+                a = a + scale * torch.randn(n_rows, n_units, dtype=x.dtype)
+            h = (1 - leak) * h + leak * f(a)
+            states.append(h)
+        return cross_entropy(readout(torch.stack(states)).flatten(0, 1), target.flatten())
+
+    return _training(work.what, list(zip(names, parameters, strict=True)), loss)
+
+
 def _training(what: str, named: list[tuple[str, Any]], loss: Callable[[], Any]) -> Program:
     import torch
 
@@ -107,7 +151,7 @@ def _training(what: str, named: list[tuple[str, Any]], loss: Callable[[], Any]) 
         parameter.requires_grad_("bias_hh" not in name)
     parameters = [p for _, p in named if p.requires_grad]
     has_clipping = what == "train"
-    optimizer = (torch.optim.Adam if has_clipping else torch.optim.SGD)(parameters, lr=LEARNING_RATE[what])
+    optimizer = (torch.optim.SGD if what == "train-sgd" else torch.optim.Adam)(parameters, lr=LEARNING_RATE[what])
 
     def run() -> float:
         optimizer.zero_grad()
