@@ -122,7 +122,7 @@ def test_every_peer_computes_something() -> None:
     """That `test_peers_are_right` is not satisfied by excuses: each says what it can do at all."""
     own = [("jax", "both", nonlinearity) for nonlinearity in ACTIVATIONS]
     own += [("keras", "both", "softplus"), ("onnxruntime", "forward", "softplus")]
-    own += [(name, what, "tanh") for name in ("torch", "jax") for what in ("both", "train-rates")]
+    own += [(name, what, "tanh") for name in ("torch", "elman.torch", "jax") for what in ("both", "train-rates")]
     for name, what, nonlinearity in [("torch", "train", "tanh"), ("numpy-script", "train-sgd", "tanh"), *own]:
         if name not in contestants.missing():
             work = Workload(Shape(7, 1, 3, 11), what, nonlinearity=nonlinearity)

@@ -118,7 +118,6 @@ def _of_rates(case: Case, f: Callable[[Any], Any]) -> Program:
         o = jax.nn.log_softmax(y @ parameters["weight_ho"].T + parameters["bias_o"])
         return -jnp.take_along_axis(o, target, axis=-1).mean()
 
-    @jax.jit
     def update(key: Any, n: Any, parameters: Any, m: Any, v: Any) -> Any:
         key, drawn = jax.random.split(key)
         found, gradients = jax.value_and_grad(loss)(parameters, drawn)
@@ -132,11 +131,11 @@ def _of_rates(case: Case, f: Callable[[Any], Any]) -> Program:
 
     parameters = jax.tree.map(jnp.asarray, case.parameters)
     zeros = jax.tree.map(jnp.zeros_like, parameters)
-    state = (jax.random.key(0), jnp.asarray(1), parameters, zeros, zeros)
+    state, compiled = (jax.random.key(0), jnp.asarray(1), parameters, zeros, zeros), jax.jit(update)
 
     def run() -> float:
         nonlocal state
-        found, state = jax.block_until_ready(update(*state))
+        found, state = jax.block_until_ready(compiled(*state))
         return float(found)
 
     return Program(run, losses(run))

@@ -18,7 +18,9 @@ from elman.benchmark.workloads import CLIP_NORM, LEARNING_RATE, Arrays, Case
 def prepare(case: Case, n_threads: int) -> Program:
     import torch
 
-    return _of_rates(case, n_threads) if case.work.what == "train-rates" else program(case, n_threads, torch.nn.RNN)
+    if case.work.what == "train-rates":
+        return of_rates(case, n_threads, _loop)
+    return program(case, n_threads, torch.nn.RNN)
 
 
 def program(case: Case, n_threads: int, layer: Any) -> Program:
@@ -109,39 +111,52 @@ def _of_model(case: Case, rnn: Any, ours: dict[str, Any]) -> Program:
     return _training(case.work.what, [*rnn.named_parameters(), *readout.named_parameters()], loss)
 
 
-def _of_rates(case: Case, n_threads: int) -> Program:
-    """A loop over time, as those write it who train leaky, noisy units in PyTorch."""
+def of_rates(
+    case: Case, n_threads: int, layer: Callable[[Case], tuple[dict[str, Any], Callable[[Any], Any]]]
+) -> Program:
+    """A training step of leaky, noisy units: of a layer there are its parameters, by our names, and what runs it."""
     import torch
     from torch.nn.functional import cross_entropy
 
     torch.set_num_threads(n_threads)
-    work, leak = case.work, case.work.leak
-    only_one_layer("the loop over time", case)
-    if work.nonlinearity not in ("tanh", "relu", "sigmoid"):
-        raise Unsupported(f"the loop over time has no {work.nonlinearity}")
-    f, scale = getattr(torch, work.nonlinearity), work.noise * (2 / leak) ** 0.5
-    _, n_rows, n_inputs, n_units = work.shape
+    only_one_layer("the adapter for PyTorch", case)
     x, target = torch.tensor(case.x), torch.tensor(case.target)
-    read = torch.nn.Linear(n_inputs, n_units, dtype=x.dtype)
-    recur = torch.nn.Linear(n_units, n_units, bias=False, dtype=x.dtype)
-    readout = torch.nn.Linear(n_units, work.kinds[1].n, dtype=x.dtype)
-    parameters = [*read.parameters(), *recur.parameters(), *readout.parameters()]
-    names = ("weight_ih_l0", "bias_l0", "weight_hh_l0", "weight_ho", "bias_o")
+    named, run = layer(case)
+    readout = torch.nn.Linear(case.work.shape.n_units, case.work.kinds[1].n, dtype=x.dtype)
+    named |= {"weight_ho": readout.weight, "bias_o": readout.bias}
     with torch.no_grad():
-        for parameter, name in zip(parameters, names, strict=True):
+        for name, parameter in named.items():
             parameter.copy_(torch.tensor(case.parameters[name]))
 
     def loss() -> Any:
-        h, states = torch.zeros(n_rows, n_units, dtype=x.dtype), []
+        return cross_entropy(readout(run(x)).flatten(0, 1), target.flatten())
+
+    return _training(case.work.what, list(named.items()), loss)
+
+
+def _loop(case: Case) -> tuple[dict[str, Any], Callable[[Any], Any]]:
+    """Over time, as those write it who train such units in PyTorch."""
+    import torch
+
+    work, leak = case.work, case.work.leak
+    if work.nonlinearity not in ("tanh", "relu", "sigmoid"):
+        raise Unsupported(f"the loop over time has no {work.nonlinearity}")
+    f, scale, dtype = getattr(torch, work.nonlinearity), work.noise * (2 / leak) ** 0.5, getattr(torch, work.dtype)
+    _, n_rows, n_inputs, n_units = work.shape
+    read = torch.nn.Linear(n_inputs, n_units, dtype=dtype)
+    recur = torch.nn.Linear(n_units, n_units, bias=False, dtype=dtype)
+
+    def run(x: Any) -> Any:
+        h, states = torch.zeros(n_rows, n_units, dtype=dtype), []
         for driven in read(x):
             a = driven + recur(h)
             if scale:
-                a = a + scale * torch.randn(n_rows, n_units, dtype=x.dtype)
+                a = a + scale * torch.randn(n_rows, n_units, dtype=dtype)
             h = (1 - leak) * h + leak * f(a)
             states.append(h)
-        return cross_entropy(readout(torch.stack(states)).flatten(0, 1), target.flatten())
+        return torch.stack(states)
 
-    return _training(work.what, list(zip(names, parameters, strict=True)), loss)
+    return {"weight_ih_l0": read.weight, "bias_l0": read.bias, "weight_hh_l0": recur.weight}, run
 
 
 def _training(what: str, named: list[tuple[str, Any]], loss: Callable[[], Any]) -> Program:
