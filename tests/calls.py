@@ -385,7 +385,11 @@ def steps(c: Case) -> None:
     c.watch(model.parameters, None if c.is_wild else lambda: model.loss(*good, **options))
     for _ in range(c.pick(1, 2, 4)):
         arrays, own = batch(c, model)
-        more = {"activation_l2": c.pick(0.0, 0.01), "memory": c.pick(None, None, 1, 3, "1MB")}
+        more = {
+            "activation_l2": c.pick(0.0, 0.01),
+            "weight_l1": c.pick(0.0, 0.01),
+            "memory": c.pick(None, None, 1, 3, "1MB"),
+        }
         if c.chance(0.3) and model.pattern.startswith("many") and not (model.rnn.bidirectional or model.learn_h_0):
             n_rows = np.asarray(arrays[0]).shape[1]
             own["state"] = c.lay(c.real(model.rnn.num_layers, n_rows, model.rnn.hidden_size), updatable=True)
@@ -449,7 +453,7 @@ def fit_options(c: Case, model: Any) -> dict[str, Any]:
     }
     if isinstance(model, elman.SequenceModel):
         limits = c.pick({}, {"tbptt": c.pick((1, 1), (2, 3), (3, 8), (10, 10))}, {"memory": c.pick(1, 3, "1MB")})
-        options |= limits | {"activation_l2": c.pick(0.0, 0.01)}
+        options |= limits | {"activation_l1": c.pick(0.0, 0.01), "weight_l2": c.pick(0.0, 0.01)}
     return options
 
 

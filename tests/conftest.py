@@ -10,6 +10,8 @@ import pytest
 import elman.backends
 from elman.backends import native, reference
 
+collect_ignore = ["decisions.py"]  # a script, for an environment of its own
+
 SETS = native.instruction_sets()
 COMPILED = [name for name in elman.backends.available() if name != "numpy"]
 

@@ -56,7 +56,14 @@ def test_one_window(rng: np.random.Generator):
 
 def plan(**given: Any) -> Plan:
     names = {"optimizer": None, "clip_norm": None, "clip_value": None, "epochs": 3, "batch_size": 4, "schedule": None}
-    names |= {"shuffle": True, "callbacks": (), "progress": False, "checkpoint": None, "checkpoint_every": None}
+    names |= {
+        "steps_per_epoch": None,
+        "shuffle": True,
+        "callbacks": (),
+        "progress": False,
+        "checkpoint": None,
+        "checkpoint_every": None,
+    }
     own = {name: given.pop(name) for name in ("tbptt", "memory") if name in given}
     return Plan.of(names | {"resume": False} | given, **own)
 
@@ -66,12 +73,16 @@ def test_a_plan_and_what_a_checkpoint_compares(tmp_path: Path):
     assert repr(own.descent.optimizer) == repr(elman.Adam(1e-3))
     assert own.settings() == {
         "batch_size": 4,
+        "steps_per_epoch": None,
         "optimizer": repr(elman.Adam(1e-3)),
         "schedule": own.described_schedule(3),
         "clip_norm": 2.0,
         "clip_value": None,
         "tbptt": (3, 5),
         "activation_l2": 0.0,
+        "activation_l1": None,
+        "weight_l1": None,
+        "weight_l2": None,
         "shuffle": True,
         "callbacks that keep a state": None,
     }

@@ -569,31 +569,36 @@ def test_streams_are_reset_by_rows(backend: str, rng: np.random.Generator):
 # The penalty on large states
 
 
-def mean_square(p: Problem) -> float:
-    """Of the last layer's states within the lengths, one row after the other."""
+PENALTIES = {"activation_l1": 1.5, "activation_l2": 3.5, "weight_l1": 0.02, "weight_l2": 0.3}
+
+
+def penalty(p: Problem) -> float:
+    """That of PENALTIES: the states within the lengths, one row after the other, and the weights."""
     parameters = p.model.parameters()
     rnn = elman.RNN(N, H, 2, bidirectional=p.model.rnn.bidirectional, dtype="float64", backend="numpy")
     rnn.load_state_dict({name: parameters[name] for name in rnn.parameters()})
     n = [len(p.x)] * B if p.lengths is None else p.lengths
-    states = [rnn(p.x[: n[b], b])[0] for b in range(B)]
-    return float(np.mean(np.concatenate(states) ** 2))
+    states = np.concatenate([rnn(p.x[: n[b], b])[0] for b in range(B)])
+    weights = np.concatenate([array.ravel() for name, array in parameters.items() if name.startswith("weight_")])
+    on_states = 1.5 * np.abs(states).mean() + 3.5 * np.mean(states**2)
+    return float(on_states + 0.02 * np.abs(weights).sum() + 0.3 * np.sum(weights**2))
 
 
 @backend_names
 @pytest.mark.parametrize("pattern", ["many-to-many", "many-to-one"])
 @pytest.mark.parametrize("options", [{"lengths": False}, {"weights": "rows"}, {"bidirectional": True}], ids=str)
-def test_activation_l2_by_hand(options: dict[str, Any], pattern: str, backend: str):
+def test_penalties_by_hand(options: dict[str, Any], pattern: str, backend: str):
     """Whatever weights the steps have, and whether or not they have a target."""
     p = make("features", "categories", pattern, num_layers=2, backend=backend, **options)
-    expected = p.model.loss(p.x, p.y, **p.options) + 3.5 * mean_square(p)
-    assert p.model.loss_and_grads(p.x, p.y, **p.options, activation_l2=3.5)[0] == pytest.approx(expected, rel=1e-12)
-    options = {**p.options, "optimizer": elman.SGD(0.01), "activation_l2": 3.5}
+    expected = p.model.loss(p.x, p.y, **p.options) + penalty(p)
+    assert p.model.loss_and_grads(p.x, p.y, **p.options, **PENALTIES)[0] == pytest.approx(expected, rel=1e-12)
+    options = {**p.options, "optimizer": elman.SGD(0.01), **PENALTIES}
     assert p.model.train_step(p.x, p.y, **options) == pytest.approx(expected, rel=1e-12)
     assert p.model.train_step(p.x, p.y, **options) < expected
     if "bidirectional" not in options and pattern == "many-to-many" and p.lengths is None:
         x, y = p.x.swapaxes(0, 1), p.y.swapaxes(0, 1)
-        expected = p.model.loss(p.x, p.y) + 3.5 * mean_square(p)
-        fit = {"epochs": 1, "optimizer": elman.SGD(0), "activation_l2": 3.5, "progress": False}
+        expected = p.model.loss(p.x, p.y) + penalty(p)
+        fit = {"epochs": 1, "optimizer": elman.SGD(0), **PENALTIES, "progress": False}
         history = p.model.fit(x, y, **fit, validation_data=(x, y))
         assert history["loss"] == [pytest.approx(expected, rel=1e-12)]
         assert history["val_loss"] == [pytest.approx(p.model.loss(p.x, p.y), rel=1e-12)]
@@ -601,10 +606,10 @@ def test_activation_l2_by_hand(options: dict[str, Any], pattern: str, backend: s
 
 @backend_names
 @combinations
-def test_central_differences_with_activation_l2(case: dict[str, str], backend: str, rng: np.random.Generator):
+def test_central_differences_with_penalties(case: dict[str, str], backend: str, rng: np.random.Generator):
     for options in variants(case["pattern"]):
         p = make(**case, **options, backend=backend)
-        given = {**p.options, "activation_l2": 3.0}
+        given = {**p.options, **PENALTIES}
         _, gradients = p.model.loss_and_grads(p.x, p.y, **given)
         before = p.model.state_dict()
         for _ in range(2):
@@ -619,12 +624,12 @@ def test_central_differences_with_activation_l2(case: dict[str, str], backend: s
 
 
 @backend_names
-def test_activation_l2_in_windows_counts_each_state_once(backend: str, rng: np.random.Generator):
+def test_penalties_in_windows_count_each_state_once(backend: str, rng: np.random.Generator):
     """With a learning rate of 0, windows add up to the whole, however far back gradients go."""
     p = make("features", "reals", num_layers=2, lengths=False, backend=backend)
     x, y = p.x.swapaxes(0, 1), p.y.swapaxes(0, 1)
-    options = {"epochs": 1, "optimizer": elman.SGD(0), "activation_l2": 2.0, "progress": False}
-    expected = p.model.loss(p.x, p.y) + 2.0 * mean_square(p)
+    options = {"epochs": 1, "optimizer": elman.SGD(0), **PENALTIES, "progress": False}
+    expected = p.model.loss(p.x, p.y) + penalty(p)
     for tbptt in (None, (2, 2), (2, 5), (3, 6), (6, 6)):
         assert p.model.fit(x, y, tbptt=tbptt, **options)["loss"] == [pytest.approx(expected, rel=1e-12)]
     data, twin = data_set(p, rng), copy.deepcopy(p.model)
@@ -633,15 +638,16 @@ def test_activation_l2_in_windows_counts_each_state_once(backend: str, rng: np.r
     assert_same_bits(p.model.parameters(), twin.parameters())
 
 
+@pytest.mark.parametrize("name", PENALTIES)
 @pytest.mark.parametrize("value", [-1, np.nan, np.inf, "1", True, None])
-def test_bad_activation_l2(value: Any):
-    p = make()
+def test_bad_penalties(value: Any, name: str):
+    p, given = make(), {name: value}
     for call in (
-        lambda: p.model.loss_and_grads(p.x, p.y, **p.options, activation_l2=value),
-        lambda: p.model.train_step(p.x, p.y, **p.options, optimizer=elman.SGD(1), activation_l2=value),
-        lambda: p.model.fit([[0]], [[0]], activation_l2=value),
+        lambda: p.model.loss_and_grads(p.x, p.y, **p.options, **given),
+        lambda: p.model.train_step(p.x, p.y, **p.options, optimizer=elman.SGD(1), **given),
+        lambda: p.model.fit([[0]], [[0]], **given),
     ):
-        with pytest.raises((TypeError, ValueError), match="activation_l2 must be a finite number of at least 0"):
+        with pytest.raises((TypeError, ValueError), match=f"{name} must be a finite number of at least 0"):
             call()
 
 

@@ -17,6 +17,7 @@ from elman.layer.rnn import RNN, mode_of, move_to, stack_of
 from elman.layer.stack import Mode
 from elman.models import configuration
 from elman.models.network import Kept, Network
+from elman.training.plan import Descent
 from elman.typing import Int, Real
 
 
@@ -43,7 +44,7 @@ class EncoderDecoder(Network):
         encoder, decoder = map(mode_of, self.rnns)
         return encoder._replace(backend=decoder.backend), decoder
 
-    def gradients_of(self, window: Window, *_: Any) -> tuple[float, Real | None]:
+    def gradients_of(self, window: Window, state: Any, descent: Descent, /) -> tuple[float, Real | None]:  # noqa: ARG002
         """One update's mean loss; `gradients` are written. There is one window, so nothing is handed on."""
         batch: PairedBatch = window.batch
         encoding, decoding = self.modes()
@@ -59,7 +60,7 @@ class EncoderDecoder(Network):
                 loss = self.loss_of(decoding.backend, h, batch.targets, d_h, self.gradients)
                 self._decoder.backward(decoded, d_h, None, d_h_0, None, self._of_decoder.arrays)
             self._encoder.backward(encoded, None, self._handed_back(d_h_0), d_zeros, None, self._of_encoder.arrays)
-        return loss, None
+        return loss + self.penalize_weights(descent.penalties, self.gradients), None
 
     def _drawn(self, modes: tuple[Mode, Mode], batch: PairedBatch) -> list[Any]:
         """What encoder and decoder draw from; None where the batch has no noise of its own."""

@@ -28,7 +28,7 @@ from elman.layer.stack import Drawn, Mode, Stack, Tape, add_by_states, outputs_o
 from elman.lengths import within
 from elman.models import configuration, recomputation
 from elman.storage import files
-from elman.training.plan import Descent
+from elman.training.plan import Descent, Penalties
 from elman.typing import Int, Real
 
 
@@ -119,6 +119,20 @@ class Network:
     def update(self, loss: float, descent: Descent) -> None:
         """One step along `gradients`, or an error, and nothing changed."""
         descent.update(mode_of(self.rnns[-1]).backend, loss, self.parameters.flat, self.gradients.flat)
+
+    def penalize_weights(self, penalties: Penalties, gradients: Parameters) -> float:
+        """The penalties on the weights, biases apart; their gradients are added."""
+        *_, l1, l2 = penalties
+        if not (l1 or l2):
+            return 0.0
+        total, into = 0.0, gradients.named()
+        with np.errstate(all="ignore"):  # the update says if they are not finite
+            for name, weight in self.parameters.named().items():
+                if "weight" in name:
+                    total += l1 * float(np.abs(weight).sum(dtype=np.float64))
+                    total += l2 * float(np.square(weight, dtype=np.float64).sum())
+                    into[name] += l1 * np.sign(weight) + 2 * l2 * weight
+        return total
 
     # Files
 
@@ -243,7 +257,7 @@ class SequenceNetwork(Network):
         self.gradients.flat.fill(0)
         h_0 = self.initial_state(batch.x.shape[1]) if state is None or window.is_first else state
         if batch.targets.total > 0:
-            return self.backpropagate(window, h_0, self.gradients, descent.memory, descent.activation_l2)
+            return self.backpropagate(window, h_0, self.gradients, descent.memory, descent.penalties)
         h_n = np.empty_like(h_0)
         mode = self.mode()
         with self.stack.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths, drawn=self._drawn(mode, batch)) as tape:
@@ -257,29 +271,33 @@ class SequenceNetwork(Network):
         return None if drawn is None else drawn._replace(first_step=batch.first_step)
 
     def backpropagate(
-        self, window: Window, h_0: Real, gradients: Parameters, memory: float | None = None, l2: float = 0.0
+        self,
+        window: Window,
+        h_0: Real,
+        gradients: Parameters,
+        memory: float | None = None,
+        penalties: Penalties = Penalties(),  # noqa: B008 - it cannot change
     ) -> tuple[float, Real]:
         """The mean loss, and the states that the next window begins with; the loss's gradients are added.
 
-        memory: how many steps (an int) or bytes (a float) to keep the states of at a time, None for all steps; l2:
-        times the mean of the last layer's squared outputs, it is added to the loss.
+        memory: how many steps (an int) or bytes (a float) to keep the states of at a time, None for all steps.
         """
         batch, is_first, n_done = window
         mode, n_steps = self.mode(), len(batch.x)
-        scale = self._penalty_scale(batch, l2) if l2 else 0.0
+        scales = self._penalty_scales(batch, penalties)
         n = n_steps
         if memory is not None:
             n = recomputation.segment_length(self.stack, mode, batch.x, h_0, self.predicted.n, memory)
         if n < n_steps:
-            into = gradients, scale
+            into = gradients, scales
             loss, h_n, d_h_0 = recomputation.in_segments(self.differentiate, n, self.stack, mode, batch, h_0, *into)
         else:
             drawn = self._drawn(mode, batch)
-            loss, h_n, d_h_0 = self.differentiate(mode, batch, h_0, gradients, scale, n_done=n_done, drawn=drawn)
+            loss, h_n, d_h_0 = self.differentiate(mode, batch, h_0, gradients, scales, n_done=n_done, drawn=drawn)
         if self.learns_h_0 and is_first:  # all rows begin with it
             with np.errstate(all="ignore"):  # the update says if they are not finite
                 gradients.named()["h_0"] += d_h_0.sum(axis=1, dtype=np.float64)
-        return loss, h_n
+        return loss + self.penalize_weights(penalties, gradients), h_n
 
     def differentiate(
         self,
@@ -287,7 +305,7 @@ class SequenceNetwork(Network):
         batch: Batch,
         h_0: Real,
         gradients: Parameters,
-        scale: float = 0.0,
+        scales: tuple[float, float] | None = None,
         *,
         d_h_n: Real | None = None,
         drawn: Drawn | None = None,
@@ -296,8 +314,8 @@ class SequenceNetwork(Network):
     ) -> tuple[float, Real, Real]:
         """A stretch of steps on one tape: its loss, added to `loss`, the states behind it, and the gradient by h_0.
 
-        The gradients by the parameters are added to `gradients`. scale: of Σ h² in the loss, h being
-        what the last layer puts out; d_h_n: by the last states, what comes back from the steps behind, None at the end;
+        The gradients by the parameters are added to `gradients`. scales: of Σ |h| and Σ h² in the loss, h being what
+        the last layer puts out; d_h_n: by the last states, what comes back from the steps behind, None at the end;
         drawn: what dropout and noise are drawn from, None to draw that; n_done: after how many steps the states are
         those to be returned, None for all.
         """
@@ -310,7 +328,7 @@ class SequenceNetwork(Network):
                     last, d_h_n = self.loss_of_last(mode, batch, h_n, gradients)
                     loss += last
                 d_h, lengths = d_y, batch.lengths
-                if scale:
+                if scales:
                     d_y[...] = 0
             else:
                 d_h, lengths = d_y, targets.lengths
@@ -318,9 +336,9 @@ class SequenceNetwork(Network):
                     d_y[:n_skipped] = 0
                     h, d_h = h[n_skipped:], d_h[n_skipped:]
                 loss += self.loss_of(mode.backend, h, targets, d_h, gradients)
-            if scale:
-                loss += penalize(h, lengths, scale, d_h)
-            has_d_y = scale or not one_output
+            if scales:
+                loss += penalize(h, lengths, scales, d_h)
+            has_d_y = scales or not one_output
             self.stack.backward(tape, d_y if has_d_y else None, d_h_n, d_h_0, None, gradients.arrays)
             return loss, h_n if n_done is None else _state_after(n_done, h_n, tape), d_h_0
 
@@ -343,12 +361,16 @@ class SequenceNetwork(Network):
             return layer.y, layer
         return np.ascontiguousarray(last.swapaxes(0, 1)).reshape(1, h_n.shape[1], -1), None
 
-    def _penalty_scale(self, batch: Batch, l2: float) -> float:
-        """What makes Σ h² l2 times the mean: over all steps, in a window over those with targets."""
+    def _penalty_scales(self, batch: Batch, penalties: Penalties) -> tuple[float, float] | None:
+        """What makes Σ |h| and Σ h² l1 and l2 times the mean: over all steps, in a window over those with targets."""
+        l1, l2, *_ = penalties
+        if not (l1 or l2):
+            return None
         one = self.kinds.pattern.one_output
         steps, lengths = (batch.x, batch.lengths) if one else batch.targets[:2]
         n_steps = len(steps) * batch.x.shape[1] if lengths is None else int(lengths.sum())
-        return l2 / (n_steps * self.stack.architecture.n_outputs)
+        n = n_steps * self.stack.architecture.n_outputs
+        return l1 / n, l2 / n
 
     def config(self) -> dict[str, Any]:
         """Arguments of `SequenceModel`, as JSON has them."""

@@ -142,6 +142,8 @@ class Seq2Seq(Model):
         schedule: Schedule | None = None,
         clip_norm: float | None = None,
         clip_value: float | None = None,
+        weight_l1: float = 0.0,
+        weight_l2: float = 0.0,
         validation_data: tuple[Any, Any] | None = None,
         shuffle: bool = True,
         callbacks: Iterable[Callback | Function] = (),
@@ -158,7 +160,7 @@ class Seq2Seq(Model):
             Sequences of tokens or features. Or a function that returns batches (X, Y), as in `SequenceModel.fit`.
         Y : list of integers (T_i,), or one array (N, T)
             The sequences that they become, without start and end; they may be empty.
-        epochs, batch_size, steps_per_epoch, optimizer, schedule, clip_norm, clip_value
+        epochs, batch_size, steps_per_epoch, optimizer, schedule, clip_norm, clip_value, weight_l1, weight_l2
             As in `SequenceModel.fit`.
         validation_data, shuffle, callbacks, progress, checkpoint, checkpoint_every, resume
             Likewise.

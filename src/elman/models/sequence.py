@@ -33,7 +33,7 @@ from elman.models.streaming import Stream
 from elman.training import loop
 from elman.training.callbacks import Callback, Function, History
 from elman.training.optimizers import Optimizer
-from elman.training.plan import Descent, Plan, Schedule
+from elman.training.plan import Descent, Penalties, Plan, Schedule
 from elman.training.streamed import data_of
 from elman.typing import Real
 
@@ -175,7 +175,10 @@ class SequenceModel(Model):
         state: Real | None = None,
         lengths: Any = None,
         weights: Any = None,
+        activation_l1: float = 0.0,
         activation_l2: float = 0.0,
+        weight_l1: float = 0.0,
+        weight_l2: float = 0.0,
         memory: int | str | None = None,
         noise_seed: Any = None,
     ) -> float:
@@ -205,10 +208,12 @@ class SequenceModel(Model):
         weights : numbers (B,) or (T, B), optional
             What each row, or each step, counts in the loss and its mean. With 0, a target does not matter and may be
             anything, NaN too, unless "one-to-many" feeds it back before one that counts.
-        activation_l2 : float
-            λ of a penalty on large outputs of the last layer, h, or f(v) with form="potential": λ · mean h², which is
-            added to the loss (Merity et al., 2017), the mean being over its units and all steps, within the lengths,
-            whether or not they have a target.
+        activation_l1, activation_l2 : float
+            λ₁ and λ₂ of penalties on large outputs of the last layer, h, or f(v) with form="potential": λ₁ · mean |h| +
+            λ₂ · mean h² is added to the loss (Merity et al., 2017), the mean being over its units and all steps, within
+            the lengths, whether or not they have a target.
+        weight_l1, weight_l2 : float
+            λ₁ and λ₂ of penalties on large weights, the readout's among them, but not biases: λ₁ · Σ |w| + λ₂ · Σ w².
         memory : str or int, optional
             For long sequences: states are computed twice, and kept for so many steps at a time, or for as many as need
             less than, say, "200MB". The gradients are the same to the last bit, with a leak to rounding. Needs one
@@ -219,7 +224,7 @@ class SequenceModel(Model):
         Returns
         -------
         float
-            The mean loss, before the update, with the penalty of `activation_l2`.
+            The mean loss, before the update, with the penalties.
 
         Raises
         ------
@@ -228,10 +233,10 @@ class SequenceModel(Model):
         FloatingPointError
             If the loss or the gradient is not finite. In both cases parameters and state are left as they were.
         """
-        descent = Descent.of(optimizer, clip_norm, clip_value)
+        penalties, descent = Penalties.of(locals()), Descent.of(optimizer, clip_norm, clip_value)
         network, gradients = self._network, self._network.gradients
         gradients.flat.fill(0)
-        loss, h_n = self._differentiated(gradients, x, y, lengths, weights, state, activation_l2, memory, noise_seed)
+        loss, h_n = self._differentiated(gradients, x, y, lengths, weights, state, penalties, memory, noise_seed)
         network.update(loss, descent)
         if state is not None:
             state[...] = h_n
@@ -274,7 +279,10 @@ class SequenceModel(Model):
         state: Real | None = None,
         lengths: Any = None,
         weights: Any = None,
+        activation_l1: float = 0.0,
         activation_l2: float = 0.0,
+        weight_l1: float = 0.0,
+        weight_l2: float = 0.0,
         memory: int | str | None = None,
         noise_seed: Any = None,
     ) -> tuple[float, dict[str, Real]]:
@@ -287,8 +295,8 @@ class SequenceModel(Model):
         >>> gradients["weight_ho"].shape
         (3, 16)
         """
-        gradients = self._network.zeros()
-        loss, h_n = self._differentiated(gradients, x, y, lengths, weights, state, activation_l2, memory, noise_seed)
+        penalties, gradients = Penalties.of(locals()), self._network.zeros()
+        loss, h_n = self._differentiated(gradients, x, y, lengths, weights, state, penalties, memory, noise_seed)
         if state is not None:
             state[...] = h_n
         return loss, gradients.named()
@@ -386,7 +394,10 @@ class SequenceModel(Model):
         clip_value: float | None = None,
         tbptt: tuple[int, int] | None = None,
         memory: int | str | None = None,
+        activation_l1: float = 0.0,
         activation_l2: float = 0.0,
+        weight_l1: float = 0.0,
+        weight_l2: float = 0.0,
         weights: Any = None,
         validation_data: tuple[Any, ...] | None = None,
         shuffle: bool = True,
@@ -427,8 +438,8 @@ class SequenceModel(Model):
             each step.
         memory : str or int, optional
             As in `train_step`.
-        activation_l2 : float
-            As in `train_step`. The penalty is part of "loss" in the history, but not of "val_loss".
+        activation_l1, activation_l2, weight_l1, weight_l2 : float
+            As in `train_step`. The penalties are part of "loss" in the history, but not of "val_loss".
         weights : numbers (N,), or like Y without its last axis, optional
             As in `train_step`.
         validation_data : (X, Y) or (X, Y, weights), optional
@@ -586,17 +597,16 @@ class SequenceModel(Model):
         lengths: Any,
         weights: Any,
         state: Any,
-        activation_l2: Any,
+        penalties: Penalties,
         memory: Any,
         noise_seed: Any,
     ) -> tuple[float, Real]:
         """The mean loss of a batch, and its last states; the loss's gradients are added."""
-        l2 = check.non_negative(activation_l2, "activation_l2")
         most = self._memory(memory)
         batch = batch_of(x, y, lengths, weights, self._network.kinds)
         batch = batch._replace(keys=row_keys(noise_seed, batch.x.shape[1]))
         h_0 = self._state_before(batch.x.shape[1], state)
-        return self._network.backpropagate(Window(batch), h_0, into, most, l2)
+        return self._network.backpropagate(Window(batch), h_0, into, most, penalties)
 
     def _state_before(self, n_rows: int, state: Real | None) -> Real:
         """The states (L·D, B, H) before the first step."""

@@ -28,6 +28,20 @@ from elman.typing import Real
 Schedule = Callable[[float, float], float]  # of the epochs done and of all, to a factor of the learning rate
 
 
+class Penalties(NamedTuple):
+    """What is added to a loss, by the names of arguments; of which terms, `SequenceModel.train_step` says."""
+
+    activation_l1: float = 0.0
+    activation_l2: float = 0.0
+    weight_l1: float = 0.0
+    weight_l2: float = 0.0
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Penalties:
+        """From arguments, some of which may not be there."""
+        return cls(*(check.non_negative(given.get(name, 0.0), name) for name in cls._fields))
+
+
 class Descent(NamedTuple):
     """How a batch changes the parameters."""
 
@@ -36,7 +50,7 @@ class Descent(NamedTuple):
     max_value: float | None  # of each of its values, after that
     tbptt: tuple[int, int] | None = None  # update after k1 steps, from gradients that go back k2
     memory: float | None = None  # how many time steps (an int) or bytes (a float) a tape may take
-    activation_l2: float = 0.0  # of a penalty on large states
+    penalties: Penalties = Penalties()
 
     @classmethod
     def of(cls, optimizer: Any, clip_norm: Any, clip_value: Any) -> Descent:
@@ -83,14 +97,9 @@ class Plan(NamedTuple):
             check.refuse("memory must be None where there is tbptt, which keeps no more than its steps")
         if given["checkpoint"] is None and (given["checkpoint_every"] is not None or given["resume"] is not False):
             check.refuse("checkpoint must be a path where there is checkpoint_every or resume, got None")
-        if callable(given["X"]) and given["schedule"] is not None and given["steps_per_epoch"] is None:
-            check.refuse("steps_per_epoch must be an int where X is a function and there is a schedule, got None")
-        if not callable(given["X"]) and given["steps_per_epoch"] is not None:
-            check.refuse("steps_per_epoch must be None where X is no function of batches: batch_size says how many")
         optimizer = Adam(1e-3) if given["optimizer"] is None else given["optimizer"]
         descent = Descent.of(optimizer, given["clip_norm"], given["clip_value"])
-        l2 = check.non_negative(given.get("activation_l2", 0.0), "activation_l2")
-        descent = descent._replace(tbptt=tbptt, memory=memory, activation_l2=l2)
+        descent = descent._replace(tbptt=tbptt, memory=memory, penalties=Penalties.of(given))
         return cls(descent, **{name: accepted(given[name], name) for name, accepted in _ACCEPTED.items()})
 
     def factor(self, done: float, epochs: int | None = None) -> float:
@@ -115,7 +124,8 @@ class Plan(NamedTuple):
             "clip_norm": None if descent.max_norm == math.inf else descent.max_norm,
             "clip_value": descent.max_value,
             "tbptt": descent.tbptt,
-            "activation_l2": descent.activation_l2,
+            "activation_l2": descent.penalties.activation_l2,
+            **{name: getattr(descent.penalties, name) or None for name in ("activation_l1", "weight_l1", "weight_l2")},
             "shuffle": self.shuffle,
             "callbacks that keep a state": ", ".join(map(described, self.with_state)) or None,
         }

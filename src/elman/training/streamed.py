@@ -18,16 +18,21 @@ from elman.training.checkpoint import fingerprint
 
 def data_of(given: Mapping[str, Any], names: tuple[str, ...], read: Callable[..., DataSet]) -> DataSet | Streamed:
     """What `fit` is given to train on, by its arguments of these names: a data set, or the batches that X returns."""
+    n_batches = given["steps_per_epoch"]
     if not callable(given["X"]):
+        if n_batches is not None:
+            check.refuse("steps_per_epoch must be None where X is no function of batches: batch_size says how many")
         return read(*(given[name] for name in names))
     for name in names[1:]:
         if given[name] is not None:
             raise ValueError(
                 f"{name} must be None where X is a function that returns it, got {check.shown(given[name])}"
             )
+    if given["schedule"] is not None and n_batches is None:
+        check.refuse("steps_per_epoch must be an int where X is a function and there is a schedule, got None")
     is_compared = given["checkpoint"] is not None
     read = functools.partial(read, may_be_empty=True)
-    return Streamed(given["X"], given["steps_per_epoch"], names, read, is_compared=is_compared)
+    return Streamed(given["X"], n_batches, names, read, is_compared=is_compared)
 
 
 class Streamed:
