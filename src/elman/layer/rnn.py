@@ -21,6 +21,7 @@ from elman.layer.architecture import Architecture
 from elman.layer.dynamics import INPUT_STREAM, Dynamics, row_keys
 from elman.layer.forms import Call
 from elman.layer.initial import INITIALIZATIONS, draw_layers
+from elman.layer.jacobian import jacobians
 from elman.layer.parameters import Parameters, load_state, to_pytorch
 from elman.layer.stack import Drawn, Mode, Stack
 from elman.typing import Real
@@ -409,6 +410,46 @@ class RNN(Checked):
         drawn = self._drawn(noise_seed, len(x_t))
         y = self._stack.step(mode_of(self), x_t, h, after, drawn)
         return (y[0] if after is not h_next else y).copy(), h_next
+
+    def jacobian(self, h: Any, x: Any) -> Real:
+        """The derivative of one time step's state by the state before, at N states at once.
+
+        For "rate" that is (1 − α) I + α diag(f′(a)) weight_hh, and for "potential", where states are v,
+        (1 − α) I + α weight_hh diag(f′(v)). There is no noise, and no dropout.
+
+        Parameters
+        ----------
+        h : array (N, H) or (H,)
+            States before the step.
+        x : array (N, I) or (I,)
+            Inputs of the step; one for all states, or one for each.
+
+        Returns
+        -------
+        array (N, H, H), or (H, H) if h is (H,)
+            ``[n, i, j]`` is the derivative of unit i's state after the step by unit j's before it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit, or if the layer has several layers or directions: their states depend on more
+            than the step before.
+
+        Examples
+        --------
+        >>> rnn = RNN(3, 5, leak=0.2, seed=0)
+        >>> eigenvalues = np.linalg.eigvals(rnn.jacobian(np.zeros(5), np.zeros(3)))
+        >>> bool(np.all(np.abs(eigenvalues) < 1))
+        True
+        """
+        if self.num_layers > 1 or self.bidirectional:
+            given = f"num_layers={self.num_layers}, bidirectional={self.bidirectional}"
+            check.refuse(f"jacobian needs one layer and one direction, got {given}: use one layer's weights")
+        h = check.real_array(h, "h", self.dtype, ("N", self.hidden_size), (self.hidden_size,))
+        rows = np.atleast_2d(h)
+        x = check.real_array(x, "x", self.dtype, (len(rows), self.input_size), (self.input_size,))
+        found = jacobians(self._stack, self.nonlinearity, rows, np.atleast_2d(x))
+        return found[0] if h.ndim == 1 else found
 
     # Parameters
 

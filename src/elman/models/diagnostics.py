@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from elman.backends.activations import Activation
 from elman.backends.contract import Layer
-from elman.backends.reference import ACTIVATIONS
+from elman.backends.reference import functions_of
 from elman.data.sequences import Batch
 from elman.layer.stack import Drawn, backward
 from elman.lengths import within
@@ -32,8 +31,7 @@ def gradient_norms(network: SequenceNetwork, batch: Batch) -> GradientNorms:
     lengths = np.full(n_rows, n_steps) if batch.lengths is None else batch.lengths
     is_active, gradients, h_0 = within(n_steps, lengths), network.zeros(), network.initial_state(n_rows)
     norms, saturated = np.empty((n_layers, n_steps)), np.empty(n_layers)
-    f = mode.activation
-    slope = f.derivative if isinstance(f, Activation) else ACTIVATIONS[f][1]
+    _, slope = functions_of(mode.activation)
     # for values from 0 to 1, as "power" has no steepest slope
     steepest = max(np.ravel(slope(np.linspace(0, 1, 101))))
     h_n, d_h_0 = np.empty_like(h_0), np.empty_like(h_0)
