@@ -44,14 +44,13 @@ ACTIVATIONS: dict[str, tuple[Function, Function]] = {
 }
 
 
-def functions_of(activation: str | Activation) -> tuple[Function, Function]:
-    """f(a), and f' as a function of y = f(a)."""
+def _functions_of(activation: str | Activation) -> tuple[Function, Function]:
     return ACTIVATIONS[activation] if isinstance(activation, str) else (activation.apply, activation.derivative)
 
 
 def _gradient_of(activation: str | Activation) -> Callable[[Any, Real], Real]:
     """d f'(a) of d and y = f(a). Where a rectified unit is at 0, nothing goes back, be d infinite."""
-    _, df = functions_of(activation)
+    _, df = _functions_of(activation)
     if activation in ("relu", "retanh", "power"):
         return lambda d, y: np.where(y <= 0, 0, d) * df(y)
     return lambda d, y: d * df(y)
@@ -154,7 +153,7 @@ def _columns_of(layer: Layer, d: int) -> tuple[slice, Real]:
 
 def _start_of(layer: Layer, d: int) -> Real:
     """(B, H): what the product with weight_hh reads before the first step."""
-    f, _ = functions_of(layer.activation)
+    f, _ = _functions_of(layer.activation)
     return f(layer.h_0[d]) if CELLS[layer.cell].state_is_second else layer.h_0[d]
 
 
@@ -285,7 +284,7 @@ def forward(layer: Layer) -> None:
     Writes y, h_n (h_0 where the length is zero), `second`, what the cell keeps, and what dropout leaves of y.
     """
     x, h_0, weight_ih, weight_hh, bias, y, h_n, activation, _, mask, *_ = layer
-    (f, _), cell = functions_of(activation), CELLS[layer.cell]
+    (f, _), cell = _functions_of(activation), CELLS[layer.cell]
     for d in range(len(weight_hh)):
         (columns, states), numbers = _columns_of(layer, d), None if layer.numbers is None else layer.numbers[d]
         if h_n is not None:
@@ -370,7 +369,7 @@ def step(
 
     Writes h_next (B, H), which must not overlap h.
     """
-    f, _ = functions_of(activation)
+    f, _ = _functions_of(activation)
     a = weight_ih[x] if x.ndim == 1 else x @ weight_ih
     h_next[:] = f(a + (0 if bias is None else bias) + h @ weight_hh)
 

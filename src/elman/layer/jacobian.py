@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from elman.backends.activations import Activation
-from elman.backends.reference import functions_of
+from elman.backends.reference import ACTIVATIONS
 from elman.layer.stack import Stack
 from elman.typing import Real
+
+
+def functions_of(nonlinearity: str | Activation) -> Any:
+    """f(a), and f' as a function of y = f(a), in NumPy."""
+    if isinstance(nonlinearity, Activation):
+        return nonlinearity.apply, nonlinearity.derivative
+    return ACTIVATIONS[nonlinearity]
 
 
 def jacobians(stack: Stack, nonlinearity: str | Activation, h: Real, x: Real) -> Real:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from elman.backends.contract import Layer
-from elman.backends.reference import functions_of
 from elman.data.sequences import Batch
+from elman.layer.jacobian import functions_of
 from elman.layer.stack import Drawn, backward
 from elman.lengths import within
 from elman.models.network import SequenceNetwork
