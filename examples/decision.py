@@ -18,47 +18,51 @@ import numpy as np
 import elman
 
 EPOCHS = 30
-
 STEP, FIXATION, EVIDENCE, DECISION = 20, 10, 40, 5  # milliseconds, and steps
 LOOK, LEFT, RIGHT = range(3)
 
 
 def trials(coherence, rng):
     """Inputs (N, T, 3), fixation and two streams, and what to do (N, T)."""
-    n = len(coherence)
-    X = np.zeros((n, FIXATION + EVIDENCE + DECISION, 3), np.float32)
+    X = np.zeros((len(coherence), FIXATION + EVIDENCE + DECISION, 3), np.float32)
     X[:, : FIXATION + EVIDENCE, 0] = 1
     means = 0.5 + np.stack([-coherence, coherence], axis=1) / 2
-    X[:, FIXATION:-DECISION, 1:] = means[:, None] + 0.5 * rng.standard_normal((n, EVIDENCE, 2))
+    X[:, FIXATION:-DECISION, 1:] = means[:, None] + 0.5 * rng.standard_normal((len(X), EVIDENCE, 2))
     Y = np.full(X.shape[:2], LOOK)
     Y[:, -DECISION:] = np.where(coherence > 0, RIGHT, LEFT)[:, None]
     return X, Y
 
 
 rng = np.random.default_rng(0)
-X, Y = trials(rng.choice([-0.4, -0.2, -0.1, -0.05, 0.05, 0.1, 0.2, 0.4], 4000), rng)
+
+
+def batches():
+    while True:
+        yield trials(rng.choice([-0.4, -0.2, -0.1, -0.05, 0.05, 0.1, 0.2, 0.4], 64), rng)
+
 
 # %%
 # The network
 # -----------
+# Trials are made while it learns, a batch ahead.
 model = elman.SequenceModel(
     elman.Features(3), elman.Categories(3, class_weights=[0.1, 1, 1]), hidden_size=64, seed=0,
     nonlinearity="softplus", leak=STEP / 100, noise=0.1, spectral_radius=0.9,
 )  # fmt: skip
-model.fit(X, Y, epochs=EPOCHS, batch_size=64, optimizer=elman.Adam(3e-3), clip_norm=1.0, activation_l2=1e-4)
+options = {"optimizer": elman.Adam(3e-3), "schedule": elman.schedules.Cosine(), "clip_norm": 1.0}
+model.fit(batches, steps_per_epoch=60, epochs=EPOCHS, activation_l2=1e-4, **options)
 
 # %%
 # What it does, and how
 # ---------------------
 # With a `noise_seed` there is noise as in training: the same trial may be decided otherwise.
 levels = np.linspace(-0.4, 0.4, 17)
-coherence = np.repeat(levels, 100)
-inputs, _ = trials(coherence, rng)
+inputs, _ = trials(np.repeat(levels, 100), rng)
 chosen = model.predict(inputs, noise_seed=1)[:, -1].reshape(17, 100)
 curve = (chosen == RIGHT).mean(axis=1)
 print(f"Right of 100 trials: {100 * curve[0]:.0f} where it is left, {100 * curve[-1]:.0f} where it is right")
 
-rates, _ = model.rnn(np.ascontiguousarray(inputs.swapaxes(0, 1)), noise_seed=1)
+rates, _ = model.rnn(inputs.swapaxes(0, 1), noise_seed=1)  # the layer has time first
 of_levels = rates.reshape(len(rates), 17, 100, 64).mean(axis=2)
 selective = np.argsort(of_levels[-DECISION - 1, -1] - of_levels[-DECISION - 1, 0])[[0, -1]]
 

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import pickle
 import re
 from typing import Any
 
@@ -194,8 +195,13 @@ def test_it_is_saved_copied_and_read():
     torch.save(ours, file)
     file.seek(0)
     read, fresh = torch.load(file, weights_only=False), layer(torch.float32, **options)
+    pickles = [pickle.loads(pickle.dumps(ours, protocol)) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)]
+    assert pickle.loads(pickle.dumps([elman.torch.LeakyRNN, elman.torch.RNN])) == [
+        elman.torch.LeakyRNN,
+        elman.torch.RNN,
+    ]
     fresh.load_state_dict(ours.state_dict())
-    for other in (read, copy.deepcopy(ours), copy.copy(ours), fresh.eval()):
+    for other in (read, copy.deepcopy(ours), copy.copy(ours), fresh.eval(), *pickles):
         assert torch.equal(other(x, generator=seeded())[0], expected)
         assert repr(other) == repr(ours)
     assert list(ours.state_dict())[-4:] == ["leak_l0", "leak_l0_reverse", "leak_l1", "leak_l1_reverse"]
@@ -224,6 +230,17 @@ def test_compiled_exported_and_traced(form: str):
     assert any(node.target is torch.ops.elman.rnn.default for node in program.graph.nodes)
     assert torch.equal(program.module()(x)[0], ours(x)[0])
     assert torch.equal(torch.jit.trace(ours, x.detach())(x)[0], ours(x)[0])
+    ours = layer(torch.float32, form=form, input_noise=0.2)  # traced and compiled for other T and B
+    traced, compiled = torch.jit.trace(ours, x.detach()[:1], check_trace=False), torch.compile(ours, backend="eager")
+    for shape in ((T, B, I), (3, 2, I), (1, 6, I), (5, 6, I)):
+        x, outcomes = torch.randn(shape), []
+        for run in (ours, traced, compiled):
+            torch.manual_seed(1)
+            outcomes.append(run(x)[0])
+        for other in outcomes[1:]:
+            torch.testing.assert_close(outcomes[0], other)
+    for own in (layer(torch.float32, batch_first=True), layer(torch.float32, leak=1.0)):
+        torch.compile(own, backend="eager", fullgraph=True)(torch.randn(T, B, I))[0].sum().backward()
     model = torch.nn.Sequential(ours)
     assert [node.op for node in torch.fx.symbolic_trace(model).graph.nodes] == ["placeholder", "call_module", "output"]
 
@@ -245,6 +262,11 @@ def test_accelerate_knows_it():
     assert report.own == ("rates",)
     assert elman.torch.restore(model) == ("rnn",)
     assert type(model["rates"]) is elman.torch.LeakyRNN
+
+
+def test_tensors_are_numbers():
+    ours = elman.torch.LeakyRNN(I, H, leak=torch.full((H,), 0.5), noise=torch.tensor(0.25))
+    assert (ours.leak, ours.noise) == (((0.5,) * H,), 0.25)
 
 
 @pytest.mark.parametrize(
@@ -282,5 +304,6 @@ def test_inputs_are_checked_as_pytorch_does():
     assert y.shape, h_n.shape == ((T, 0, H), (1, 0, H))
     with pytest.raises(ValueError, match=r"elman\.torch\.LeakyRNN must have all weights on the CPU"):
         layer(torch.float16)(torch.ones(T, B, I))
-    with pytest.raises(AttributeError):
-        ours.noise = 0.5
+    for name in ("noise", "nonlinearity"):
+        with pytest.raises(AttributeError):
+            setattr(ours, name, 0.5)

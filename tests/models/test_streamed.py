@@ -1,5 +1,7 @@
 """`fit` on a function that returns batches: the same bits as on the data, one batch ahead, and how it ends."""
 
+import functools
+import itertools
 import os
 import re
 import signal
@@ -164,6 +166,37 @@ def test_a_run_goes_on(cut: int, options: dict[str, Any], tmp_path: Path):
     assert ended(fresh, fresh.fit(stateful(), resume=True, **arguments)) == expected
 
 
+@pytest.mark.parametrize(("cut", "options"), [(5, {}), (14, {"tbptt": (4, 6)})])
+def test_a_run_goes_on_after_batches_without_targets(cut: int, options: dict[str, Any], tmp_path: Path):
+    nothing, path = (TOKENS[:3], np.full((3, T), -1)), tmp_path / "run.safetensors"
+    given = [nothing, *batches(), nothing]
+    arguments = {"progress": False, "checkpoint": path, "checkpoint_every": 1, **options}
+    whole, part = make(), make()
+    expected = ended(whole, whole.fit(lambda: given, epochs=2, **arguments))
+    path.unlink()
+    part.fit(lambda: given, epochs=1, **arguments)
+    with pytest.raises(Stop):
+        part.fit(lambda: given, epochs=2, resume=True, callbacks=[StopAt(cut)], **arguments)
+    fresh = make()
+    assert ended(fresh, fresh.fit(lambda: given, epochs=2, resume=True, **arguments)) == expected
+
+
+def test_a_run_that_is_over_asks_for_no_more(tmp_path: Path):
+    arguments = {"epochs": 2, "progress": False, "checkpoint": tmp_path / "run.safetensors", "resume": True}
+    histories = []
+    for _ in range(2):
+        stream = functools.partial(next, itertools.repeat(iter([*batches(), *batches()])))
+        histories.append(make().fit(stream, steps_per_epoch=3, **arguments))
+    assert histories[0] == histories[1]
+
+
+def test_errors_of_the_function_are_not_the_checkpoint_s(tmp_path: Path):
+    arguments = {"progress": False, "checkpoint": tmp_path / "run.safetensors"}
+    make().fit(batches, epochs=1, **arguments)
+    with pytest.raises(ZeroDivisionError, match="theirs"):
+        make().fit(failing, epochs=2, resume=True, **arguments)
+
+
 def test_iterators_are_closed():
     closed = []
 
@@ -225,6 +258,7 @@ def failing() -> Iterator[Any]:
         ({"X": lambda: batches(X=TOKENS + 1)}, ValueError, "X of batch 0 must hold tokens from 0 to 4"),
         ({"X": list}, ValueError, "X must return batches with a target in each epoch, got none in epoch 0"),
         ({"X": TOKENS}, TypeError, "Y must be"),
+        ({"X": batches(), "steps_per_epoch": 3}, ValueError, "an iterator: give the function that returns it"),
     ],
 )  # fmt: skip
 def test_what_is_refused(arguments: dict[str, Any], error: Any, message: str):

@@ -153,6 +153,8 @@ def any_weight(total: float, name: str, is_weighted: bool) -> None:
 
 def one_for_each(value: Any, name: str) -> Any:
     """One item for each sequence: a list, or an array along its first axis."""
+    if hasattr(value, "__array__") and not isinstance(value, np.ndarray):  # a tensor, say
+        value = check.as_array(value, name)
     is_listed = isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim > 0)
     if not is_listed:
         raise TypeError(f"{name} must be a list of sequences or an array (N, T), got {check.shown(value)}")

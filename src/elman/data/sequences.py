@@ -105,7 +105,6 @@ class Epoch(NamedTuple):
 
     n_batches: int | None  # None where nobody knows
     items: Iterator[Item]
-    may_wait: bool = False  # whether the next one may take its time
 
 
 Rows = list[Any] | Real | Int  # an array (N, T, ·) where all sequences are equally long, or a list of (T_i, ·)
@@ -114,6 +113,7 @@ Rows = list[Any] | Real | Int  # an array (N, T, ·) where all sequences are equ
 class DataSet:
     """A data set of sequences, or of single items, without targets."""
 
+    may_wait = False  # whether batches may take their time
     digest: str | None = None  # of what epochs have given, as `Item` has it
 
     def __init__(self, X: Any, inputs: Input, pattern: Pattern, dtype: np.dtype[Any], name: str) -> None:
@@ -139,6 +139,9 @@ class DataSet:
         """All batches of an epoch from that number on, in the order of the groups."""
         groups = self.groups(batch_size, rng)
         return Epoch(len(groups), (Item(i, self.batch(groups[i]), groups[i]) for i in range(start, len(groups))))
+
+    def skip(self, n_epochs: int) -> None:
+        """Nothing comes of so many epochs that have been before."""
 
     def close(self) -> None:
         """Nothing has to be ended."""

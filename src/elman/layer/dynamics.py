@@ -21,7 +21,7 @@ Values = float | tuple[Any, ...]  # for all layers, or one for each: a number or
 LEAST_LEAK = 1e-35  # of what is learned: far enough above 0 to be divided by in float32
 INPUT_STREAM = 1  # of the normals that are added to inputs; layers have even ones
 
-leak_value = check.numbers("a number above 0, up to 1", lambda x: 0 < x <= 1)
+leak_value = check.numbers("a number above 0, up to 1, the time step over the time constant", lambda x: 0 < x <= 1)
 
 
 class OfLayer(NamedTuple):
@@ -34,8 +34,6 @@ class OfLayer(NamedTuple):
 
 class Dynamics:
     """The arguments of `RNN` about it, once they are checked."""
-
-    __slots__ = ("cell", "input_noise", "is_learned", "is_noisy", "leak", "noise")
 
     def __init__(self, leak: Values, noise: Values, form: str, is_learned: bool, input_noise: float) -> None:
         self.leak, self.noise, self.is_learned, self.input_noise = leak, noise, is_learned, input_noise
@@ -103,8 +101,9 @@ def add_by_logits(into: Real, leak: Any, noise: Any, d_numbers: Real, d_noise: R
 
 def values(value: Any, name: str, accepted: Any, num_layers: int, hidden_size: int) -> Values:
     """A number; an array (H,); or a list of one of these for each layer: as numbers and tuples."""
-    if isinstance(value, np.ndarray) and value.ndim > 0:
-        value = [value] * num_layers
+    if hasattr(value, "__array__"):
+        array = check.as_array(value, name)
+        value = [array] * num_layers if array.ndim > 0 else array.item()
     if not isinstance(value, (list, tuple)):
         return float(accepted(value, name))
     if len(value) != num_layers:

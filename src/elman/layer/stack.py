@@ -141,7 +141,7 @@ def backward(
     for k in range(n - 1, -1, -1):
         d_input = d_inputs[k % len(d_inputs)] if k else d_x
         layer, own, further = tape.layers[k], _own(d_h_0, k, n), _NOTHING_FURTHER
-        if layer.cell != "elman":
+        if layer.cell != "elman" or on_leaks is not None:
             further = _room_of_leaks(layer, own, is_learned=on_leaks is not None)
         values = d_y, _own(d_h_n, k, n), delta, *gradients[k], own, d_input, *further
         tape.mode.backend.backward(layer, _quick(Gradients, values))
@@ -183,8 +183,10 @@ _NOTHING_FURTHER: Any = None, None, None
 
 def _room_of_leaks(layer: Layer, like: Real, *, is_learned: bool) -> Any:
     """carry, d_numbers and d_noise of `Gradients`, (D, B, H)."""
-    d_numbers = np.zeros_like(like) if is_learned else None
-    return np.empty_like(like), d_numbers, np.zeros_like(like) if is_learned and layer.noise is not None else None
+    is_leaky = layer.cell != "elman"
+    d_numbers = np.zeros_like(like) if is_learned and is_leaky else None
+    d_noise = np.zeros_like(like) if is_learned and layer.noise is not None else None
+    return np.empty_like(like) if is_leaky else None, d_numbers, d_noise
 
 
 class Stack:

@@ -16,7 +16,7 @@ from elman.layer.dynamics import INPUT_STREAM, USUAL
 from elman.torch import operator
 from elman.torch.function import rnn
 from elman.torch.passes import Call, Options
-from elman.torch.plain import as_input, padded, plain
+from elman.torch.plain import as_input, plain
 from elman.torch.recurrent import Dynamics, Home, Recurrent, is_for_pytorch
 
 
@@ -51,7 +51,10 @@ class LeakyRNN(Recurrent):
     -----
     There is noise in training mode, and in any mode where a call is given a generator. What is drawn are seeds, one for
     each row, `torch.randint(2**63 - 1, (B,), generator=generator)`: with these as `noise_seed`, `elman.RNN` has the
-    same noise. Gradients of gradients, forward mode and `torch.func` are computed by a loop over steps, which is slow.
+    same noise. `torch.compile` breaks the graph where a call is given a generator.
+
+    A state dict has the weights and what is learned, but neither leak, noise nor form. Gradients of gradients, forward
+    mode and `torch.func` are computed by a loop over steps, which is slow.
 
     Examples
     --------
@@ -99,7 +102,7 @@ class LeakyRNN(Recurrent):
         super().__init__("RNN_TANH", check.size(input_size, "input_size"), hidden_size, num_layers, *settings)
         is_double = self.weight_hh_l0.dtype == torch.float64
         own_dynamics.check_fits(np.dtype(np.float64 if is_double else np.float32), num_layers)
-        self.nonlinearity, self._form, self._dynamics = nonlinearity, form, own_dynamics
+        self._nonlinearity, self._form, self._dynamics = nonlinearity, form, own_dynamics
         if learn_leak:
             for names in self._names_of_leaks():
                 for name in names:
@@ -107,6 +110,11 @@ class LeakyRNN(Recurrent):
             self._reset_leaks()
 
     # Fixed, as those of `elman.RNN` are
+
+    @property
+    def nonlinearity(self) -> str:
+        """The function f."""
+        return self._nonlinearity
 
     @property
     def leak(self) -> Any:
@@ -134,7 +142,7 @@ class LeakyRNN(Recurrent):
         return self._dynamics.input_noise
 
     def forward(
-        self, input: Tensor | PackedSequence, hx: Tensor | None = None, *, generator: torch.Generator | None = None
+        self, input: Tensor | PackedSequence, hx: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Tensor | PackedSequence, Tensor]:
         """Outputs and last states.
 
@@ -175,7 +183,8 @@ class LeakyRNN(Recurrent):
         if self._dynamics.is_noisy and (self.training or generator is not None):
             n_rows = x.shape[0 if self.batch_first else 1] if x.dim() == 3 else 1
             n_rows = n_rows if batch_sizes is None else int(batch_sizes[0])
-            seeds = torch.randint(2**63 - 1, (n_rows,), generator=generator, device="cpu")
+            own = {} if generator is None else {"generator": generator}  # which Dynamo does not take, be it None
+            seeds = torch.randint(2**63 - 1, (n_rows,), device="cpu", **own)
         return self._run_any(input, hx, weights, self._dynamics_now(weights[0].dtype, seeds))
 
     def reset_parameters(self) -> None:
@@ -224,7 +233,9 @@ class LeakyRNN(Recurrent):
 
     def _compute(self, call: Call) -> tuple[Tensor, Tensor]:
         if call.seeds is not None and self.input_noise > 0:
-            n_steps = len(padded(call, call.input)) if call.batch_sizes is None else len(call.batch_sizes)
-            normals = operator.normals(call.seeds, n_steps, self.input_size, INPUT_STREAM).to(call.input.dtype)
+            steps = call.batch_sizes
+            if steps is None:
+                steps = torch.empty(call.input.shape[1 if self.batch_first else 0])
+            normals = operator.normals(call.seeds, steps, self.input_size, INPUT_STREAM).to(call.input.dtype)
             call = call._replace(input=call.input + self._dynamics.input_scale * as_input(call, normals))
         return plain(call) if is_for_pytorch() else rnn(call)

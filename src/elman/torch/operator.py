@@ -107,13 +107,16 @@ rnn = torch.ops.elman.rnn
 
 
 @torch.library.custom_op("elman::normals", mutates_args=(), device_types="cpu")
-def normals(seeds: Tensor, n_steps: int, n_columns: int, stream: int) -> Tensor:
-    """The standard normals of noise, float64 (T, B, n_columns), as `elman.backends.reference.normals` has them."""
-    out = np.empty((n_steps, len(seeds), n_columns))
+def normals(seeds: Tensor, steps: Tensor, n_columns: int, stream: int) -> Tensor:
+    """The standard normals of noise, float64 (T, B, n_columns), as `elman.backends.reference.normals` has them.
+
+    steps is any tensor (T,): where programs are traced, a number would be a constant.
+    """
+    out = np.empty((len(steps), len(seeds), n_columns))
     backends.resolve().normals(out, row_keys(seeds.numpy(force=True), len(seeds)), stream=stream)
     return torch.from_numpy(out)
 
 
 @normals.register_fake
-def _normals_shape(seeds: Tensor, n_steps: int, n_columns: int, _stream: int) -> Tensor:
-    return seeds.new_empty((n_steps, len(seeds), n_columns), dtype=torch.float64)
+def _normals_shape(seeds: Tensor, steps: Tensor, n_columns: int, _stream: int) -> Tensor:
+    return seeds.new_empty((steps.shape[0], seeds.shape[0], n_columns), dtype=torch.float64)

@@ -26,6 +26,10 @@ class Home(str):
     def __get__(self, module: Any, _: Any) -> str:
         return self if module is None else torch.nn.RNN.__module__
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """In a pickle of a class it must be a str and nothing else."""
+        return str, (str(self),)
+
 
 class Recurrent(torch.nn.RNNBase):
     """Layers that elman's kernels compute, with the parameters of PyTorch's."""
@@ -70,7 +74,8 @@ class Recurrent(torch.nn.RNNBase):
         self, x: Tensor, hx: Tensor | None, weights: list[Tensor], batch_sizes: Tensor | None, dynamics: Dynamics
     ) -> tuple[Tensor, Tensor]:
         dtype = weights[0].dtype
-        if self.batch_first and x.is_inference() and not torch.is_inference_mode_enabled():
+        is_compiling = torch.compiler.is_compiling()  # which asks no such questions
+        if self.batch_first and not is_compiling and x.is_inference() and not torch.is_inference_mode_enabled():
             x = x.clone()  # as PyTorch does then: it has to be saved
         if x.dtype != dtype or (hx is not None and hx.dtype != dtype):  # autocast
             x, hx = x.to(dtype), None if hx is None else hx.to(dtype)
@@ -147,5 +152,6 @@ def _check_weights(kind: str, weights: Sequence[Tensor]) -> None:
         weight = next(weight for weight in weights if not runs_here(weight) or weight.dtype != weights[0].dtype)
         check.refuse(
             f"elman.torch.{kind} must have all weights on the CPU, in float32 or float64, got {weight.dtype} on "
-            f"{weight.device}: move the layer with .to('cpu', torch.float32), or elman.torch.restore(model)"
+            f"{weight.device}: move the layer with .to('cpu', torch.float32)"
+            + (", or elman.torch.restore(model)" if kind == "RNN" else "")
         )

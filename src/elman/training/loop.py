@@ -58,19 +58,22 @@ class Run(Resumable):
     def _run_epoch(self, bar: Any) -> None:
         plan, rng = self._plan, self._network.shuffle_rng
         self._order = rng.bit_generator.state
-        n, items, may_wait = self._data.epoch(plan.batch_size, rng if plan.shuffle else None, self.epoch, self._batch)
-        while (item := self._next(items, may_wait=may_wait)) is not None:
+        with self._waiting():
+            n, items = self._data.epoch(plan.batch_size, rng if plan.shuffle else None, self.epoch, self._batch)
+        while (item := self._next(items)) is not None:
             batch, i = self._with_noise(item.batch, item.rows), item.number
             n_windows = 0 if batch is None else self._windows.count(batch)
             for window in range(self._window, n_windows):
                 self._step(batch, window, (i + (window + 0.5) / n_windows) / (n or math.inf))
                 is_last = window + 1 == n_windows
                 self._batch, self._window = (i + 1, 0) if is_last else (i, window + 1)
-                self._state = None if is_last else self._state
-                self._digest = item.after
+                self._state, self._digest = None if is_last else self._state, item.after
                 self._after_step()
                 done = self.epoch + (i + (window + 1) / n_windows) / (n or math.inf)
+                if n is None:  # nobody knows how far the epoch is
+                    bar.set_postfix({"updates": self.steps}, refresh=False)
                 bar.update(done - bar.n)  # not by parts, whose sum may be beyond the end: tqdm would warn
+            self._batch, self._digest = i + 1, item.after  # be there no window
         self._end_epoch()
         bar.set_postfix({name: f"{values[-1]:.4f}" for name, values in self.history.items()}, refresh=False)
         bar.update(self.epoch - bar.n)
@@ -78,9 +81,12 @@ class Run(Resumable):
             self.save()
         self._stop_if_interrupted()
 
-    def _next(self, items: Iterator[Item], *, may_wait: bool) -> Item | None:
-        with self._nothing_changes() if may_wait else contextlib.nullcontext():
+    def _next(self, items: Iterator[Item]) -> Item | None:
+        with self._waiting():
             return next(items, None)
+
+    def _waiting(self) -> contextlib.AbstractContextManager[None]:
+        return self._nothing_changes() if self._data.may_wait else contextlib.nullcontext()
 
     def _with_noise(self, batch: Any, rows: Int) -> Any:
         """A batch with what the noise of its rows is drawn with: the run, the epoch and the rows, nothing else."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from elman import check
 from elman.attributes import accepted_settings, settings_of
-from elman.data.sequences import Windows
+from elman.data.sequences import Item, Windows
 from elman.interrupts import Interrupts
 from elman.layer.parameters import load_state
 from elman.storage import atomic, files
@@ -82,7 +82,12 @@ class Resumable(Training):
             noise_seed = None
             if network.is_noisy:
                 noise_seed = check.non_negative_int(record["noise_seed"], "its noise_seed")
-            batch, window, state = self._read_place(record, arrays, generators[0], sums, epoch)
+            batch, window = (check.count(record[name], f"its {name}") for name in ("batch", "window"))
+        n_batches, item = self._item_at(epoch, batch, window, generators[0])
+        with refusing(path):
+            check.below(batch, "its batch", batch + 1 if n_batches is None else n_batches + 1)
+            self._check_batches(record, item, window)
+            state = self._read_state(record, arrays, item, sums, batch > 0)
             n_begun = epoch + (batch > 0 or window > 0)
             check.at_least(steps, "its steps", n_begun)
         if self.epochs < n_begun:
@@ -156,39 +161,45 @@ class Resumable(Training):
         checkpoint.same_run(run, now, str(path))
         return parameters, record, arrays
 
-    def _read_place(
+    def _item_at(self, epoch: int, batch: int, window: int, rng: np.random.Generator) -> tuple[int | None, Item | None]:
+        """How many batches an epoch has, and the one that is next; None for none where it may be any."""
+        if batch == window == 0:
+            self._data.skip(epoch)
+            return None, None
+        rng = copy.deepcopy(rng)
+        n, items = self._data.epoch(self._plan.batch_size, rng if self._plan.shuffle else None, epoch, batch)
+        return n, next(items, None)
+
+    def _check_batches(self, record: dict[str, Any], item: Item | None, window: int) -> None:
+        """Those of a function must be what they were."""
+        found = self._data.digest if item is None else item.after if window else item.before
+        if record.get("digest") != found:
+            check.refuse(
+                "the batches that X returns are others than they were: let it begin as it did when the run began"
+            )
+        self._digest = found
+
+    def _read_state(
         self,
         record: dict[str, Any],
         arrays: checkpoint.Arrays,
-        rng: np.random.Generator,
+        item: Item | None,
         sums: tuple[float, float],
-        epoch: int,
-    ) -> tuple[int, int, Real | None]:
-        """Where in the epoch whose order is drawn from `rng` it stands: the batch, its window, the state before it."""
-        plan, i = self._plan, check.count(record["batch"], "its batch")
-        rng = copy.deepcopy(rng)
-        n, items, is_streamed = self._data.epoch(plan.batch_size, rng if plan.shuffle else None, epoch, i)
-        check.below(i, "its batch", i + 1 if n is None else n + 1)
-        item = next(items, None)
-        found = self._data.digest if item is None else item.after if record["window"] else item.before
-        if record.get("digest") != found:
-            check.refuse("the batches that X returns are others than they were")
-        self._digest = record.get("digest")
-        if item is None or item.batch is None:
-            _check_sums(*sums, is_something_done=sums[1] > 0 if is_streamed else True, name="its sums")
-            return i, check.below(record["window"], "its window", 1), None
-        batch = item.batch
-        window = check.below(record["window"], "its window", self._windows.count(batch))
+        has_batches: bool,
+    ) -> Real | None:
+        """The state before the next window; the sums of what has been done are checked, too."""
+        batch: Any = None if item is None else item.batch
+        window = check.below(record["window"], "its window", 1 if batch is None else self._windows.count(batch))
         weight = self._windows.weight_before(batch, window) if window else 0.0
-        is_something_done = sums[1] > 0 if is_streamed else i > 0 or weight > 0
+        is_something_done = sums[1] > 0 if self._data.may_wait else has_batches or weight > 0
         _check_sums(*sums, is_something_done=is_something_done, name="its sums")
-        if not window:
-            return i, 0, None
+        if item is None or not window:
+            return None
         expected = self._network.initial_state(len(item.rows))
         state = checkpoint.read_array(arrays, "state", expected.dtype, expected.shape)
         goes_on = self._windows.rows(batch, window)
         check.finite(state[:, goes_on], "its training:state")  # of sequences that have ended it is anything
-        return i, window, state
+        return state
 
     # Callbacks
 

@@ -6,8 +6,7 @@ import functools
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,13 +14,17 @@ from elman import check
 from elman.data.sequences import DataSet, Epoch, Item, Rows
 from elman.training.checkpoint import fingerprint
 
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
 
 def data_of(given: Mapping[str, Any], names: tuple[str, ...], read: Callable[..., DataSet]) -> DataSet | Streamed:
     """What `fit` is given to train on, by its arguments of these names: a data set, or the batches that X returns."""
     n_batches = given["steps_per_epoch"]
     if not callable(given["X"]):
         if n_batches is not None:
-            check.refuse("steps_per_epoch must be None where X is no function of batches: batch_size says how many")
+            given_as = "an iterator: give the function that returns it" if hasattr(given["X"], "__next__") else "data"
+            check.refuse(f"steps_per_epoch must be None where X is no function that returns batches, got {given_as}")
         return read(*(given[name] for name in names))
     for name in names[1:]:
         if given[name] is not None:
@@ -41,6 +44,8 @@ class Streamed:
     What is asked for is after what has been asked for before, or the same once more: batches are there once.
     """
 
+    may_wait = True
+
     def __init__(
         self,
         function: Callable[[], Any],
@@ -52,7 +57,7 @@ class Streamed:
     ) -> None:
         """names: of what a batch may consist of; read: from that, and `names` of it for messages, to a data set."""
         self._function, self._n_batches, self._names, self._read = function, n_batches, names, read
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool: Any = None
         self._iterator: Iterator[Any] = iter(())
         self._is_over = True  # whether it has given all
         self._epoch, self._i = -1, 0  # of the first one of those that are prepared
@@ -66,20 +71,28 @@ class Streamed:
 
     def epoch(self, batch_size: int, rng: np.random.Generator | None, epoch: int, start: int) -> Epoch:  # noqa: ARG002
         """An epoch, from the batch of that number on."""
-        while self._epoch < epoch:
-            for _ in self._items():  # the rest of the one before
-                pass
+        if self._epoch < epoch:
+            self.skip(epoch)
             self._begin_epoch()
         for item in self._items() if self._i < start else ():
             if item.number == start:
                 break
-        return Epoch(self._n_batches, self._items(), may_wait=True)
+        return Epoch(self._n_batches, self._items())
+
+    def skip(self, n_epochs: int) -> None:
+        """Go to the end of so many epochs."""
+        while self._epoch + 1 < n_epochs or not self._is_over:
+            if self._is_over:
+                self._begin_epoch()
+            for _ in self._items():
+                pass
 
     def close(self) -> None:
         """End the thread, when what it prepares is there. The iterator is no more than let go: others may have it."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
         self._iterator, self._is_over = iter(()), True
+        self._prepared.clear()
 
     def _begin_epoch(self) -> None:
         given = self._function()
@@ -108,6 +121,8 @@ class Streamed:
     def _prepare(self, n: int) -> None:
         """See to it that so many batches are prepared, or being so, unless the epoch has fewer."""
         if self._pool is None:
+            from concurrent.futures import ThreadPoolExecutor  # only here: `import elman` does without it
+
             self._pool = ThreadPoolExecutor(1, "elman-batches")
         while len(self._prepared) < n:
             i = self._i + len(self._prepared)
