@@ -364,9 +364,9 @@ def test_gradient_norms(rng: np.random.Generator):
 
 
 WRONG = [
-    ({"leak": 0}, "leak must be a number above 0, up to 1, got 0"),
-    ({"leak": 1.5}, "leak must be a number above 0, up to 1, got 1.5"),
-    ({"leak": "a"}, "leak must be a number above 0, up to 1, got 'a'"),
+    ({"leak": 0}, "leak must be a number above 0, up to 1, the time step over the time constant, got 0"),
+    ({"leak": 1.5}, "leak must be a number above 0, up to 1, the time step over the time constant, got 1.5"),
+    ({"leak": "a"}, "leak must be a number above 0, up to 1, the time step over the time constant, got 'a'"),
     ({"leak": [0.1, 0.2]}, "leak must be a number, an array (5,), or a list of one for each of 1 layers, got 2 items"),
     ({"leak": np.full(4, 0.5)}, "leak[0] must have shape (5,), got (4,)"),
     ({"noise": -1}, "noise must be a finite number of at least 0, got -1"),
