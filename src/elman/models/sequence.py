@@ -209,9 +209,9 @@ class SequenceModel(Model):
             What each row, or each step, counts in the loss and its mean. With 0, a target does not matter and may be
             anything, NaN too, unless "one-to-many" feeds it back before one that counts.
         activation_l1, activation_l2 : float
-            λ₁ and λ₂ of penalties on large outputs of the last layer, h, or f(v) with form="potential": λ₁ times the mean
-            of their absolute values and λ₂ times that of their squares are added to the loss (Merity et al., 2017), the
-            mean being over its units and all steps, within the lengths, whether or not they have a target.
+            λ₁ and λ₂ of penalties on large outputs of the last layer, h, or f(v) with form="potential": λ₁ times the
+            mean of their absolute values and λ₂ times that of their squares are added to the loss (Merity et al.,
+            2017), the mean being over its units and all steps, within the lengths, whether or not they have a target.
         weight_l1, weight_l2 : float
             λ₁ and λ₂ of penalties on large weights, the readout's among them, but not biases: λ₁ times the sum of their
             absolute values and λ₂ times that of their squares.
