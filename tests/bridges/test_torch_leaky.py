@@ -169,6 +169,20 @@ def test_derivatives_of_derivatives_and_forward(form: str, options: dict[str, An
     torch.testing.assert_close(forward, sum((d * t).sum() for d, t in zip(d_own, tangents, strict=True)))
 
 
+def test_vmap_over_noise():
+    ours, x, h_0 = layer(torch.float32, input_noise=0.2), torch.randn(T, 1, I), torch.zeros(1, 1, H)
+
+    def rows(randomness: str) -> Any:
+        return torch.vmap(lambda x, h_0: ours(x, h_0)[0], randomness=randomness)(
+            x.expand(3, T, 1, I), h_0.expand(3, 1, 1, H)
+        )
+
+    one, other, _ = rows("same")
+    assert torch.equal(one, other)
+    one, other, _ = rows("different")
+    assert not torch.equal(one, other)
+
+
 def test_a_leak_can_be_learned():
     slow = elman.torch.LeakyRNN(I, H, leak=0.1)
     ours = elman.torch.LeakyRNN(I, H, leak=0.9, learn_leak=True)
@@ -186,6 +200,7 @@ def test_a_leak_can_be_learned():
     assert all(p.abs().max() <= H**-0.5 for name, p in ours.named_parameters() if "leak" not in name)
 
 
+@pytest.mark.filterwarnings("ignore:You are using .torch.load:FutureWarning")  # in PyTorch 2.4
 def test_it_is_saved_copied_and_read():
     options = {"num_layers": 2, "learn_leak": True, "bidirectional": True, "form": "potential"}
     ours = layer(torch.float32, **options).eval()

@@ -15,7 +15,7 @@ from elman.layer import dynamics
 from elman.layer.dynamics import INPUT_STREAM, USUAL
 from elman.torch import operator
 from elman.torch.function import rnn
-from elman.torch.passes import Call, Options
+from elman.torch.passes import Call, Options, normals
 from elman.torch.plain import as_input, plain
 from elman.torch.recurrent import Dynamics, Home, Recurrent, is_for_pytorch
 
@@ -232,10 +232,13 @@ class LeakyRNN(Recurrent):
         return leaks if self._dynamics.cell != "elman" else (), noises if seeds is not None else (), seeds
 
     def _compute(self, call: Call) -> tuple[Tensor, Tensor]:
+        is_plain = is_for_pytorch()
         if call.seeds is not None and self.input_noise > 0:
             steps = call.batch_sizes
             if steps is None:
                 steps = torch.empty(call.input.shape[1 if self.batch_first else 0])
-            normals = operator.normals(call.seeds, steps, self.input_size, INPUT_STREAM).to(call.input.dtype)
-            call = call._replace(input=call.input + self._dynamics.input_scale * as_input(call, normals))
-        return plain(call) if is_for_pytorch() else rnn(call)
+            own = self.input_size, INPUT_STREAM
+            drawn = normals(call.seeds, len(steps), *own) if is_plain else operator.normals(call.seeds, steps, *own)
+            noise = self._dynamics.input_scale * as_input(call, drawn.to(call.input.dtype))
+            call = call._replace(input=call.input + noise)
+        return plain(call) if is_plain else rnn(call)

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from elman import backends
-from elman.layer.dynamics import row_keys
-from elman.torch import plain
+from elman.torch import passes, plain
 from elman.torch.passes import Call, Options, backward, forward, kernel_weights
 
 _OPTIONS = "int num_layers, str nonlinearity, bool has_biases, bool bidirectional, bool batch_first, str cell"
@@ -106,15 +103,15 @@ _rnn.register_autograd(_differentiate, setup_context=_save)
 rnn = torch.ops.elman.rnn
 
 
-@torch.library.custom_op("elman::normals", mutates_args=(), device_types="cpu")
+@torch.library.custom_op(
+    "elman::normals",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor seeds, Tensor steps, int n_columns, int stream) -> Tensor",
+)
 def normals(seeds: Tensor, steps: Tensor, n_columns: int, stream: int) -> Tensor:
-    """The standard normals of noise, float64 (T, B, n_columns), as `elman.backends.reference.normals` has them.
-
-    steps is any tensor (T,): where programs are traced, a number would be a constant.
-    """
-    out = np.empty((len(steps), len(seeds), n_columns))
-    backends.resolve().normals(out, row_keys(seeds.numpy(force=True), len(seeds)), stream=stream)
-    return torch.from_numpy(out)
+    """Those of passes.py. steps is any tensor (T,): where programs are traced, a number would be a constant."""
+    return passes.normals(seeds, len(steps), n_columns, stream)
 
 
 @normals.register_fake

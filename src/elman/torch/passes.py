@@ -264,6 +264,22 @@ def _leaky(call: Call, seconds: Sequence[Real]) -> dict[str, Any]:
     return {"dynamics": dynamics, "seconds": seconds, "drawn": drawn}
 
 
+def normals(seeds: Tensor, n_steps: int, n_columns: int, stream: int) -> Tensor:
+    """The standard normals of noise, float64 (T, B, n_columns), as `elman.backends.reference.normals` has them."""
+    functorch = torch._C._functorch
+    if functorch.is_batchedtensor(seeds):  # by vmap with randomness="different"
+        each = functorch.get_unwrapped(seeds).movedim(functorch.maybe_get_bdim(seeds), 0).unbind()
+        drawn = torch.stack([normals(one, n_steps, n_columns, stream) for one in each])
+        return functorch._add_batch_dim(drawn, 0, functorch.maybe_get_level(seeds))
+    with torch._C._DisableFuncTorch():
+        while functorch.is_functorch_wrapped_tensor(seeds):
+            seeds = functorch.get_unwrapped(seeds)
+        own = row_keys(seeds.numpy(force=True), len(seeds))
+    out = np.empty((n_steps, len(seeds), n_columns))
+    backends.resolve().normals(out, own, stream=stream)
+    return torch.from_numpy(out)
+
+
 class _SumsOverRows:
     """Of the gradients by leaks and noises, in the order of a call's leaves: those that are needed."""
 

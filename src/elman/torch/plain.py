@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from elman.torch.passes import Call
+from elman.torch.passes import Call, normals
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
@@ -89,8 +89,7 @@ def _loop(call: Call, x: Tensor, hx: Tensor, k: int, d: int, is_active: Tensor |
     (weight_ih, weight_hh, *biases), h = call.weights[i * n : (i + 1) * n], hx[i]
     a = x @ weight_ih.T + sum(biases)
     if call.noises:
-        normals = torch.ops.elman.normals(call.seeds, torch.empty(n_steps), h.shape[-1], 4 * k + 2 * d)
-        a = a + call.noises[k][d] * normals.to(a.dtype)
+        a = a + call.noises[k][d] * normals(call.seeds, n_steps, h.shape[-1], 4 * k + 2 * d).to(a.dtype)
     is_potential, ys = options.cell == "potential", [a] * n_steps
     y = f(h) if is_potential else h
     for t in range(n_steps - 1, -1, -1) if d else range(n_steps):
