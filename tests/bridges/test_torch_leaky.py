@@ -260,6 +260,20 @@ def test_compiled_exported_and_traced(form: str):
     assert [node.op for node in torch.fx.symbolic_trace(model).graph.nodes] == ["placeholder", "call_module", "output"]
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dynamo", [False, True])
+@pytest.mark.parametrize("form", ["rate", "potential"])
+def test_onnx_export(form: str, dynamo: bool):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    ours, x, file = layer(torch.float32, form=form, num_layers=2).eval(), torch.randn(T, B, I), io.BytesIO()
+    torch.onnx.export(ours, (x,), file, dynamo=dynamo)
+    session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+    found = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    for one, other in zip(found, ours(x), strict=True):
+        np.testing.assert_allclose(one, other.detach(), atol=1e-6)
+
+
 def test_backends_agree():
     ours, x = layer(torch.float32, num_layers=2, form="potential"), torch.randn(30, 9, I, requires_grad=True)
     outcomes = []

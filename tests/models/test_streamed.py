@@ -197,6 +197,17 @@ def test_errors_of_the_function_are_not_the_checkpoint_s(tmp_path: Path):
         make().fit(failing, epochs=2, resume=True, **arguments)
 
 
+def test_tensors_are_arrays():
+    torch = pytest.importorskip("torch")
+    one, other = make(), make()
+    history = one.fit(TOKENS, TARGETS, weights=WEIGHTS, epochs=2, progress=False)
+    X, Y, weights = (torch.from_numpy(array) for array in (TOKENS, TARGETS, WEIGHTS))
+    assert ended(one, history) == ended(other, other.fit(X, Y, weights=weights, epochs=2, progress=False))
+    one, other = make(), make()
+    history = one.fit(lambda: [(X, Y)], epochs=2, progress=False)
+    assert ended(one, history) == ended(other, other.fit(lambda: [(TOKENS, TARGETS)], epochs=2, progress=False))
+
+
 def test_iterators_are_closed():
     closed = []
 

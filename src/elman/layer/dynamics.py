@@ -36,14 +36,26 @@ class Dynamics:
     """The arguments of `RNN` about it, once they are checked."""
 
     def __init__(self, leak: Values, noise: Values, form: str, is_learned: bool, input_noise: float) -> None:
-        self.leak, self.noise, self.is_learned, self.input_noise = leak, noise, is_learned, input_noise
+        self.leak, self.noise, self.form, self.is_learned, self.input_noise = leak, noise, form, is_learned, input_noise
         leaks = {*_all_of(leak)}
         self.cell = "elman" if form == "rate" and not is_learned and leaks == {1} else form
-        self.is_noisy = input_noise > 0 or any(_all_of(noise))
+        self.has_noisy_units = any(_all_of(noise))
+        self.is_noisy = input_noise > 0 or self.has_noisy_units
         if is_learned and 1 in leaks:
             check.refuse(f"leak must be below 1 where learn_leak=True, got {leak}: its logit is learned")
         if input_noise > 0 and (is_learned or len(leaks) > 1):
             check.refuse("input_noise needs one leak for all units, which is not learned: it is scaled by √(2/leak)")
+
+    @classmethod
+    def of(cls, leak: Any, noise: Any, form: Any, learn_leak: Any, input_noise: Any, *sizes: int) -> Dynamics:
+        """From the arguments as they are given; sizes: L and H."""
+        return cls(
+            values(leak, "leak", leak_value, *sizes),
+            values(noise, "noise", check.non_negative, *sizes),
+            check.choice(form, "form", FORMS),
+            check.flag(learn_leak, "learn_leak"),
+            check.non_negative(input_noise, "input_noise"),
+        )
 
     def leak_of(self, k: int) -> Any:
         """Layer k's α: a number, or H of them."""

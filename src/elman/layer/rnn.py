@@ -180,12 +180,9 @@ class RNN(Checked):
         self.initialization = check.choice(initialization, "initialization", INITIALIZATIONS)
         self.spectral_radius = optional(check.finite_positive)(spectral_radius, "spectral_radius")
         sizes = self.num_layers, self.hidden_size
-        self.leak = dynamics.values(leak, "leak", dynamics.leak_value, *sizes)
-        self.noise = dynamics.values(noise, "noise", check.non_negative, *sizes)
-        self.form = check.choice(form, "form", dynamics.FORMS)
-        self.learn_leak = check.flag(learn_leak, "learn_leak")
-        self.input_noise = check.non_negative(input_noise, "input_noise")
-        own_dynamics = self._dynamics()
+        own_dynamics = Dynamics.of(leak, noise, form, learn_leak, input_noise, *sizes)
+        self.leak, self.noise, self.form = own_dynamics.leak, own_dynamics.noise, own_dynamics.form
+        self.learn_leak, self.input_noise = own_dynamics.is_learned, own_dynamics.input_noise
         self.dtype = check.real_dtype(dtype)
         own_dynamics.check_fits(self.dtype, self.num_layers)
         self.backend = backend

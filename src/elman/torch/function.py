@@ -102,7 +102,7 @@ def _which_are_read(options: Options, is_needed: tuple[bool, ...], has_steps: bo
 
     The others may be changed in place before it. A leaky layer reads all.
     """
-    if options.cell != "elman" or options.nonlinearity not in ("tanh", "relu"):
+    if not options.are_pytorchs:
         return list(range(len(is_needed))), []
     has_d_input, has_d_hx, *has_d_weights = is_needed
     n = 4 if options.has_biases else 2

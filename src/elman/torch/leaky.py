@@ -90,19 +90,13 @@ class LeakyRNN(Recurrent):
         input_noise: float = 0.0,
     ) -> None:
         sizes = check.number_of_layers(num_layers, "num_layers"), check.size(hidden_size, "hidden_size")
-        own_dynamics = dynamics.Dynamics(
-            dynamics.values(leak, "leak", dynamics.leak_value, *sizes),
-            dynamics.values(noise, "noise", check.non_negative, *sizes),
-            check.choice(form, "form", dynamics.FORMS),
-            check.flag(learn_leak, "learn_leak"),
-            check.non_negative(input_noise, "input_noise"),
-        )
+        own_dynamics = dynamics.Dynamics.of(leak, noise, form, learn_leak, input_noise, *sizes)
         check.choice(nonlinearity, "nonlinearity", ACTIVATIONS)
         settings = bias, batch_first, dropout, bidirectional, 0, device, dtype
         super().__init__("RNN_TANH", check.size(input_size, "input_size"), hidden_size, num_layers, *settings)
         is_double = self.weight_hh_l0.dtype == torch.float64
         own_dynamics.check_fits(np.dtype(np.float64 if is_double else np.float32), num_layers)
-        self._nonlinearity, self._form, self._dynamics = nonlinearity, form, own_dynamics
+        self._nonlinearity, self._dynamics = nonlinearity, own_dynamics
         if learn_leak:
             for names in self._names_of_leaks():
                 for name in names:
@@ -129,7 +123,7 @@ class LeakyRNN(Recurrent):
     @property
     def form(self) -> str:
         """What is leaky: "rate" or "potential"."""
-        return self._form
+        return self._dynamics.form
 
     @property
     def learn_leak(self) -> bool:
@@ -229,7 +223,8 @@ class LeakyRNN(Recurrent):
                 alpha = torch.tensor(leak, dtype=torch.float64).expand(len(names), self.hidden_size)
             leaks.append(alpha.to(dtype))
             noises.append((sigma * (2 / alpha).sqrt()).to(dtype))
-        return leaks if self._dynamics.cell != "elman" else (), noises if seeds is not None else (), seeds
+        has_noise = seeds is not None and self._dynamics.has_noisy_units
+        return leaks if self._dynamics.cell != "elman" else (), noises if has_noise else (), seeds
 
     def _compute(self, call: Call) -> tuple[Tensor, Tensor]:
         is_plain = is_for_pytorch()

@@ -86,6 +86,11 @@ class Options(NamedTuple):
     batch_first: bool
     cell: str = "elman"
 
+    @property
+    def are_pytorchs(self) -> bool:
+        """Whether PyTorch has such layers itself, but for noise."""
+        return self.cell == "elman" and self.nonlinearity in ("tanh", "relu")
+
     def architecture(self, input_size: int, hidden_size: int) -> Architecture:
         """That of the layers, given I and H."""
         return Architecture(input_size, hidden_size, self.num_layers, self.bidirectional, self.has_biases)

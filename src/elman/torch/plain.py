@@ -23,7 +23,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 def plain(call: Call) -> tuple[Tensor, Tensor]:
     """The outputs and the last states: those of `function.rnn`."""
     options = call.options
-    if options.cell != "elman" or call.noises or options.nonlinearity not in ("tanh", "relu"):
+    if call.noises or not options.are_pytorchs:
         return _loops(call)
     input, hx, weights, batch_sizes, masks, *_ = call
     n_layers, run = options.num_layers, torch._VF.rnn_relu if options.nonlinearity == "relu" else torch._VF.rnn_tanh
