@@ -21,7 +21,7 @@ def functions_of(nonlinearity: str | Activation) -> Any:
 
 def jacobians(stack: Stack, nonlinearity: str | Activation, h: Real, x: Real) -> Real:
     """∂h′/∂h (N, H, H) of the first layer's one direction, for states h (N, H) and inputs x (N, I)."""
-    ((weight_ih,), (weight_hh,), bias), (f, derivative) = stack.weights[0], functions_of(nonlinearity)
+    ((weight_ih,), (weight_hh,), bias), (f, derivative) = stack.weights_now()[0], functions_of(nonlinearity)
     leak, weight = np.ones(len(weight_hh), h.dtype), weight_hh.T  # (H to, H from)
     for of_layer in stack.dynamics_now():
         leak = leak if of_layer.numbers is None else of_layer.numbers[0]

@@ -234,6 +234,10 @@ class Stack:
         has_bias, (n, each) = self.architecture.bias, self._extents
         return [(arrays[i], arrays[i + 1], arrays[i + 2] if has_bias else None) for i in range(0, n, each)]
 
+    def weights_now(self) -> list[Weights]:
+        """What kernels get of each layer's weights."""
+        return self.weights
+
     def leaks_of(self, arrays: Sequence[Real]) -> Sequence[Real]:
         """Of such arrays those that stand for the logits of leaks, (D, H) for each layer; none if they are fixed."""
         n, each = self._extents
@@ -291,7 +295,7 @@ class Stack:
         """
         dynamics = self.dynamics_now()
         if len(self.weights) == 1 and not dynamics:
-            mode.backend.forward(*layers_of(x, h_0, h_n, self.weights, (y,), mode, lengths))
+            mode.backend.forward(*layers_of(x, h_0, h_n, self.weights_now(), (y,), mode, lengths))
             return
         (n_steps, n_rows, n_columns), n_inner = y.shape, len(self.weights) - 1
         x, n_seconds = self._with_noise(mode, x, drawn), 0 if self.dynamics.cell == "elman" else 1
@@ -300,7 +304,7 @@ class Stack:
             outputs = [*(buffers[k % n_buffers] for k in range(n_inner)), y]  # the buffers take turns
             seconds = buffers[n_buffers:] * len(self.weights)
             own = drawn, dynamics, seconds
-            for layer in layers_of(x, h_0, h_n, self.weights, outputs, mode, lengths, None, (), *own):
+            for layer in layers_of(x, h_0, h_n, self.weights_now(), outputs, mode, lengths, None, (), *own):
                 mode.backend.forward(layer)
 
     def _with_noise(self, mode: Mode, x: Any, drawn: Drawn | None) -> Any:
@@ -351,7 +355,7 @@ class Stack:
             *_, y, d_y = buffers
         outputs, dropped = [*buffers[:n_inner], y], buffers[n_inner : 2 * n_inner] if drops else _NOTHING
         layers = layers_of(
-            x, h_0, h_n, self.weights, outputs, mode, lengths, recurrent_mask, dropped, drawn, dynamics, seconds
+            x, h_0, h_n, self.weights_now(), outputs, mode, lengths, recurrent_mask, dropped, drawn, dynamics, seconds
         )
         tape = _quick(Tape, (mode, layers, batch_major, leases, d_y))
         forward(tape)
@@ -417,7 +421,7 @@ class Stack:
 
     def _last_states_both_ways(self, mode: Mode, x: Real, h_0: Real, lengths: Int | None) -> Real:
         """Of one layer: one direction over the stretches, then the other from the last one."""
-        ((weight_ih, weight_hh, bias),), last = self.weights, np.empty_like(h_0)
+        ((weight_ih, weight_hh, bias),), last = self.weights_now(), np.empty_like(h_0)
         with self.workspace.lease(1, min(len(x), _STRETCH), x.shape[1], self.architecture.hidden_size) as (y,):
             for d in range(2):
                 own = slice(d, d + 1)
