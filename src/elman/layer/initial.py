@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 
+from elman import check
+from elman.layer.constraints import Factors, draw_balanced, named
+from elman.layer.parameters import Parameters
 from elman.typing import Real
 
 INITIALIZATIONS = ("uniform", "orthogonal", "identity")  # of weight_hh
@@ -20,12 +23,17 @@ def draw_uniform(arrays: Iterable[Real], n_units: int, rng: np.random.Generator)
 
 
 def draw_layers(
-    parameters: Mapping[str, Real], rng: np.random.Generator, initialization: str, spectral_radius: float | None
+    parameters: Parameters,
+    factors: Factors,
+    rng: np.random.Generator,
+    initialization: str,
+    spectral_radius: float | None,
 ) -> None:
-    """Fill the parameters of layers, by name and in the user's shapes, as `RNN` describes it; leaks stay."""
-    drawn = (array for name, array in parameters.items() if not name.startswith("leak"))
-    draw_uniform(drawn, len(parameters["weight_hh_l0"]), rng)
-    for name, array in parameters.items():
+    """Fill the parameters of layers as `RNN` describes it; leaks stay."""
+    arrays = parameters.named()
+    n_units = len(arrays["weight_hh_l0"])
+    draw_uniform((array for name, array in arrays.items() if not name.startswith("leak")), n_units, rng)
+    for name, array in arrays.items():
         if initialization == "identity" and name.startswith("bias"):
             array[...] = 0
         if not name.startswith("weight_hh"):
@@ -35,6 +43,18 @@ def draw_layers(
             array[...] = q * np.sign(np.diag(r))  # with these signs all rotations are equally likely
         elif initialization == "identity":
             array[...] = np.eye(len(array))
-        if spectral_radius is not None:
-            weight = array.astype(np.float64)
-            array[...] = weight * (spectral_radius / np.abs(np.linalg.eigvals(weight)).max())
+    for i, (values, is_signed) in factors.items():
+        for weight in parameters.arrays[i] if is_signed else ():
+            draw_balanced(weight, np.broadcast_to(values[0], weight.shape), n_units)
+    if spectral_radius is not None:
+        for name, acting in named(factors, parameters).items():
+            if name.startswith("weight_hh"):
+                _scale_to(arrays[name], acting.astype(np.float64), spectral_radius, name)
+
+
+def _scale_to(array: Real, weight: Real, spectral_radius: float, name: str) -> None:
+    """Scale an array (H, H), which acts as the weight, to what makes that of the weight."""
+    radius = float(np.abs(np.linalg.eigvals(weight)).max())
+    if radius <= 1e-9 * np.linalg.norm(weight):
+        check.refuse(f"spectral_radius must be None where {name} has no eigenvalue but 0, as no units are in a circle")
+    array[...] = array.astype(np.float64) * (spectral_radius / radius)

@@ -16,8 +16,9 @@ from elman import backends, check
 from elman.attributes import Checked, Checks, as_made, one_of, optional
 from elman.backends.activations import Activation
 from elman.backends.reference import ACTIVATIONS
-from elman.layer import dynamics
+from elman.layer import constraints, dynamics
 from elman.layer.architecture import Architecture
+from elman.layer.constraints import Constraints
 from elman.layer.dynamics import INPUT_STREAM, Dynamics, row_keys
 from elman.layer.forms import Call
 from elman.layer.initial import INITIALIZATIONS, draw_layers
@@ -70,7 +71,7 @@ class RNN(Checked):
         Of weight_hh: uniform as all parameters; a random orthogonal matrix (Saxe et al., 2014); or the identity, with
         zeros as biases, which lets relu units remember (Le, Jaitly & Hinton, 2015).
     spectral_radius : float, optional
-        What weight_hh is scaled to: the largest magnitude of its eigenvalues.
+        What weight_hh, as it acts, is scaled to: the largest magnitude of its eigenvalues.
     leak : float, array (H,) or list of L of these
         α = dt / τ, above 0 and at most 1: how much of a state is new in a step, for all layers, for each unit, or for
         each layer. With 1 this is the network above.
@@ -86,11 +87,23 @@ class RNN(Checked):
         Whether α is learned, for each unit: the logit of it is a parameter, leak_l{k} (H,), which begins with `leak`.
     input_noise : float
         σ_in, of noise σ_in √(2/α) ξ that is added to x where there is noise. Needs one leak for all units.
+    signs : array (H,) or (L, H), optional
+        +1 or −1 for each unit, the same in all layers or each layer's own: with it, all that leads away from a unit has
+        that sign (Dale's law; Song, Yang & Wang, 2016). A weight W from units then acts as \\|W\\| · diag(signs), that
+        is weight_hh and, above the first layer, weight_ih.
+    excitatory : float, optional
+        Instead of `signs`, the part of units that have +1: the first round(excitatory · H) of each layer and direction.
+    mask_hh : bools (H, H), or a list of L of these or None, optional
+        Which elements of weight_hh there are, of all layers or of each. The others act as 0.
+    mask_ih : bools (H, I), or a list of L of these or None, optional
+        The same of weight_ih: of the first layer, or of each, (H, D·H) above the first.
     dtype : {"float32", "float64"}
         Of weights and results. Real input of the other width is converted.
     seed : None, int or numpy.random.Generator
         Initial weights are uniform in ±1/√H: drawn in float64, array by array in the order of `parameters()`, so that
-        the two dtypes agree. Dropout has a generator of its own, which a further draw seeds.
+        the two dtypes agree. Dropout has a generator of its own, which a further draw seeds. Where units have signs,
+        weights are then scaled so that excitation and inhibition of each unit are equal in sum, and that activity
+        neither dies nor explodes: for weight_hh to a spectral radius of about 1/√3, as it is without signs.
     backend : {"numpy", "numba", "cython"}, optional
         For this layer; by default what `elman.use_backend` chose.
 
@@ -135,6 +148,7 @@ class RNN(Checked):
             "form",
             "learn_leak",
             "input_noise",
+            *constraints.NAMES,
         )
     )
     _settable: ClassVar[Checks] = {
@@ -164,6 +178,10 @@ class RNN(Checked):
         form: str = "rate",
         learn_leak: bool = False,
         input_noise: float = 0.0,
+        signs: Any = None,
+        excitatory: float | None = None,
+        mask_hh: Any = None,
+        mask_ih: Any = None,
         dtype: Any = "float32",
         seed: int | np.random.Generator | None = None,
         backend: str | None = None,
@@ -189,9 +207,16 @@ class RNN(Checked):
         rng = check.generator(seed)
         architecture = self._architecture()
         architecture.check_addressable()
+        own_constraints = Constraints.of(signs, excitatory, mask_hh, mask_ih, architecture)
+        self.signs, self.excitatory, self.mask_hh, self.mask_ih = own_constraints
+        if own_constraints.have_signs and self.initialization != "uniform":
+            given = f"initialization must be 'uniform' where units have signs, got {initialization!r}"
+            check.refuse(f"{given}: a weight's magnitudes are balanced, which leaves nothing of it")
+        factors = own_constraints.factors(architecture, self.dtype)
         parameters = Parameters(architecture.entries(), self.dtype)
-        draw_layers(parameters.named(), rng, self.initialization, self.spectral_radius)
-        self._stack = Stack(architecture, parameters, np.random.default_rng(rng.integers(1 << 63)), own_dynamics)
+        draw_layers(parameters, factors, rng, self.initialization, self.spectral_radius)
+        dropout_rng = np.random.default_rng(rng.integers(1 << 63))
+        self._stack = Stack(architecture, parameters, dropout_rng, own_dynamics, factors)
         for k, logits in enumerate(self._stack.leaks_of(parameters.arrays)):
             logits[...] = own_dynamics.initial_logits(k)
 
@@ -297,6 +322,7 @@ class RNN(Checked):
             d_x = call.empty(stack.architecture.input_size) if wants_d_x else None
             d_h_0, (gradients, d_params) = call.empty_states(), stack.zeros()
             stack.backward(tape, d_y, d_h_n, d_h_0, d_x, gradients)
+            stack.chain(gradients)
             if copied is not None:
                 copied.release()
             return None if d_x is None else call.show(d_x), call.show_states(d_h_0), d_params
@@ -464,20 +490,33 @@ class RNN(Checked):
         """
         return self._stack.parameters.named(self._stack.architecture.n_entries)
 
+    def effective_weights(self) -> dict[str, Real]:
+        """Copies of the parameters by name, weights as they act: with the signs of units, and 0 where a mask has False.
+
+        Without signs and masks these are the parameters. With signs, `parameters()` holds W of which magnitudes act;
+        gradients by it have the sign of the unit, and of W, where 0 counts as positive, and are 0 where the mask is.
+
+        Examples
+        --------
+        >>> rnn = RNN(3, 5, excitatory=0.8, mask_hh=~np.eye(5, dtype=bool), seed=0)
+        >>> np.sign(rnn.effective_weights()["weight_hh_l0"][:2]).tolist()
+        [[0.0, 1.0, 1.0, 1.0, -1.0], [1.0, 0.0, 1.0, 1.0, -1.0]]
+        """
+        return self._stack.effective_weights()
+
     def state_dict(self, *, pytorch: bool = False) -> dict[str, Real]:
         """Copies of the parameters by name; if `pytorch`, what torch.nn.RNN.load_state_dict takes (as tensors).
 
-        PyTorch's two biases are then ours, bias_ih_l{k}, and zeros, bias_hh_l{k}.
+        PyTorch's two biases are then ours, bias_ih_l{k}, and zeros, bias_hh_l{k}; its weights are those that act.
 
         Examples
         --------
         >>> list(RNN(3, 5).state_dict(pytorch=True))
         ['weight_ih_l0', 'weight_hh_l0', 'bias_ih_l0', 'bias_hh_l0']
         """
-        own = self.parameters()
         if check.flag(pytorch, "pytorch"):
-            return to_pytorch(own)
-        return {name: array.copy() for name, array in own.items()}
+            return to_pytorch(self.effective_weights())
+        return {name: array.copy() for name, array in self.parameters().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Copy parameters from a dict of arrays with the names of `state_dict()`, or of torch.nn.RNN.
@@ -509,10 +548,14 @@ class RNN(Checked):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update({key: value for key, value in state.items() if key not in _OF_THE_STACK})
         self.__dict__["dtype"] = check.real_dtype(self.dtype)  # a pickled dtype comes back as another object
-        for name, usual in dynamics.USUAL.items():  # as pickles of 0.1 are
+        for name, usual in {**dynamics.USUAL, **dict.fromkeys(constraints.NAMES)}.items():  # as pickles of 0.1 are
             self.__dict__.setdefault(name, usual)
         self.__dict__.update({name: dynamics.tuples(getattr(self, name)) for name in ("leak", "noise")})
-        self._stack = Stack(self._architecture(), state["_parameters"], state["_dropout_rng"], self._dynamics())
+        self.__dict__.update({name: constraints.unwritable(getattr(self, name)) for name in constraints.NAMES})
+        architecture = self._architecture()
+        factors = constraints.of_rnn(self).factors(architecture, self.dtype)
+        kept = state["_parameters"], state["_dropout_rng"]
+        self._stack = Stack(architecture, *kept, self._dynamics(), factors)
 
     def _architecture(self) -> Architecture:
         sizes = self.input_size, self.hidden_size, self.num_layers
@@ -557,7 +600,7 @@ def move_to(parameters: Parameters, rnn: RNN) -> None:
     before = rnn._stack
     for array, values in zip(parameters.arrays, before.parameters.arrays, strict=False):
         array[...] = values
-    rnn._stack = Stack(before.architecture, parameters, before.rng, before.dynamics)
+    rnn._stack = Stack(before.architecture, parameters, before.rng, before.dynamics, before.factors)
 
 
 def _check_runs_activations(backend: ModuleType, nonlinearity: Any) -> None:

@@ -15,7 +15,9 @@ import numpy as np
 from elman.backends.activations import Activation
 from elman.backends.contract import Gradients, Layer
 from elman.backends.reference import CELLS
+from elman.layer import constraints
 from elman.layer.architecture import Architecture
+from elman.layer.constraints import Factors
 from elman.layer.dynamics import INPUT_STREAM, Dynamics, OfLayer, add_by_logits, mixed
 from elman.layer.parameters import Parameters, layout
 from elman.layer.workspace import SMALL, Lease, Workspace, aligned_zeros
@@ -196,6 +198,7 @@ class Stack:
     parameters: Parameters  # they begin with the layers' entries; a model's go on
     weights: list[Weights]  # of each layer, live
     dynamics: Dynamics
+    factors: Factors  # what makes of the weights those that act, none where they are the same
     rng: np.random.Generator  # what dropout is drawn with
     workspace: Workspace
 
@@ -208,6 +211,7 @@ class Stack:
         "_size",
         "architecture",
         "dynamics",
+        "factors",
         "parameters",
         "rng",
         "weights",
@@ -215,9 +219,15 @@ class Stack:
     )
 
     def __init__(
-        self, architecture: Architecture, parameters: Parameters, rng: np.random.Generator, dynamics: Dynamics
+        self,
+        architecture: Architecture,
+        parameters: Parameters,
+        rng: np.random.Generator,
+        dynamics: Dynamics,
+        factors: Factors,
     ) -> None:
         self.architecture, self.parameters, self.rng, self.dynamics = architecture, parameters, rng, dynamics
+        self.factors = factors
         self._extents = architecture.n_entries, architecture.n_entries // architecture.num_layers  # of layers' arrays
         self.weights = self.by_layer(parameters.arrays)
         self._of_one_direction = [(ih[0], hh[0], None if bias is None else bias[0]) for ih, hh, bias in self.weights]
@@ -235,8 +245,19 @@ class Stack:
         return [(arrays[i], arrays[i + 1], arrays[i + 2] if has_bias else None) for i in range(0, n, each)]
 
     def weights_now(self) -> list[Weights]:
-        """What kernels get of each layer's weights."""
-        return self.weights
+        """Each layer's weights as they act."""
+        if not self.factors:
+            return self.weights
+        return self.by_layer(constraints.effective(self.factors, self.parameters.arrays[: self._extents[0]]))
+
+    def effective_weights(self) -> dict[str, Real]:
+        """Copies of the layers' parameters, weights as they act, by name as users see them."""
+        return constraints.named(self.factors, self.parameters, self._extents[0])
+
+    def chain(self, gradients: Sequence[Real]) -> None:
+        """Make of gradients by weights that act, which lie like parameters, those by the parameters, in place."""
+        for i, factor in self.factors.items():
+            factor.chain(gradients[i], self.parameters.arrays[i])
 
     def leaks_of(self, arrays: Sequence[Real]) -> Sequence[Real]:
         """Of such arrays those that stand for the logits of leaks, (D, H) for each layer; none if they are fixed."""
@@ -288,14 +309,16 @@ class Stack:
         lengths: Int | None = None,
         batch_major: bool = False,
         drawn: Drawn | None = None,
+        weights: Sequence[Weights] | None = None,
     ) -> None:
         """Run all layers over x (T, B, I) or tokens (T, B), writing h_n (L·D, B, H) and y (T, B, D·H): no dropout.
 
-        What is `batch_major` lies in memory as (B, T, ·). There is noise where it is `drawn`.
+        What is `batch_major` lies in memory as (B, T, ·). There is noise where it is `drawn`. `weights` are those that
+        act, where the caller has them.
         """
-        dynamics = self.dynamics_now()
+        dynamics, weights = self.dynamics_now(), weights or self.weights_now()
         if len(self.weights) == 1 and not dynamics:
-            mode.backend.forward(*layers_of(x, h_0, h_n, self.weights_now(), (y,), mode, lengths))
+            mode.backend.forward(*layers_of(x, h_0, h_n, weights, (y,), mode, lengths))
             return
         (n_steps, n_rows, n_columns), n_inner = y.shape, len(self.weights) - 1
         x, n_seconds = self._with_noise(mode, x, drawn), 0 if self.dynamics.cell == "elman" else 1
@@ -304,7 +327,7 @@ class Stack:
             outputs = [*(buffers[k % n_buffers] for k in range(n_inner)), y]  # the buffers take turns
             seconds = buffers[n_buffers:] * len(self.weights)
             own = drawn, dynamics, seconds
-            for layer in layers_of(x, h_0, h_n, self.weights_now(), outputs, mode, lengths, None, (), *own):
+            for layer in layers_of(x, h_0, h_n, weights, outputs, mode, lengths, None, (), *own):
                 mode.backend.forward(layer)
 
     def _with_noise(self, mode: Mode, x: Any, drawn: Drawn | None) -> Any:
@@ -364,7 +387,10 @@ class Stack:
     def backward(
         self, tape: Tape, d_y: Real | None, d_h_n: Real | None, d_h_0: Real, d_x: Real | None, gradients: Sequence[Real]
     ) -> None:
-        """Write d_h_0 (L·D, B, H) and, unless None, d_x (T, B, I); *add* to gradients, which lie like parameters."""
+        """Write d_h_0 (L·D, B, H) and, unless None, d_x (T, B, I); *add* to gradients, which lie like parameters.
+
+        They are those by the weights as they act: when all is added, `chain` makes of them those by the parameters.
+        """
         y = tape.layers[0].y
         count, by_layer, on_leaks = min(len(self.weights), 3), self.by_layer(gradients), self.adder(tape, gradients)
         if y.size <= SMALL:
@@ -380,7 +406,7 @@ class Stack:
 
         Returns the last layer's outputs (B, H).
         """
-        if self.dynamics.cell != "elman" or drawn is not None:
+        if self.dynamics.cell != "elman" or drawn is not None or self.factors:
             y: Real = np.empty((1, *h.shape[1:]), h.dtype)
             self.evaluate(mode, x_t[None], h, h_next, y, drawn=drawn)
             return y.reshape(h.shape[1:])
@@ -403,20 +429,20 @@ class Stack:
         Where several layers run in both directions, each needs the outputs of the one below from both ends: it grows.
         So it does where leaky ones do.
         """
-        n_steps, n_rows = x.shape[:2]
+        (n_steps, n_rows), weights = x.shape[:2], self.weights_now()
         h, h_n = np.empty_like(h_0), h_0.copy()
         if self.architecture.bidirectional and not self.dynamics_now() and self.architecture.num_layers == 1:
             return self._last_states_both_ways(mode, x, h_0, lengths)
         if self.architecture.bidirectional:
             columns = self.architecture.n_outputs
             with self.workspace.lease(1, n_steps, n_rows, columns, batch_major) as (y,):
-                self.evaluate(mode, x, h_0, h_n, y, lengths, batch_major, drawn)
+                self.evaluate(mode, x, h_0, h_n, y, lengths, batch_major, drawn, weights)
             return h_n
         with self.lease(min(n_steps, _STRETCH), n_rows) as (y,):
             for i, (part, part_lengths) in enumerate(_stretches(x, lengths)):
                 h, h_n = h_n, h
                 own = None if drawn is None else drawn._replace(first_step=drawn.first_step + i * _STRETCH)
-                self.evaluate(mode, part, h, h_n, y[: len(part)], part_lengths, drawn=own)
+                self.evaluate(mode, part, h, h_n, y[: len(part)], part_lengths, drawn=own, weights=weights)
         return h_n
 
     def _last_states_both_ways(self, mode: Mode, x: Real, h_0: Real, lengths: Int | None) -> Real:

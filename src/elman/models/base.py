@@ -43,6 +43,19 @@ class Model(Checked):
         """
         return self._network.parameters.named()
 
+    def effective_weights(self) -> dict[str, Real]:
+        """Copies of the parameters by name, weights as they act: see `RNN.effective_weights`.
+
+        Examples
+        --------
+        >>> import elman
+        >>> options = {"hidden_size": 5, "excitatory": 0.8, "readout_from": "excitatory"}
+        >>> model = elman.SequenceModel(elman.Features(3), elman.Reals(1), seed=0, **options)
+        >>> np.sign(np.abs(model.effective_weights()["weight_ho"])).tolist()
+        [[1.0, 1.0, 1.0, 1.0, 0.0]]
+        """
+        return self._network.effective_weights()
+
     def state_dict(self) -> dict[str, Real]:
         """Copies of the parameters by name."""
         return {name: array.copy() for name, array in self.parameters().items()}

@@ -9,6 +9,7 @@ from elman import check
 from elman.data.inputs import Features, Input, Tokens
 from elman.data.kinds import PATTERNS, Kinds, Pattern
 from elman.data.outputs import Binary, Categories, Output, Reals
+from elman.layer import constraints
 from elman.layer.architecture import Architecture
 from elman.layer.dynamics import USUAL
 from elman.layer.rnn import RNN
@@ -33,6 +34,7 @@ def described(inputs: Input, outputs: Output, rnn: RNN, pattern: Pattern | None 
         "recurrent_dropout": rnn.recurrent_dropout,
         "dtype": rnn.dtype.name,
         **{name: value for name, usual in USUAL.items() if (value := getattr(rnn, name)) != usual},
+        **constraints.described(constraints.of_rnn(rnn)),
     }
 
 
@@ -58,7 +60,8 @@ def arguments(kind: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], int
         encoder = Architecture(inputs.n, hidden_size, num_layers, bidirectional, **more)
         decoder = Architecture(outputs.n + 1, encoder.n_outputs, num_layers, **more)
         n = encoder.n_parameters + decoder.n_parameters + (outputs.n + 1) * (decoder.n_outputs + 1)
-    return {**config, "inputs": inputs, "outputs": outputs}, n
+    masks = {name: constraints.from_json(value, name) for name, value in config.items() if name.startswith("mask")}
+    return {**config, **masks, "inputs": inputs, "outputs": outputs}, n
 
 
 def _kind_of(name: str, config: Mapping[str, Any], kinds: Mapping[str, Any]) -> Any:

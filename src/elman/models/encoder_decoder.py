@@ -60,7 +60,7 @@ class EncoderDecoder(Network):
                 loss = self.loss_of(decoding.backend, h, batch.targets, d_h, self.gradients)
                 self._decoder.backward(decoded, d_h, None, d_h_0, None, self._of_decoder.arrays)
             self._encoder.backward(encoded, None, self._handed_back(d_h_0), d_zeros, None, self._of_encoder.arrays)
-        return loss + self.penalize_weights(descent.penalties, self.gradients), None
+        return loss + self.finish(descent.penalties, self.gradients), None
 
     def _drawn(self, modes: tuple[Mode, Mode], batch: PairedBatch) -> list[Any]:
         """What encoder and decoder draw from; None where the batch has no noise of its own."""

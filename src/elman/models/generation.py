@@ -68,7 +68,7 @@ def _drawn(
     y = np.empty((len(h), 1, *h.shape[1:]), h.dtype)
     own: dict[str, Any] = {"dynamics": stack.dynamics_now(), "seconds": [*np.empty_like(y)]}
     layers = layers_of(first[-1:].copy(), h, None, stack.weights_now(), [*y], mode, **own)
-    readout = Readout(y[-1], *network.readout_of(network.parameters), o, loss=outputs.loss)
+    readout = Readout(y[-1], *network.readout_now(), o, loss=outputs.loss)
     is_category = isinstance(outputs, Categories)
     parts: list[Any] = [np.empty(0, np.int64) if is_category else np.empty((0, outputs.n), h.dtype)]
     is_random = options["temperature"] > 0 and not isinstance(outputs, Reals)

@@ -21,6 +21,8 @@ from elman.backends.reference import CELLS
 from elman.data.kinds import Kinds
 from elman.data.outputs import Output, Targets, finite_outputs, penalize
 from elman.data.sequences import Batch, DataSet, Sequences, Window
+from elman.layer import constraints
+from elman.layer.constraints import Factors, ReadoutConstraints
 from elman.layer.initial import draw_uniform
 from elman.layer.parameters import Entry, Parameters
 from elman.layer.rnn import RNN, mode_of, move_to, stack_of
@@ -59,11 +61,12 @@ class Network:
     predicted: Output  # what the readout computes
     parameters: Parameters  # those of the layers, and at the end weight_ho (O, K) and bias_o (O,)
     gradients: Parameters  # room for those of an update
+    factors: Factors  # what makes of parameters those that act, none where they are the same
     shuffle_rng: np.random.Generator  # what the order of a data set is drawn with
     seed: str | None  # what was asked for when the parameters were drawn, if it is known
 
-    def __init__(self, rnns: Sequence[RNN], predicted: Output, kept: Kept) -> None:
-        self.rnns, self.predicted = rnns, predicted
+    def __init__(self, rnns: Sequence[RNN], predicted: Output, kept: Kept, factors: Factors | None = None) -> None:
+        self.rnns, self.predicted, self.factors = rnns, predicted, factors or {}
         self.parameters, self.shuffle_rng, self.seed = kept
         self.gradients = self.zeros()
         self._workspace = stack_of(rnns[-1]).workspace
@@ -94,7 +97,7 @@ class Network:
     def outputs(self, backend: ModuleType, h: Real, lengths: Int | None = None) -> Real:
         """Fresh outputs (T, B, O) of states h (T, B, K), all finite within the lengths."""
         o = np.empty((*h.shape[:2], self.predicted.n), h.dtype)
-        backend.readout(Readout(h, *self.readout_of(self.parameters), o))
+        backend.readout(Readout(h, *self.readout_now(), o))
         finite_outputs(o, lengths=lengths)
         return o
 
@@ -103,7 +106,7 @@ class Network:
     ) -> float:
         """The mean loss of states h (T, B, K); with d_h, which is written, its gradients are added `into` some."""
         d_weight, d_bias = (None, None) if into is None else self.readout_of(into)
-        weight, bias = self.readout_of(self.parameters)
+        weight, bias = self.readout_now()
         n, kind, (y, lengths, weights, total) = self.predicted.n, self.predicted.loss, targets
         total = total * n if self.predicted.is_mean else total
         with self._workspace.lease(1, h.shape[0], h.shape[1], n) as (o,):
@@ -116,18 +119,38 @@ class Network:
         weight, bias = parameters.arrays[-2:]
         return weight[0], bias[0]
 
+    def readout_now(self) -> tuple[Real, Real]:
+        """Those of the parameters, the weight as it acts."""
+        weight, bias = self.readout_of(self.parameters)
+        factor = self.factors.get(len(self.parameters.arrays) - 2)
+        return weight if factor is None else factor.effective(weight[None])[0], bias
+
     def update(self, loss: float, descent: Descent) -> None:
         """One step along `gradients`, or an error, and nothing changed."""
         descent.update(mode_of(self.rnns[-1]).backend, loss, self.parameters.flat, self.gradients.flat)
 
-    def penalize_weights(self, penalties: Penalties, gradients: Parameters) -> float:
-        """The penalties on the weights, biases apart; their gradients are added."""
+    def effective_weights(self) -> dict[str, Real]:
+        """Copies of the parameters, weights as they act, by name as users see them."""
+        return constraints.named(self.factors, self.parameters)
+
+    def finish(self, penalties: Penalties, gradients: Parameters) -> float:
+        """The penalties on weights, biases apart, whose gradients are added; then all gradients are by parameters.
+
+        Before, they are by weights as they act.
+        """
+        total = self._penalize_weights(penalties, gradients)
+        for i, factor in self.factors.items():
+            factor.chain(gradients.arrays[i], self.parameters.arrays[i])
+        return total
+
+    def _penalize_weights(self, penalties: Penalties, gradients: Parameters) -> float:
         *_, l1, l2 = penalties
         if not (l1 or l2):
             return 0.0
         total, into = 0.0, gradients.named()
+        weights = self.effective_weights() if self.factors else self.parameters.named()
         with np.errstate(all="ignore"):  # the update says if they are not finite
-            for name, weight in self.parameters.named().items():
+            for name, weight in weights.items():
                 if "weight" in name:
                     total += l1 * float(np.abs(weight).sum(dtype=np.float64))
                     total += l2 * float(np.square(weight, dtype=np.float64).sum())
@@ -164,9 +187,13 @@ class SequenceNetwork(Network):
     stack: Stack  # the RNN's
     learns_h_0: bool  # whether all rows begin with the parameter h_0 (L·D, H)
 
-    def __init__(self, kinds: Kinds, rnn: RNN, kept: Kept, *, learns_h_0: bool) -> None:
+    def __init__(self, kinds: Kinds, rnn: RNN, kept: Kept, *, learns_h_0: bool, readout: ReadoutConstraints) -> None:
         move_to(kept.parameters, rnn)
-        super().__init__([rnn], kinds.outputs, kept)
+        of_readout, factors = readout.factor(rnn, kept.parameters.flat.dtype), stack_of(rnn).factors
+        if of_readout is not None:
+            factors = {**factors, len(kept.parameters.arrays) - 2: of_readout}
+        super().__init__([rnn], kinds.outputs, kept, factors)
+        self.readout = readout
         self.kinds, self.stack, self.learns_h_0, self.metric = kinds, stack_of(rnn), learns_h_0, kinds.outputs.metric
 
     def mode(self) -> Mode:
@@ -297,7 +324,7 @@ class SequenceNetwork(Network):
         if self.learns_h_0 and is_first:  # all rows begin with it
             with np.errstate(all="ignore"):  # the update says if they are not finite
                 gradients.named()["h_0"] += d_h_0.sum(axis=1, dtype=np.float64)
-        return loss + self.penalize_weights(penalties, gradients), h_n
+        return loss + self.finish(penalties, gradients), h_n
 
     def differentiate(
         self,
@@ -375,7 +402,8 @@ class SequenceNetwork(Network):
     def config(self) -> dict[str, Any]:
         """Arguments of `SequenceModel`, as JSON has them."""
         config = configuration.described(self.kinds.inputs, self.kinds.outputs, self.rnns[0], self.kinds.pattern)
-        return config | ({"learn_h_0": True} if self.learns_h_0 else {})  # files without it are as they ever were
+        own = {"learn_h_0": True} if self.learns_h_0 else {}  # files without it are as they ever were
+        return config | own | constraints.described(self.readout)
 
 
 def generator_of(seed: Any) -> tuple[np.random.Generator, str | None]:

@@ -21,6 +21,7 @@ from elman.data.inputs import Features, Tokens
 from elman.data.kinds import PATTERNS, Kinds
 from elman.data.outputs import Binary, Categories, Output, Reals
 from elman.data.sequences import DataSet, Sequences, Window
+from elman.layer.constraints import ReadoutConstraints, unwritable
 from elman.layer.dynamics import row_keys
 from elman.layer.parameters import Entry, Parameters
 from elman.layer.rnn import RNN, stack_of
@@ -61,6 +62,12 @@ class SequenceModel(Model):
         Likewise. There is noise in training, and where a `noise_seed` is given. The readout sees outputs, f(v) with
         form="potential", and what goes from one call to the next are states, v. In `fit`, a row's noise depends on the
         run, the epoch, and the row's place in the data set alone. `input_noise` needs features.
+    signs, excitatory, mask_hh, mask_ih
+        Likewise. The weights of the readout have no signs of units.
+    mask_ho : bools (O, D·H), optional
+        Which elements of weight_ho there are. The others act as 0.
+    readout_from : "excitatory", optional
+        Let the readout see only the units that have the sign +1.
     initialization, spectral_radius, dtype, seed, backend
         Likewise.
     learn_h_0 : bool
@@ -100,7 +107,7 @@ class SequenceModel(Model):
     [2, 0, 1, 2, 0, 1]
     """
 
-    _fixed = frozenset(("inputs", "outputs", "pattern", "learn_h_0", "rnn"))
+    _fixed = frozenset(("inputs", "outputs", "pattern", "learn_h_0", "mask_ho", "readout_from", "rnn"))
 
     def __init__(
         self,
@@ -121,6 +128,12 @@ class SequenceModel(Model):
         form: str = "rate",
         learn_leak: bool = False,
         input_noise: float = 0.0,
+        signs: Any = None,
+        excitatory: float | None = None,
+        mask_hh: Any = None,
+        mask_ih: Any = None,
+        mask_ho: Any = None,
+        readout_from: str | None = None,
         learn_h_0: bool = False,
         dtype: Any = "float32",
         seed: int | np.random.Generator | None = None,
@@ -146,6 +159,10 @@ class SequenceModel(Model):
             form=form,
             learn_leak=learn_leak,
             input_noise=input_noise,
+            signs=signs,
+            excitatory=excitatory,
+            mask_hh=mask_hh,
+            mask_ih=mask_ih,
             dtype=dtype,
             seed=rng,
             backend=self._default_backend if backend is None else backend,
@@ -156,6 +173,7 @@ class SequenceModel(Model):
             check.refuse("pattern='one-to-many' is not possible with bidirectional=True: outputs are fed back")
         kinds.check_feedback()
         self.learn_h_0 = check.flag(learn_h_0, "learn_h_0")
+        self.mask_ho, self.readout_from = ReadoutConstraints.of(mask_ho, readout_from, outputs.n, self.rnn)
         architecture = stack_of(self.rnn).architecture
         h_0 = [Entry(("h_0",), (architecture.n_states, architecture.hidden_size))] if self.learn_h_0 else []
         kept = Kept.drawn([*architecture.entries(), *h_0], self.rnn, outputs.n, rng, asked)
@@ -213,8 +231,8 @@ class SequenceModel(Model):
             mean of their absolute values and λ₂ times that of their squares are added to the loss (Merity et al.,
             2017), the mean being over its units and all steps, within the lengths, whether or not they have a target.
         weight_l1, weight_l2 : float
-            λ₁ and λ₂ of penalties on large weights, the readout's among them, but not biases: λ₁ times the sum of their
-            absolute values and λ₂ times that of their squares.
+            λ₁ and λ₂ of penalties on large weights, as they act, the readout's among them, but not biases: λ₁ times the
+            sum of their absolute values and λ₂ times that of their squares.
         memory : str or int, optional
             For long sequences: states are computed twice, and kept for so many steps at a time, or for as many as need
             less than, say, "200MB". The gradients are the same to the last bit, with a leak to rounding. Needs one
@@ -584,9 +602,14 @@ class SequenceModel(Model):
     def __repr__(self) -> str:
         return as_made(self, SequenceModel, self._value_of)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        mask_ho = unwritable(state.get("mask_ho"))  # which those of 0.1 have not
+        super().__setstate__({**state, "mask_ho": mask_ho, "readout_from": state.get("readout_from")})
+
     def _network_on(self, kept: Kept) -> SequenceNetwork:
         kinds = Kinds(self.inputs, self.outputs, PATTERNS[self.pattern], self.rnn.dtype)
-        return SequenceNetwork(kinds, self.rnn, kept, learns_h_0=self.learn_h_0)
+        readout = ReadoutConstraints(self.mask_ho, self.readout_from)
+        return SequenceNetwork(kinds, self.rnn, kept, learns_h_0=self.learn_h_0, readout=readout)
 
     # Checks that depend on the model
 
