@@ -86,11 +86,15 @@ SHAPE = [
     "form",
     "learn_leak",
     "input_noise",
+    "signs",
+    "excitatory",
+    "mask_hh",
+    "mask_ih",
 ]
 FIXED = {
     "RNN": SHAPE,
     "reference.RNN": SHAPE,
-    "SequenceModel": ["inputs", "outputs", "pattern", "learn_h_0", "rnn"],
+    "SequenceModel": ["inputs", "outputs", "pattern", "learn_h_0", "mask_ho", "readout_from", "rnn"],
     "Seq2Seq": ["inputs", "outputs", "encoder", "decoder"],
     **{name: ["n"] for name in ("Tokens", "Features")},
     **{name: ["n", "class_weights"] for name in ("Categories", "Binary", "Reals")},
