@@ -86,8 +86,8 @@ typedef struct {
     elman_rows target;      /* cross entropy: int64 (T, B, 1), negative: no target; otherwise reals (T, B, O) */
     elman_rows weights;     /* (T, B, 1): of each step's loss, 0: not a target; data may be NULL: all 1 */
     elman_rows o;           /* (T, B, O): out; the outputs, or with a gradient that by the outputs */
-    elman_rows d_h;         /* (T, B, K): out; data NULL: the loss alone */
-    void *d_weight;         /* (K, O): added to */
+    elman_rows d_h;         /* (T, B, K): out; data may be NULL */
+    void *d_weight;         /* (K, O): added to, or NULL */
     void *d_bias;           /* (O,): added to, or NULL */
 } elman_readout;
 

@@ -77,7 +77,8 @@ typedef struct {
     extent extent;
     matrix weight, transposed; /* (K, O), (O, K) */
     const real *zeros;
-    double *losses; /* of each task, or NULL for the outputs alone */
+    double *losses;   /* of each task, or NULL for the outputs alone */
+    int has_gradient; /* by the outputs */
     outer_sum sum;
 } readout_pass;
 
@@ -103,14 +104,14 @@ static void readout_rows(void *context, size_t task) {
     real *o[MAX_ROWS], *d_h[MAX_ROWS];
     const void *target[MAX_ROWS];
     real weight[MAX_ROWS];
-    const int gradient = r->d_h.data != NULL;
+    const int gradient = p->has_gradient;
     size_t n = 0, end = smaller((task + 1) * MAX_ROWS, r->T * r->B);
     for (size_t i = task * MAX_ROWS; i < end; i++) {
         size_t t = i / r->B, b = i % r->B;
         if (t >= length_of(&p->extent, b)) continue;
         h[n] = at(&r->h, t, b), o[n] = at(&r->o, t, b), init[n] = r->bias ? r->bias : p->zeros;
         if (p->losses) target[n] = target_at(r, t, b), weight[n] = r->weights.data ? *at(&r->weights, t, b) : 1;
-        if (gradient) d_h[n] = at(&r->d_h, t, b);
+        if (r->d_h.data) d_h[n] = at(&r->d_h, t, b);
         n++;
     }
     gemm(&p->weight, n, h, init, o, NULL);
@@ -118,7 +119,7 @@ static void readout_rows(void *context, size_t task) {
     double loss = 0;
     for (size_t i = 0; i < n; i++) loss += weighted_loss(r, o[i], target[i], weight[i], gradient), init[i] = p->zeros;
     p->losses[task] = loss;
-    if (gradient) gemm(&p->transposed, n, (const real *const *)o, init, d_h, NULL);
+    if (r->d_h.data) gemm(&p->transposed, n, (const real *const *)o, init, d_h, NULL);
 }
 
 static void pack_weight(void *context, size_t i) {
@@ -136,11 +137,12 @@ static void readout_gradient(void *context, size_t i) { outer_sum_task(&((const 
 /* Without a place for the loss, the outputs alone. */
 static int run_readout(const elman_readout *r, double *loss) {
     const size_t rows = r->T * r->B, tasks = ceil_div(rows, MAX_ROWS), widest = larger(r->K, r->O);
-    const int gradient = loss && r->d_h.data;
-    const size_t threads = threads_for(2.0 * (double)rows * (double)r->K * (double)r->O * (gradient ? 3 : 1));
-    readout_pass p = {.readout = r, .extent = {r->T, r->B, r->lengths, 0, r->T}};
+    const int goes_back = loss && r->d_h.data, sums = loss && (r->d_weight || r->d_bias);
+    const double products = 1 + goes_back + sums;
+    const size_t threads = threads_for(2.0 * (double)rows * (double)r->K * (double)r->O * products);
+    readout_pass p = {.readout = r, .extent = {r->T, r->B, r->lengths, 0, r->T}, .has_gradient = goes_back || sums};
     p.weight = matrix_for(r->K, r->O, rows, 1, mode_for(rows));
-    p.transposed = matrix_for(r->O, r->K, rows, 1, gradient ? PACKED : DIRECT);
+    p.transposed = matrix_for(r->O, r->K, rows, 1, goes_back ? PACKED : DIRECT);
     const size_t reals = scratch_size(&p.weight) + scratch_size(&p.transposed) + ceil_div(widest, VL) * VL;
     real *const scratch = elman_lease(reals * sizeof(real) + tasks * sizeof(double));
     if (!scratch) return ELMAN_NO_MEMORY;
@@ -148,12 +150,13 @@ static int run_readout(const elman_readout *r, double *loss) {
     p.zeros = memset(zeros, 0, widest * sizeof(real));
     p.losses = loss ? (double *)(scratch + reals) : NULL;
     if (p.weight.mode == PACKED) elman_run(pack_weight, &p, p.weight.panels, threads);
-    if (gradient) elman_run(pack_transposed, &p, p.transposed.panels, threads);
+    if (goes_back) elman_run(pack_transposed, &p, p.transposed.panels, threads);
     elman_run(readout_rows, &p, tasks, threads);
     if (loss) *loss = 0;
     for (size_t i = 0; loss && i < tasks; i++) *loss += p.losses[i];
-    if (gradient) {
-        p.sum = (outer_sum){.extent = &p.extent, .left = {.rows = r->h, .width = r->K}, .delta = r->o, .columns = r->O};
+    if (sums) { /* of the bias alone, nothing is made of h but a task */
+        const source h = {.rows = r->h, .width = r->d_weight ? r->K : 1};
+        p.sum = (outer_sum){.extent = &p.extent, .left = h, .delta = r->o, .columns = r->O};
         p.sum.d_weight = r->d_weight, p.sum.d_bias = r->d_bias;
         plan_outer_sum(&p.sum, threads);
         elman_run(readout_gradient, &p, outer_sum_tasks(&p.sum), threads);

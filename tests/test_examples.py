@@ -57,6 +57,11 @@ def test_decision(run_example):
     assert example["curve"][-1] > 0.8
 
 
+def test_dale(run_example):
+    example = run_example("dale", EPOCHS=8)
+    assert min(example["right"]) > 0.85
+
+
 def test_char_rnn(run_example):
     example = run_example("char_rnn", EPOCHS=2)
     (_, _, classic), (_, _, batched) = example["classic"], example["batched"]

@@ -79,7 +79,7 @@ class Readout(NamedTuple):
     scale: float = 1.0  # of the gradients; the returned sum of the loss is unscaled
     lengths: Annotated[Int | None, "B integers"] = None
     weights: Annotated[Real | None, "T B steps"] = None  # of each step's loss, 0: no target; None for 1
-    d_h: Annotated[Real | None, "T B K rows out"] = None  # None for the loss alone
+    d_h: Annotated[Real | None, "T B K rows out"] = None  # with all three None, the loss alone
     d_weight: Annotated[Real | None, "K O out"] = None  # added to
     d_bias: Annotated[Real | None, "O out"] = None  # added to
 

@@ -94,6 +94,7 @@ cdef extern from "elman.h" nogil:
         const int64_t *lengths
         elman_rows h, target, weights, d_h
         void *d_weight
+        void *d_bias
 
     ctypedef struct elman_generation:
         size_t L, N, top_k
@@ -849,10 +850,8 @@ cdef class Door:
         check_lengths(c.lengths, c.T, c.B, r.lengths)
         if has_tokens and not have_targets(&c, call.dtype):
             refuse("target", VALUES, r.target)
-        if (c.d_h.data == NULL) != (c.d_weight == NULL):
-            refuse("d_weight", NO_ARRAY, r.d_weight)
         cdef Table table = self.of(call.dtype, READOUT_LOSS)
-        if c.d_h.data != NULL:
+        if c.d_h.data != NULL or c.d_weight != NULL or c.d_bias != NULL:
             self.prepare_gradients(table)
         c.own = table.kernels.own
         with nogil:

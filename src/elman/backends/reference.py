@@ -385,9 +385,9 @@ def readout_loss(r: Readout) -> float:
     """The readout, the sum of its loss over all steps (returned), and `scale` times its gradients.
 
     Targets are categories for "cross_entropy" (softmax), from 0 to 1 for "binary_cross_entropy" (sigmoid), numbers for
-    "squared_error". A step of weight 0 has no target. Without d_h and d_weight only the loss is computed, and o is
-    scratch. Otherwise o receives the gradient by the outputs, d_h is written, d_weight and d_bias are *added to* as in
-    `backward`.
+    "squared_error". A step of weight 0 has no target. Without d_h, d_weight and d_bias only the loss is computed, and o
+    is scratch. Otherwise o receives the gradient by the outputs, and of the three, what is there: d_h is written,
+    d_weight and d_bias are *added to* as in `backward`.
     """
     h, weight, bias, o, target, loss, scale, lengths, weights, d_h, d_weight, d_bias = r
     assert target is not None
@@ -401,11 +401,13 @@ def readout_loss(r: Readout) -> float:
     losses, d_o = LOSSES[loss](outputs, targets)
     if w is not None:
         losses, d_o = np.where(w == 0, 0, losses[:, None]) * w, np.where(w == 0, 0, d_o) * w
-    if d_h is not None and d_weight is not None:
+    if not d_h is d_weight is d_bias is None:
         d_o = (d_o * scale).astype(o.dtype, copy=False)
         o[active] = d_o.reshape(o[active].shape)
-        d_h[active] = (d_o @ weight.T).reshape(h[active].shape)
-        d_weight += rows.T @ d_o
+        if d_h is not None:
+            d_h[active] = (d_o @ weight.T).reshape(h[active].shape)
+        if d_weight is not None:
+            d_weight += rows.T @ d_o
         if d_bias is not None:
             d_bias += d_o.sum(axis=0)
     return float(losses.sum(dtype=float))

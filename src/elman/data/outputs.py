@@ -253,8 +253,8 @@ def finite_outputs(values: Any, what: str = "output", lengths: Int | None = None
         raise FloatingPointError(f"the {what} is {value}: the parameters, or states, are not finite, or far too large")
 
 
-def penalize(h: Real, lengths: Int | None, scales: tuple[float, float], d_h: Real) -> float:
-    """scales · (Σ |h|, Σ h²) of y (T, B, K) within the lengths; its gradient is added to d_h, anything beyond them."""
+def penalize(h: Real, lengths: Int | None, scales: tuple[float, float], d_h: Real | None) -> float:
+    """scales · (Σ |h|, Σ h²) of y (T, B, K) within the lengths; its gradient is added to d_h, unless None."""
     (l1, l2), total = scales, 0.0
     for t in range(0, len(h), 64):  # a few steps at a time, for the sake of memory
         part = h[t : t + 64]
@@ -262,8 +262,10 @@ def penalize(h: Real, lengths: Int | None, scales: tuple[float, float], d_h: Rea
         with np.errstate(all="ignore"):
             if l1:
                 total += l1 * float(np.abs(kept).sum(dtype=np.float64))
-                d_h[t : t + 64] += l1 * np.sign(part)
+                if d_h is not None:
+                    d_h[t : t + 64] += l1 * np.sign(part)
             if l2:
                 total += l2 * float(np.square(kept, dtype=np.float64).sum())
-                d_h[t : t + 64] += 2 * l2 * part
+                if d_h is not None:
+                    d_h[t : t + 64] += 2 * l2 * part
     return total

@@ -7,7 +7,7 @@ transpose of what a user sees under its name. One flat buffer makes clipping and
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from itertools import accumulate
 from math import prod
 from typing import Any, NamedTuple
@@ -32,10 +32,13 @@ class Parameters:
     """Arrays in one flat buffer, all zero at first; gradients and an optimizer's memories have the same form.
 
     `flat` (n,) is all there is, with zeros between the arrays, each of which starts on a multiple of 64 bytes.
-    `arrays` has one C-contiguous view per entry: (number of names, *the user's shape reversed).
+    `arrays` has one C-contiguous view per entry: (number of names, *the user's shape reversed). Of gradients that are
+    `only` wanted in part, an array is None where nobody wants it.
     """
 
     __slots__ = ("_origin", "arrays", "entries", "flat")
+
+    arrays: list[Any]
 
     def __init__(self, entries: Sequence[Entry], dtype: np.dtype[Any], values: Real | None = None) -> None:
         self.entries = tuple(entries)
@@ -48,8 +51,31 @@ class Parameters:
 
     def named(self, n_entries: int | None = None) -> dict[str, Real]:
         """Live, writable views in the user's shapes: of all entries, or of the first few."""
-        pairs = zip(self.entries[:n_entries], self.arrays, strict=False)
+        pairs = [pair for pair in zip(self.entries[:n_entries], self.arrays, strict=False) if pair[1] is not None]
         return {name: array[d].T for entry, array in pairs for d, name in enumerate(entry.names)}
+
+    def only(self, names: Container[str]) -> Parameters:
+        """The same buffer, with None for each array of which no part has one of the names."""
+        part = self.part(0, self.entries)
+        pairs = zip(self.entries, self.arrays, strict=True)
+        part.arrays = [array if any(name in names for name in entry.names) else None for entry, array in pairs]
+        return part
+
+    def places(self, names: Container[str]) -> list[slice]:
+        """Where in `flat` the arrays with these names lie; those side by side together."""
+        _, places = layout(self.entries, self.flat.dtype)
+        found: list[slice] = []
+        is_open = False
+        for entry, (place, shape) in zip(self.entries, places, strict=True):
+            size = prod(shape[1:])
+            for d, name in enumerate(entry.names):
+                own = slice(place.start + d * size, place.start + (d + 1) * size)
+                if name in names and is_open:
+                    found[-1] = slice(found[-1].start, own.stop)
+                elif name in names:
+                    found.append(own)
+                is_open = name in names
+        return found
 
     def part(self, first: int, entries: Sequence[Entry]) -> Parameters:
         """The arrays from number `first` on, under names of their own; `flat` is that of the whole."""

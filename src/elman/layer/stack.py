@@ -129,19 +129,20 @@ def backward(
     look: Callable[[int, Real | None, Real], None] | None = None,
     pass_on: Callable[[int, Real], None] | None = None,
     on_leaks: Callable[[int, Real, Real | None], None] | None = None,
+    lowest: int = 0,
 ) -> None:
-    """Write d_h_0 and, unless None, d_x (T, B, I); *add* to gradients, arrays like the weights'.
+    """Write d_h_0 and, unless None, d_x (T, B, I); *add* to gradients, arrays like the weights', unless None.
 
     scratch: as many arrays (T, B, D·H) as there are layers, at most 3. After each layer k, `look` is called with k,
     the gradient by its outputs and that by its pre-activations, both (T, B, D·H); what is beyond the lengths is left
     as it was in scratch. What comes between layers besides kernels changes the gradient by the inputs of layer k, in
     `pass_on`. Where leaks are learned, `on_leaks` is called with k and the gradients of each row by α and by σ √(2/α),
-    both (D, B, H).
+    both (D, B, H). Of layers below the `lowest`, and of their states, there are no gradients.
     """
     delta, *d_inputs = scratch
     n = len(gradients)
-    for k in range(n - 1, -1, -1):
-        d_input = d_inputs[k % len(d_inputs)] if k else d_x
+    for k in range(n - 1, lowest - 1, -1):
+        d_input = d_x if k == 0 else d_inputs[k % len(d_inputs)] if k > lowest else None
         layer, own, further = tape.layers[k], _own(d_h_0, k, n), _NOTHING_FURTHER
         if layer.cell != "elman" or on_leaks is not None:
             further = _room_of_leaks(layer, own, is_learned=on_leaks is not None)
@@ -266,10 +267,20 @@ class Stack:
 
     def adder(self, tape: Tape, arrays: Sequence[Real]) -> Callable[[int, Real, Real | None], None] | None:
         """The `on_leaks` of `backward` that adds to gradients, which lie like parameters; None if leaks are fixed."""
-        if not self.dynamics.is_learned:
-            return None
         d_logits = self.leaks_of(arrays)
-        return lambda k, *d_leaks: add_by_logits(d_logits[k], tape.layers[k].numbers, tape.layers[k].noise, *d_leaks)
+        if all(one is None for one in d_logits):
+            return None
+
+        def add(k: int, *d_leaks: Any) -> None:
+            if d_logits[k] is not None:
+                add_by_logits(d_logits[k], tape.layers[k].numbers, tape.layers[k].noise, *d_leaks)
+
+        return add
+
+    def lowest_of(self, gradients: Sequence[Real | None]) -> int:
+        """The lowest layer of which a gradient is wanted, L where none is; they lie like parameters."""
+        n, each = self._extents
+        return next((i for i in range(n) if gradients[i] is not None), n) // each
 
     def dynamics_now(self) -> Sequence[OfLayer]:
         """What kernels get of each layer's, nothing where that is Elman's without noise."""
@@ -385,21 +396,31 @@ class Stack:
         return tape
 
     def backward(
-        self, tape: Tape, d_y: Real | None, d_h_n: Real | None, d_h_0: Real, d_x: Real | None, gradients: Sequence[Real]
+        self,
+        tape: Tape,
+        d_y: Real | None,
+        d_h_n: Real | None,
+        d_h_0: Real,
+        d_x: Real | None,
+        gradients: Sequence[Any],
+        lowest: int = 0,
     ) -> None:
         """Write d_h_0 (L·D, B, H) and, unless None, d_x (T, B, I); *add* to gradients, which lie like parameters.
 
         They are those by the weights as they act: when all is added, `chain` makes of them those by the parameters.
+        Where one is None, nobody wants it; and none of layers below the `lowest`, nor of their states.
         """
+        if lowest == len(self.weights):
+            return
         y = tape.layers[0].y
         count, by_layer, on_leaks = min(len(self.weights), 3), self.by_layer(gradients), self.adder(tape, gradients)
         if y.size <= SMALL:
             scratch = [np.empty(y.shape, y.dtype) for _ in range(count)]
-            backward(tape, d_y, d_h_n, d_h_0, d_x, by_layer, scratch, on_leaks=on_leaks)
+            backward(tape, d_y, d_h_n, d_h_0, d_x, by_layer, scratch, on_leaks=on_leaks, lowest=lowest)
             return
         n_steps, n_rows, n_columns = y.shape
         with self.workspace.lease(count, n_steps, n_rows, n_columns, tape.batch_major) as scratch:
-            backward(tape, d_y, d_h_n, d_h_0, d_x, by_layer, scratch, on_leaks=on_leaks)
+            backward(tape, d_y, d_h_n, d_h_0, d_x, by_layer, scratch, on_leaks=on_leaks, lowest=lowest)
 
     def step(self, mode: Mode, x_t: Real | Int, h: Real, h_next: Real, drawn: Drawn | None = None) -> Real:
         """One time step of one direction: x_t (B, I) or tokens (B,), h (L, B, H); writes h_next (L, B, H).

@@ -37,7 +37,6 @@ class EncoderDecoder(Network):
         super().__init__(rnns, Categories(written.n + 1, class_weights=class_weights), kept)
         self.inputs, self.written = inputs, written
         self._encoder, self._decoder = map(stack_of, rnns)
-        self._of_encoder, self._of_decoder = _parts(self.gradients, rnns)
 
     def modes(self) -> tuple[Mode, Mode]:
         """How a call that begins now computes in the encoder and in the decoder, whose backend is that of both."""
@@ -47,8 +46,14 @@ class EncoderDecoder(Network):
     def gradients_of(self, window: Window, state: Any, descent: Descent, /) -> tuple[float, Real | None]:  # noqa: ARG002
         """One update's mean loss; `gradients` are written. There is one window, so nothing is handed on."""
         batch: PairedBatch = window.batch
-        encoding, decoding = self.modes()
-        self.gradients.flat.fill(0)
+        (encoding, decoding), into = self.modes(), descent.wanted(self.gradients)
+        into.flat.fill(0)
+        n = self._encoder.architecture.n_entries
+        of_encoder, of_decoder = into.arrays[:n], into.arrays[n:]
+        to_encoder, to_decoder = self._encoder.lowest_of(of_encoder), self._decoder.lowest_of(of_decoder)
+        if to_encoder < len(self._encoder.weights):  # by way of the states that the decoder begins with
+            to_decoder = 0
+        goes_back = to_decoder < len(self._decoder.weights)
         zeros, (to_encode, to_decode) = self.initial_state(batch.x.shape[1]), self._drawn((encoding, decoding), batch)
         h_x, options = np.empty_like(zeros), {"lengths": batch.lengths, "drawn": to_encode}
         with self._encoder.forward(encoding, batch.x, zeros, h_x, **options) as encoded:
@@ -56,11 +61,12 @@ class EncoderDecoder(Network):
             h_n, d_h_0, d_zeros = np.empty_like(h_0), np.empty_like(h_0), np.empty_like(zeros)
             options = {"lengths": batch.targets.lengths, "drawn": to_decode}
             with self._decoder.forward(decoding, batch.y, h_0, h_n, **options) as decoded:
-                h, d_h = decoded.layers[-1].y, decoded.d_y
-                loss = self.loss_of(decoding.backend, h, batch.targets, d_h, self.gradients)
-                self._decoder.backward(decoded, d_h, None, d_h_0, None, self._of_decoder.arrays)
-            self._encoder.backward(encoded, None, self._handed_back(d_h_0), d_zeros, None, self._of_encoder.arrays)
-        return loss + self.finish(descent.penalties, self.gradients), None
+                h, d_h = decoded.layers[-1].y, decoded.d_y if goes_back else None
+                loss = self.loss_of(decoding.backend, h, batch.targets, d_h, into)
+                self._decoder.backward(decoded, d_h, None, d_h_0, None, of_decoder, to_decoder)
+            d_h_x = self._handed_back(d_h_0)
+            self._encoder.backward(encoded, None, d_h_x, d_zeros, None, of_encoder, to_encoder)
+        return loss + self.finish(descent.penalties, into), None
 
     def _drawn(self, modes: tuple[Mode, Mode], batch: PairedBatch) -> list[Any]:
         """What encoder and decoder draw from; None where the batch has no noise of its own."""

@@ -104,7 +104,7 @@ class Network:
     def loss_of(
         self, backend: ModuleType, h: Real, targets: Targets, d_h: Real | None = None, into: Parameters | None = None
     ) -> float:
-        """The mean loss of states h (T, B, K); with d_h, which is written, its gradients are added `into` some."""
+        """The mean loss of states h (T, B, K); d_h is written, and the readout's gradients are added `into` some."""
         d_weight, d_bias = (None, None) if into is None else self.readout_of(into)
         weight, bias = self.readout_now()
         n, kind, (y, lengths, weights, total) = self.predicted.n, self.predicted.loss, targets
@@ -114,10 +114,9 @@ class Network:
             given = Readout(h, weight, bias, o, y, kind, 1 / total, lengths=lengths, weights=weights, **gradients)
             return float(backend.readout_loss(given)) / total
 
-    def readout_of(self, parameters: Parameters) -> tuple[Real, Real]:
-        """weight_ho (K, O), k-major, and bias_o (O,) among such parameters, or gradients."""
-        weight, bias = parameters.arrays[-2:]
-        return weight[0], bias[0]
+    def readout_of(self, parameters: Parameters) -> Any:
+        """weight_ho (K, O), k-major, and bias_o (O,) among such parameters, or gradients, None if it is not wanted."""
+        return tuple(None if array is None else array[0] for array in parameters.arrays[-2:])
 
     def readout_now(self) -> tuple[Real, Real]:
         """Those of the parameters, the weight as it acts."""
@@ -140,7 +139,8 @@ class Network:
         """
         total = self._penalize_weights(penalties, gradients)
         for i, factor in self.factors.items():
-            factor.chain(gradients.arrays[i], self.parameters.arrays[i])
+            if gradients.arrays[i] is not None:
+                factor.chain(gradients.arrays[i], self.parameters.arrays[i])
         return total
 
     def _penalize_weights(self, penalties: Penalties, gradients: Parameters) -> float:
@@ -154,7 +154,8 @@ class Network:
                 if "weight" in name:
                     total += l1 * float(np.abs(weight).sum(dtype=np.float64))
                     total += l2 * float(np.square(weight, dtype=np.float64).sum())
-                    into[name] += l1 * np.sign(weight) + 2 * l2 * weight
+                    if name in into:
+                        into[name] += l1 * np.sign(weight) + 2 * l2 * weight
         return total
 
     # Files
@@ -280,11 +281,11 @@ class SequenceNetwork(Network):
 
         `state` is what the window before has left, if there is one. Nothing else changes but what is drawn.
         """
-        batch = window.batch
-        self.gradients.flat.fill(0)
+        batch, into = window.batch, descent.wanted(self.gradients)
+        into.flat.fill(0)
         h_0 = self.initial_state(batch.x.shape[1]) if state is None or window.is_first else state
         if batch.targets.total > 0:
-            return self.backpropagate(window, h_0, self.gradients, descent.memory, descent.penalties)
+            return self.backpropagate(window, h_0, into, descent.memory, descent.penalties)
         h_n = np.empty_like(h_0)
         mode = self.mode()
         with self.stack.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths, drawn=self._drawn(mode, batch)) as tape:
@@ -321,10 +322,13 @@ class SequenceNetwork(Network):
         else:
             drawn = self._drawn(mode, batch)
             loss, h_n, d_h_0 = self.differentiate(mode, batch, h_0, gradients, scales, n_done=n_done, drawn=drawn)
-        if self.learns_h_0 and is_first:  # all rows begin with it
+        if is_first and self._trains_h_0(gradients):  # all rows begin with it
             with np.errstate(all="ignore"):  # the update says if they are not finite
                 gradients.named()["h_0"] += d_h_0.sum(axis=1, dtype=np.float64)
         return loss + self.finish(penalties, gradients), h_n
+
+    def _trains_h_0(self, gradients: Parameters) -> bool:
+        return self.learns_h_0 and gradients.arrays[-3] is not None
 
     def differentiate(
         self,
@@ -347,6 +351,8 @@ class SequenceNetwork(Network):
         those to be returned, None for all.
         """
         h_n, d_h_0, one_output = np.empty_like(h_0), np.empty_like(h_0), self.kinds.pattern.one_output
+        lowest = 0 if self._trains_h_0(gradients) else self.stack.lowest_of(gradients.arrays)
+        goes_back = lowest < len(self.stack.weights)
         with self.stack.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths, drawn=drawn) as tape:
             h, d_y, targets = tape.layers[-1].y, tape.d_y, batch.targets
             assert d_y is not None
@@ -362,11 +368,11 @@ class SequenceNetwork(Network):
                 if n_skipped := len(h) - len(targets.y):  # steps without a target
                     d_y[:n_skipped] = 0
                     h, d_h = h[n_skipped:], d_h[n_skipped:]
-                loss += self.loss_of(mode.backend, h, targets, d_h, gradients)
+                loss += self.loss_of(mode.backend, h, targets, d_h if goes_back else None, gradients)
             if scales:
-                loss += penalize(h, lengths, scales, d_h)
+                loss += penalize(h, lengths, scales, d_h if goes_back else None)
             has_d_y = scales or not one_output
-            self.stack.backward(tape, d_y if has_d_y else None, d_h_n, d_h_0, None, gradients.arrays)
+            self.stack.backward(tape, d_y if has_d_y else None, d_h_n, d_h_0, None, gradients.arrays, lowest)
             return loss, h_n if n_done is None else _state_after(n_done, h_n, tape), d_h_0
 
     def loss_of_last(self, mode: Mode, batch: Batch, h_n: Real, gradients: Parameters) -> tuple[float, Real]:

@@ -144,6 +144,7 @@ class Seq2Seq(Model):
         clip_value: float | None = None,
         weight_l1: float = 0.0,
         weight_l2: float = 0.0,
+        trainable: Iterable[str] | None = None,
         validation_data: tuple[Any, Any] | None = None,
         shuffle: bool = True,
         callbacks: Iterable[Callback | Function] = (),
@@ -160,8 +161,8 @@ class Seq2Seq(Model):
             Sequences of tokens or features. Or a function that returns batches (X, Y), as in `SequenceModel.fit`.
         Y : list of integers (T_i,), or one array (N, T)
             The sequences that they become, without start and end; they may be empty.
-        epochs, batch_size, steps_per_epoch, optimizer, schedule, clip_norm, clip_value, weight_l1, weight_l2
-            As in `SequenceModel.fit`.
+        epochs, batch_size, steps_per_epoch, optimizer, schedule, clip_norm, clip_value, weight_l1, weight_l2, trainable
+            As in `SequenceModel.fit`; ``["decoder.*"]`` leaves the encoder as it is.
         validation_data, shuffle, callbacks, progress, checkpoint, checkpoint_every, resume
             Likewise.
 
@@ -178,7 +179,7 @@ class Seq2Seq(Model):
             If the loss or its gradient is not finite.
         """
         given = locals()  # all arguments, by name
-        plan = Plan.of(given)
+        plan = Plan.of(given, self._network.parameters)
         data, held_out = data_of(given, ("X", "Y"), self._data), None
         if validation_data is not None:
             pair, name = check.pair(validation_data, "validation_data"), "validation_data"

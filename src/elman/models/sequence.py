@@ -34,7 +34,7 @@ from elman.models.streaming import Stream
 from elman.training import loop
 from elman.training.callbacks import Callback, Function, History
 from elman.training.optimizers import Optimizer
-from elman.training.plan import Descent, Penalties, Plan, Schedule
+from elman.training.plan import Descent, Penalties, Plan, Schedule, Trained
 from elman.training.streamed import data_of
 from elman.typing import Real
 
@@ -198,6 +198,7 @@ class SequenceModel(Model):
         weight_l1: float = 0.0,
         weight_l2: float = 0.0,
         memory: int | str | None = None,
+        trainable: Iterable[str] | None = None,
         noise_seed: Any = None,
     ) -> float:
         """One update of the parameters: forward, back-propagation through time, clipping, the optimizer's step.
@@ -237,6 +238,9 @@ class SequenceModel(Model):
             For long sequences: states are computed twice, and kept for so many steps at a time, or for as many as need
             less than, say, "200MB". The gradients are the same to the last bit, with a leak to rounding. Needs one
             direction.
+        trainable : list of str, optional
+            The names of parameters to change, or patterns such as "bias_*"; by default all. The others stay as they
+            are, weight decay or not; there is no work for their gradients, which are no part of the norm either.
         noise_seed : int or integers (B,), optional
             As in `RNN`: what the noise of a layer that has some is drawn with, instead of the layer's own generator.
 
@@ -252,8 +256,9 @@ class SequenceModel(Model):
         FloatingPointError
             If the loss or the gradient is not finite. In both cases parameters and state are left as they were.
         """
-        penalties, descent = Penalties.of(locals()), Descent.of(optimizer, clip_norm, clip_value)
-        network, gradients = self._network, self._network.gradients
+        network, penalties = self._network, Penalties.of(locals())
+        descent = Descent.of(optimizer, clip_norm, clip_value, Trained.of(trainable, network.parameters))
+        gradients = descent.wanted(network.gradients)
         gradients.flat.fill(0)
         loss, h_n = self._differentiated(gradients, x, y, lengths, weights, state, penalties, memory, noise_seed)
         network.update(loss, descent)
@@ -418,6 +423,7 @@ class SequenceModel(Model):
         weight_l1: float = 0.0,
         weight_l2: float = 0.0,
         weights: Any = None,
+        trainable: Iterable[str] | None = None,
         validation_data: tuple[Any, ...] | None = None,
         shuffle: bool = True,
         callbacks: Iterable[Callback | Function] = (),
@@ -461,6 +467,8 @@ class SequenceModel(Model):
             As in `train_step`. The penalties are part of "loss" in the history, but not of "val_loss".
         weights : numbers (N,), or like Y without its last axis, optional
             As in `train_step`.
+        trainable : list of str, optional
+            As in `train_step`: ``["weight_ho", "bias_*"]`` trains these, and nothing else.
         validation_data : (X, Y) or (X, Y, weights), optional
             Data to `evaluate` the model on after each epoch.
         shuffle : bool
@@ -508,7 +516,7 @@ class SequenceModel(Model):
         """
         given = locals()  # all arguments, by name
         windows = None if tbptt is None else self._truncation(tbptt)
-        plan = Plan.of(given, tbptt=windows, memory=self._memory(memory))
+        plan = Plan.of(given, self._network.parameters, tbptt=windows, memory=self._memory(memory))
         data = data_of(given, ("X", "Y", "weights"), functools.partial(Sequences, kinds=self._network.kinds))
         held_out = None
         if validation_data is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, ClassVar, Literal
 
@@ -189,10 +189,17 @@ class AdamW(Adam):
         self.weight_decay = weight_decay
 
 
+_ALL = (slice(None),)
+
+
 def apply(
-    optimizer: Optimizer, backend: ModuleType, parameters: Mapping[str, Real], gradients: Mapping[str, Real]
+    optimizer: Optimizer,
+    backend: ModuleType,
+    parameters: Mapping[str, Real],
+    gradients: Mapping[str, Real],
+    places: Iterable[slice] = _ALL,
 ) -> None:
-    """`Optimizer.update` on flat arrays (n,) known to fit."""
+    """`Optimizer.update` on flat arrays (n,) known to fit, or on some places of each."""
     _check_memories(optimizer._memories or dict.fromkeys(parameters, ()), parameters)
     for name, array in parameters.items():
         memories = optimizer._memories.setdefault(name, [])
@@ -200,7 +207,10 @@ def apply(
     optimizer.steps += 1
     numbers = optimizer._numbers()
     for name, array in parameters.items():
-        backend.update(Update(optimizer._rule, array, gradients[name], tuple(optimizer._memories[name]), numbers))
+        gradient, memories = gradients[name], optimizer._memories[name]
+        for own in places:
+            remembered = tuple(memory[own] for memory in memories)
+            backend.update(Update(optimizer._rule, array[own], gradient[own], remembered, numbers))
 
 
 def memories_of(optimizer: Optimizer, name: str) -> list[Real]:

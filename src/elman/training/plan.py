@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -42,6 +43,36 @@ class Penalties(NamedTuple):
         return cls(*(check.non_negative(given.get(name, 0.0), name) for name in cls._fields))
 
 
+class Trained(NamedTuple):
+    """Some of a model's parameters: those that an update changes."""
+
+    names: frozenset[str]
+    places: Sequence[slice]  # in the buffer
+    others: Sequence[slice]  # where the gradient is none, or is not wanted
+
+    @classmethod
+    def of(cls, trainable: Any, parameters: Parameters) -> Trained | None:
+        """From an argument of that name, names or globs; None for all."""
+        if trainable is None:
+            return None
+        if isinstance(trainable, str) or not isinstance(trainable, Iterable):
+            cure = f": [{trainable!r}]" if isinstance(trainable, str) else ""
+            raise TypeError(f"trainable must be a list of names of parameters, got {check.shown(trainable)}{cure}")
+        known, found = list(parameters.named()), set[str]()
+        for i, pattern in enumerate(trainable):
+            names = fnmatch.filter(known, check.text(pattern, f"trainable[{i}]"))
+            if not names:
+                raise ValueError(f"trainable[{i}] must fit one of {check.listed(known)}, got {pattern!r}")
+            found.update(names)
+        if not found:
+            check.refuse("trainable must have at least one name, got none: without it, or with None, all are trained")
+        return (
+            None
+            if len(found) == len(known)
+            else cls(frozenset(found), parameters.places(found), parameters.places({*known} - found))
+        )
+
+
 class Descent(NamedTuple):
     """How a batch changes the parameters."""
 
@@ -51,17 +82,27 @@ class Descent(NamedTuple):
     tbptt: tuple[int, int] | None = None  # update after k1 steps, from gradients that go back k2
     memory: float | None = None  # how many time steps (an int) or bytes (a float) a tape may take
     penalties: Penalties = Penalties()
+    trained: Trained | None = None  # None: all parameters
 
     @classmethod
-    def of(cls, optimizer: Any, clip_norm: Any, clip_value: Any) -> Descent:
+    def of(cls, optimizer: Any, clip_norm: Any, clip_value: Any, trained: Trained | None) -> Descent:
         """From the arguments of `train_step`."""
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer must be one of elman's, such as elman.Adam(1e-3), got {check.shown(optimizer)}")
         max_norm = math.inf if clip_norm is None else check.positive(clip_norm, "clip_norm")
-        return cls(optimizer, max_norm, optional(check.positive)(clip_value, "clip_value"))
+        return cls(optimizer, max_norm, optional(check.positive)(clip_value, "clip_value"), trained=trained)
+
+    def wanted(self, gradients: Parameters) -> Parameters:
+        """Room for gradients, with None for arrays that nobody wants."""
+        return gradients if self.trained is None else gradients.only(self.trained.names)
 
     def update(self, backend: ModuleType, loss: float, parameters: Real, gradient: Real) -> None:
         """One step of parameters (n,) along the gradient (n,) of a loss, or an error, and nothing changed."""
+        places = {}
+        if self.trained is not None:
+            places = {"places": self.trained.places}
+            for others in self.trained.others:
+                gradient[others] = 0
         norm = float(backend.clip_norm(gradient, max_norm=self.max_norm))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise FloatingPointError(
@@ -72,7 +113,7 @@ class Descent(NamedTuple):
             # more would overflow in a float32
             max_value = min(self.max_value, float(np.finfo(gradient.dtype).max))
             np.clip(gradient, -max_value, max_value, out=gradient)
-        apply(self.optimizer, backend, {"flat": parameters}, {"flat": gradient})
+        apply(self.optimizer, backend, {"flat": parameters}, {"flat": gradient}, **places)
 
 
 class Plan(NamedTuple):
@@ -91,14 +132,22 @@ class Plan(NamedTuple):
     resume: bool
 
     @classmethod
-    def of(cls, given: Mapping[str, Any], *, tbptt: tuple[int, int] | None = None, memory: float | None = None) -> Plan:
+    def of(
+        cls,
+        given: Mapping[str, Any],
+        parameters: Parameters,
+        *,
+        tbptt: tuple[int, int] | None = None,
+        memory: float | None = None,
+    ) -> Plan:
         """From the arguments of `fit`, by their names; what they are about, and tbptt and memory, a model checks."""
         if tbptt is not None and memory is not None:
             check.refuse("memory must be None where there is tbptt, which keeps no more than its steps")
         if given["checkpoint"] is None and (given["checkpoint_every"] is not None or given["resume"] is not False):
             check.refuse("checkpoint must be a path where there is checkpoint_every or resume, got None")
         optimizer = Adam(1e-3) if given["optimizer"] is None else given["optimizer"]
-        descent = Descent.of(optimizer, given["clip_norm"], given["clip_value"])
+        trained = Trained.of(given["trainable"], parameters)
+        descent = Descent.of(optimizer, given["clip_norm"], given["clip_value"], trained)
         descent = descent._replace(tbptt=tbptt, memory=memory, penalties=Penalties.of(given))
         return cls(descent, **{name: accepted(given[name], name) for name, accepted in _ACCEPTED.items()})
 
@@ -126,6 +175,7 @@ class Plan(NamedTuple):
             "tbptt": descent.tbptt,
             "activation_l2": descent.penalties.activation_l2,
             **{name: getattr(descent.penalties, name) or None for name in ("activation_l1", "weight_l1", "weight_l2")},
+            "trainable": None if descent.trained is None else sorted(descent.trained.names),
             "shuffle": self.shuffle,
             "callbacks that keep a state": ", ".join(map(described, self.with_state)) or None,
         }

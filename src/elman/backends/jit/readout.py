@@ -83,6 +83,7 @@ PASS = Struct(
     transposed=MATRIX,
     zeros=INT,
     losses=INT,  # of each task, or 0 for the outputs alone
+    has_gradient=INT,  # by the outputs
     sum=OUTER_SUM,
 )
 
@@ -173,14 +174,15 @@ def readout_rows(v: Any, p: Any, task: int) -> None:
     """MAX_ROWS places of (T, B)."""
     r = p.readout
     h, o, init, d_h = ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST))
-    target, weight, gradient, n = ints(stack(_LIST)), ints(stack(_LIST)), r.d_h.data != 0, 0
+    target, weight, gradient, n = ints(stack(_LIST)), ints(stack(_LIST)), p.has_gradient != 0, 0
     for i in range(task * MAX_ROWS, smaller((task + 1) * MAX_ROWS, r.T * r.B)):
         t, b = i // r.B, i % r.B
         if t >= length_of(p.extent, b):
             continue
         h[n], o[n], init[n] = at(v, r.h, t, b), at(v, r.o, t, b), r.bias if r.bias else p.zeros
         target[n] = integer_at(r.target, t, b) if r.loss == CROSS_ENTROPY else at(v, r.target, t, b)
-        weight[n], d_h[n] = at(v, r.weights, t, b) if r.weights.data else 0, at(v, r.d_h, t, b)
+        weight[n] = at(v, r.weights, t, b) if r.weights.data else 0
+        d_h[n] = at(v, r.d_h, t, b) if r.d_h.data else 0
         n += 1
     nothing = local(EPILOGUE)
     gemm(v, p.weight, n, h, init, o, nothing)
@@ -191,7 +193,7 @@ def readout_rows(v: Any, p: Any, task: int) -> None:
         loss += weighted_loss(v, r, o[i], target[i], weight[i], gradient)
         init[i] = p.zeros
     store_double(p.losses + 8 * task, loss)
-    if gradient:
+    if r.d_h.data:
         gemm(v, p.transposed, n, o, init, d_h, nothing)
 
 
@@ -217,7 +219,7 @@ def add_gradient(v: Any, p: Any, threads: int) -> None:
     r, s = p.readout, p.sum
     set_rows(s.left.rows, r.h, 0)
     set_rows(s.delta, r.o, 0)
-    s.extent, s.left.width, s.columns, s.tiles = p.extent, r.K, r.O, ints(r.own[1])
+    s.extent, s.left.width, s.columns, s.tiles = p.extent, r.K if r.d_weight else 1, r.O, ints(r.own[1])
     s.d_weight, s.d_bias = r.d_weight, r.d_bias
     plan_outer_sum(v, s, threads)
     run(v, readout_gradient, p, outer_sum_tasks(s), threads)
@@ -228,11 +230,13 @@ def readout_pass(v: Any, p: Any, loss: Address) -> int:
     """Its loss goes to an address, or with 0 there is none. Returns 0, or NO_MEMORY for scratch."""
     r, tiles = p.readout, ints(p.readout.own[0])
     rows, size = r.T * r.B, size_of_real(v)
-    tasks, gradient = ceil_div(rows, MAX_ROWS), loss != 0 and r.d_h.data != 0
-    threads = threads_for(2.0 * rows * r.K * r.O * (3 if gradient else 1))
+    tasks, goes_back = ceil_div(rows, MAX_ROWS), loss != 0 and r.d_h.data != 0
+    sums = loss != 0 and (r.d_weight != 0 or r.d_bias != 0)
+    p.has_gradient = 1 if goes_back or sums else 0
+    threads = threads_for(2.0 * rows * r.K * r.O * (1 + (1 if goes_back else 0) + (1 if sums else 0)))
     set_extent(p.extent, r.T, r.B, r.lengths)
     set_matrix(v, p.weight, tiles, r.K, r.O, rows, 1, mode_for(rows))
-    set_matrix(v, p.transposed, tiles, r.O, r.K, rows, 1, PACKED if gradient else DIRECT)
+    set_matrix(v, p.transposed, tiles, r.O, r.K, rows, 1, PACKED if goes_back else DIRECT)
     widest = ceil_div(larger(r.K, r.O), reals(v)) * reals(v) * size
     scratch = lease(scratch_size(v, p.weight) + scratch_size(v, p.transposed) + widest + 8 * tasks)
     if not scratch:
@@ -242,7 +246,7 @@ def readout_pass(v: Any, p: Any, loss: Address) -> int:
     p.losses = p.zeros + widest if loss else 0
     if p.weight.mode == PACKED:
         run(v, pack_weight, p, p.weight.panels, threads)
-    if gradient:
+    if goes_back:
         run(v, pack_transposed, p, p.transposed.panels, threads)
     run(v, readout_rows, p, tasks, threads)
     if loss:
@@ -250,7 +254,7 @@ def readout_pass(v: Any, p: Any, loss: Address) -> int:
         for i in range(tasks):
             sum_of_losses += load_double(p.losses + 8 * i)
         store_double(loss, sum_of_losses)
-    if gradient:
+    if sums:
         add_gradient(v, p, threads)
     give_back(scratch)
     return 0
