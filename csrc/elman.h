@@ -54,8 +54,8 @@ typedef struct {
     elman_rows d_y;    /* (T, B, D * H); data may be NULL: zeros */
     const void *d_h_n; /* (D, B, H) or NULL: zeros */
     elman_rows delta;  /* (T, B, D * H): out */
-    void *d_weight_ih; /* (D, I, H): added to */
-    void *d_weight_hh; /* (D, H, H): added to */
+    void *d_weight_ih; /* (D, I, H): added to, or NULL */
+    void *d_weight_hh; /* (D, H, H): added to, or NULL */
     void *d_bias;      /* (D, H): added to, or NULL */
     void *d_h_0;       /* (D, B, H): out */
     elman_rows d_x;    /* (T, B, I): out; data may be NULL: not wanted */

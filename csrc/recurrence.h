@@ -387,12 +387,15 @@ static void plan_sums(pass *p, size_t threads) {
         outer_sum hh = {.extent = &p->summed, .backwards = backwards(l, d), .delta = delta, .columns = l->H};
         outer_sum ih = hh;
         hh.left = outputs_before(p, d);
-        hh.d_weight = (real *)l->d_weight_hh + d * l->H * l->H;
         hh.d_bias = l->d_bias ? (real *)l->d_bias + d * l->H : NULL;
+        if (l->d_weight_hh)
+            hh.d_weight = (real *)l->d_weight_hh + d * l->H * l->H;
+        else
+            hh.left.width = 1, hh.left.mask = NULL; /* of which nothing is made but a task */
         ih.left = (source){.rows = l->x, .width = l->I, .has_tokens = l->has_tokens};
-        ih.d_weight = (real *)l->d_weight_ih + d * l->I * l->H;
-        p->sums[p->n_sums++] = hh;
-        p->sums[p->n_sums++] = ih;
+        if (l->d_weight_ih) ih.d_weight = (real *)l->d_weight_ih + d * l->I * l->H;
+        if (hh.d_weight || hh.d_bias) p->sums[p->n_sums++] = hh;
+        if (ih.d_weight) p->sums[p->n_sums++] = ih;
     }
     for (size_t i = 0; i < p->n_sums; i++) {
         plan_outer_sum(&p->sums[i], threads);

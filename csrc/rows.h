@@ -67,8 +67,8 @@ INLINE const real *row_of(const source *s, const extent *e, size_t t, size_t b) 
 }
 
 /* The gradient of a matrix: d_weight (left.width, columns) += sum over (t, b) of left(t, b)^T delta(t, b); d_bias
- * likewise, unless NULL. Steps descend, in the direction's own order, and rows ascend: one chain for each element,
- * which a run over earlier steps continues. */
+ * likewise; either may be NULL. Steps descend, in the direction's own order, and rows ascend: one chain for each
+ * element, which a run over earlier steps continues. */
 typedef struct {
     const extent *extent;
     int backwards;
@@ -158,7 +158,7 @@ static void add_panel_terms(const terms *g, const real *strips, panel c) {
     const size_t rows = g->end - g->begin, strip = strips ? STRIP : rows;
     real *out[MAX_HEIGHT];
     o.init = (const real *const *)out, o.out = out;
-    for (size_t begin = 0; begin < rows; begin += strip) {
+    for (size_t begin = 0; s->d_weight && begin < rows; begin += strip) {
         const size_t own = smaller(rows - begin, strip), tiles = ceil_div(own, TALLEST(c.width));
         for (size_t i = 0; i < tiles; i++) {
             const size_t first = part(own, tiles, i), height = part(own, tiles, i + 1) - first;

@@ -131,7 +131,7 @@ OUTPUTS = {
     "d_weight",
 }
 WRITTEN = OUTPUTS | {"parameters", "memory_0", "memory_1"}
-OPTIONAL = {"bias", "h_n", "d_y", "d_h_n", "d_bias", "d_x", "lengths", "mask", "weights"}
+OPTIONAL = {"bias", "h_n", "d_y", "d_h_n", "d_weight_ih", "d_weight_hh", "d_bias", "d_x", "lengths", "mask", "weights"}
 ANY_STRIDE = {"target": ("cross_entropy",), "weights": ("cross_entropy", "binary_cross_entropy", "squared_error")}
 
 

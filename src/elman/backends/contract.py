@@ -57,8 +57,8 @@ class Gradients(NamedTuple):
     d_y: Annotated[Real | None, "T B DH rows"]  # None for zeros
     d_h_n: Annotated[Real | None, "D B H"]  # None for zeros
     delta: Annotated[Real, "T B DH rows out"]  # by the pre-activations
-    d_weight_ih: Annotated[Real, "D I H out"]  # added to
-    d_weight_hh: Annotated[Real, "D H H out"]  # added to
+    d_weight_ih: Annotated[Real | None, "D I H out"]  # added to; None, as for the next two, where it is not wanted
+    d_weight_hh: Annotated[Real | None, "D H H out"]  # added to
     d_bias: Annotated[Real | None, "D H out"]  # added to
     d_h_0: Annotated[Real, "D B H out"]
     d_x: Annotated[Real | None, "T B I rows out"]  # needs real x

@@ -312,8 +312,9 @@ def backward(layer: Layer, gradients: Gradients) -> None:
 
     With dropout, d_y is the gradient by what that leaves of y; the units that are -0.0 there are dropped from it.
     y and `second` are as `forward` wrote them; h_n is not looked at. Writes delta, the gradient of the pre-activations,
-    d_h_0 and d_x; *adds to* d_weight_ih, d_weight_hh and d_bias: steps descending, rows ascending; and, for each row by
-    itself, to d_numbers, by the cell's numbers, and d_noise, by what multiplies the normals, which are drawn again.
+    d_h_0 and d_x; *adds to* d_weight_ih, d_weight_hh and d_bias, as far as they are wanted: steps descending, rows
+    ascending; and, for each row by itself, to d_numbers, by the cell's numbers, and d_noise, by what multiplies the
+    normals, which are drawn again.
     `carry` is scratch of other backends.
     """
     x, _, weight_ih, weight_hh, _, y, _, activation, lengths, mask, *_ = layer
@@ -343,10 +344,11 @@ def backward(layer: Layer, gradients: Gradients) -> None:
                 gradients.d_numbers[d, rows] += d_numbers
             if gradients.d_noise is not None:
                 gradients.d_noise[d, rows] += d_a * _noise(layer, d, t, rows)
-            d_weight_hh[d] += (m * h).T @ d_a
-            if x.ndim == 2:
+            if d_weight_hh is not None:
+                d_weight_hh[d] += (m * h).T @ d_a
+            if d_weight_ih is not None and x.ndim == 2:
                 np.add.at(d_weight_ih[d], x[t, rows], d_a)
-            else:
+            elif d_weight_ih is not None:
                 d_weight_ih[d] += x[t, rows].T @ d_a
             if d_bias is not None:
                 d_bias[d] += d_a.sum(axis=0)

@@ -539,13 +539,19 @@ def plan_sums(v: Any, p: Any, threads: int) -> None:
     for d in range(layer.D):
         hh, ih = after(p.sums, 2 * d), after(p.sums, 2 * d + 1)
         set_outputs_before(v, hh.left, p, d)
-        hh.d_weight = layer.d_weight_hh + d * layer.H * layer.H * size
         hh.d_bias = layer.d_bias + d * layer.H * size if layer.d_bias else 0
+        if layer.d_weight_hh:
+            hh.d_weight = layer.d_weight_hh + d * layer.H * layer.H * size
+        else:
+            hh.left.width, hh.left.mask = 1, 0  # of which nothing is made but a task
         set_rows(ih.left.rows, layer.x, 0)
         ih.left.width, ih.left.has_tokens = layer.I, layer.has_tokens
-        ih.d_weight = layer.d_weight_ih + d * layer.I * layer.H * size
+        if layer.d_weight_ih:
+            ih.d_weight = layer.d_weight_ih + d * layer.I * layer.H * size
         for i in range(2):
             s = after(hh, i)
+            if not (s.d_weight or s.d_bias):
+                continue
             set_columns(v, s.delta, layer, layer.delta, d)
             s.extent, s.columns, s.tiles, s.backwards = p.summed, layer.H, ints(layer.own[1]), backwards(layer, d)
             plan_outer_sum(v, s, threads)

@@ -52,7 +52,7 @@ EXTENT = Struct("extent", T=INT, B=INT, lengths=INT, first=INT, last=INT)
 SOURCE = Struct("source", rows=ROWS, shift=INT, start=INT, mask=INT, width=INT, has_tokens=INT)
 
 # The gradient of a matrix: d_weight (left.width, columns) += sum over (t, b) of left(t, b)^T delta(t, b); d_bias
-# likewise, unless 0. Its tasks are blocks of d_weight.
+# likewise; either may be 0. Its tasks are blocks of d_weight.
 OUTER_SUM = Struct(
     "outer_sum",
     extent=Pointer(EXTENT),
@@ -210,7 +210,7 @@ def add_panel_terms(v: Any, g: Any, s: Any, strips: Address, c: Panel) -> None:
         left[k] = strips + k * STRIP * size if strips else g.left[k]
     rows = g.end - g.begin
     strip = STRIP if strips else rows
-    for begin in range(0, rows, strip):
+    for begin in range(0, rows if s.d_weight else 0, strip):
         own = smaller(rows - begin, strip)
         tiles = ceil_div(own, tallest(v, c.width))
         for i in range(tiles):
