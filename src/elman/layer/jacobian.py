@@ -1,8 +1,8 @@
-"""The derivative of one time step by the state before it."""
+"""One time step as a function of the state before it, in NumPy, and its derivative."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,18 +19,45 @@ def functions_of(nonlinearity: str | Activation) -> Any:
     return ACTIVATIONS[nonlinearity]
 
 
-def jacobians(stack: Stack, nonlinearity: str | Activation, h: Real, x: Real) -> Real:
-    """∂h′/∂h (N, H, H) of the first layer's one direction, for states h (N, H) and inputs x (N, I)."""
-    ((weight_ih,), (weight_hh,), bias), (f, derivative) = stack.weights_now()[0], functions_of(nonlinearity)
-    leak, weight = np.ones(len(weight_hh), h.dtype), weight_hh.T  # (H to, H from)
-    for of_layer in stack.dynamics_now():
-        leak = leak if of_layer.numbers is None else of_layer.numbers[0]
-    if stack.dynamics.cell == "potential":
-        found: Real = leak[:, None] * weight * derivative(f(h))[:, None, :]
-    else:
-        a = x @ weight_ih + h @ weight_hh
-        slopes = derivative(f(a if bias is None else a + bias[0]))
-        found = (leak * slopes)[:, :, None] * weight
-    diagonal = np.einsum("nii->ni", found)  # a view
-    diagonal += 1 - leak
-    return found
+class TimeStep(NamedTuple):
+    """That of a layer of one direction, without noise and dropout, for states h (N, H) and inputs x (N or 1, I)."""
+
+    weight_ih: Real  # (I, H)
+    weight_hh: Real  # (H, H)
+    bias: Any  # (H,), or 0
+    leak: Real  # (H,)
+    is_potential: bool
+    nonlinearity: str | Activation
+
+    @classmethod
+    def of(cls, stack: Stack, nonlinearity: str | Activation, dtype: Any) -> TimeStep:
+        """Of the first layer as it is now, computed in a dtype of its own."""
+        weight_ih, weight_hh, bias = stack.weights_now()[0]
+        leak = np.ones(stack.architecture.hidden_size)
+        for of_layer in stack.dynamics_now():
+            leak = leak if of_layer.numbers is None else of_layer.numbers[0]
+        weights = weight_ih[0].astype(dtype), weight_hh[0].astype(dtype), 0 if bias is None else bias[0].astype(dtype)
+        return cls(*weights, leak.astype(dtype), stack.dynamics.cell == "potential", nonlinearity)
+
+    def __call__(self, h: Real, x: Real) -> Real:
+        """The states after it, (N, H)."""
+        f, _ = functions_of(self.nonlinearity)
+        new = self._activity(f(h), x) if self.is_potential else f(self._activity(h, x))
+        after: Real = (1 - self.leak) * h + self.leak * new
+        return after
+
+    def jacobian(self, h: Real, x: Real) -> Real:
+        """∂h′/∂h, (N, H to, H from)."""
+        f, derivative = functions_of(self.nonlinearity)
+        weight = self.leak[:, None] * self.weight_hh.T
+        if self.is_potential:
+            found: Real = weight * derivative(f(h))[:, None, :]
+        else:
+            found = derivative(f(self._activity(h, x)))[:, :, None] * weight
+        diagonal = np.einsum("nii->ni", found)  # a view
+        diagonal += 1 - self.leak
+        return found
+
+    def _activity(self, y: Real, x: Real) -> Real:
+        activity: Real = x @ self.weight_ih + y @ self.weight_hh + self.bias
+        return activity

@@ -22,7 +22,7 @@ from elman.layer.constraints import Constraints
 from elman.layer.dynamics import INPUT_STREAM, Dynamics, row_keys
 from elman.layer.forms import Call
 from elman.layer.initial import INITIALIZATIONS, draw_layers
-from elman.layer.jacobian import jacobians
+from elman.layer.jacobian import TimeStep
 from elman.layer.parameters import Parameters, load_state, to_pytorch
 from elman.layer.stack import Drawn, Mode, Stack
 from elman.typing import Real
@@ -471,7 +471,7 @@ class RNN(Checked):
         h = check.real_array(h, "h", self.dtype, ("N", self.hidden_size), (self.hidden_size,))
         rows = np.atleast_2d(h)
         x = check.real_array(x, "x", self.dtype, (len(rows), self.input_size), (self.input_size,))
-        found = jacobians(self._stack, self.nonlinearity, rows, np.atleast_2d(x))
+        found = TimeStep.of(self._stack, self.nonlinearity, self.dtype).jacobian(rows, np.atleast_2d(x))
         return found[0] if h.ndim == 1 else found
 
     # Parameters
