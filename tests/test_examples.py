@@ -125,3 +125,10 @@ def test_memory(run_example):
     tanh, relu = (model.evaluate(*example["held_out"])["loss"] for model in example["models"].values())
     assert tanh > 0.1
     assert relu < 0.02
+
+
+def test_flipflop(run_example):
+    example = run_example("flipflop", EPOCHS=100)
+    assert example["right"] > 0.98
+    assert example["points"].is_stable.sum() == 8
+    assert np.unique(np.sign(example["corners"]), axis=0).shape == (8, 3)

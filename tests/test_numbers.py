@@ -147,6 +147,7 @@ CASES: dict[str, Callable[..., Case]] = {
     "EarlyStopping": simple(elman.EarlyStopping),
     "set_num_threads": threads,
     "fit_many": lambda: Case(lambda **options: elman.fit_many([model()], X, Y, **options), FIT),
+    "fixed_points": simple(elman.fixed_points, rnn=elman.RNN(1, 2), x=np.zeros(1), start=np.zeros((3, 2))),
     "schedules.Constant": simple(schedules.Constant),
     "schedules.Constant.__call__": simple(schedules.Constant(warmup=1), done=0.5, epochs=2),
     "schedules.Cosine": simple(schedules.Cosine),
@@ -160,6 +161,7 @@ CASES: dict[str, Callable[..., Case]] = {
     "tasks.temporal_order": simple(tasks.temporal_order, n=2),
     "tasks.embedded_reber": simple(tasks.embedded_reber, n=2),
     "tasks.sines": simple(tasks.sines, n=2),
+    "tasks.flip_flop": simple(tasks.flip_flop, n=2),
 }
 if importlib.util.find_spec("matplotlib"):
     CASES["plot.loss_curve"] = curve

@@ -10,7 +10,15 @@ import pytest
 import elman
 from elman import tasks
 
-GENERATORS = (tasks.adding, tasks.copy, tasks.parity, tasks.temporal_order, tasks.embedded_reber, tasks.sines)
+GENERATORS = (
+    tasks.adding,
+    tasks.copy,
+    tasks.parity,
+    tasks.temporal_order,
+    tasks.embedded_reber,
+    tasks.sines,
+    tasks.flip_flop,
+)
 
 
 @pytest.mark.parametrize("generate", GENERATORS)
@@ -94,6 +102,21 @@ def test_sines():
     np.testing.assert_array_equal(clean[:, 1:], ahead[:, :-1])
 
 
+def test_flip_flop():
+    X, Y = tasks.flip_flop(200, n_bits=2, n_steps=30, probability=0.3, seed=0)
+    assert X.shape == Y.shape == (200, 30, 2)
+    assert set(np.unique(X)) == {-1, 0, 1}
+    assert (X[:, 0] != 0).all()
+    assert (X[:, 1:] != 0).mean() == pytest.approx(0.3, abs=0.02)
+    for x, y in zip(X.swapaxes(1, 2).reshape(-1, 30), Y.swapaxes(1, 2).reshape(-1, 30), strict=True):
+        last = 0.0
+        for pulse, target in zip(x, y, strict=True):
+            last = pulse or last
+            assert target == last
+    assert (Y**2).mean() == tasks.BASELINES["flip_flop"]
+    assert abs(Y.mean()) < 0.05
+
+
 def test_a_model_beats_the_baselines():
     X, Y = tasks.temporal_order(1000, n_steps=20, seed=0)
     model = elman.SequenceModel(elman.Tokens(6), elman.Categories(4), pattern="many-to-one", hidden_size=32, seed=0)
@@ -117,6 +140,7 @@ def test_a_model_beats_the_baselines():
         (lambda: tasks.parity(5, min_steps=4, max_steps=3), "max_steps must be an int of at least 4, got 3"),
         (lambda: tasks.temporal_order(5, n_steps="a"), "n_steps must be an int of at least 10, got 'a'"),
         (lambda: tasks.sines(5, noise=-1), "noise must be a finite number of at least 0, got -1"),
+        (lambda: tasks.flip_flop(5, probability=2), "probability must be a number from 0 to 1, got 2"),
         (lambda: tasks.embedded_reber(5, seed=-1), "seed must not be negative, got -1"),
     ],
 )

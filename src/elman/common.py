@@ -3,6 +3,7 @@
 from elman import schedules as schedules
 from elman import tasks as tasks
 from elman.about import show_config
+from elman.analysis import fixed_points
 from elman.backends import available as available_backends
 from elman.backends import use_backend
 from elman.backends.activations import activation
@@ -26,6 +27,7 @@ __all__ = [
     "activation",
     "available_backends",
     "fit_many",
+    "fixed_points",
     "get_num_threads",
     "schedules",
     "set_num_threads",

@@ -1,4 +1,4 @@
-"""Pictures of a training. Needs matplotlib, which `pip install 'elman[plot]'` brings along."""
+"""Pictures of a training and what it led to. Needs matplotlib, which `pip install 'elman[plot]'` brings along."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from elman import check
 from elman.storage import atomic
+from elman.typing import Real
 
 
 def loss_curve(
@@ -111,6 +112,56 @@ def gradient_flow(norms: NDArray[np.floating[Any]], *, path: str | Path | None =
     if path is not None:
         save_png(figure, path)
     return figure
+
+
+def fixed_points_figure(points: Real, is_stable: NDArray[np.bool_], trajectories: Any, n_components: int) -> Figure:
+    """The picture of `elman.analysis.FixedPoints`: points (N, H) among trajectories, in principal components."""
+    lines = [] if trajectories is None else _lines(trajectories, points.shape[1])
+    n_components = check.integers(2, 3)(n_components, "n_components")
+    cloud = np.concatenate(lines) if lines else points
+    if len(cloud) == 0:
+        check.refuse("trajectories must be given where there is no fixed point: there is nothing else to draw")
+    project, parts = _principal(cloud, n_components)
+    figure = Figure(figsize=(7, 6), dpi=120, layout="constrained")
+    axes: Any = figure.add_subplot(projection="3d" if n_components == 3 else None)
+    for line in lines:
+        axes.plot(*project(line).T, color="tab:gray", lw=0.6, alpha=0.5)
+    kinds = ("stable", is_stable, "tab:blue"), ("not stable", ~is_stable, "white")
+    for label, which, color in kinds:
+        if np.any(which):
+            drawn = {"color": color, "edgecolor": "black", "s": 50, "label": label, "zorder": 3, "depthshade": False}
+            if n_components == 2:
+                del drawn["depthshade"]
+            axes.scatter(*project(points[which]).T, **drawn)
+            axes.legend()
+    for axis, part in zip("xyz", parts, strict=False):
+        axes.set(**{f"{axis}label": f"component {'xyz'.index(axis) + 1}: {part:.0%} of the variance"})
+    return figure
+
+
+def _lines(trajectories: Any, n_units: int) -> list[Real]:
+    """One array (T, H) for each sequence."""
+    dtype, shapes = np.dtype(np.float64), (("T", n_units), ("T", "B", n_units))
+    if check.is_list_of_arrays(trajectories):
+        named = ((f"trajectories[{i}]", one) for i, one in enumerate(trajectories))
+        lines = [check.real_array(one, name, dtype, shapes[0]) for name, one in named]
+    else:
+        array = check.real_array(trajectories, "trajectories", dtype, *shapes)
+        lines = [array] if array.ndim == 2 else [*array.swapaxes(0, 1)]
+    for i, line in enumerate(lines):
+        check.finite(line, f"trajectories[{i}]")
+    return lines
+
+
+def _principal(cloud: Real, n: int) -> tuple[Any, Real]:
+    """The function from states (N, H) to their principal components (N, n), and the parts of variance in these."""
+    mean = cloud.mean(axis=0)
+    variances, directions = np.linalg.eigh((cloud - mean).T @ (cloud - mean))
+    variances, directions = variances[::-1][:n], directions[:, ::-1][:, :n]
+    missing = n - directions.shape[1]  # of a network with fewer units
+    directions, variances = np.pad(directions, ((0, 0), (0, missing))), np.pad(variances, (0, missing))
+    total = max(np.square(cloud - mean).sum(), np.finfo(float).tiny)
+    return lambda states: (states - mean) @ directions, variances / total
 
 
 def _smoothed(values: Sequence[float]) -> NDArray[np.float64]:

@@ -27,6 +27,7 @@ BASELINES = {
     "parity": math.log(2),
     "temporal_order": math.log(4),
     "sines": 0.5,  # the variance of a sine
+    "flip_flop": 1.0,  # the variance of -1 and 1, as often
 }
 
 
@@ -166,3 +167,25 @@ def sines(n: int, *, n_steps: int = 50, noise: float = 0.1, seed: Seed = None) -
     period, phase = rng.uniform(8, 32, (n, 1)), rng.uniform(0, 1, (n, 1))
     clean: Any = np.sin(2 * np.pi * (np.arange(n_steps + 1) / period + phase))[..., None]
     return clean[:, :-1] + noise * rng.standard_normal((n, n_steps, 1)), clean[:, 1:]
+
+
+def flip_flop(
+    n: int, *, n_bits: int = 3, n_steps: int = 50, probability: float = 0.2, seed: Seed = None
+) -> tuple[Real, Real]:
+    """The last pulse that came in on each of some lines (Sussillo & Barak, 2013); many-to-many, real numbers.
+
+    Returns
+    -------
+    X : array (n, T, n_bits)
+        Pulses, -1 or 1, with this probability in a step, and one on each line in the first; otherwise 0.
+    Y : array (n, T, n_bits)
+        Each line's last pulse.
+    """
+    n, n_bits, n_steps = check.size(n, "n"), check.size(n_bits, "n_bits"), check.size(n_steps, "n_steps")
+    check.addressable(16 * n * n_bits * n_steps, n=n, n_bits=n_bits, n_steps=n_steps)
+    probability, rng = check.probability(probability, "probability"), check.generator(seed)
+    signs, is_pulse = 2.0 * rng.integers(0, 2, (n, n_steps, n_bits)) - 1, rng.random((n, n_steps, n_bits)) < probability
+    is_pulse[:, 0] = True
+    steps = np.arange(n_steps)[:, None]
+    last = np.maximum.accumulate(np.where(is_pulse, steps, 0), axis=1)
+    return np.where(is_pulse, signs, 0.0), np.take_along_axis(signs, last, axis=1)
