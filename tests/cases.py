@@ -282,9 +282,12 @@ class Readout:
         check_untouched(scratch)
         return total
 
-    def _run(self, backend: ModuleType, **outputs: np.ndarray) -> float:
+    def given(self) -> dict[str, Any]:
         names = ("h", "weight", "bias", "target", "loss", "scale", "lengths", "weights")
-        total = backend.readout_loss(contract.Readout(**{name: getattr(self, name) for name in names}, **outputs))
+        return {name: getattr(self, name) for name in names}
+
+    def _run(self, backend: ModuleType, **outputs: np.ndarray) -> float:
+        total = backend.readout_loss(contract.Readout(**self.given(), **outputs))
         assert type(total) is float
         return total
 

@@ -9,9 +9,9 @@ import pytest
 
 import elman.backends
 from elman.backends import reference
-from elman.backends.contract import Gradients
+from elman.backends.contract import Gradients, Readout
 
-from ..cases import make
+from ..cases import active_steps, make, make_readout
 from ..compare import assert_same_bits
 from .test_leaks import CELLS, options_of, run
 
@@ -35,6 +35,24 @@ def test_each_by_itself(backend: ModuleType, dtype: str, cell: str, case: dict[s
     for wanted in itertools.chain.from_iterable(itertools.combinations(SUMS, n) for n in range(3)):
         got = run(p.replace(sums={name: p.sums[name] for name in wanted}), backend, options)
         assert_same_bits(got, {name: array for name, array in every.items() if name not in SUMS or name in wanted})
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", "squared_error"])
+@pytest.mark.parametrize("size", [1, 37])
+def test_each_of_a_readout_by_itself(backend: ModuleType, dtype: str, loss: str, size: int):
+    sizes = {"T": size, "B": 3, "K": size, "O": 2 * size} if size > 1 else {"T": 1, "B": 1, "K": 1, "O": 1}
+    r = make_readout(**sizes, loss=loss, lengths="ragged", weights="steps", dtype=dtype)
+    every = r.run(backend)
+    for n in range(1, 3):
+        for wanted in itertools.combinations(("d_h", "d_weight", "d_bias"), n):
+            out = {"o": np.zeros_like(every["o"]), "d_h": np.zeros_like(every["d_h"])}
+            out |= {name: array.copy() for name, array in r.sums.items()}
+            out = {name: array for name, array in out.items() if name == "o" or name in wanted}
+            total = backend.readout_loss(Readout(**r.given(), **out))
+            assert total == every["total"]
+            for name, array in out.items():
+                is_seen = active_steps(r.lengths, *array.shape[:2]) if name in ("o", "d_h") else slice(None)
+                np.testing.assert_array_equal(array[is_seen], every[name][is_seen], err_msg=f"{name} of {wanted}")
 
 
 def test_threads_that_share_columns():
