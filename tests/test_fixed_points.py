@@ -201,6 +201,22 @@ def test_an_input_for_each_start(rng: np.random.Generator):
     assert len(elman.fixed_points(rnn, x, start, n=50, seed=0).q_of_start) == 50
 
 
+def test_each_start_leads_to_its_point():
+    """To the one that it leads to by itself, in whatever order they are returned."""
+    rng = np.random.default_rng(3)
+    rnn, start = layer(2 * np.eye(3) + 0.1 * rng.normal(size=(3, 3))), rng.normal(size=(60, 3))
+    found = elman.fixed_points(rnn, ZERO, start)
+    assert len(found) > 8
+    assert (np.diff(found.n_unstable) >= 0).all()
+    np.testing.assert_array_equal(found.n_starts, [np.sum(found.point_of_start == i) for i in range(len(found))])
+    for one, i in zip(start, found.point_of_start, strict=True):
+        alone = elman.fixed_points(rnn, ZERO, one)
+        np.testing.assert_allclose(alone.states[0], found.states[i], atol=1e-8)
+        np.testing.assert_allclose(
+            np.sort_complex(alone.eigenvalues[0]), np.sort_complex(found.eigenvalues[i]), atol=1e-8
+        )
+
+
 def test_starts_are_drawn_from_a_seed(rng: np.random.Generator):
     rnn, start = layer(rng.normal(size=(8, 8))), rng.normal(size=(50, 8))
     before = copy.deepcopy((start, rnn.state_dict()))
