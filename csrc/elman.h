@@ -50,6 +50,9 @@ typedef struct {
     double dropout;                /* probability that it drops a unit; above 0, d_y is the gradient by `dropped` */
     uint64_t key;                  /* of what is drawn (dropout.h) */
     int64_t layer, first_step;     /* the layer's number; what is added to t: for the places that are drawn for */
+    elman_rows resets;             /* (T, B) bytes: not 0 where the state before the step is h_reset; data may be NULL.
+                                    * Needs D = 1 and no `reverse` */
+    const void *h_reset;           /* (D, B, H), or NULL where there are no resets */
     /* backward only */
     elman_rows d_y;    /* (T, B, D * H); data may be NULL: zeros */
     const void *d_h_n; /* (D, B, H) or NULL: zeros */
@@ -62,6 +65,7 @@ typedef struct {
     void *carry;       /* (D, B, H): scratch for what reaches a state from the next one past the product, or NULL */
     void *d_numbers;   /* (D, B, H): added to, for each row; or NULL */
     void *d_noise;     /* (D, B, H): added to, for each row; or NULL */
+    void *d_h_reset;   /* (D, B, H): added to, for each row; or NULL */
 } elman_layer;
 
 /* clang-format off */
@@ -69,8 +73,8 @@ typedef struct {
 #define ELMAN_LAYER_FIELDS(F) \
     F(T) F(B) F(I) F(H) F(D) F(own) F(epilogues) F(cell) F(reverse) F(has_tokens) F(lengths) F(x) F(h_0) F(weight_ih) \
     F(weight_hh) F(bias) F(mask) F(numbers) F(noise) F(keys) F(add_noise) F(y) F(h_n) F(second) F(dropped) F(dropout) \
-    F(key) F(layer) F(first_step) F(d_y) F(d_h_n) F(delta) F(d_weight_ih) F(d_weight_hh) F(d_bias) F(d_h_0) F(d_x) \
-    F(carry) F(d_numbers) F(d_noise)
+    F(key) F(layer) F(first_step) F(resets) F(h_reset) F(d_y) F(d_h_n) F(delta) F(d_weight_ih) F(d_weight_hh) \
+    F(d_bias) F(d_h_0) F(d_x) F(carry) F(d_numbers) F(d_noise) F(d_h_reset)
 /* clang-format on */
 
 /* The readout o = h weight + bias and its loss. */

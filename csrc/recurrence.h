@@ -22,9 +22,10 @@ typedef struct {
     int is_backward;
     matrix ih[2], hh[2]; /* forward: the weights; backward: their transposes, ih[0] for both directions, (D * H, I) */
     const real *zeros;   /* as many as the widest row */
-    real *start;         /* (D, B, H): f of the initial states, where the cell's outputs are not its states; or NULL */
+    real *start, *reset; /* (D, B, H): f of the initial states, and of those that resets go back to, where the cell's
+                          * outputs are not its states; or NULL */
     real *masked;        /* forward: (parts, D, B, H), rows' states times their masks; backward: (D, B, H), what dropout
-                          * leaves of d_y */
+                          * leaves of d_y, or what reaches the state of a reset */
     drawing drawing;
     size_t *come;      /* (D, shards), a cache line each: to the meetings of a shard's threads */
     outer_sum sums[4]; /* backward: the parameters' gradients, ... */
@@ -101,6 +102,8 @@ static source outputs_before(const pass *p, size_t d) {
     return (source){.rows = columns_from(l->y, d * l->H),
                     .shift = backwards(l, d) ? 1 : -1,
                     .start = state(l, p->start ? p->start : l->h_0, d, 0),
+                    .resets = l->resets,
+                    .reset = p->reset ? p->reset : l->h_reset,
                     .mask = l->mask ? state(l, l->mask, d, 0) : NULL,
                     .width = l->H};
 }
@@ -112,17 +115,25 @@ static elman_rows states_of(const elman_layer *l, size_t d) {
 
 /* For each step the states before it. */
 static source states_before(const elman_layer *l, size_t d) {
-    return (source){
-        .rows = states_of(l, d), .shift = backwards(l, d) ? 1 : -1, .start = state(l, l->h_0, d, 0), .width = l->H};
+    return (source){.rows = states_of(l, d),
+                    .shift = backwards(l, d) ? 1 : -1,
+                    .start = state(l, l->h_0, d, 0),
+                    .resets = l->resets,
+                    .reset = l->h_reset,
+                    .width = l->H};
 }
 
-static size_t start_size(const elman_layer *l) { return l->cell && l->cell->state_is_second ? l->D * l->B * l->H : 0; }
+static size_t start_size(const elman_layer *l) {
+    return l->cell && l->cell->state_is_second ? (l->resets.data ? 2 : 1) * l->D * l->B * l->H : 0;
+}
 
-/* What the first steps read, in some memory, if that is not the initial states. */
+/* What the first steps, and those of resets, read, in some memory, if that is not the initial states. */
 static void set_start(pass *p, real *memory) {
     const elman_layer *l = p->layer;
+    const size_t n = l->D * l->B * l->H;
     if (!start_size(l)) return;
-    p->start = memcpy(memory, l->h_0, start_size(l) * sizeof(real));
+    p->start = memcpy(memory, l->h_0, n * sizeof(real));
+    if (l->resets.data) p->reset = memcpy(memory + n, l->h_reset, n * sizeof(real));
     plain_apply_of(l)(&(epilogue){0}, 0, 1, 0, start_size(l), &memory);
 }
 
@@ -233,7 +244,7 @@ static void forward_shard(void *context, size_t i) {
 }
 
 /* One step back: delta = (d_y + mask * (weight_hh delta[next])) f'(y), at a row's last step with d_h_n for the product,
- * or, where the state is not the output, for what the cell carries past it.
+ * or, where the state is not the output, for what the cell carries past it; and before a reset with neither.
  * The product stands alone, so that a pass cut in two, d_h_0 of one being d_h_n of the other, gives the same bits. */
 static void backward_step(const pass *p, shard *s, size_t t) {
     const elman_layer *l = p->layer;
@@ -263,15 +274,15 @@ static void backward_step(const pass *p, shard *s, size_t t) {
         }
         delta[n] = at(&deltas, t, b);
         y[n] = at(&y_rows, t, b);
-        const int is_last = t == (back ? 0 : length - 1);
+        const int is_last = t == (back ? 0 : length - 1), is_end = is_last || is_reset(&l->resets, t + 1, b);
         const real *const d_h_n = is_last && l->d_h_n ? state(l, l->d_h_n, s->d, b) + j : NULL;
         if (l->cell) {
             before[n] = row_of(&states, &p->extent, t, b), second[n] = second_of(l, s->d, t, b);
             carry[n] = l->carry ? state(l, l->carry, s->d, b) : NULL;
-            if (is_last && l->carry) add_row(carry[n] + j, p->start ? d_h_n : NULL, NULL, columns);
+            if (is_end && l->carry) add_row(carry[n] + j, p->start ? d_h_n : NULL, NULL, columns);
             if (l->d_numbers) d_numbers[n] = state(l, l->d_numbers, s->d, b);
         }
-        if (is_last) {
+        if (is_end) {
             add_row(delta[n] + j, p->start ? NULL : d_h_n, NULL, columns);
             e.apply(&e, n, 1, j, columns, delta + n);
         } else {
@@ -301,36 +312,63 @@ static void noise_gradient(const pass *p, const shard *s, size_t t) {
     noise_step(p, s, s->own, t, n, b, delta, d_noise);
 }
 
-/* What reaches the initial states: mask * (weight_hh delta[first step]), where outputs are not states times f', and
- * what the cell carries past the product; or for a row of no steps d_h_n. */
+/* What reaches the states before n rows' steps with these deltas, rows b of the batch, whose outputs there were
+ * `start` (D, B, H): mask * (weight_hh delta), times f' where outputs are not states, and what the cell carries past
+ * the product. */
+static void gradient_before(const pass *p, const shard *s, size_t n, const size_t *b, const real *const *delta,
+                            const real *start, real *const *out) {
+    const elman_layer *l = p->layer;
+    const size_t j = s->own.column, columns = s->own.columns;
+    const real *init[MAX_ROWS];
+    for (size_t i = 0; i < n; i++) init[i] = p->zeros;
+    gemm(&s->hh, n, delta, init, out, NULL);
+    for (size_t i = 0; i < n; i++) {
+        real *row = out[i] + j;
+        if (l->mask) multiply_row(row, row, state(l, l->mask, s->d, b[i]) + j, columns);
+        if (start) {
+            const real *const y = state(l, start, s->d, b[i]) + j, *const zeros = p->zeros;
+            plain_gradient_of(l)(&(epilogue){.y = &y, .d_y = &zeros}, 0, 1, 0, columns, &row);
+        }
+        if (l->carry) add_row(row, row, state(l, l->carry, s->d, b[i]) + j, columns);
+    }
+}
+
+/* What reaches the initial states: for a row of no steps d_h_n, and nothing where the first one is a reset. */
 static void initial_gradient(const pass *p, const shard *s) {
     const elman_layer *l = p->layer;
     const elman_rows deltas = columns_from(l->delta, s->d * l->H);
-    const size_t j = s->own.column, columns = s->own.columns;
-    const real *first[MAX_ROWS], *init[MAX_ROWS];
+    const real *first[MAX_ROWS];
     real *d_h_0[MAX_ROWS];
-    size_t n = 0;
+    size_t b[MAX_ROWS], n = 0;
     for (size_t i = 0; i < s->count; i++) {
-        size_t b = s->first + i * s->stride, length = length_of(&p->extent, b);
-        d_h_0[n] = state(l, l->d_h_0, s->d, b);
-        if (length == 0) {
-            add_row(d_h_0[n] + j, l->d_h_n ? state(l, l->d_h_n, s->d, b) + j : NULL, NULL, columns);
-            continue;
+        const size_t row = s->first + i * s->stride, length = length_of(&p->extent, row), j = s->own.column;
+        b[n] = row, d_h_0[n] = state(l, l->d_h_0, s->d, row);
+        if (length == 0 || is_reset(&l->resets, 0, row)) {
+            const real *const d_h_n = length == 0 && l->d_h_n ? state(l, l->d_h_n, s->d, row) + j : NULL;
+            add_row(d_h_0[n] + j, d_h_n, NULL, s->own.columns);
+        } else {
+            first[n++] = at(&deltas, backwards(l, s->d) ? length - 1 : 0, row);
         }
-        first[n] = at(&deltas, backwards(l, s->d) ? length - 1 : 0, b);
-        init[n++] = p->zeros;
     }
-    gemm(&s->hh, n, first, init, d_h_0, NULL);
+    gradient_before(p, s, n, b, first, p->start, d_h_0);
+}
+
+/* To the gradients by the states that a step's resets go back to. */
+static void reset_gradient(const pass *p, const shard *s, size_t t) {
+    const elman_layer *l = p->layer;
+    const elman_rows deltas = columns_from(l->delta, s->d * l->H);
+    const real *delta[MAX_ROWS];
+    real *out[MAX_ROWS];
+    size_t b[MAX_ROWS], n = 0;
     for (size_t i = 0; i < s->count; i++) {
-        size_t b = s->first + i * s->stride;
-        real *row = state(l, l->d_h_0, s->d, b) + j;
-        if (!length_of(&p->extent, b)) continue;
-        if (l->mask) multiply_row(row, row, state(l, l->mask, s->d, b) + j, columns);
-        if (p->start) {
-            const real *const y = state(l, p->start, s->d, b) + j, *const zeros = p->zeros;
-            plain_gradient_of(l)(&(epilogue){.y = &y, .d_y = &zeros}, 0, 1, 0, columns, &row);
-        }
-        if (l->carry) add_row(row, row, state(l, l->carry, s->d, b) + j, columns);
+        const size_t row = s->first + i * s->stride;
+        if (t < length_of(&p->extent, row) && is_reset(&l->resets, t, row))
+            b[n] = row, delta[n] = at(&deltas, t, row), out[n++] = state(l, p->masked, s->d, row);
+    }
+    gradient_before(p, s, n, b, delta, p->reset, out);
+    for (size_t i = 0; i < n; i++) {
+        real *const d_h_reset = state(l, l->d_h_reset, s->d, b[i]) + s->own.column;
+        add_row(d_h_reset, d_h_reset, out[i] + s->own.column, s->own.columns);
     }
 }
 
@@ -345,6 +383,7 @@ static void backward_shard(void *context, size_t i) {
         backward_step(p, &s, t);
         if (l->d_noise) noise_gradient(p, &s, t);
         if (meet(p, &s)) return;
+        if (l->d_h_reset) reset_gradient(p, &s, t);
     }
     if (p->extent.from == 0) initial_gradient(p, &s);
 }
@@ -465,9 +504,9 @@ static int backward(const elman_layer *l) {
     p.is_backward = 1;
     const matrix hh = matrix_for(l->H, l->H, ceil_div(l->B, p.shards), p.parts, PACKED);
     p.ih[0] = matrix_for(l->D * l->H, l->I, rows, 1, wants_d_x ? PACKED : DIRECT);
-    const size_t dropped = l->dropout > 0 ? l->D * l->B * l->H : 0;
+    const size_t masked = l->dropout > 0 || l->d_h_reset ? l->D * l->B * l->H : 0;
     const size_t matrices = l->D * scratch_size(&hh) + scratch_size(&p.ih[0]);
-    const size_t size = matrices + widest + start_size(l) + dropped + come_size(&p);
+    const size_t size = matrices + widest + start_size(l) + masked + come_size(&p);
     real *const scratch = elman_lease(size * sizeof(real));
     if (!scratch) return ELMAN_NO_MEMORY;
     p.come = (size_t *)scratch;
@@ -475,7 +514,7 @@ static int backward(const elman_layer *l) {
     for (size_t d = 0; d < l->D; d++) p.hh[d] = hh, free = place(&p.hh[d], NULL, free);
     p.zeros = memset(free, 0, widest * sizeof(real));
     p.masked = free + widest;
-    set_start(&p, p.masked + dropped);
+    set_start(&p, p.masked + masked);
     plan_sums(&p, threads);
     elman_run(pack_hh, &p, l->D * hh.panels, threads);
     if (wants_d_x) elman_run(pack_ih, &p, p.ih[0].panels, threads);

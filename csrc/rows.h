@@ -14,6 +14,12 @@ INLINE int64_t token_at(const elman_rows *rows, size_t t, size_t b) {
     return ((const int64_t *)rows->data)[(ptrdiff_t)t * rows->t_stride + (ptrdiff_t)b * rows->b_stride];
 }
 
+/* Of elman_layer's resets. */
+INLINE int is_reset(const elman_rows *resets, size_t t, size_t b) {
+    return resets->data &&
+           ((const uint8_t *)resets->data)[(ptrdiff_t)t * resets->t_stride + (ptrdiff_t)b * resets->b_stride];
+}
+
 INLINE elman_rows columns_from(elman_rows rows, size_t column) {
     rows.data = (real *)rows.data + column;
     return rows;
@@ -51,16 +57,17 @@ static void multiply_row(real *out, const real *one, const real *other, size_t c
 }
 
 /* For each (t, b) a row of `width` values: that of `rows`, or with shift = -1 or 1 that of the step before or after it,
- * and `start`[b] where there is none; times mask[b] if there is a mask. */
+ * `start`[b] where there is none, and `reset`[b] where there is a reset; times mask[b] if there is a mask. */
 typedef struct {
-    elman_rows rows;
+    elman_rows rows, resets;
     int shift;
-    const real *start, *mask; /* (B, width) */
+    const real *start, *reset, *mask; /* (B, width) */
     size_t width;
     int has_tokens; /* rows are one-hot, given as tokens */
 } source;
 
 INLINE const real *row_of(const source *s, const extent *e, size_t t, size_t b) {
+    if (is_reset(&s->resets, t, b)) return s->reset + b * s->width;
     if (s->shift < 0 && t == 0) return s->start + b * s->width;
     if (s->shift > 0 && t + 1 == length_of(e, b)) return s->start + b * s->width;
     return at(&s->rows, t + (size_t)(ptrdiff_t)s->shift, b);

@@ -247,18 +247,28 @@ def arguments(c: Case, rnn: Any, T: int, B: int) -> tuple[Any, Any, Any, str]:
     return x, c.pick(None, h_0), lengths, form
 
 
+def resets_like(c: Case, rnn: Any, x: Any) -> dict[str, Any]:
+    """Resets in the form of x, now and then."""
+    if rnn.bidirectional or c.chance(0.6):
+        return {}
+    density = c.pick(0.0, 0.1, 0.5, 1.0)
+    if isinstance(x, list):
+        return {"resets": [c.lay(c.rng.random(len(item)) < density) for item in x]}
+    return {"resets": c.lay(c.rng.random(np.shape(x)[:-1]) < density)}
+
+
 def forward(c: Case, rnn: Any, T: int, B: int) -> None:
     x, h_0, lengths, _ = arguments(c, rnn, T, B)
-    c.call("RNN()", rnn, x, h_0, lengths=lengths, noise_seed=c.pick(None, 3))
+    c.call("RNN()", rnn, x, h_0, lengths=lengths, noise_seed=c.pick(None, 3), **resets_like(c, rnn, x))
 
 
 def last_state(c: Case, rnn: Any, T: int, B: int) -> None:
     x, h_0, lengths, _ = arguments(c, rnn, T, B)
     if c.chance(0.5):
         c.call("last_state", rnn.last_state, x, h_0, lengths=lengths, spoil=0.5)
-    noise_seed = c.pick(None, 5)
-    last = c.call("last_state", rnn.last_state, x, h_0, lengths=lengths, noise_seed=noise_seed, spoil=0)
-    results = c.call("RNN()", rnn, x, h_0, lengths=lengths, noise_seed=noise_seed, spoil=0)
+    own = {"noise_seed": c.pick(None, 5), **resets_like(c, rnn, x)}
+    last = c.call("last_state", rnn.last_state, x, h_0, lengths=lengths, spoil=0, **own)
+    results = c.call("RNN()", rnn, x, h_0, lengths=lengths, spoil=0, **own)
     c.same("last_state", last, results if results is REFUSED else results[1], "last_state is not h_n")
 
 
@@ -267,7 +277,8 @@ def backward(c: Case, rnn: Any, T: int, B: int) -> None:
     x, h_0, lengths, _ = arguments(c, rnn, T, B)
     if lengths is not None and c.chance(0.5):
         lengths = np.array(lengths, np.int64)
-    results = c.call("vjp", rnn.vjp, x, h_0, lengths=lengths, noise_seed=c.pick(None, 7))
+    own = resets_like(c, rnn, x)
+    results = c.call("vjp", rnn.vjp, x, h_0, lengths=lengths, noise_seed=c.pick(None, 7), **own)
     if results is REFUSED:
         return
     y, h_n, pullback = results

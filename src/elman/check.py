@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elman.lengths import within
-from elman.typing import Int, Real
+from elman.typing import Bool, Int, Real
 
 Shape = tuple[int | str, ...]  # a string names an axis of any length
 T = TypeVar("T")
@@ -318,6 +318,15 @@ def as_int64(array: NDArray[Any], name: str) -> Int:
     if array.dtype.kind not in ("iu" if array.size else "iuf"):  # NumPy makes reals of an empty list
         raise TypeError(f"{name} must hold integers, got {array.dtype} of shape {array.shape}")
     return np.array(array, dtype=_INT64)  # a uint64 beyond int64 wraps to a negative number, which is out of any range
+
+
+def booleans(value: Any, name: str, *shapes: Shape, allow_empty: bool = False) -> Bool:
+    """Of one of the shapes: a copy, which nobody changes behind a pullback's back."""
+    array = as_array(value, name)
+    if array.dtype != bool and array.size:  # NumPy makes reals of an empty list
+        raise TypeError(f"{name} must hold bool, got {array.dtype} of shape {array.shape}: compare, as in done == 1")
+    shape(array.shape, name, shapes, allow_empty=allow_empty)
+    return np.array(array, dtype=bool)
 
 
 def shape(found: tuple[int, ...], name: str, expected: Sequence[Shape], *, allow_empty: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""The two kinds of array that elman computes with."""
+"""The kinds of array that elman computes with."""
 
 from typing import Any, TypeAlias
 
@@ -7,3 +7,4 @@ from numpy.typing import NDArray
 
 Real: TypeAlias = NDArray[np.floating[Any]]  # float32 or float64
 Int: TypeAlias = NDArray[np.int64]
+Bool: TypeAlias = NDArray[np.bool_]

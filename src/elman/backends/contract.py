@@ -8,7 +8,7 @@ An array's annotation names its extents, ``DH`` being D·H, and says what else i
 holds it against before it becomes a pointer: nothing for a C-contiguous array; "rows" for one over time, with any
 strides on T and B and unit stride on the last axis; "steps" for any strides; "out" where it is written or added to;
 "forward" where backward does not look at it; "tokens" where it may also be integers without the last axis, of any
-strides. None is taken where its type has it.
+strides; "integers" and "booleans" where it holds no reals. None is taken where its type has it.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elman.backends.activations import Activation
-from elman.typing import Int, Real
+from elman.typing import Bool, Int, Real
 
 LOSSES = ("cross_entropy", "binary_cross_entropy", "squared_error")  # enum elman_loss
 
@@ -49,6 +49,8 @@ class Layer(NamedTuple):
     key: int = 0  # of what is drawn; below 2^64
     layer: int = 0  # in the stack, below 2^30: layers draw each their own
     first_step: int = 0  # of a longer sequence, which draws the same; first_step + T is at most 2^32
+    resets: Annotated[Bool | None, "T B steps booleans"] = None  # where the state before a step is h_reset; needs D = 1
+    h_reset: Annotated[Real | None, "D B H"] = None  # there if and only if resets are
 
 
 class Gradients(NamedTuple):
@@ -65,6 +67,7 @@ class Gradients(NamedTuple):
     carry: Annotated[Real | None, "D B H out"] = None  # scratch of cells whose states reach the next one directly
     d_numbers: Annotated[Real | None, "D B H out"] = None  # added to, for each row by itself
     d_noise: Annotated[Real | None, "D B H out"] = None  # the same
+    d_h_reset: Annotated[Real | None, "D B H out"] = None  # the same
 
 
 class Readout(NamedTuple):

@@ -72,7 +72,7 @@ cdef extern from "elman.h" nogil:
         elman_add_noise *add_noise
         int64_t reverse, has_tokens
         const int64_t *lengths
-        elman_rows x, y, second, dropped, d_x
+        elman_rows x, y, second, dropped, resets, d_x
         double dropout
         int64_t layer, first_step
         const void *h_0
@@ -82,9 +82,11 @@ cdef extern from "elman.h" nogil:
         const void *numbers
         const void *noise
         const int64_t *keys
+        const void *h_reset
         void *carry
         void *d_numbers
         void *d_noise
+        void *d_h_reset
 
     ctypedef struct elman_readout:
         size_t T, B, K, O
@@ -263,6 +265,7 @@ cdef enum:  # what is expected of an array besides its extents
     FORWARD_ALONE = 64  # backward does not look at it
     INTEGER = 128  # no array but a number, and the same for a float
     REAL = 256
+    BOOLEANS = 512
 
 cdef enum:
     WRITEABLE = 0x400  # of an array's flags
@@ -275,7 +278,7 @@ cdef enum:
     PRODUCT = -1  # D * H
 
 cdef dict NUMBERS_OF = {bool: INTEGER, int: INTEGER, float: REAL}
-cdef dict KINDS = {"rows": ROWS, "steps": STEPS, "integers": INTEGERS, "out": OUT, "tokens": TOKENS, "forward": FORWARD_ALONE}
+cdef dict KINDS = {"rows": ROWS, "steps": STEPS, "integers": INTEGERS, "booleans": BOOLEANS, "out": OUT, "tokens": TOKENS, "forward": FORWARD_ALONE}
 
 cdef struct Field:
     int kind, ndim, number  # its place in the object
@@ -339,13 +342,13 @@ cdef str ELMAN = contract.Layer._field_defaults["cell"]
 cdef dict LOSSES = {name: i for i, name in enumerate(contract.LOSSES)}
 
 
-cdef object ndarray = np.ndarray, FLOAT32 = np.dtype(np.float32), FLOAT64 = np.dtype(np.float64), INT64 = np.dtype(np.int64)
+cdef object ndarray = np.ndarray, FLOAT32 = np.dtype(np.float32), FLOAT64 = np.dtype(np.float64), INT64 = np.dtype(np.int64), BOOL = np.dtype(np.bool_)
 
 
 cdef struct View:  # of an array, as it was when it was looked at
     void *data
     int ndim
-    char dtype  # 'f', 'd', 'l' for int64, or 0
+    char dtype  # 'f', 'd', 'l' for int64, '?' for bool, or 0
     bint is_writeable
     Py_ssize_t itemsize
     Py_ssize_t shape[3]
@@ -360,7 +363,9 @@ cdef char dtype_of(descr) except? 0:
         return b"d"
     if descr is INT64:
         return b"l"
-    return b"f" if descr == FLOAT32 else b"d" if descr == FLOAT64 else b"l" if descr == INT64 else 0
+    if descr is BOOL:
+        return b"?"
+    return b"f" if descr == FLOAT32 else b"d" if descr == FLOAT64 else b"l" if descr == INT64 else b"?" if descr == BOOL else 0
 
 
 cdef int look(array, View *view) except -1:
@@ -373,7 +378,7 @@ cdef int look(array, View *view) except -1:
     for i in range(min(view.ndim, 3)):  # of more, there is nothing to be done with
         view.shape[i], view.strides[i] = fields.dimensions[i], fields.strides[i]
     view.dtype = dtype_of(<object>fields.descr)
-    view.itemsize = 4 if view.dtype == b"f" else 8
+    view.itemsize = 4 if view.dtype == b"f" else 1 if view.dtype == b"?" else 8
     view.is_writeable = (fields.flags & WRITEABLE) != 0
     return 1
 
@@ -409,6 +414,9 @@ cdef class Call:
         cdef int i
         if kind & INTEGERS:
             if view.dtype != b"l":
+                return DTYPE
+        elif kind & BOOLEANS:
+            if view.dtype != b"?":
                 return DTYPE
         else:
             if self.dtype == 0 and (view.dtype == b"f" or view.dtype == b"d"):
@@ -594,6 +602,10 @@ cdef int take_layer(Call call, elman_layer *l, layer, bint reads_out) except -1:
         refuse("dropped", NO_ARRAY, None)
     if (l.noise == NULL) != (l.keys == NULL):
         refuse("keys" if l.keys == NULL else "noise", NO_ARRAY, None)
+    if (l.resets.data == NULL) != (l.h_reset == NULL):
+        refuse("h_reset" if l.h_reset == NULL else "resets", NO_ARRAY, None)
+    if l.resets.data != NULL and (l.D > 1 or l.reverse):
+        refuse("resets", SHAPE, layer.resets)
     if l.lengths != NULL:
         check_lengths(l.lengths, l.T, l.B, layer.lengths)
     if l.has_tokens and not are_within(&l.x, l.T, l.B, l.lengths, l.I):
@@ -608,8 +620,8 @@ cdef Call take_chain(tuple layers, elman_layer *l):
         take_layer(call, &l[k], layer, False)
         if l[k].T != 1 or l[k].B != 1 or l[k].D != 1 or l[k].lengths != NULL:
             refuse("x", SHAPE, layer.x)
-        if l[k].dropout > 0 or l[k].noise != NULL:
-            raise ValueError("layers: expected neither dropout nor noise")
+        if l[k].dropout > 0 or l[k].noise != NULL or l[k].resets.data != NULL:
+            raise ValueError("layers: expected neither dropout, noise nor resets")
         if k and (l[k].x.data != l[k - 1].y.data or l[k].I != l[k - 1].H):
             refuse("x", SHAPE, layer.x)
     return call
@@ -719,6 +731,8 @@ cdef class Door:
             take_cell(table.kernels.cells, layer, l, has_gradients)
         if l.d_noise != NULL and l.noise == NULL:
             refuse("noise", NO_ARRAY, None)
+        if l.d_h_reset != NULL and l.h_reset == NULL:
+            refuse("h_reset", NO_ARRAY, None)
         l.own, l.add_noise = table.kernels.own, table.kernels.add_noise
         l.epilogues = self.pair_of(table, cell, activation)
         return 0

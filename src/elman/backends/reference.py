@@ -9,6 +9,7 @@ step t: with the book's numbering ``h[0] = h_0`` and ``h[t + 1] = y[t]``.
 
 Unequal lengths: row b takes part in the steps ``t < lengths[b]``; what lies beyond is neither read nor written. A
 reversed direction runs each row from its own last step to its first. A range of time steps is a slice of the arrays.
+Where ``resets[t, b]`` is true, row b's state before step t is ``h_reset[b]``, as if a sequence began there.
 """
 
 from __future__ import annotations
@@ -151,10 +152,10 @@ def _columns_of(layer: Layer, d: int) -> tuple[slice, Real]:
     return columns, layer.y[..., columns]
 
 
-def _start_of(layer: Layer, d: int) -> Real:
-    """(B, H): what the product with weight_hh reads before the first step."""
+def _outputs_of(layer: Layer, states: Real) -> Real:
+    """(B, H): what the product with weight_hh reads of states that no step has left."""
     f, _ = _functions_of(layer.activation)
-    return f(layer.h_0[d]) if CELLS[layer.cell].state_is_second else layer.h_0[d]
+    return f(states) if CELLS[layer.cell].state_is_second else states
 
 
 def _steps(layer: Layer, d: int) -> Iterator[tuple[int, Int, Real, Real]]:
@@ -164,13 +165,18 @@ def _steps(layer: Layer, d: int) -> Iterator[tuple[int, Int, Real, Real]]:
     """
     n_steps, n_rows, backwards = len(layer.x), len(layer.h_0[d]), layer.reverse or d == 1
     lengths = np.full(n_rows, n_steps) if layer.lengths is None else layer.lengths
-    (columns, states), start = _columns_of(layer, d), _start_of(layer, d)
+    (columns, states), start = _columns_of(layer, d), _outputs_of(layer, layer.h_0[d])
     for t in range(n_steps - 1, -1, -1) if backwards else range(n_steps):
         rows = np.flatnonzero(t < lengths)
         is_first = np.reshape(t == (lengths[rows] - 1 if backwards else 0), (-1, 1))
         before = min(t + 1, n_steps - 1) if backwards else max(t - 1, 0)
         outputs = np.where(is_first, start[rows], layer.y[before, rows, columns])
-        yield t, rows, outputs, np.where(is_first, layer.h_0[d, rows], states[before, rows])
+        own_states = np.where(is_first, layer.h_0[d, rows], states[before, rows])
+        if layer.resets is not None and layer.h_reset is not None:
+            is_reset, h_reset = layer.resets[t, rows, None], layer.h_reset[d, rows]
+            outputs = np.where(is_reset, _outputs_of(layer, h_reset), outputs)
+            own_states = np.where(is_reset, h_reset, own_states)
+        yield t, rows, outputs, own_states
 
 
 def _philox(key: Any, *counter: Any) -> Any:
@@ -313,8 +319,8 @@ def backward(layer: Layer, gradients: Gradients) -> None:
     With dropout, d_y is the gradient by what that leaves of y; the units that are -0.0 there are dropped from it.
     y and `second` are as `forward` wrote them; h_n is not looked at. Writes delta, the gradient of the pre-activations,
     d_h_0 and d_x; *adds to* d_weight_ih, d_weight_hh and d_bias, as far as they are wanted: steps descending, rows
-    ascending; and, for each row by itself, to d_numbers, by the cell's numbers, and d_noise, by what multiplies the
-    normals, which are drawn again.
+    ascending; and, for each row by itself, to d_numbers, by the cell's numbers, d_noise, by what multiplies the
+    normals, which are drawn again, and d_h_reset, which has what d_h_0 would have if sequences began at the resets.
     `carry` is scratch of other backends.
     """
     x, _, weight_ih, weight_hh, _, y, _, activation, lengths, mask, *_ = layer
@@ -354,7 +360,21 @@ def backward(layer: Layer, gradients: Gradients) -> None:
                 d_bias[d] += d_a.sum(axis=0)
             if d_x is not None:
                 d_x[t, rows] += d_a @ weight_ih[d].T
-        d_state += df(d_h, _start_of(layer, d)) if cell.state_is_second else d_h
+            if layer.resets is not None and layer.h_reset is not None:  # nothing goes back from here
+                resets = rows[layer.resets[t, rows]]
+                if gradients.d_h_reset is not None:
+                    d_before = d_state + _by_states(layer, d_h, layer.h_reset[d])
+                    gradients.d_h_reset[d, resets] += d_before[resets]
+                d_h[resets] = d_state[resets] = 0
+        begins = slice(None) if layer.resets is None else ~layer.resets[0]
+        d_state[begins] += _by_states(layer, d_h[begins], layer.h_0[d][begins])
+
+
+def _by_states(layer: Layer, d_outputs: Real, states: Real) -> Real:
+    """From the gradient by `_outputs_of` states that by the states."""
+    if not CELLS[layer.cell].state_is_second:
+        return d_outputs
+    return np.asarray(_gradient_of(layer.activation)(d_outputs, _outputs_of(layer, states)))
 
 
 def step(

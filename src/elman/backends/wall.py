@@ -15,7 +15,8 @@ NO_ARRAY, DTYPE, SHAPE, STRIDES, ALIGNMENT, READ_ONLY, VALUES = range(1, 8)
 
 _EXPECTED = {
     NO_ARRAY: "an array",
-    DTYPE: "int64 for tokens and lengths, for all others one dtype, float32 or float64, in the machine's byte order",
+    DTYPE: "int64 for tokens and lengths, bool for resets, one dtype for all others, float32 or float64, in the "
+    "machine's byte order",
     SHAPE: "extents that fit the other arrays'",
     STRIDES: "unit stride on the last axis, and beyond that what contract.py says",
     ALIGNMENT: "a multiple of the item size as its address and its strides",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from elman import check
 from elman.layer.architecture import Architecture
+from elman.layer.resets import Resets
 from elman.layer.workspace import Lease, Workspace
-from elman.typing import Int, Real
+from elman.typing import Bool, Int, Real
 
 
 class Call(NamedTuple):
@@ -23,10 +25,18 @@ class Call(NamedTuple):
     lengths: Int | None
     form: str  # "time_major", "batch_major", "single" (unbatched) or "list"
     lease: Lease | None
+    resets: Resets | None = None
 
     @classmethod
     def of(
-        cls, x: Any, h_0: Any, lengths: Any, architecture: Architecture, batch_first: bool, workspace: Workspace
+        cls,
+        x: Any,
+        h_0: Any,
+        lengths: Any,
+        resets: Any,
+        architecture: Architecture,
+        batch_first: bool,
+        workspace: Workspace,
     ) -> Call:
         """Validated arguments of `RNN.__call__`."""
         n_inputs, dtype, lease = architecture.input_size, workspace.dtype, None
@@ -53,7 +63,31 @@ class Call(NamedTuple):
             lengths = None if lengths is None else check.lengths(lengths, x.shape[1], len(x))
         shape = architecture.n_states, x.shape[1], architecture.hidden_size
         h_0 = np.zeros(shape, dtype) if h_0 is None else _states(h_0, "h_0", dtype, shape, form)
-        return tuple.__new__(cls, (x, h_0, lengths, form, lease))  # a third of the time of cls(…)
+        call = tuple.__new__(cls, (x, h_0, lengths, form, lease, None))  # a third of the time of cls(…)
+        return call if resets is None else call._with_resets(resets, architecture)
+
+    def _with_resets(self, value: Any, architecture: Architecture) -> Call:
+        if architecture.bidirectional:
+            check.refuse(
+                "resets must be None with bidirectional=True, whose other direction begins at the end: "
+                "give the pieces between resets as sequences of their own"
+            )
+        return self._replace(resets=Resets(self._steps(value, "resets"), np.zeros(self.h_0.shape, self.h_0.dtype)))
+
+    def _steps(self, value: Any, name: str) -> Bool:
+        """What the caller gives in this form for each step, as a (T, B), validated."""
+        n_steps, n_rows, _ = self.x.shape
+        if self.form == "time_major":
+            return check.booleans(value, name, (n_steps, n_rows))
+        if self.form == "batch_major":
+            return check.booleans(value, name, (n_rows, n_steps)).T
+        if self.form == "single":
+            return check.booleans(value, name, (n_steps,))[:, None]
+        assert self.lengths is not None
+        steps, items = np.zeros((n_rows, n_steps), bool), _items(value, name, n_rows)
+        for b, (item, n) in enumerate(zip(items, self.lengths.tolist(), strict=True)):
+            steps[b, :n] = check.booleans(item, f"{name}[{b}]", (n,), allow_empty=True)
+        return steps.T
 
     @property
     def batch_major(self) -> bool:
@@ -112,14 +146,19 @@ def _states(h: Any, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], for
 
 def _sequences(value: Any, name: str, dtype: np.dtype[Any], *shapes: check.Shape) -> list[Real]:
     """One array for each of the shapes, whose first axes may be empty."""
-    if not isinstance(value, (list, tuple)):
-        raise TypeError(f"{name} must be a list of {len(shapes)} arrays, got {check.shown(value)}")
-    if len(value) != len(shapes):
-        raise ValueError(f"{name} must be a list of {len(shapes)} arrays, got {len(value)}")
     return [
         check.real_array(item, f"{name}[{i}]", dtype, shape, allow_empty=True)
-        for i, (item, shape) in enumerate(zip(value, shapes, strict=True))
+        for i, (item, shape) in enumerate(zip(_items(value, name, len(shapes)), shapes, strict=True))
     ]
+
+
+def _items(value: Any, name: str, n: int) -> Sequence[Any]:
+    """Those of a list of n arrays."""
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"{name} must be a list of {n} arrays, got {check.shown(value)}")
+    if len(value) != n:
+        raise ValueError(f"{name} must be a list of {n} arrays, got {len(value)}")
+    return value
 
 
 def _gathered(sequences: list[Real], workspace: Workspace) -> tuple[Real, Lease]:

@@ -224,13 +224,21 @@ class RNN(Checked):
 
     @overload
     def __call__(
-        self, x: list[Real], h_0: Real | None = None, lengths: None = None, *, noise_seed: Any = None
+        self,
+        x: list[Real],
+        h_0: Real | None = None,
+        lengths: None = None,
+        *,
+        noise_seed: Any = None,
+        resets: Any = None,
     ) -> tuple[list[Real], Real]: ...
     @overload
     def __call__(
-        self, x: Real, h_0: Real | None = None, lengths: Any = None, *, noise_seed: Any = None
+        self, x: Real, h_0: Real | None = None, lengths: Any = None, *, noise_seed: Any = None, resets: Any = None
     ) -> tuple[Real, Real]: ...
-    def __call__(self, x: Any, h_0: Any = None, lengths: Any = None, *, noise_seed: Any = None) -> tuple[Any, Real]:
+    def __call__(
+        self, x: Any, h_0: Any = None, lengths: Any = None, *, noise_seed: Any = None, resets: Any = None
+    ) -> tuple[Any, Real]:
         """Run the network over a batch of sequences.
 
         Parameters
@@ -243,6 +251,9 @@ class RNN(Checked):
             Sequence b of a padded x has lengths[b] steps, 0 to T; what lies beyond is not read.
         noise_seed : int or integers (B,), optional
             For noise as in training: a seed for each row, or an int k, which gives row b the seed (k, b).
+        resets : bool (T, B), or (B, T) if batch_first; (T,) unbatched; or a list of (T_i,), optional
+            Where sequences begin anew: before such a step the states of all layers become zeros. Results are to the bit
+            those of the pieces run apart, but for noise, which goes on. Needs one direction.
 
         Returns
         -------
@@ -262,23 +273,34 @@ class RNN(Checked):
         >>> y, h_n = rnn([np.ones((7, 3)), np.ones((2, 3))])
         >>> [item.shape for item in y], h_n.shape
         ([(7, 10), (2, 10)], (2, 2, 5))
+
+        >>> rnn, x = RNN(3, 5, seed=0), np.ones((7, 3))
+        >>> y, h_n = rnn(x, resets=np.arange(7) == 4)  # another sequence begins at step 4
+        >>> bool(np.all(y[4:] == rnn(x[4:])[0]))
+        True
         """
-        call, stack = self._called(x, h_0, lengths), self._stack
+        call, stack = self._called(x, h_0, lengths, resets), self._stack
         drawn = self._drawn(noise_seed, call.x.shape[1])
         y, h_n = call.empty(stack.architecture.n_outputs), call.empty_states()
-        stack.evaluate(mode_of(self), call.x, call.h_0, h_n, y, call.lengths, call.batch_major, drawn)
+        stack.evaluate(mode_of(self), call.x, call.h_0, h_n, y, call.lengths, call.batch_major, drawn, call.resets)
         return call.show(y), call.show_states(h_n)
 
     @overload
     def vjp(
-        self, x: list[Real], h_0: Real | None = None, lengths: None = None, *, noise_seed: Any = None
+        self,
+        x: list[Real],
+        h_0: Real | None = None,
+        lengths: None = None,
+        *,
+        noise_seed: Any = None,
+        resets: Any = None,
     ) -> tuple[list[Real], Real, Pullback]: ...
     @overload
     def vjp(
-        self, x: Real, h_0: Real | None = None, lengths: Any = None, *, noise_seed: Any = None
+        self, x: Real, h_0: Real | None = None, lengths: Any = None, *, noise_seed: Any = None, resets: Any = None
     ) -> tuple[Real, Real, Pullback]: ...
     def vjp(
-        self, x: Any, h_0: Any = None, lengths: Any = None, *, noise_seed: Any = None
+        self, x: Any, h_0: Any = None, lengths: Any = None, *, noise_seed: Any = None, resets: Any = None
     ) -> tuple[Any, Real, Pullback]:
         """Run the network and return, with its results, the function that takes their gradients back to the arguments.
 
@@ -293,8 +315,8 @@ class RNN(Checked):
             Takes the gradients of a loss by y and h_n, in their shapes, None for zeros; d_y beyond a length is ignored.
             Returns the gradients by x (None without `input_grad`; zero beyond a length), by h_0, and by the parameters,
             a dict named and shaped like `parameters()`, with the part of noise in that by a leak's logit. It can be
-            called again, with the same dropout and noise. Neither x nor the weights may change before; of h_0 and
-            lengths it has copies.
+            called again, with the same dropout and noise. Neither x nor the weights may change before; of h_0, lengths
+            and resets it has copies. Nothing goes back past a reset: to h_0 there is nothing from what follows it.
 
         Examples
         --------
@@ -304,12 +326,13 @@ class RNN(Checked):
         >>> d_x.shape, d_h_0.shape, d_params["weight_ih_l0"].shape
         ((7, 4, 3), (1, 4, 5), (5, 3))
         """
-        call, stack = self._called(x, h_0, lengths), self._stack
+        call, stack = self._called(x, h_0, lengths, resets), self._stack
         y, h_n = call.empty(stack.architecture.n_outputs), call.empty_states()
         # h_0 is copied, as callers like to update their state in place before they call the pullback.
         before, mode, n_rows = call.h_0 if h_0 is None else call.h_0.copy(), mode_of(self), call.x.shape[1]
         drawn = None if noise_seed is None else stack.draw(mode, n_rows, row_keys(noise_seed, n_rows))
-        tape = stack.forward(mode, call.x, before, h_n, y, call.lengths, drawn=drawn, batch_major=call.batch_major)
+        own = {"drawn": drawn, "batch_major": call.batch_major, "resets": call.resets}
+        tape = stack.forward(mode, call.x, before, h_n, y, call.lengths, **own)
 
         def pullback(d_y: Any, d_h_n: Any = None, *, input_grad: bool = True) -> tuple[Any, Real, dict[str, Real]]:
             """Gradients (d_x, d_h_0, d_params) from those of y and h_n: see RNN.vjp."""
@@ -331,7 +354,9 @@ class RNN(Checked):
         shown.setflags(write=False)
         return call.show(shown), call.show_states(h_n), pullback
 
-    def last_state(self, x: Any, h_0: Any = None, lengths: Any = None, *, noise_seed: Any = None) -> Real:
+    def last_state(
+        self, x: Any, h_0: Any = None, lengths: Any = None, *, noise_seed: Any = None, resets: Any = None
+    ) -> Real:
         """The h_n of a call, bit for bit, in memory that does not grow with T (nor is any output kept).
 
         Arguments and errors are those of a call. x is read where it lies, unless it has to be converted, or noise is
@@ -343,9 +368,10 @@ class RNN(Checked):
         >>> RNN(3, 5, seed=0).last_state(np.ones((10_000, 1, 3), dtype=np.float32)).shape
         (1, 1, 5)
         """
-        call = self._called(x, h_0, lengths)
+        call = self._called(x, h_0, lengths, resets)
         drawn = self._drawn(noise_seed, call.x.shape[1])
-        h_n = self._stack.last_states(mode_of(self), call.x, call.h_0, call.lengths, call.batch_major, drawn)
+        rows = call.lengths, call.batch_major, drawn, call.resets
+        h_n = self._stack.last_states(mode_of(self), call.x, call.h_0, *rows)
         return call.show_states(h_n)
 
     def noise_like(self, x: Any, *, noise_seed: Any, inputs: bool = False) -> Real:
@@ -376,7 +402,7 @@ class RNN(Checked):
         >>> rnn.noise_like(np.ones((7, 4, 3)), noise_seed=1).shape
         (2, 7, 4, 5)
         """
-        call, architecture = self._called(x, None, None), self._stack.architecture
+        call, architecture = self._called(x, None, None, None), self._stack.architecture
         (n_steps, n_rows, _), n_units = call.x.shape, self.hidden_size
         keys, backend = row_keys(noise_seed, n_rows), self._backend()
         if keys is None:
@@ -575,8 +601,8 @@ class RNN(Checked):
             _check_runs_activations(backend, self.nonlinearity)
         return backend
 
-    def _called(self, x: Any, h_0: Any, lengths: Any) -> Call:
-        return Call.of(x, h_0, lengths, self._stack.architecture, self.batch_first, self._stack.workspace)
+    def _called(self, x: Any, h_0: Any, lengths: Any, resets: Any) -> Call:
+        return Call.of(x, h_0, lengths, resets, self._stack.architecture, self.batch_first, self._stack.workspace)
 
 
 _OF_THE_STACK = ("_parameters", "_dropout_rng", "_n_entries")  # in a pickle

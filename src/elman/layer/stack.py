@@ -20,6 +20,7 @@ from elman.layer.architecture import Architecture
 from elman.layer.constraints import Factors
 from elman.layer.dynamics import INPUT_STREAM, Dynamics, OfLayer, add_by_logits, mixed
 from elman.layer.parameters import Parameters, layout
+from elman.layer.resets import Resets, in_stretch, with_resets
 from elman.layer.workspace import SMALL, Lease, Workspace, aligned_zeros
 from elman.lengths import clipped
 from elman.typing import Int, Real
@@ -130,6 +131,7 @@ def backward(
     pass_on: Callable[[int, Real], None] | None = None,
     on_leaks: Callable[[int, Real, Real | None], None] | None = None,
     lowest: int = 0,
+    d_h_reset: Real | None = None,
 ) -> None:
     """Write d_h_0 and, unless None, d_x (T, B, I); *add* to gradients, arrays like the weights', unless None.
 
@@ -137,7 +139,8 @@ def backward(
     the gradient by its outputs and that by its pre-activations, both (T, B, D·H); what is beyond the lengths is left
     as it was in scratch. What comes between layers besides kernels changes the gradient by the inputs of layer k, in
     `pass_on`. Where leaks are learned, `on_leaks` is called with k and the gradients of each row by α and by σ √(2/α),
-    both (D, B, H). Of layers below the `lowest`, and of their states, there are no gradients.
+    both (D, B, H). What reaches the states of resets is added to d_h_reset (L, B, H). Of layers below the `lowest`, and
+    of their states, there are no gradients.
     """
     delta, *d_inputs = scratch
     n = len(gradients)
@@ -146,7 +149,7 @@ def backward(
         layer, own, further = tape.layers[k], _own(d_h_0, k, n), _NOTHING_FURTHER
         if layer.cell != "elman" or on_leaks is not None:
             further = _room_of_leaks(layer, own, is_learned=on_leaks is not None)
-        values = d_y, _own(d_h_n, k, n), delta, *gradients[k], own, d_input, *further
+        values = d_y, _own(d_h_n, k, n), delta, *gradients[k], own, d_input, *further, _own(d_h_reset, k, n)
         tape.mode.backend.backward(layer, _quick(Gradients, values))
         if on_leaks is not None:
             on_leaks(k, *further[1:])
@@ -321,6 +324,7 @@ class Stack:
         batch_major: bool = False,
         drawn: Drawn | None = None,
         weights: Sequence[Weights] | None = None,
+        resets: Resets | None = None,
     ) -> None:
         """Run all layers over x (T, B, I) or tokens (T, B), writing h_n (L·D, B, H) and y (T, B, D·H): no dropout.
 
@@ -329,7 +333,8 @@ class Stack:
         """
         dynamics, weights = self.dynamics_now(), weights or self.weights_now()
         if len(self.weights) == 1 and not dynamics:
-            mode.backend.forward(*layers_of(x, h_0, h_n, weights, (y,), mode, lengths))
+            layers = layers_of(x, h_0, h_n, weights, (y,), mode, lengths)
+            mode.backend.forward(*with_resets(layers, resets))
             return
         (n_steps, n_rows, n_columns), n_inner = y.shape, len(self.weights) - 1
         x, n_seconds = self._with_noise(mode, x, drawn), 0 if self.dynamics.cell == "elman" else 1
@@ -338,7 +343,8 @@ class Stack:
             outputs = [*(buffers[k % n_buffers] for k in range(n_inner)), y]  # the buffers take turns
             seconds = buffers[n_buffers:] * len(self.weights)
             own = drawn, dynamics, seconds
-            for layer in layers_of(x, h_0, h_n, weights, outputs, mode, lengths, None, (), *own):
+            layers = layers_of(x, h_0, h_n, weights, outputs, mode, lengths, None, (), *own)
+            for layer in with_resets(layers, resets):
                 mode.backend.forward(layer)
 
     def _with_noise(self, mode: Mode, x: Any, drawn: Drawn | None) -> Any:
@@ -362,6 +368,7 @@ class Stack:
         *,
         drawn: Drawn | None = None,
         batch_major: bool = False,
+        resets: Resets | None = None,
     ) -> Tape:
         """`evaluate` with dropout, all that `backward` needs being kept.
 
@@ -391,7 +398,7 @@ class Stack:
         layers = layers_of(
             x, h_0, h_n, self.weights_now(), outputs, mode, lengths, recurrent_mask, dropped, drawn, dynamics, seconds
         )
-        tape = _quick(Tape, (mode, layers, batch_major, leases, d_y))
+        tape = _quick(Tape, (mode, with_resets(layers, resets), batch_major, leases, d_y))
         forward(tape)
         return tape
 
@@ -403,12 +410,14 @@ class Stack:
         d_h_0: Real,
         d_x: Real | None,
         gradients: Sequence[Any],
+        d_h_reset: Real | None = None,
         lowest: int = 0,
     ) -> None:
         """Write d_h_0 (L·D, B, H) and, unless None, d_x (T, B, I); *add* to gradients, which lie like parameters.
 
-        They are those by the weights as they act: when all is added, `chain` makes of them those by the parameters.
-        Where one is None, nobody wants it; and none of layers below the `lowest`, nor of their states.
+        And to d_h_reset (L, B, H) what reaches the states of resets. Gradients are those by the weights as they act:
+        when all is added, `chain` makes of them those by the parameters. Where one is None, nobody wants it; and none
+        of layers below the `lowest`, nor of their states.
         """
         if lowest == len(self.weights):
             return
@@ -416,11 +425,11 @@ class Stack:
         count, by_layer, on_leaks = min(len(self.weights), 3), self.by_layer(gradients), self.adder(tape, gradients)
         if y.size <= SMALL:
             scratch = [np.empty(y.shape, y.dtype) for _ in range(count)]
-            backward(tape, d_y, d_h_n, d_h_0, d_x, by_layer, scratch, on_leaks=on_leaks, lowest=lowest)
+            backward(tape, d_y, d_h_n, d_h_0, d_x, by_layer, scratch, None, None, on_leaks, lowest, d_h_reset)
             return
         n_steps, n_rows, n_columns = y.shape
         with self.workspace.lease(count, n_steps, n_rows, n_columns, tape.batch_major) as scratch:
-            backward(tape, d_y, d_h_n, d_h_0, d_x, by_layer, scratch, on_leaks=on_leaks, lowest=lowest)
+            backward(tape, d_y, d_h_n, d_h_0, d_x, by_layer, scratch, None, None, on_leaks, lowest, d_h_reset)
 
     def step(self, mode: Mode, x_t: Real | Int, h: Real, h_next: Real, drawn: Drawn | None = None) -> Real:
         """One time step of one direction: x_t (B, I) or tokens (B,), h (L, B, H); writes h_next (L, B, H).
@@ -444,6 +453,7 @@ class Stack:
         lengths: Int | None,
         batch_major: bool = False,
         drawn: Drawn | None = None,
+        resets: Resets | None = None,
     ) -> Real:
         """The h_n of `evaluate`, in memory that does not grow with T.
 
@@ -463,7 +473,8 @@ class Stack:
             for i, (part, part_lengths) in enumerate(_stretches(x, lengths)):
                 h, h_n = h_n, h
                 own = None if drawn is None else drawn._replace(first_step=drawn.first_step + i * _STRETCH)
-                self.evaluate(mode, part, h, h_n, y[: len(part)], part_lengths, drawn=own, weights=weights)
+                begins = in_stretch(resets, i * _STRETCH, i * _STRETCH + len(part))
+                self.evaluate(mode, part, h, h_n, y[: len(part)], part_lengths, False, own, weights, begins)
         return h_n
 
     def _last_states_both_ways(self, mode: Mode, x: Real, h_0: Real, lengths: Int | None) -> Real:

@@ -33,6 +33,7 @@ from elman.backends.jit.rows import (
     at,
     c_struct,
     integer_at,
+    is_reset,
     length_of,
     multiply_row,
     outer_sum_task,
@@ -89,7 +90,9 @@ PASS = Struct(
     hh_1=MATRIX,
     zeros=INT,  # as many as the widest row
     start=INT,  # (D, B, H): f of the initial states, where the cell's outputs are not its states; or 0
-    masked=INT,  # forward: (parts, D, B, H), rows' states times their masks; backward: (D, B, H), what is left of d_y
+    reset=INT,  # the same of those that resets go back to
+    masked=INT,  # forward: (parts, D, B, H), rows' states times their masks; backward: (D, B, H), what is left of d_y,
+    # or what reaches the state of a reset
     drawing=DRAWING,
     come=INT,  # (D, shards), a cache line each: to the meetings of a shard's threads
     sums=OUTER_SUM,  # backward: the parameters' gradients, ...
@@ -196,7 +199,8 @@ def set_states_before(v: Any, before: Any, layer: Any, d: int) -> None:
     set_states(v, before.rows, layer, d)
     before.shift = 1 if backwards(layer, d) else -1
     before.start, before.mask = state(v, layer, layer.h_0, d, 0), 0
-    before.width, before.has_tokens = layer.H, 0
+    before.width, before.has_tokens, before.reset = layer.H, 0, layer.h_reset
+    set_rows(before.resets, layer.resets, 0)
 
 
 @kernel
@@ -207,24 +211,31 @@ def set_outputs_before(v: Any, before: Any, p: Any, d: int) -> None:
     before.shift = 1 if backwards(layer, d) else -1
     before.start = state(v, layer, p.start if p.start else layer.h_0, d, 0)
     before.mask = state(v, layer, layer.mask, d, 0) if layer.mask else 0
-    before.width, before.has_tokens = layer.H, 0
+    before.width, before.has_tokens, before.reset = layer.H, 0, p.reset if p.reset else layer.h_reset
+    set_rows(before.resets, layer.resets, 0)
 
 
 @kernel
 def start_size(v: Any, layer: Any) -> int:
-    """Of p.start, in bytes."""
-    return layer.D * layer.B * layer.H * size_of_real(v) if state_is_second(layer) else 0
+    """Of p.start and p.reset, in bytes."""
+    if not state_is_second(layer):
+        return 0
+    return (2 if layer.resets.data else 1) * layer.D * layer.B * layer.H * size_of_real(v)
 
 
 @kernel
 def set_start(v: Any, p: Any, memory: Address) -> None:
-    """What the first steps read, in some memory, if that is not the initial states."""
-    layer, out, n_bytes = p.layer, ints(stack(8)), start_size(v, p.layer)
-    if n_bytes:
+    """What the first steps, and those of resets, read, in some memory, if that is not the initial states."""
+    layer, out, size = p.layer, ints(stack(8)), start_size(v, p.layer)
+    if size:
+        n_bytes = layer.D * layer.B * layer.H * size_of_real(v)
         p.start = memory
         out[0] = memory
         copy(memory, layer.h_0, n_bytes)
-        call(layer.epilogues[2], (local(EPILOGUE), 0, 1, 0, layer.D * layer.B * layer.H, out))
+        if layer.resets.data:
+            p.reset = memory + n_bytes
+            copy(p.reset, layer.h_reset, n_bytes)
+        call(layer.epilogues[2], (local(EPILOGUE), 0, 1, 0, size // size_of_real(v), out))
 
 
 @kernel
@@ -375,7 +386,7 @@ def forward_shard(v: Any, p: Any, i: int) -> None:
 def backward_step(v: Any, p: Any, s: Any, t: int) -> None:
     """One step back: delta = (d_y + mask * (weight_hh delta[next])) f'(y); at a row's last step d_h_n is the product.
 
-    Where the state is not the output, it is what the cell carries past the product instead.
+    Where the state is not the output, it is what the cell carries past the product instead. Before a reset, it is 0.
 
     The product stands alone, so that a pass cut in two, d_h_0 of one being d_h_n of the other, gives the same bits.
     """
@@ -412,15 +423,16 @@ def backward_step(v: Any, p: Any, s: Any, t: int) -> None:
             d_y[n] = masked
         delta[n], y[n] = at(v, deltas, t, b), at(v, y_rows, t, b)
         is_last = t == (0 if back else length - 1)
+        is_end = is_last or is_reset(layer.resets, t + 1, b)
         d_h_n = state(v, layer, layer.d_h_n, s.d, b) + j if is_last and layer.d_h_n else 0
         if layer.cell:
             before[n], second[n] = row_of(v, states, p.extent, t, b), second_of(v, layer, s.d, t, b)
             carry[n] = state(v, layer, layer.carry, s.d, b) if layer.carry else 0
-            if is_last and layer.carry:
+            if is_end and layer.carry:
                 add_row(v, carry[n] + j, d_h_n if p.start else 0, 0, s.columns)
             if layer.d_numbers:
                 d_numbers[n] = state(v, layer, layer.d_numbers, s.d, b)
-        if is_last:
+        if is_end:
             add_row(v, delta[n] + j, 0 if p.start else d_h_n, 0, s.columns)
             call(e.apply, (e, n, 1, s.column, s.columns, after(delta, n)))
         else:
@@ -450,46 +462,71 @@ def noise_gradient(v: Any, p: Any, s: Any, t: int) -> None:
 
 
 @kernel
-def start_gradient(v: Any, p: Any, s: Any, b: int, row: Address) -> None:
-    """From the gradient by what the first step reads that by the initial state, where these differ."""
-    layer, e, j = p.layer, local(EPILOGUE), s.column * size_of_real(v)
+def start_gradient(p: Any, s: Any, start: Address, row: Address) -> None:
+    """From the gradient by what a first step reads, some columns of `start`, that by the initial state."""
+    e = local(EPILOGUE)
     y, d_y, out = ints(stack(8)), ints(stack(8)), ints(stack(8))
-    y[0], d_y[0], out[0] = state(v, layer, p.start, s.d, b) + j, p.zeros, row
+    y[0], d_y[0], out[0] = start, p.zeros, row
     e.y, e.d_y = y, d_y
-    call(layer.epilogues[3], (e, 0, 1, 0, s.columns, out))
+    call(p.layer.epilogues[3], (e, 0, 1, 0, s.columns, out))
+
+
+@kernel
+def gradient_before(v: Any, p: Any, s: Any, n: int, b: Any, delta: Any, start: Address, out: Any) -> None:
+    """What reaches the states before n rows' steps with these deltas, whose outputs there were `start` (D, B, H).
+
+    That is mask * (weight_hh delta), which goes through f where outputs are not states, and what the cell carries past
+    the product.
+    """
+    layer, j, init = p.layer, s.column * size_of_real(v), ints(stack(_LIST))
+    for i in range(n):
+        init[i] = p.zeros
+    gemm(v, s.hh, n, delta, init, out, local(EPILOGUE))
+    for i in range(n):
+        row = out[i] + j
+        if layer.mask:
+            multiply_row(v, row, row, state(v, layer, layer.mask, s.d, b[i]) + j, s.columns)
+        if start:
+            start_gradient(p, s, state(v, layer, start, s.d, b[i]) + j, row)
+        if layer.carry:
+            add_row(v, row, row, state(v, layer, layer.carry, s.d, b[i]) + j, s.columns)
 
 
 @kernel
 def initial_gradient(v: Any, p: Any, s: Any) -> None:
-    """What reaches the initial states: mask * (weight_hh delta[first step]) and what the cell carries past the product.
-
-    Where outputs are not states, the first goes through f. For a row of no steps it is d_h_n.
-    """
-    layer, deltas, j = p.layer, local(ROWS), s.column * size_of_real(v)
+    """What reaches the initial states: for a row of no steps d_h_n, and nothing where the first one is a reset."""
+    layer, deltas, j, n = p.layer, local(ROWS), s.column * size_of_real(v), 0
     set_columns(v, deltas, layer, layer.delta, s.d)
-    first, init, d_h_0, n = ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST)), 0
+    first, d_h_0, b = ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST))
     for i in range(s.count):
-        b = s.first + i * s.stride
-        length = length_of(p.extent, b)
-        d_h_0[n] = state(v, layer, layer.d_h_0, s.d, b)
-        if length == 0:
-            d_h_n = state(v, layer, layer.d_h_n, s.d, b) + j if layer.d_h_n else 0
+        row = s.first + i * s.stride
+        length = length_of(p.extent, row)
+        b[n], d_h_0[n] = row, state(v, layer, layer.d_h_0, s.d, row)
+        if length == 0 or is_reset(layer.resets, 0, row):
+            d_h_n = state(v, layer, layer.d_h_n, s.d, row) + j if length == 0 and layer.d_h_n else 0
             add_row(v, d_h_0[n] + j, d_h_n, 0, s.columns)
-            continue
-        first[n], init[n] = at(v, deltas, length - 1 if backwards(layer, s.d) else 0, b), p.zeros
-        n += 1
-    gemm(v, s.hh, n, first, init, d_h_0, local(EPILOGUE))
+        else:
+            first[n] = at(v, deltas, length - 1 if backwards(layer, s.d) else 0, row)
+            n += 1
+    gradient_before(v, p, s, n, b, first, p.start, d_h_0)
+
+
+@kernel
+def reset_gradient(v: Any, p: Any, s: Any, t: int) -> None:
+    """To the gradients by the states that a step's resets go back to."""
+    layer, deltas, n = p.layer, local(ROWS), 0
+    set_columns(v, deltas, layer, layer.delta, s.d)
+    delta, out, b = ints(stack(_LIST)), ints(stack(_LIST)), ints(stack(_LIST))
     for i in range(s.count):
-        b = s.first + i * s.stride
-        row = state(v, layer, layer.d_h_0, s.d, b) + j
-        if length_of(p.extent, b) == 0:
-            continue
-        if layer.mask:
-            multiply_row(v, row, row, state(v, layer, layer.mask, s.d, b) + j, s.columns)
-        if p.start:
-            start_gradient(v, p, s, b, row)
-        if layer.carry:
-            add_row(v, row, row, state(v, layer, layer.carry, s.d, b) + j, s.columns)
+        row = s.first + i * s.stride
+        if t < length_of(p.extent, row) and is_reset(layer.resets, t, row):
+            b[n], delta[n], out[n] = row, at(v, deltas, t, row), state(v, layer, p.masked, s.d, row)
+            n += 1
+    gradient_before(v, p, s, n, b, delta, p.reset, out)
+    for i in range(n):
+        j = s.column * size_of_real(v)
+        d_h_reset = state(v, layer, layer.d_h_reset, s.d, b[i]) + j
+        add_row(v, d_h_reset, d_h_reset, out[i] + j, s.columns)
 
 
 @kernel
@@ -506,6 +543,8 @@ def backward_shard(v: Any, p: Any, i: int) -> None:
             noise_gradient(v, p, s, t)
         if meet_parts(p, s):
             return
+        if layer.d_h_reset:
+            reset_gradient(v, p, s, t)
     if p.extent.first == 0:
         initial_gradient(v, p, s)
 
@@ -657,9 +696,9 @@ def backward_pass(v: Any, p: Any) -> int:
     set_matrix(v, p.ih, tiles, layer.D * layer.H, layer.I, rows, 1, PACKED if wants_d_x else DIRECT)
     for d in range(layer.D):
         set_matrix(v, after(p.hh, d), tiles, layer.H, layer.H, ceil_div(layer.B, p.shards), p.parts, PACKED)
-    dropped = layer.D * layer.B * layer.H if layer.dropout > 0 else 0
+    masked = layer.D * layer.B * layer.H if layer.dropout > 0 or layer.d_h_reset else 0
     matrices = layer.D * scratch_size(v, p.hh) + scratch_size(v, p.ih)
-    scratch = lease(come_size(p) + matrices + start_size(v, layer) + (widest + dropped) * size)
+    scratch = lease(come_size(p) + matrices + start_size(v, layer) + (widest + masked) * size)
     if not scratch:
         return NO_MEMORY
     p.come = scratch
@@ -668,7 +707,7 @@ def backward_pass(v: Any, p: Any) -> int:
         free = place(v, after(p.hh, d), 0, free)
     p.zeros, p.masked = free, free + widest * size
     clear(p.zeros, widest * size)
-    set_start(v, p, p.masked + dropped * size)
+    set_start(v, p, p.masked + masked * size)
     plan_sums(v, p, threads)
     run(v, pack_hh, p, layer.D * p.hh.panels, threads)
     if wants_d_x:

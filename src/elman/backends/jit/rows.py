@@ -15,6 +15,7 @@ from elman.backends.jit.structs import (
     INTS,
     Pointer,
     Struct,
+    byte,
     cache_size,
     call,
     give_back,
@@ -48,8 +49,9 @@ def c_struct(name: str, *objects: Any, **fields: Any) -> Struct:
 EXTENT = Struct("extent", T=INT, B=INT, lengths=INT, first=INT, last=INT)
 
 # For each (t, b) a row of `width` values: that of `rows`, or with shift = -1 or 1 that of the step before or after it,
-# and start[b] where there is none; times mask[b] if there is a mask. Or one-hot rows, given as tokens.
-SOURCE = Struct("source", rows=ROWS, shift=INT, start=INT, mask=INT, width=INT, has_tokens=INT)
+# start[b] where there is none, and reset[b] where there is a reset; times mask[b] if there is a mask. Or one-hot rows,
+# given as tokens.
+SOURCE = Struct("source", rows=ROWS, resets=ROWS, shift=INT, start=INT, reset=INT, mask=INT, width=INT, has_tokens=INT)
 
 # The gradient of a matrix: d_weight (left.width, columns) += sum over (t, b) of left(t, b)^T delta(t, b); d_bias
 # likewise; either may be 0. Its tasks are blocks of d_weight.
@@ -89,6 +91,12 @@ def at(v: Any, rows: Any, t: int, b: int) -> Address:
 @kernel
 def integer_at(rows: Any, t: int, b: int) -> Address:
     return rows.data + (t * rows.t_stride + b * rows.b_stride) * 8
+
+
+@kernel
+def is_reset(resets: Any, t: int, b: int) -> bool:
+    """Of a layer's resets."""
+    return resets.data != 0 and byte(resets.data + t * resets.t_stride + b * resets.b_stride) != 0
 
 
 @kernel
@@ -139,6 +147,8 @@ def multiply_row(v: Any, out: Address, one: Address, other: Address, columns: in
 
 @kernel
 def row_of(v: Any, s: Any, e: Any, t: int, b: int) -> Address:
+    if is_reset(s.resets, t, b):
+        return s.reset + b * s.width * size_of_real(v)
     if (s.shift < 0 and t == 0) or (s.shift > 0 and t + 1 == length_of(e, b)):
         return s.start + b * s.width * size_of_real(v)
     return at(v, s.rows, t + s.shift, b)

@@ -158,6 +158,12 @@ def ints(_: Site, address: Address) -> INTS:
     return address
 
 
+@emitted
+def byte(at: Site, address: Address) -> int:
+    """The byte at an address."""
+    return at.builder.zext(at.builder.load(emit_pointer(at.builder, BYTE, address), align=1), INT64)
+
+
 @emitted(result=lambda place, n: place)  # noqa: ARG005
 def after(at: Site, place: Any, n: int) -> Any:
     """What stands n integers, or n structures, behind `place`."""
