@@ -404,6 +404,8 @@ def steps(c: Case) -> None:
         if c.chance(0.3) and model.pattern.startswith("many") and not (model.rnn.bidirectional or model.learn_h_0):
             n_rows = np.asarray(arrays[0]).shape[1]
             own["state"] = c.lay(c.real(model.rnn.num_layers, n_rows, model.rnn.hidden_size), updatable=True)
+        if c.chance(0.3) and model.pattern.startswith("many") and not model.rnn.bidirectional:
+            own["resets"] = c.lay(c.rng.random(np.shape(arrays[0])[:2]) < c.pick(0.0, 0.2, 1.0))
         match c.pick("train_step", "train_step", "loss", "loss_and_grads", "gradient_norms", "generate"):
             case "train_step":
                 own |= {"clip_norm": c.pick(None, 1.0, 1e-3), "clip_value": c.pick(None, 0.1), **more}
@@ -414,6 +416,7 @@ def steps(c: Case) -> None:
                 c.call("loss_and_grads", model.loss_and_grads, *arrays, **own, **more)
             case "gradient_norms":
                 own.pop("state", None)
+                own.pop("resets", None)
                 c.call("gradient_norms", model.gradient_norms, *arrays, **own)
             case "generate":
                 generate(c, model)
@@ -475,21 +478,24 @@ def data_sets(c: Case) -> None:
         return
     X, Y, weights = dataset(c, model)
     weighed = {"weights": weights} if isinstance(model, elman.SequenceModel) else {}
+    begins = {}
+    if weighed and model.pattern.startswith("many") and not model.rnn.bidirectional and c.chance(0.4):
+        begins = {"resets": [c.lay(c.rng.random(len(x)) < 0.2) for x in X]}
     c.watch(model.parameters, None if c.is_wild else lambda: model.evaluate(X, Y, **weighed))
     for _ in range(c.pick(1, 2, 3)):
         match c.pick("fit", "fit", "predict", "predict_proba", "evaluate"):
             case "fit":
                 held_out = c.pick(None, dataset(c, model)[: 2 + bool(weighed)])
                 checkpoint = c.pick({}, {"checkpoint": c.file(), "checkpoint_every": c.pick(None, 1)})
-                options = fit_options(c, model) | checkpoint | weighed
+                options = fit_options(c, model) | checkpoint | weighed | begins
                 c.call("fit", model.fit, X, Y, validation_data=held_out, **options)
             case "predict":
                 beam = {} if weighed else {"beam": c.pick(1, 2, 5), "max_length": c.pick(0, 3)}
-                c.call("predict", model.predict, X, batch_size=c.pick(1, 3, 128), **beam)
+                c.call("predict", model.predict, X, batch_size=c.pick(1, 3, 128), **beam, **begins)
             case "predict_proba" if weighed:
-                c.call("predict_proba", model.predict_proba, X, batch_size=c.pick(1, 3, 128))
+                c.call("predict_proba", model.predict_proba, X, batch_size=c.pick(1, 3, 128), **begins)
             case _:
-                c.call("evaluate", model.evaluate, X, Y, batch_size=c.pick(1, 3, 128), **weighed)
+                c.call("evaluate", model.evaluate, X, Y, batch_size=c.pick(1, 3, 128), **weighed, **begins)
 
 
 def changed_data(c: Case) -> None:
@@ -531,7 +537,8 @@ def streams(c: Case) -> None:
                 set_state(c, stream, c.real(model.rnn.num_layers, n_rows or 1, model.rnn.hidden_size))
             case name:
                 x = c.lay(inputs_of(c, model, c.size(9), *axes))
-                c.call(f"stream.{name}", getattr(stream, name), x)
+                own = {"resets": c.lay(c.rng.random(np.shape(x)[: 1 + bool(n_rows)]) < 0.3)} if c.chance(0.3) else {}
+                c.call(f"stream.{name}", getattr(stream, name), x, **own)
 
 
 def set_state(c: Case, stream: Any, good: np.ndarray) -> None:

@@ -454,6 +454,7 @@ def test_generate_needs_one_direction_and_outputs_that_are_inputs():
     fails(make_model().generate, [0], 3, message=message)
 
 
+DATA = "must be (X, Y), (X, Y, weights) or (X, Y, weights, resets)"
 SEQUENCES = "must be a list of sequences or an array (N, T), got"
 FITS = [
     ({"X": 3}, f"X {SEQUENCES} 3"),
@@ -488,9 +489,9 @@ FITS = [
     ({"batch_size": None}, "batch_size must be a positive int, got None"),
     (
         {"validation_data": TX.T},
-        "validation_data must be (X, Y) or (X, Y, weights), got an array of int64 and shape (2, 5)",
+        f"validation_data {DATA}, got an array of int64 and shape (2, 5)",
     ),
-    ({"validation_data": (TX.T,)}, "validation_data must be (X, Y) or (X, Y, weights), got 1 items"),
+    ({"validation_data": (TX.T,)}, f"validation_data {DATA}, got 1 items"),
     ({"validation_data": (TX.T, None)}, f"validation_data[1] {SEQUENCES} None"),
     ({"validation_data": (TX.T + 1, TY.T)}, "validation_data[0] must hold tokens from 0 to 6, got 7 at [0, 3]"),
     ({"validation_data": (TX.T, TY)}, "validation_data[1] must have as many sequences as validation_data[0], 2, got 5"),

@@ -22,6 +22,7 @@ X = [np.random.default_rng(i).integers(0, V, 2 + i % 9) for i in range(20)]
 Y = [np.roll(x, -1) for x in X]
 OTHER = [*X[:7], (X[7] + 1) % V, *X[8:]]  # of the same sizes
 WEIGHTS = np.linspace(0.5, 1.5, 20)
+RESETS = [np.random.default_rng(i).random(len(x)) < 0.3 for i, x in enumerate(X)]
 
 
 class Counts(elman.Callback):
@@ -59,7 +60,7 @@ def given(path: Path | None = None) -> dict[str, Any]:
         "X": X, "Y": Y, "epochs": 3, "batch_size": 4, "optimizer": elman.SGD(0.1, momentum=0.9),
         "schedule": schedules.Cosine(warmup=1), "clip_norm": 1.0, "clip_value": None, "tbptt": None, "memory": None,
         "activation_l1": 0.0, "activation_l2": 0.0, "weight_l1": 0.0, "weight_l2": 0.0,
-        "weights": WEIGHTS, "validation_data": (X[:4], Y[:4]), "shuffle": True,
+        "weights": WEIGHTS, "resets": None, "validation_data": (X[:4], Y[:4]), "shuffle": True,
         "callbacks": [elman.EarlyStopping(patience=9)], "progress": False, "checkpoint": path,
         "checkpoint_every": None, "resume": False,
     }  # fmt: skip
@@ -100,7 +101,9 @@ REFUSED: dict[str, list[Any]] = {
     "tbptt": [(2, 2)],
     **{name: [0.1] for name in ("activation_l1", "activation_l2", "weight_l1", "weight_l2")},
     "weights": [None, WEIGHTS[::-1], np.ones(20)],
-    "validation_data": [None, (X[:4], X[:4]), (X[:3], Y[:3]), (X[:4], Y[:4], WEIGHTS[:4])],
+    "resets": [RESETS],
+    "validation_data": [None, (X[:4], X[:4]), (X[:3], Y[:3]), (X[:4], Y[:4], WEIGHTS[:4]),
+                        (X[:4], Y[:4], None, RESETS[:4])],
     "shuffle": [False],
     "callbacks": [[], [elman.EarlyStopping(patience=8)], [elman.EarlyStopping(min_delta=0.1, patience=9)], [Counts()],
                   [elman.EarlyStopping(patience=9), Counts()]],

@@ -258,7 +258,7 @@ def failing() -> Iterator[Any]:
     [
         ({"X": failing}, ZeroDivisionError, "theirs"),
         ({"X": lambda: 3}, TypeError, "X must return an iterator of batches, got 3"),
-        ({"X": lambda: iter([3])}, TypeError, r"batches must be (X, Y) or (X, Y, weights), got 3 as batch 0"),
+        ({"X": lambda: iter([3])}, TypeError, "(X, Y, weights) or (X, Y, weights, resets), got 3 as batch 0"),
         ({"X": lambda: [(TOKENS, TARGETS)], "Y": TARGETS}, ValueError, "Y must be None where X is a function"),
         ({"X": batches, "weights": WEIGHTS}, ValueError, "weights must be None where X is a function"),
         ({"X": batches, "steps_per_epoch": 4}, ValueError, "at least steps_per_epoch=4 batches, got 3"),

@@ -17,7 +17,7 @@ from elman.lengths import within
 from elman.typing import Int, Real
 
 
-def batch_of(x: Any, y: Any, lengths: Any, weights: Any, kinds: Kinds) -> Batch:
+def batch_of(x: Any, y: Any, lengths: Any, weights: Any, kinds: Kinds, resets: Any = None) -> Batch:
     """What `SequenceModel.train_step` is given, as the network takes it."""
     inputs, outputs, pattern, dtype = kinds
     feeds_back = kinds.feeds_back
@@ -31,6 +31,8 @@ def batch_of(x: Any, y: Any, lengths: Any, weights: Any, kinds: Kinds) -> Batch:
         n_steps = checks.n_steps(y, "y")
     if lengths is not None:
         lengths = check.lengths(lengths, n_rows, n_steps)
+    if resets is not None:
+        resets = check.booleans(resets, "resets", (n_steps, n_rows))
     if pattern.one_output:
         read = _read((1, n_rows), None, weights, kinds)
         shapes = [(n_rows,), (1, n_rows)] if pattern.one_input else [(n_rows,)]
@@ -51,7 +53,7 @@ def batch_of(x: Any, y: Any, lengths: Any, weights: Any, kinds: Kinds) -> Batch:
         weights = np.broadcast_to(weights, y.shape[:2])
     targets = Targets.of(outputs, own(y), None if pattern.one_output else lengths, weights, dtype)
     checks.any_weight(targets.total, "y", targets.weights is not None)
-    return Batch(own(x), lengths, targets)
+    return Batch(own(x), lengths, targets, resets=resets)
 
 
 def own(array: Real | Int) -> Real | Int:

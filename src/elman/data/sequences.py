@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from elman import check
 from elman.data import checks
 from elman.data.checks import Read
 from elman.data.inputs import Input, Tokens
 from elman.data.kinds import PATTERNS, Kinds, Pattern
 from elman.data.outputs import Output, Targets, total_weight
 from elman.lengths import clipped
-from elman.typing import Int, Real
+from elman.typing import Bool, Int, Real
 
 _SORTED_TOGETHER = 32  # batches, by length: padding goes, chance stays
 
@@ -28,6 +29,7 @@ class Batch(NamedTuple):
     targets: Targets  # those of the last steps, where there are fewer
     keys: Int | None = None  # (B,): what each row's noise is drawn with, where that is given
     first_step: int = 0  # of a longer sequence, whose noise it has
+    resets: Bool | None = None  # (T, B): before which steps rows begin anew
 
     def stretch(self, start: int, stop: int, first_target: int | None = None) -> Batch:
         """The steps from `start` to `stop`, with the targets from `first_target` on; their `total` stays that of all.
@@ -37,7 +39,8 @@ class Batch(NamedTuple):
         x, lengths, targets = self.x[start:stop], clipped(self.lengths, start, stop - start), self.targets
         if len(targets.y) == len(self.x):
             targets = targets.stretch(start if first_target is None else first_target, stop)
-        return Batch(x, lengths, targets, self.keys, self.first_step + start)
+        resets = None if self.resets is None else self.resets[start:stop]
+        return Batch(x, lengths, targets, self.keys, self.first_step + start, resets)
 
 
 class Window(NamedTuple):
@@ -107,19 +110,29 @@ class Epoch(NamedTuple):
     items: Iterator[Item]
 
 
-Rows = list[Any] | Real | Int  # an array (N, T, ·) where all sequences are equally long, or a list of (T_i, ·)
+Rows = list[Any] | Real | Int | Bool  # an array (N, T, ·) where all sequences are equally long, or a list of (T_i, ·)
 
 
 class DataSet:
-    """A data set of sequences, or of single items, without targets."""
+    """A data set of sequences, or of single items, without targets; with the steps before which they begin anew."""
 
     may_wait = False  # whether batches may take their time
     digest: str | None = None  # of what epochs have given, as `Item` has it
 
-    def __init__(self, X: Any, inputs: Input, pattern: Pattern, dtype: np.dtype[Any], name: str) -> None:
+    def __init__(
+        self,
+        X: Any,
+        inputs: Input,
+        pattern: Pattern,
+        dtype: np.dtype[Any],
+        name: str,
+        resets: Any = None,
+        resets_name: str = "resets",
+    ) -> None:
         self.dtype = dtype
         self.x = _input_rows(X, inputs, pattern, dtype, name)
         self.lengths = lengths_of(self.x)
+        self.resets = None if resets is None else _reset_rows(resets, resets_name, self.lengths, name)
         self.costs = self.lengths  # what is about equal in a batch
         self.is_array = isinstance(self.x, np.ndarray)
 
@@ -164,22 +177,27 @@ class DataSet:
         """(T, B, ·) and lengths."""
         return side_by_side(self.x, rows), _or_none(self.lengths[rows])
 
+    def resets_of(self, rows: Int) -> Bool | None:
+        """(T, B), if there are some."""
+        return None if self.resets is None else np.asarray(side_by_side(self.resets, rows))
+
 
 class Sequences(DataSet):
-    """A data set of sequences X with targets Y and weights: what `SequenceModel.fit` takes."""
+    """A data set of sequences X with targets Y, weights and resets: what `SequenceModel.fit` takes."""
 
     def __init__(
         self,
         X: Any,
         Y: Any,
         weights: Any = None,
+        resets: Any = None,
         *,
         kinds: Kinds,
-        names: Sequence[str] = ("X", "Y", "weights"),
+        names: Sequence[str] = ("X", "Y", "weights", "resets"),
         may_be_empty: bool = False,
     ) -> None:
         self.kinds, pattern = kinds, kinds.pattern
-        super().__init__(X, kinds.inputs, pattern, kinds.dtype, names[0])
+        super().__init__(X, kinds.inputs, pattern, kinds.dtype, names[0], resets, names[3])
         given = None if weights is None else _Weights(weights, kinds, names, len(self.x))
         self.y = _target_rows(Y, kinds, names, len(self.x), given)
         self.weights = None if given is None else given.rows(lengths_of(self.y))
@@ -196,7 +214,7 @@ class Sequences(DataSet):
             checks.any_weight(float(self.counts.any()), names[1], weights is not None)
 
     def parts(self) -> dict[str, Rows | None]:
-        return {"X": self.x, "Y": self.y, "weights": self.weights}
+        return {"X": self.x, "Y": self.y, "weights": self.weights, "resets": self.resets}
 
     def rows(self) -> Int:
         return np.flatnonzero(self.counts)
@@ -205,7 +223,7 @@ class Sequences(DataSet):
         x, y, lengths = side_by_side(self.x, rows), side_by_side(self.y, rows), _or_none(self.lengths[rows])
         of_targets = None if self.kinds.pattern.one_output else lengths
         targets = Targets.of(self.kinds.outputs, y, of_targets, self.user_weights(rows, y), self.dtype)
-        return Batch(self.kinds.taught(x, y), lengths, targets)
+        return Batch(self.kinds.taught(x, y), lengths, targets, resets=self.resets_of(rows))
 
     def user_weights(self, rows: Int, y: Real | Int) -> Real | None:
         """(T, B), without class weights."""
@@ -275,8 +293,21 @@ def _input_rows(X: Any, inputs: Input, pattern: Pattern, dtype: np.dtype[Any], n
     return checks.sequences(X, name, lambda item, name: inputs.array(item, name, dtype, ("T",)))
 
 
+def _reset_rows(resets: Any, name: str, lengths: Int, x_name: str) -> Rows:
+    resets = checks.one_for_each(resets, name)
+    checks.same_number(len(resets), len(lengths), name, x_name)
+    if isinstance(resets, np.ndarray) and resets.ndim == 2:
+        array = check.booleans(resets, name, ("N", "T"))
+        checks.same_lengths(lengths_of(array), lengths, name, x_name)
+        return array
+    return [
+        check.booleans(item, f"{name}[{i}]", (n,), allow_empty=True)
+        for i, (item, n) in enumerate(zip(resets, lengths.tolist(), strict=True))
+    ]
+
+
 def _target_rows(Y: Any, kinds: Kinds, names: Sequence[str], n: int, weights: _Weights | None) -> Rows:
-    (x_name, name, _), (_, outputs, pattern, dtype) = names, kinds
+    (x_name, name, *_), (_, outputs, pattern, dtype) = names, kinds
     Y = checks.one_for_each(Y, name)
     checks.same_number(len(Y), n, name, x_name)
     if pattern.one_output:
@@ -295,7 +326,7 @@ class _Weights:
     """What targets count: (N,), one for each sequence, or as many for each as it has targets."""
 
     def __init__(self, given: Any, kinds: Kinds, names: Sequence[str], n: int) -> None:
-        x_name, _, self.name = names
+        x_name, _, self.name, _ = names
         self.given, self.dtype, self.n = checks.one_for_each(given, self.name), kinds.dtype, n
         checks.same_number(len(self.given), n, self.name, x_name)
         self.is_of_sequences = np.ndim(self.given[0]) == 0 or kinds.pattern.one_output

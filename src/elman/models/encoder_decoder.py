@@ -63,9 +63,9 @@ class EncoderDecoder(Network):
             with self._decoder.forward(decoding, batch.y, h_0, h_n, **options) as decoded:
                 h, d_h = decoded.layers[-1].y, decoded.d_y if goes_back else None
                 loss = self.loss_of(decoding.backend, h, batch.targets, d_h, into)
-                self._decoder.backward(decoded, d_h, None, d_h_0, None, of_decoder, to_decoder)
+                self._decoder.backward(decoded, d_h, None, d_h_0, None, of_decoder, lowest=to_decoder)
             d_h_x = self._handed_back(d_h_0)
-            self._encoder.backward(encoded, None, d_h_x, d_zeros, None, of_encoder, to_encoder)
+            self._encoder.backward(encoded, None, d_h_x, d_zeros, None, of_encoder, lowest=to_encoder)
         return loss + self.finish(descent.penalties, into), None
 
     def _drawn(self, modes: tuple[Mode, Mode], batch: PairedBatch) -> list[Any]:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -25,13 +26,14 @@ from elman.layer import constraints
 from elman.layer.constraints import Factors, ReadoutConstraints
 from elman.layer.initial import draw_uniform
 from elman.layer.parameters import Entry, Parameters
+from elman.layer.resets import Resets
 from elman.layer.rnn import RNN, mode_of, move_to, stack_of
 from elman.layer.stack import Drawn, Mode, Stack, Tape, add_by_states, outputs_of, states_of
 from elman.lengths import within
 from elman.models import configuration, recomputation
 from elman.storage import files
 from elman.training.plan import Descent, Penalties
-from elman.typing import Int, Real
+from elman.typing import Bool, Int, Real
 
 
 class Kept(NamedTuple):
@@ -208,12 +210,23 @@ class SequenceNetwork(Network):
             first += self.parameters.named()["h_0"][:, None]
         return first
 
+    def resets(self, at: Bool | None) -> Resets | None:
+        """Those before steps (T, B), to the states that all rows begin with."""
+        return None if at is None else Resets(at, self.initial_state(at.shape[1]))
+
     def states(
-        self, mode: Mode, x: Real | Int, lengths: Int | None, h_0: Real, y: Real, drawn: Drawn | None = None
+        self,
+        mode: Mode,
+        x: Real | Int,
+        lengths: Int | None,
+        h_0: Real,
+        y: Real,
+        drawn: Drawn | None = None,
+        resets: Bool | None = None,
     ) -> tuple[Real, Real]:
         """What the readout sees, without dropout, which may be y (T, B, D·H), that is written; and the last states."""
         h_n = np.empty_like(h_0)
-        self.stack.evaluate(mode, x, h_0, h_n, y, lengths, drawn=drawn)
+        self.stack.evaluate(mode, x, h_0, h_n, y, lengths, drawn=drawn, resets=self.resets(resets))
         return self._last_outputs(mode, h_n)[0] if self.kinds.pattern.one_output else y, h_n
 
     def noise(self, keys: Int | None) -> Drawn | None:
@@ -224,7 +237,7 @@ class SequenceNetwork(Network):
         """The mean loss, without dropout and penalties, and the last states."""
         mode = self.mode()
         with self.stack.lease(*batch.x.shape[:2]) as (y,):
-            h, h_n = self.states(mode, batch.x, batch.lengths, h_0, y, self.noise(batch.keys))
+            h, h_n = self.states(mode, batch.x, batch.lengths, h_0, y, self.noise(batch.keys), batch.resets)
             return self.loss_of(mode.backend, h, batch.targets), h_n
 
     def predictions(
@@ -237,7 +250,7 @@ class SequenceNetwork(Network):
             x, lengths = data.inputs_of(rows)
             with self.stack.lease(*x.shape[:2]) as (y,):
                 drawn = None if keys is None else self.noise(keys[rows])
-                h, _ = self.states(mode, x, lengths, self.initial_state(len(rows)), y, drawn)
+                h, _ = self.states(mode, x, lengths, self.initial_state(len(rows)), y, drawn, data.resets_of(rows))
                 o = self.outputs(mode.backend, h, None if pattern.one_output else lengths)
             values = function(o).swapaxes(0, 1)  # (B, T, ·), or (B, 1, ·)
             if pattern.one_output or data.is_array:
@@ -259,7 +272,8 @@ class SequenceNetwork(Network):
             targets = batch.targets
             with self.stack.lease(*batch.x.shape[:2]) as (y,):
                 drawn = None if keys is None else self.noise(keys[rows])
-                h, _ = self.states(mode, batch.x, batch.lengths, self.initial_state(len(rows)), y, drawn)
+                own = self.initial_state(len(rows)), y, drawn, batch.resets
+                h, _ = self.states(mode, batch.x, batch.lengths, *own)
                 losses.append(self.loss_of(mode.backend, h, targets))
                 predicted = outputs.predict(self.outputs(mode.backend, h, targets.lengths))
             totals.append(targets.total)
@@ -288,7 +302,8 @@ class SequenceNetwork(Network):
             return self.backpropagate(window, h_0, into, descent.memory, descent.penalties)
         h_n = np.empty_like(h_0)
         mode = self.mode()
-        with self.stack.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths, drawn=self._drawn(mode, batch)) as tape:
+        own = {"drawn": self._drawn(mode, batch), "resets": self.resets(batch.resets)}
+        with self.stack.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths, **own) as tape:
             return 0.0, _state_after(window.n_done or 0, h_n, tape)
 
     def _drawn(self, mode: Mode, batch: Batch) -> Drawn | None:
@@ -315,16 +330,23 @@ class SequenceNetwork(Network):
         scales = self._penalty_scales(batch, penalties)
         n = n_steps
         if memory is not None:
-            n = recomputation.segment_length(self.stack, mode, batch.x, h_0, self.predicted.n, memory)
+            given = self.stack, mode, batch.x, h_0, self.predicted.n, memory
+            n = recomputation.segment_length(*given, has_resets=batch.resets is not None)
+        has_gradient = batch.resets is not None and self._trains_h_0(gradients)
+        d_h_reset = np.zeros_like(h_0) if has_gradient else None
+        differentiate = functools.partial(self.differentiate, d_h_reset=d_h_reset)
         if n < n_steps:
             into = gradients, scales
-            loss, h_n, d_h_0 = recomputation.in_segments(self.differentiate, n, self.stack, mode, batch, h_0, *into)
+            own = mode, batch, h_0, self.resets(batch.resets)
+            loss, h_n, d_h_0 = recomputation.in_segments(differentiate, n, self.stack, *own, *into)
         else:
             drawn = self._drawn(mode, batch)
-            loss, h_n, d_h_0 = self.differentiate(mode, batch, h_0, gradients, scales, n_done=n_done, drawn=drawn)
-        if is_first and self._trains_h_0(gradients):  # all rows begin with it
-            with np.errstate(all="ignore"):  # the update says if they are not finite
-                gradients.named()["h_0"] += d_h_0.sum(axis=1, dtype=np.float64)
+            loss, h_n, d_h_0 = differentiate(mode, batch, h_0, gradients, scales, n_done=n_done, drawn=drawn)
+        if self._trains_h_0(gradients):  # all rows begin with it
+            for d_first in (d_h_0 if is_first else None, d_h_reset):
+                if d_first is not None:
+                    with np.errstate(all="ignore"):  # the update says if they are not finite
+                        gradients.named()["h_0"] += d_first.sum(axis=1, dtype=np.float64)
         return loss + self.finish(penalties, gradients), h_n
 
     def _trains_h_0(self, gradients: Parameters) -> bool:
@@ -342,18 +364,19 @@ class SequenceNetwork(Network):
         drawn: Drawn | None = None,
         loss: float = 0.0,
         n_done: int | None = None,
+        d_h_reset: Real | None = None,
     ) -> tuple[float, Real, Real]:
         """A stretch of steps on one tape: its loss, added to `loss`, the states behind it, and the gradient by h_0.
 
         The gradients by the parameters are added to `gradients`. scales: of Σ |h| and Σ h² in the loss, h being what
         the last layer puts out; d_h_n: by the last states, what comes back from the steps behind, None at the end;
         drawn: what dropout and noise are drawn from, None to draw that; n_done: after how many steps the states are
-        those to be returned, None for all.
+        those to be returned, None for all; d_h_reset (L, B, H): the gradient by the states of resets is added to it.
         """
         h_n, d_h_0, one_output = np.empty_like(h_0), np.empty_like(h_0), self.kinds.pattern.one_output
         lowest = 0 if self._trains_h_0(gradients) else self.stack.lowest_of(gradients.arrays)
-        goes_back = lowest < len(self.stack.weights)
-        with self.stack.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths, drawn=drawn) as tape:
+        resets, goes_back = self.resets(batch.resets), lowest < len(self.stack.weights)
+        with self.stack.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths, drawn=drawn, resets=resets) as tape:
             h, d_y, targets = tape.layers[-1].y, tape.d_y, batch.targets
             assert d_y is not None
             if one_output:
@@ -371,8 +394,8 @@ class SequenceNetwork(Network):
                 loss += self.loss_of(mode.backend, h, targets, d_h if goes_back else None, gradients)
             if scales:
                 loss += penalize(h, lengths, scales, d_h if goes_back else None)
-            has_d_y = scales or not one_output
-            self.stack.backward(tape, d_y if has_d_y else None, d_h_n, d_h_0, None, gradients.arrays, lowest)
+            d_last = d_y if scales or not one_output else None
+            self.stack.backward(tape, d_last, d_h_n, d_h_0, None, gradients.arrays, d_h_reset, lowest)
             return loss, h_n if n_done is None else _state_after(n_done, h_n, tape), d_h_0
 
     def loss_of_last(self, mode: Mode, batch: Batch, h_n: Real, gradients: Parameters) -> tuple[float, Real]:

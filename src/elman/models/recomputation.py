@@ -19,20 +19,25 @@ import numpy as np
 
 from elman import check
 from elman.data.sequences import Batch
+from elman.layer.resets import Resets, in_stretch
 from elman.layer.stack import Drawn, Mode, Stack
 from elman.typing import Int, Real
 
 _MORE_STATES = 6  # (L, B, H) besides those at the beginnings of segments
+_STATES_OF_RESETS = 3  # those that they go back to, twice, and the gradient by them
 
 
 Differentiate = Callable[..., tuple[float, Real, Real]]  # SequenceNetwork.differentiate
 
 
-def segment_length(stack: Stack, mode: Mode, x: Real | Int, h_0: Real, n_outputs: int, memory: float) -> int:
+def segment_length(
+    stack: Stack, mode: Mode, x: Real | Int, h_0: Real, n_outputs: int, memory: float, *, has_resets: bool = False
+) -> int:
     """How many steps at a time: an int is the answer; of a float, bytes, the largest number that they suffice for."""
     if isinstance(memory, int):
         return memory
     n_steps, n_rows = map(int, x.shape[:2])
+    n_more = _MORE_STATES + (_STATES_OF_RESETS if has_resets else 0)
     architecture = stack.architecture
     n_layers, of_states, of_real = architecture.num_layers, int(h_0.nbytes), int(h_0.itemsize)
     # Arrays (T, B, D·H) of the two passes, with what dropout leaves and cells keep; the gradient by the outputs
@@ -44,7 +49,7 @@ def segment_length(stack: Stack, mode: Mode, x: Real | Int, h_0: Real, n_outputs
         return n_steps
 
     def needed(n: int) -> float:
-        return n * of_step + (math.ceil(n_steps / n) + _MORE_STATES) * of_states
+        return n * of_step + (math.ceil(n_steps / n) + n_more) * of_states
 
     least = max(1, min(n_steps, round(math.sqrt(n_steps * of_states / of_step))))  # where `needed` is smallest
     if memory < needed(least):
@@ -54,7 +59,14 @@ def segment_length(stack: Stack, mode: Mode, x: Real | Int, h_0: Real, n_outputs
 
 
 def in_segments(
-    differentiate: Differentiate, n: int, stack: Stack, mode: Mode, batch: Batch, h_0: Real, *into: Any
+    differentiate: Differentiate,
+    n: int,
+    stack: Stack,
+    mode: Mode,
+    batch: Batch,
+    h_0: Real,
+    resets: Resets | None,
+    *into: Any,
 ) -> tuple[float, Real, Real]:
     """What `differentiate` makes of a batch, with n steps at a time."""
     n_steps = len(batch.x)
@@ -62,7 +74,8 @@ def in_segments(
     before = [h_0]  # of each segment
     for start in starts[:-1]:
         part, h_n = batch.stretch(start, start + n), np.empty_like(h_0)
-        with stack.forward(mode, part.x, before[-1], h_n, lengths=part.lengths, drawn=_from(start, drawn)):
+        own = {"drawn": _from(start, drawn), "resets": in_stretch(resets, start, start + n)}
+        with stack.forward(mode, part.x, before[-1], h_n, lengths=part.lengths, **own):
             before.append(h_n)  # in the memory that the second pass takes
     loss, last, d_h_n = 0.0, h_0, None
     for start in reversed(starts):

@@ -5,9 +5,8 @@ Here arguments are checked, and described. What is computed of them is in networ
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,7 @@ from elman.training.streamed import data_of
 from elman.typing import Real
 
 _NO_STATE = "that direction begins at the end"  # why states cannot be carried over
+_NAMES = "X", "Y", "weights", "resets"
 
 
 class SequenceModel(Model):
@@ -200,6 +200,7 @@ class SequenceModel(Model):
         memory: int | str | None = None,
         trainable: Iterable[str] | None = None,
         noise_seed: Any = None,
+        resets: Any = None,
     ) -> float:
         """One update of the parameters: forward, back-propagation through time, clipping, the optimizer's step.
 
@@ -220,8 +221,8 @@ class SequenceModel(Model):
         state : array (L·D, B, H), optional
             The states before the first step, zeros by default; updated in place to those after the last step, so that
             the next call goes on from there (truncated back-propagation). Where row b begins another sequence, set
-            ``state[:, b] = 0`` before. Needs one direction, inputs at each step, and no `learn_h_0`, as gradients do
-            not go back to h_0 from there; `fit` with `tbptt` takes care of that.
+            ``state[:, b] = 0`` before, or give `resets`. Needs one direction, inputs at each step, and no `learn_h_0`,
+            as gradients do not go back to h_0 from there; `fit` with `tbptt` takes care of that.
         lengths : integers (B,), optional
             As in `RNN`: row b has so many steps. Where it has one target all the same, at least 1.
         weights : numbers (B,) or (T, B), optional
@@ -243,6 +244,10 @@ class SequenceModel(Model):
             are, weight decay or not; there is no work for their gradients, which are no part of the norm either.
         noise_seed : int or integers (B,), optional
             As in `RNN`: what the noise of a layer that has some is drawn with, instead of the layer's own generator.
+        resets : bool (T, B), optional
+            As in `RNN`: where sequences begin anew, from zeros or, with `learn_h_0`, from that parameter, which each of
+            them has a part of the gradient for. Needs one direction and inputs at each step. With one target for each
+            sequence, that is about what follows the last reset.
 
         Returns
         -------
@@ -260,7 +265,9 @@ class SequenceModel(Model):
         descent = Descent.of(optimizer, clip_norm, clip_value, Trained.of(trainable, network.parameters))
         gradients = descent.wanted(network.gradients)
         gradients.flat.fill(0)
-        loss, h_n = self._differentiated(gradients, x, y, lengths, weights, state, penalties, memory, noise_seed)
+        loss, h_n = self._differentiated(
+            gradients, x, y, lengths, weights, state, penalties, memory, noise_seed, resets
+        )
         network.update(loss, descent)
         if state is not None:
             state[...] = h_n
@@ -275,6 +282,7 @@ class SequenceModel(Model):
         lengths: Any = None,
         weights: Any = None,
         noise_seed: Any = None,
+        resets: Any = None,
     ) -> float:
         """The mean loss, without dropout and penalties, and without noise unless there is a `noise_seed`.
 
@@ -288,7 +296,8 @@ class SequenceModel(Model):
         >>> model.loss([[0], [1], [2]], [[1], [2], [0]]) < 2
         True
         """
-        batch = batch_of(x, y, lengths, weights, self._network.kinds)
+        self._check_resets(resets)
+        batch = batch_of(x, y, lengths, weights, self._network.kinds, resets)
         batch = batch._replace(keys=row_keys(noise_seed, batch.x.shape[1]))
         loss, h_n = self._network.loss(batch, self._state_before(batch.x.shape[1], state))
         if state is not None:
@@ -309,6 +318,7 @@ class SequenceModel(Model):
         weight_l2: float = 0.0,
         memory: int | str | None = None,
         noise_seed: Any = None,
+        resets: Any = None,
     ) -> tuple[float, dict[str, Real]]:
         """The mean loss, as `train_step` has it, and its gradients: a dict named and shaped like `parameters()`.
 
@@ -320,7 +330,9 @@ class SequenceModel(Model):
         (3, 16)
         """
         penalties, gradients = Penalties.of(locals()), self._network.zeros()
-        loss, h_n = self._differentiated(gradients, x, y, lengths, weights, state, penalties, memory, noise_seed)
+        loss, h_n = self._differentiated(
+            gradients, x, y, lengths, weights, state, penalties, memory, noise_seed, resets
+        )
         if state is not None:
             state[...] = h_n
         return loss, gradients.named()
@@ -424,6 +436,7 @@ class SequenceModel(Model):
         weight_l2: float = 0.0,
         weights: Any = None,
         trainable: Iterable[str] | None = None,
+        resets: Any = None,
         validation_data: tuple[Any, ...] | None = None,
         shuffle: bool = True,
         callbacks: Iterable[Callback | Function] = (),
@@ -439,8 +452,9 @@ class SequenceModel(Model):
         X : list of integers (T_i,) or arrays (T_i, n); or one array (N, T) or (N, T, n)
             Sequences of tokens or features; (N,) or (N, n) where the pattern has one input for each. Batches gather
             sequences of about equal length, so that the cost follows the sum of the lengths. Or a function without
-            arguments that returns the batches of an epoch, any iterator of (X, Y) or (X, Y, weights); `Y` and `weights`
-            are not given then. It runs in a thread of its own, a batch ahead, so it must leave the model alone.
+            arguments that returns the batches of an epoch, any iterator of (X, Y), (X, Y, weights) or (X, Y, weights,
+            resets), weights perhaps None; `Y`, `weights` and `resets` are not given then. It runs in a thread of its
+            own, a batch ahead, so it must leave the model alone.
         Y : list of integers (T_i,) or arrays (T_i, n); or one array (N, T) or (N, T, n)
             Targets; (N,) or (N, n) where the pattern has one for each sequence. As in `train_step` otherwise.
         epochs : int
@@ -469,8 +483,10 @@ class SequenceModel(Model):
             As in `train_step`.
         trainable : list of str, optional
             As in `train_step`: ``["weight_ho", "bias_*"]`` trains these, and nothing else.
-        validation_data : (X, Y) or (X, Y, weights), optional
-            Data to `evaluate` the model on after each epoch.
+        resets : list of bool (T_i,), or one array (N, T), optional
+            As in `train_step`.
+        validation_data : (X, Y), (X, Y, weights) or (X, Y, weights, resets), optional
+            Data to `evaluate` the model on after each epoch; weights may be None.
         shuffle : bool
             Whether to go through the data in an order of its own each time, drawn from the model's seed.
         callbacks : iterable of Callback or functions
@@ -517,16 +533,16 @@ class SequenceModel(Model):
         given = locals()  # all arguments, by name
         windows = None if tbptt is None else self._truncation(tbptt)
         plan = Plan.of(given, self._network.parameters, tbptt=windows, memory=self._memory(memory))
-        data = data_of(given, ("X", "Y", "weights"), functools.partial(Sequences, kinds=self._network.kinds))
+        data = data_of(given, _NAMES, self._data)
         held_out = None
         if validation_data is not None:
             name = "validation_data"
-            names = f"{name}[0]", f"{name}[1]", f"{name}[2]"
-            held_out = Sequences(*_pair_or_triple(validation_data, name), kinds=self._network.kinds, names=names)
+            names = [f"{name}[{i}]" for i in range(4)]
+            held_out = self._data(*_two_to_four(validation_data, name), names=names)
         return loop.fit(self, self._network, data, held_out, plan)
 
-    def predict(self, X: Any, *, batch_size: int = 128, noise_seed: Any = None) -> Any:
-        """The likeliest labels, or the numbers, for a data set X as `fit` takes it.
+    def predict(self, X: Any, *, batch_size: int = 128, noise_seed: Any = None, resets: Any = None) -> Any:
+        """The likeliest labels, or the numbers, for a data set X, with its `resets`, as `fit` takes it.
 
         With a `noise_seed`, an int or integers (N,), there is noise as in training, if the layer has some.
 
@@ -546,15 +562,22 @@ class SequenceModel(Model):
         >>> model.predict([[0, 1, 2, 0], [1, 2]]).shape
         (2,)
         """
-        return self._predictions(X, batch_size, self.outputs.predict, noise_seed)
+        return self._predictions(X, batch_size, self.outputs.predict, noise_seed, resets)
 
-    def predict_proba(self, X: Any, *, batch_size: int = 128, noise_seed: Any = None) -> Any:
+    def predict_proba(self, X: Any, *, batch_size: int = 128, noise_seed: Any = None, resets: Any = None) -> Any:
         """The probability of each category, or of each label being 1: (T_i, n) for each sequence, or (N, n)."""
         self.outputs.probabilities(np.zeros((1, self.outputs.n)))  # refuses what has none
-        return self._predictions(X, batch_size, self.outputs.probabilities, noise_seed)
+        return self._predictions(X, batch_size, self.outputs.probabilities, noise_seed, resets)
 
     def evaluate(
-        self, X: Any, Y: Any, *, weights: Any = None, batch_size: int = 128, noise_seed: Any = None
+        self,
+        X: Any,
+        Y: Any,
+        *,
+        weights: Any = None,
+        batch_size: int = 128,
+        noise_seed: Any = None,
+        resets: Any = None,
     ) -> dict[str, float]:
         """How good the model is on a data set, given as to `fit`.
 
@@ -575,7 +598,7 @@ class SequenceModel(Model):
         >>> sorted(model.evaluate([[0, 1, 2, 0], [1, 2]], [[1, 2, 0, 1], [2, 0]]))
         ['accuracy', 'loss']
         """
-        data = Sequences(X, Y, weights, kinds=self._network.kinds)
+        data = self._data(X, Y, weights, resets)
         keys = row_keys(noise_seed, len(data.lengths))
         return self._network.evaluate(data, check.positive_int(batch_size, "batch_size"), keys)
 
@@ -632,10 +655,12 @@ class SequenceModel(Model):
         penalties: Penalties,
         memory: Any,
         noise_seed: Any,
+        resets: Any,
     ) -> tuple[float, Real]:
         """The mean loss of a batch, and its last states; the loss's gradients are added."""
         most = self._memory(memory)
-        batch = batch_of(x, y, lengths, weights, self._network.kinds)
+        self._check_resets(resets)
+        batch = batch_of(x, y, lengths, weights, self._network.kinds, resets)
         batch = batch._replace(keys=row_keys(noise_seed, batch.x.shape[1]))
         h_0 = self._state_before(batch.x.shape[1], state)
         return self._network.backpropagate(Window(batch), h_0, into, most, penalties)
@@ -652,6 +677,23 @@ class SequenceModel(Model):
         if self._network.kinds.pattern.one_input:
             check.refuse(f"state must be None with pattern={self.pattern!r}, whose input comes first")
         return _updatable(state, "state", first.dtype, first.shape)
+
+    def _data(self, X: Any, Y: Any, weights: Any = None, resets: Any = None, **options: Any) -> Sequences:
+        """A data set, as `Sequences` takes it."""
+        self._check_resets(resets, options.get("names", _NAMES)[3])
+        return Sequences(X, Y, weights, resets, kinds=self._network.kinds, **options)
+
+    def _check_resets(self, resets: Any, name: str = "resets") -> None:
+        """Refuse them where sequences cannot begin anew."""
+        if resets is None:
+            return
+        if self.rnn.bidirectional:
+            check.refuse(
+                f"{name} must be None with bidirectional=True: {_NO_STATE}. Give the pieces between resets as "
+                "sequences of their own"
+            )
+        if self._network.kinds.pattern.one_input:
+            check.refuse(f"{name} must be None with pattern={self.pattern!r}, whose input comes first")
 
     def _truncation(self, tbptt: Any) -> tuple[int, int]:
         k1, k2 = check.pair(tbptt, "tbptt")
@@ -670,23 +712,27 @@ class SequenceModel(Model):
             check.refuse(f"memory must be None with bidirectional=True: {_NO_STATE}")
         return memory_limit(memory, "memory")
 
-    def _predictions(self, X: Any, batch_size: Any, function: Callable[[Real], Any], noise_seed: Any) -> Any:
+    def _predictions(
+        self, X: Any, batch_size: Any, function: Callable[[Real], Any], noise_seed: Any, resets: Any
+    ) -> Any:
         """function(outputs) for each sequence of a data set."""
         inputs, _, pattern, dtype = self._network.kinds
         if self._network.kinds.feeds_back:
             check.refuse(f"pattern={self.pattern!r} has no inputs to predict from at each step: use generate")
-        data = DataSet(X, inputs, pattern, dtype, "X")
+        self._check_resets(resets)
+        data = DataSet(X, inputs, pattern, dtype, "X", resets)
         keys = row_keys(noise_seed, len(data.lengths))
         return self._network.predictions(data, check.positive_int(batch_size, "batch_size"), function, keys)
 
 
-def _pair_or_triple(value: Any, name: str) -> tuple[Any, Any, Any]:
-    """The third is None if it is not given."""
+def _two_to_four(value: Any, name: str) -> Sequence[Any]:
+    """X, Y and, if they are given, weights and resets."""
+    expected = "(X, Y), (X, Y, weights) or (X, Y, weights, resets)"
     if not isinstance(value, (tuple, list)):
-        raise TypeError(f"{name} must be (X, Y) or (X, Y, weights), got {check.shown(value)}")
-    if len(value) not in (2, 3):
-        raise ValueError(f"{name} must be (X, Y) or (X, Y, weights), got {len(value)} items")
-    return value[0], value[1], value[2] if len(value) == 3 else None
+        raise TypeError(f"{name} must be {expected}, got {check.shown(value)}")
+    if not 2 <= len(value) <= 4:
+        raise ValueError(f"{name} must be {expected}, got {len(value)} items")
+    return value
 
 
 def _updatable(value: Any, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Real:

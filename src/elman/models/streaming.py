@@ -54,12 +54,14 @@ class Stream:
         check.finite(array, "state")
         self._state[...] = array
 
-    def predict(self, x: Any) -> Any:
+    def predict(self, x: Any, *, resets: Any = None) -> Any:
         """The likeliest labels, or the numbers, for the next steps.
 
         Parameters
         ----------
         x : integers (T,) or array (T, n); with a batch size (T, B) or (T, B, n)
+        resets : bool (T,), or with a batch size (T, B), optional
+            Where new sequences begin, as with `reset` before such a step; but noise goes on.
 
         Returns
         -------
@@ -69,16 +71,16 @@ class Stream:
         Raises
         ------
         TypeError, ValueError
-            If x does not fit.
+            If x or resets do not fit.
         FloatingPointError
             If the outputs are not finite, as parameters or states are not, or far too large. In both cases the state is
             left as it was.
         """
-        return self._run(x, self._network.kinds.outputs.predict)
+        return self._run(x, self._network.kinds.outputs.predict, resets)
 
-    def predict_proba(self, x: Any) -> Real:
+    def predict_proba(self, x: Any, *, resets: Any = None) -> Real:
         """The probability of each category, or of each label being 1, in the form of `predict` with an axis of n."""
-        probabilities: Real = self._run(x, self._network.kinds.outputs.probabilities)
+        probabilities: Real = self._run(x, self._network.kinds.outputs.probabilities, resets)
         return probabilities
 
     def reset(self, rows: Any = None) -> None:
@@ -92,22 +94,24 @@ class Stream:
         begins = slice(None) if rows is None else _row_indices(rows, "rows", n_rows)
         self.state[:, begins] = self._network.initial_state(n_rows)[:, begins]
 
-    def _run(self, x: Any, function: Any) -> Any:
+    def _run(self, x: Any, function: Any, resets: Any) -> Any:
         network = self._network
         inputs, _, pattern, dtype = network.kinds
         axes: Any = ("T",) if self._batch_size is None else ("T", self._batch_size)
         x = own(inputs.array(x, "x", dtype, axes))
+        if resets is not None:
+            resets = check.booleans(resets, "resets", x.shape[: len(axes)]).reshape(len(x), -1)
         x = x if self._batch_size else x[:, None]
         mode, stack, drawn = network.mode(), network.stack, network.noise(self._keys)
         if drawn is not None:
             drawn = drawn._replace(first_step=self._n_steps)
-        if len(x) == 1:  # with less around it
+        if len(x) == 1 and resets is None:  # with less around it
             h_n = np.empty_like(self._state)
             y = stack.step(mode, np.ascontiguousarray(x[0]), self._state, h_n, drawn)
             values = function(network.outputs(mode.backend, y[None]))
         else:
             with stack.lease(*x.shape[:2]) as (y,):
-                h, h_n = network.states(mode, x, None, self._state, y, drawn)
+                h, h_n = network.states(mode, x, None, self._state, y, drawn, resets)
                 values = function(network.outputs(mode.backend, h))
         self._state[...] = h_n
         self._n_steps += len(x)
