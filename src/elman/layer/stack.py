@@ -323,8 +323,8 @@ class Stack:
         lengths: Int | None = None,
         batch_major: bool = False,
         drawn: Drawn | None = None,
-        weights: Sequence[Weights] | None = None,
         resets: Resets | None = None,
+        weights: Sequence[Weights] | None = None,
     ) -> None:
         """Run all layers over x (T, B, I) or tokens (T, B), writing h_n (L·D, B, H) and y (T, B, D·H): no dropout.
 
@@ -467,14 +467,14 @@ class Stack:
         if self.architecture.bidirectional:
             columns = self.architecture.n_outputs
             with self.workspace.lease(1, n_steps, n_rows, columns, batch_major) as (y,):
-                self.evaluate(mode, x, h_0, h_n, y, lengths, batch_major, drawn, weights)
+                self.evaluate(mode, x, h_0, h_n, y, lengths, batch_major, drawn, None, weights)
             return h_n
         with self.lease(min(n_steps, _STRETCH), n_rows) as (y,):
             for i, (part, part_lengths) in enumerate(_stretches(x, lengths)):
                 h, h_n = h_n, h
                 own = None if drawn is None else drawn._replace(first_step=drawn.first_step + i * _STRETCH)
                 begins = in_stretch(resets, i * _STRETCH, i * _STRETCH + len(part))
-                self.evaluate(mode, part, h, h_n, y[: len(part)], part_lengths, False, own, weights, begins)
+                self.evaluate(mode, part, h, h_n, y[: len(part)], part_lengths, False, own, begins, weights)
         return h_n
 
     def _last_states_both_ways(self, mode: Mode, x: Real, h_0: Real, lengths: Int | None) -> Real:
