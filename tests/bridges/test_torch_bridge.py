@@ -195,7 +195,7 @@ def test_contiguous_input_is_not_copied():
 
     x = torch.randn(7, 4, 3)
     for batch_first in (False, True):
-        call = Call(x, None, [], None, [], [], [], None, Options(1, "tanh", True, False, batch_first))
+        call = Call(x, None, [], None, [], [], [], None, None, Options(1, "tanh", True, False, batch_first))
         assert np.shares_memory(TensorForm(call).rows(x), x.numpy())
     for options in ({}, {"batch_first": True}):
         theirs, ours = pair(3, 5, **options)
@@ -565,7 +565,7 @@ def test_gradients_of_gradients_through_the_operator():
         x = torch.randn(7, 4, 3, dtype=torch.float64, requires_grad=True)
         weights = list(theirs.parameters())
         one = torch.ops.elman.rnn(
-            x, None, weights, None, [], [], [], None, True, 1, "tanh", True, False, False, "elman"
+            x, None, weights, None, [], [], [], None, None, True, 1, "tanh", True, False, False, "elman"
         )
         y = one[0] if operator else theirs(x)[0]
         first = torch.autograd.grad(y.square().sum(), [x, *weights], create_graph=True)
@@ -644,11 +644,12 @@ def opcheck_inputs():
         if cell != "elman":
             leaks, noises = ([torch.rand(2, 5, dtype=torch.float64, requires_grad=True)] * 2 for _ in range(2))
             seeds = torch.arange(n_rows)
-        yield x, h_0, list(ours.parameters()), None, masks, leaks, noises, seeds, True, *options
+        resets = None if bidirectional else torch.rand(x.shape[:2]) < 0.3
+        yield x, h_0, list(ours.parameters()), None, masks, leaks, noises, seeds, resets, True, *options
     packed = pack_sequence([torch.randn(n, 3) for n in (5, 2)])
     weights = list(elman.torch.RNN(3, 5).parameters())
     settings = 1, "tanh", True, False, False, "elman"
-    yield packed.data, torch.zeros(1, 2, 5), weights, packed.batch_sizes, [], [], [], None, True, *settings
+    yield packed.data, torch.zeros(1, 2, 5), weights, packed.batch_sizes, [], [], [], None, None, True, *settings
 
 
 @pytest.mark.filterwarnings("ignore")

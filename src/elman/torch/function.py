@@ -62,7 +62,7 @@ class ElmanRNN(torch.autograd.Function):
         axis = 1 if call.options.batch_first else 0
         n_steps = call.input.shape[axis] if call.batch_sizes is None else len(call.batch_sizes)
         read, unread = _which_are_read(call.options, tuple(is_needed), n_steps > 1)
-        ctx.save_for_backward(call.seeds, *[leaves[i] for i in read], *kept, *call.masks)
+        ctx.save_for_backward(call.seeds, call.resets, *[leaves[i] for i in read], *kept, *call.masks)
         ctx.unread = [(i, leaf, _version(leaf)) for i in unread if (leaf := leaves[i]) is not None]
         ctx.set_materialize_grads(False)
         ctx.options, ctx.read, ctx.batch_sizes, ctx.n_kept = call.options, read, call.batch_sizes, len(kept)
@@ -71,14 +71,14 @@ class ElmanRNN(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_y: Tensor | None, d_h_n: Tensor | None) -> tuple[Tensor | None, ...]:
-        (seeds, *saved), (_, *is_needed), n_read = ctx.saved_tensors, ctx.needs_input_grad, len(ctx.read)
+        (seeds, resets, *saved), (_, *is_needed), n_read = ctx.saved_tensors, ctx.needs_input_grad, len(ctx.read)
         leaves: list[Any] = [None] * len(is_needed)
         for i, leaf in zip(ctx.read, saved, strict=False):
             leaves[i] = leaf
         for i, leaf, _ in ctx.unread:
             leaves[i] = leaf
         kept, masks = saved[n_read : n_read + ctx.n_kept], saved[n_read + ctx.n_kept :]
-        call = Call.of(leaves, ctx.batch_sizes, masks, seeds, ctx.options)
+        call = Call.of(leaves, ctx.batch_sizes, masks, seeds, resets, ctx.options)
         if torch.is_grad_enabled() or _is_batched(d_y) or _is_batched(d_h_n):
             _check_unchanged(ctx.unread)
             found = plain.gradients(call, is_needed, d_y=d_y, d_h_n=d_h_n)

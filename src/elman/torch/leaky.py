@@ -136,7 +136,11 @@ class LeakyRNN(Recurrent):
         return self._dynamics.input_noise
 
     def forward(
-        self, input: Tensor | PackedSequence, hx: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        input: Tensor | PackedSequence,
+        hx: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        resets: Tensor | None = None,
     ) -> tuple[Tensor | PackedSequence, Tensor]:
         """Outputs and last states.
 
@@ -146,6 +150,9 @@ class LeakyRNN(Recurrent):
             As `torch.nn.RNN` takes them: (T, B, I), (B, T, I), (T, I) or a PackedSequence; and (L·D, B, H) or (L·D, H).
         generator : torch.Generator, optional
             What seeds of the noise are drawn with, by default PyTorch's own; with one there is noise in `eval`, too.
+        resets : bool tensor (T, B), or (B, T) if batch_first; or (T,) unbatched, optional
+            Where sequences begin anew, as in `elman.RNN`: before such a step all states become zeros, and no gradient
+            goes back past it. Noise goes on. Needs one direction, and no PackedSequence.
 
         Returns
         -------
@@ -179,7 +186,7 @@ class LeakyRNN(Recurrent):
             n_rows = n_rows if batch_sizes is None else int(batch_sizes[0])
             own = {} if generator is None else {"generator": generator}  # which Dynamo does not take, be it None
             seeds = torch.randint(2**63 - 1, (n_rows,), device="cpu", **own)
-        return self._run_any(input, hx, weights, self._dynamics_now(weights[0].dtype, seeds))
+        return self._run_any(input, hx, weights, self._dynamics_now(weights[0].dtype, seeds), resets)
 
     def reset_parameters(self) -> None:
         """Draw the weights as `torch.nn.RNN` does, and let leaks that are learned begin anew."""

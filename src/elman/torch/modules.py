@@ -68,7 +68,7 @@ class RNN(Recurrent):
         self.__dict__.update(torch.nn.RNN(*args, **kwargs).__dict__)  # what PyTorch checks, sets and draws
 
     def forward(
-        self, input: Tensor | PackedSequence, hx: Tensor | None = None
+        self, input: Tensor | PackedSequence, hx: Tensor | None = None, resets: Tensor | None = None
     ) -> tuple[Tensor | PackedSequence, Tensor]:
         """Outputs and last states, as `torch.nn.RNN` has them.
 
@@ -78,6 +78,9 @@ class RNN(Recurrent):
             In the dtype of the weights; under `torch.autocast` it is brought into that.
         hx : tensor (L·D, B, H), or (L·D, H) if the input is unbatched, optional
             Initial states, zeros by default.
+        resets : bool tensor (T, B), or (B, T) if batch_first; or (T,) unbatched, optional
+            Where sequences begin anew: before such a step all states become zeros, and no gradient goes back past it.
+            `torch.nn.RNN` has no such argument. Needs one direction, and no PackedSequence.
 
         Returns
         -------
@@ -89,7 +92,7 @@ class RNN(Recurrent):
         ------
         TypeError, ValueError, RuntimeError
             Those of `torch.nn.RNN`, if an argument does not fit; ValueError if the weights are not on the CPU, all in
-            float32 or all in float64.
+            float32 or all in float64; TypeError or ValueError if resets do not fit.
 
         Examples
         --------
@@ -97,8 +100,13 @@ class RNN(Recurrent):
         >>> output, h_n = RNN(3, 5)(packed)
         >>> output.data.shape, h_n.shape
         (torch.Size([6, 5]), torch.Size([1, 2, 5]))
+
+        >>> rnn, x = RNN(3, 5), torch.ones(7, 3)
+        >>> output, h_n = rnn(x, resets=torch.arange(7) == 4)  # another sequence begins at step 4
+        >>> bool((output[4:] == rnn(x[4:])[0]).all())
+        True
         """
-        if self._is_slow(input) and not torch.is_autocast_enabled("cpu"):
+        if resets is None and self._is_slow(input) and not torch.is_autocast_enabled("cpu"):
             # A look at one of them: it is a single step as a rule, so each µs counts
             weight = self._parameters.get("weight_hh_l0")
             if weight is None or runs_here(weight):
@@ -106,9 +114,9 @@ class RNN(Recurrent):
         weights = self._weights()
         x, batch_sizes = (input.data, input.batch_sizes) if isinstance(input, PackedSequence) else (input, None)
         # What it does not take, PyTorch refuses, or there is nothing to compute
-        if is_for_pytorch() or not self._takes(x, hx, batch_sizes, weights):
+        if (resets is None and is_for_pytorch()) or not self._takes(x, hx, batch_sizes, weights):
             return torch.nn.RNN.forward(self, input, hx)  # type: ignore[no-any-return]
-        return self._run_any(input, hx, weights)
+        return self._run_any(input, hx, weights, resets=resets)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """To others it is a `torch.nn.RNN`, which can be read where elman is not."""

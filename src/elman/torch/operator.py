@@ -14,7 +14,7 @@ from elman.torch.passes import Call, Options, backward, forward, kernel_weights
 _OPTIONS = "int num_layers, str nonlinearity, bool has_biases, bool bidirectional, bool batch_first, str cell"
 _INPUTS = (
     "Tensor input, Tensor? hx, Tensor[] weights, Tensor? batch_sizes, Tensor[] masks, "
-    "Tensor[] leaks, Tensor[] noises, Tensor? seeds"
+    "Tensor[] leaks, Tensor[] noises, Tensor? seeds, Tensor? resets"
 )
 _N_INPUTS = len(Call._fields) - 1  # all but the options
 
@@ -81,22 +81,22 @@ def _empty(call: Call, n_columns: int) -> Tensor:
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
     (call, _), kept = _unflattened(inputs), output[2]
-    ctx.save_for_backward(call.batch_sizes, call.seeds, *kept, *call.masks, *call.leaves)
+    ctx.save_for_backward(call.batch_sizes, call.seeds, call.resets, *kept, *call.masks, *call.leaves)
     ctx.n_kept, ctx.n_masks, ctx.options = len(kept), len(call.masks), call.options
 
 
 def _differentiate(ctx: Any, d_y: Tensor, d_h_n: Tensor, _: Any) -> tuple[Any, ...]:
-    batch_sizes, seeds, *others = ctx.saved_tensors
+    batch_sizes, seeds, resets, *others = ctx.saved_tensors
     kept, others = others[: ctx.n_kept], others[ctx.n_kept :]
     masks, leaves = others[: ctx.n_masks], others[ctx.n_masks :]
-    call = Call.of(leaves, batch_sizes, masks, seeds, ctx.options)
+    call = Call.of(leaves, batch_sizes, masks, seeds, resets, ctx.options)
     if torch.is_grad_enabled():  # create_graph
         is_needed = [leaf is not None and leaf.requires_grad for leaf in call.leaves]
         d_input, d_hx, *d_others = plain.gradients(call, is_needed, d_y=d_y, d_h_n=d_h_n)
     else:
         d_input, d_hx, d_others = torch.ops.elman.rnn_backward(d_y, d_h_n, *call[:-1], kept, *call.options)
     d_leaves, no_masks = [d_input, None if call.hx is None else d_hx, *d_others], [None] * ctx.n_masks
-    return *Call.of(d_leaves, None, no_masks, None, ctx.options)[:-1], *[None] * (1 + len(ctx.options))
+    return *Call.of(d_leaves, None, no_masks, None, None, ctx.options)[:-1], *[None] * (1 + len(ctx.options))
 
 
 _rnn.register_autograd(_differentiate, setup_context=_save)

@@ -25,6 +25,7 @@ from elman.layer import stack
 from elman.layer.architecture import Architecture
 from elman.layer.dynamics import OfLayer, row_keys
 from elman.layer.parameters import Parameters
+from elman.layer.resets import Resets, with_resets
 from elman.layer.stack import Drawn, Mode, Tape, Weights
 from elman.layer.workspace import Block, Lease, Workspace, pieces
 from elman.lengths import within
@@ -107,6 +108,7 @@ class Call(NamedTuple):
     leaks: Sequence[Tensor]  # of each layer of leaky cells: α (D, H)
     noises: Sequence[Tensor]  # of each layer, if there is noise: σ √(2/α) (D, H)
     seeds: Tensor | None  # of the noise, one of each row
+    resets: Tensor | None  # bool (T, B), or (B, T) if batch_first: before which steps states become zeros
     options: Options
 
     @classmethod
@@ -116,6 +118,7 @@ class Call(NamedTuple):
         batch_sizes: Tensor | None,
         masks: Sequence[Any],
         seeds: Tensor | None,
+        resets: Tensor | None,
         options: Options,
     ) -> Call:
         """From what a call can be differentiated by."""
@@ -123,7 +126,8 @@ class Call(NamedTuple):
         n_weights = options.num_layers * (1 + options.bidirectional) * (4 if options.has_biases else 2)
         weights, others = arrays[:n_weights], arrays[n_weights:]
         n_leaks = 0 if options.cell == "elman" else options.num_layers
-        return cls(input, hx, weights, batch_sizes, masks, others[:n_leaks], others[n_leaks:], seeds, options)
+        leaks, noises = others[:n_leaks], others[n_leaks:]
+        return cls(input, hx, weights, batch_sizes, masks, leaks, noises, seeds, resets, options)
 
     @property
     def leaves(self) -> tuple[Tensor | None, ...]:
@@ -195,6 +199,7 @@ def forward(call: Call, weights: KernelWeights, *, keep: bool) -> tuple[Tensor, 
     room = _lease(len(dropout), outputs[0]) if dropout else _NO_ROOM
     own = {"dropped": room.arrays, **_leaky(call, seconds if keep else seconds * n_layers)}
     layers = stack.layers_of(x, h_0, h_n, weights.by_layer, outputs, mode, form.lengths, **own)
+    layers = with_resets(layers, _resets(call, h_0))
     y = outputs[-1]
     if keep:
         y = _empty(x, architecture.n_outputs)
@@ -242,6 +247,7 @@ def backward(
         _multiply(ys[k], mask, room.arrays[k])
     own = {"dropped": room.arrays, **_leaky(call, seconds)}
     layers = stack.layers_of(x, h_0, None, weights.by_layer, ys, mode, form.lengths, **own)
+    layers = with_resets(layers, _resets(call, h_0))
     scratch = _lease(min(len(ys), 3), ys[0])
     pass_on = (lambda k, d_input: _multiply(d_input, dropout[k - 1], d_input)) if dropout else None
     d_leaks = _SumsOverRows(call, is_needed[2 + n_weights :])
@@ -251,6 +257,13 @@ def backward(
         stack.backward(tape, d_rows, d_last, d_h_0, d_x, into, scratch.arrays, pass_on=pass_on, on_leaks=on_leaks)
     d_input, d_hx = None if d_x is None else form.tensor(d_x), torch.from_numpy(d_h_0) if has_d_hx else None
     return [d_input, d_hx, *_torch_gradients(gradients, is_needed[2 : 2 + n_weights]), *d_leaks.tensors]
+
+
+def _resets(call: Call, h_0: Real) -> Resets | None:
+    if call.resets is None:
+        return None
+    at = call.resets.numpy(force=True)
+    return Resets(at.T if call.options.batch_first else at, np.zeros_like(h_0))
 
 
 def _mode(options: Options) -> Mode:

@@ -23,7 +23,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 def plain(call: Call) -> tuple[Tensor, Tensor]:
     """The outputs and the last states: those of `function.rnn`."""
     options = call.options
-    if call.noises or not options.are_pytorchs:
+    if call.noises or call.resets is not None or not options.are_pytorchs:
         return _loops(call)
     input, hx, weights, batch_sizes, masks, *_ = call
     n_layers, run = options.num_layers, torch._VF.rnn_relu if options.nonlinearity == "relu" else torch._VF.rnn_tanh
@@ -66,7 +66,7 @@ def _is_active(batch_sizes: Tensor) -> Tensor:
 
 
 def _loops(call: Call) -> tuple[Tensor, Tensor]:
-    """The same of leaky cells, and with noise: a loop over steps for each layer and direction."""
+    """The same of leaky cells, and with noise or resets: a loop over steps for each layer and direction."""
     x, options = padded(call, call.input), call.options
     n_directions, hx = 1 + options.bidirectional, call.hx
     is_active = None if call.batch_sizes is None else _is_active(call.batch_sizes)
@@ -91,8 +91,11 @@ def _loop(call: Call, x: Tensor, hx: Tensor, k: int, d: int, is_active: Tensor |
     if call.noises:
         a = a + call.noises[k][d] * normals(call.seeds, n_steps, h.shape[-1], 4 * k + 2 * d).to(a.dtype)
     is_potential, ys = options.cell == "potential", [a] * n_steps
-    y = f(h) if is_potential else h
+    y, resets = f(h) if is_potential else h, _resets(call)
     for t in range(n_steps - 1, -1, -1) if d else range(n_steps):
+        if resets is not None:
+            h = torch.where(resets[t].unsqueeze(1), torch.zeros_like(h), h)
+            y = f(h) if is_potential else h
         new = a[t] + y @ weight_hh.T
         new = new if is_potential else f(new)
         if call.leaks:
@@ -100,6 +103,11 @@ def _loop(call: Call, x: Tensor, hx: Tensor, k: int, d: int, is_active: Tensor |
         h = new if is_active is None else torch.where(is_active[t].unsqueeze(1), new, h)
         ys[t] = y = f(h) if is_potential else h
     return torch.stack(ys), h
+
+
+def _resets(call: Call) -> Tensor | None:
+    """(T, B)."""
+    return call.resets.T if call.resets is not None and call.options.batch_first else call.resets
 
 
 def gradients(
@@ -113,7 +121,7 @@ def gradients(
     with torch.enable_grad():
         # Each leaf is one of its own here, as it may depend on another, or be the same
         leaves = [leaf.view_as(leaf) if wanted and leaf is not None else leaf for leaf, wanted in needed]
-        own = Call.of(leaves, call.batch_sizes, call.masks, call.seeds, call.options)
+        own = Call.of(leaves, call.batch_sizes, call.masks, call.seeds, call.resets, call.options)
         pairs = [(y, d) for y, d in zip(plain(own), (d_y, d_h_n), strict=True) if d is not None]
         if not pairs:
             return [None] * len(needed)

@@ -14,6 +14,7 @@ from elman import check
 from elman.layer.architecture import Architecture
 from elman.torch.function import rnn
 from elman.torch.passes import Call, Options
+from elman.torch.plain import plain
 
 Dynamics = tuple[Sequence[Tensor], Sequence[Tensor], Tensor | None]  # leaks, noises and seeds of a `Call`
 _NO_DYNAMICS: Dynamics = (), (), None
@@ -47,15 +48,21 @@ class Recurrent(torch.nn.RNNBase):
         hx: Tensor | None,
         weights: list[Tensor],
         dynamics: Dynamics = _NO_DYNAMICS,
+        resets: Tensor | None = None,
     ) -> tuple[Tensor | PackedSequence, Tensor]:
         """Results in the form of the input, which `_takes` has found to fit."""
+        if resets is not None:
+            self._check_resets(resets, input)
         if isinstance(input, PackedSequence):
             return self._run_packed(input, hx, weights, dynamics)
         if input.dim() == 3:
-            return self._run(input, hx, weights, None, dynamics)
+            return self._run(input, hx, weights, None, dynamics, resets)
         batch_axis = 0 if self.batch_first else 1
-        states = None if hx is None else hx.unsqueeze(1)
-        y, h_n = self._run(input.unsqueeze(batch_axis), states, weights, None, dynamics)
+        states, begins = (
+            None if hx is None else hx.unsqueeze(1),
+            None if resets is None else resets.unsqueeze(batch_axis),
+        )
+        y, h_n = self._run(input.unsqueeze(batch_axis), states, weights, None, dynamics, begins)
         return y.squeeze(batch_axis), h_n.squeeze(1)
 
     def _run_packed(
@@ -70,8 +77,31 @@ class Recurrent(torch.nn.RNNBase):
         y, h_n = self._run(x, self.permute_hidden(hx, order), weights, batch_sizes, dynamics)
         return PackedSequence(y, batch_sizes, order, inverse), self.permute_hidden(h_n, inverse)
 
+    def _check_resets(self, resets: Any, input: Tensor | PackedSequence) -> None:
+        if isinstance(input, PackedSequence):
+            check.refuse("resets must be None where the input is a PackedSequence: give it padded")
+        if self.bidirectional:
+            check.refuse(
+                "resets must be None with bidirectional=True: that direction begins at the end. "
+                "Give the pieces between resets as sequences of their own"
+            )
+        if not isinstance(resets, Tensor) or resets.dtype != torch.bool:
+            came = f"a tensor of {resets.dtype}" if isinstance(resets, Tensor) else check.shown(resets)
+            raise TypeError(f"resets must be a tensor of torch.bool, got {came}: compare, as in done == 1")
+        if resets.shape != input.shape[:-1] or not resets.is_cpu:
+            shape = tuple(input.shape[:-1])
+            raise ValueError(
+                f"resets must have shape {shape}, on the CPU, got {tuple(resets.shape)} on {resets.device}"
+            )
+
     def _run(
-        self, x: Tensor, hx: Tensor | None, weights: list[Tensor], batch_sizes: Tensor | None, dynamics: Dynamics
+        self,
+        x: Tensor,
+        hx: Tensor | None,
+        weights: list[Tensor],
+        batch_sizes: Tensor | None,
+        dynamics: Dynamics,
+        resets: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         dtype = weights[0].dtype
         is_compiling = torch.compiler.is_compiling()  # which asks no such questions
@@ -79,10 +109,10 @@ class Recurrent(torch.nn.RNNBase):
             x = x.clone()  # as PyTorch does then: it has to be saved
         if x.dtype != dtype or (hx is not None and hx.dtype != dtype):  # autocast
             x, hx = x.to(dtype), None if hx is None else hx.to(dtype)
-        return self._compute(Call(x, hx, weights, batch_sizes, self._draw_masks(x), *dynamics, self._options()))
+        return self._compute(Call(x, hx, weights, batch_sizes, self._draw_masks(x), *dynamics, resets, self._options()))
 
     def _compute(self, call: Call) -> tuple[Tensor, Tensor]:
-        return rnn(call)
+        return plain(call) if call.resets is not None and is_for_pytorch() else rnn(call)
 
     def _takes(self, x: Tensor, hx: Tensor | None, batch_sizes: Tensor | None, weights: Sequence[Tensor]) -> bool:
         """Whether there is something to compute, and nothing for PyTorch to refuse."""
