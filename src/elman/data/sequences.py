@@ -306,7 +306,9 @@ def _reset_rows(resets: Any, name: str, lengths: Int, x_name: str) -> Rows:
     ]
 
 
-def _target_rows(Y: Any, kinds: Kinds, names: Sequence[str], n: int, weights: _Weights | None) -> Rows:
+def _target_rows(
+    Y: Any, kinds: Kinds, names: Sequence[str], n: int, weights: _Weights | None
+) -> list[Any] | Real | Int:
     (x_name, name, *_), (_, outputs, pattern, dtype) = names, kinds
     Y = checks.one_for_each(Y, name)
     checks.same_number(len(Y), n, name, x_name)

@@ -331,7 +331,7 @@ class RNN(Checked):
         # h_0 is copied, as callers like to update their state in place before they call the pullback.
         before, mode, n_rows = call.h_0 if h_0 is None else call.h_0.copy(), mode_of(self), call.x.shape[1]
         drawn = None if noise_seed is None else stack.draw(mode, n_rows, row_keys(noise_seed, n_rows))
-        own = {"drawn": drawn, "batch_major": call.batch_major, "resets": call.resets}
+        own: dict[str, Any] = {"drawn": drawn, "batch_major": call.batch_major, "resets": call.resets}
         tape = stack.forward(mode, call.x, before, h_n, y, call.lengths, **own)
 
         def pullback(d_y: Any, d_h_n: Any = None, *, input_grad: bool = True) -> tuple[Any, Real, dict[str, Real]]:

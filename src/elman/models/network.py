@@ -302,7 +302,7 @@ class SequenceNetwork(Network):
             return self.backpropagate(window, h_0, into, descent.memory, descent.penalties)
         h_n = np.empty_like(h_0)
         mode = self.mode()
-        own = {"drawn": self._drawn(mode, batch), "resets": self.resets(batch.resets)}
+        own: dict[str, Any] = {"drawn": self._drawn(mode, batch), "resets": self.resets(batch.resets)}
         with self.stack.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths, **own) as tape:
             return 0.0, _state_after(window.n_done or 0, h_n, tape)
 

@@ -74,8 +74,8 @@ def in_segments(
     before = [h_0]  # of each segment
     for start in starts[:-1]:
         part, h_n = batch.stretch(start, start + n), np.empty_like(h_0)
-        own = {"drawn": _from(start, drawn), "resets": in_stretch(resets, start, start + n)}
-        with stack.forward(mode, part.x, before[-1], h_n, lengths=part.lengths, **own):
+        own, begins = _from(start, drawn), in_stretch(resets, start, start + n)
+        with stack.forward(mode, part.x, before[-1], h_n, lengths=part.lengths, drawn=own, resets=begins):
             before.append(h_n)  # in the memory that the second pass takes
     loss, last, d_h_n = 0.0, h_0, None
     for start in reversed(starts):
