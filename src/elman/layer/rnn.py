@@ -16,7 +16,7 @@ from elman import backends, check
 from elman.attributes import Checked, Checks, as_made, one_of, optional
 from elman.backends.activations import Activation
 from elman.backends.reference import ACTIVATIONS
-from elman.layer import constraints, dynamics
+from elman.layer import constraints, dynamics, tangents
 from elman.layer.architecture import Architecture
 from elman.layer.constraints import Constraints
 from elman.layer.dynamics import INPUT_STREAM, Dynamics, row_keys
@@ -353,6 +353,72 @@ class RNN(Checked):
         shown = y.view()  # whatever becomes of its shape, the tape's stays
         shown.setflags(write=False)
         return call.show(shown), call.show_states(h_n), pullback
+
+    def jvp(
+        self,
+        x: Any,
+        d_x: Any,
+        h_0: Any = None,
+        d_h_0: Any = None,
+        d_params: Mapping[str, Any] | None = None,
+        *,
+        lengths: Any = None,
+        noise_seed: Any = None,
+        last_only: bool = False,
+    ) -> tuple[Any, Real, Any, Real]:
+        """A call, and how its results move when its arguments do: forward-mode derivatives, K at once.
+
+        Parameters
+        ----------
+        x, h_0, lengths, noise_seed
+            As in a call. Nothing is dropped.
+        d_x : array (K, T, B, I), in the form of x with K in front of it (a list has arrays (K, T_i, I)), or None
+            Tangents: the directions that x moves in. What is None does not move; not everything may be.
+        d_h_0 : array (K, L·D, B, H), or (K, L·D, H) if x is unbatched, optional
+        d_params : dict, optional
+            Of the parameters that move: their names in `parameters()`, to arrays (K, *shape).
+        last_only : bool
+            Whether only the last states are wanted. Then memory does not grow with T, but where there are two
+            directions, and y and d_y are None.
+
+        Returns
+        -------
+        y, h_n
+            Those of a call.
+        d_y, d_h_n
+            Their tangents, in their forms with K in front; those of y are zero beyond a sequence's length.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit.
+
+        Notes
+        -----
+        A tangent takes about as long as a call, and needs no more memory; the gradient of one number by everything is
+        what `vjp` is for. With a bound on K it is real-time recurrent learning of K directions (Williams & Zipser,
+        1989).
+
+        Examples
+        --------
+        >>> rnn = RNN(3, 5, dtype="float64", seed=0)
+        >>> x, d_x, eps = np.ones((7, 4, 3)), np.ones((1, 7, 4, 3)), 1e-6
+        >>> y, h_n, d_y, d_h_n = rnn.jvp(x, d_x)
+        >>> d_y.shape, d_h_n.shape
+        ((1, 7, 4, 5), (1, 1, 4, 5))
+        >>> bool(np.allclose((rnn(x + eps * d_x[0])[0] - y) / eps, d_y[0], atol=1e-5))
+        True
+        """
+        call, stack, mode = self._called(x, h_0, lengths), self._stack, mode_of(self)
+        shapes = {name: array.shape for name, array in self.parameters().items()}
+        moves = tangents.moves_of(call, stack, shapes, d_x, d_h_0, d_params)
+        drawn = self._drawn(noise_seed, call.x.shape[1])
+        if check.flag(last_only, "last_only"):
+            h_n, d_h_n = tangents.last(stack, mode, call, moves, drawn)
+            return None, call.show_states(h_n), None, tangents.shown_states(call, d_h_n)
+        y, h_n, d_y, d_h_n = tangents.over_time(stack, mode, call, moves, drawn)
+        d_y = tangents.shown_over_time(call, d_y, moves.n)
+        return call.show(y), call.show_states(h_n), d_y, tangents.shown_states(call, d_h_n)
 
     def last_state(
         self, x: Any, h_0: Any = None, lengths: Any = None, *, noise_seed: Any = None, resets: Any = None

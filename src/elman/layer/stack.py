@@ -470,7 +470,7 @@ class Stack:
                 self.evaluate(mode, x, h_0, h_n, y, lengths, batch_major, drawn, None, weights)
             return h_n
         with self.lease(min(n_steps, _STRETCH), n_rows) as (y,):
-            for i, (part, part_lengths) in enumerate(_stretches(x, lengths)):
+            for i, (part, part_lengths) in enumerate(stretches(x, lengths)):
                 h, h_n = h_n, h
                 own = None if drawn is None else drawn._replace(first_step=drawn.first_step + i * _STRETCH)
                 begins = in_stretch(resets, i * _STRETCH, i * _STRETCH + len(part))
@@ -485,7 +485,7 @@ class Stack:
                 own = slice(d, d + 1)
                 weights = weight_ih[own], weight_hh[own], None if bias is None else bias[own]
                 h, h_n = np.empty_like(h_0[own]), h_0[own].copy()
-                for part, own_lengths in _stretches(x, lengths, backwards=d == 1):
+                for part, own_lengths in stretches(x, lengths, backwards=d == 1):
                     h, h_n = h_n, h
                     outputs = y[: len(part)]
                     layer = Layer(part, h, *weights, outputs, h_n, mode.activation, own_lengths, reverse=d == 1)
@@ -514,7 +514,7 @@ class Stack:
         return mask
 
 
-def _stretches(x: Real, lengths: Int | None, *, backwards: bool = False) -> Iterator[tuple[Real, Int | None]]:
+def stretches(x: Real, lengths: Int | None, *, backwards: bool = False) -> Iterator[tuple[Real, Int | None]]:
     """Stretches of x and how many steps of each a sequence takes part in."""
     starts = range(0, len(x), _STRETCH)
     for start in reversed(starts) if backwards else starts:

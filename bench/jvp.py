@@ -1,0 +1,98 @@
+"""Forward mode beside a training step's passes and beside PyTorch's and JAX's: medians and ratios, in one process.
+
+    python bench/jvp.py
+
+Needs PyTorch and JAX; all in float32, on as many threads as each takes.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+import elman
+
+ROUNDS = 15
+
+
+def by_torch(rnn: elman.RNN, x: np.ndarray, d_x: np.ndarray) -> Callable[[], Any]:
+    """torch.func.jvp of nn.RNN along the first tangent."""
+    other = torch.nn.RNN(rnn.input_size, rnn.hidden_size)
+    other.load_state_dict({name: torch.tensor(one) for name, one in rnn.state_dict(pytorch=True).items()})
+    for parameter in other.parameters():
+        parameter.requires_grad_(False)
+    primal, tangent = torch.tensor(x), torch.tensor(d_x[0])
+    return lambda: torch.func.jvp(lambda x: other(x)[0], (primal,), (tangent,))[1].numpy()
+
+
+def by_jax(rnn: elman.RNN, x: np.ndarray, d_x: np.ndarray) -> Callable[[], Any]:
+    """jax.jvp of a scan, compiled, along all tangents."""
+    own = {name: jnp.array(one) for name, one in rnn.parameters().items()}
+
+    def run(x: Any) -> Any:
+        inputs = x @ own["weight_ih_l0"].T + own["bias_l0"]
+
+        def step(h: Any, a: Any) -> Any:
+            h = jnp.tanh(a + h @ own["weight_hh_l0"].T)
+            return h, h
+
+        return jax.lax.scan(step, jnp.zeros((x.shape[1], rnn.hidden_size)), inputs)[1]
+
+    compiled = jax.jit(jax.vmap(lambda x, d_x: jax.jvp(run, (x,), (d_x,))[1], in_axes=(None, 0)))
+    primal, tangents = jnp.array(x), jnp.array(d_x)
+    return lambda: compiled(primal, tangents).block_until_ready()
+
+
+def medians(contestants: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    """Seconds, each contestant after a rest, as threads of others spin for a while."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(ROUNDS):
+        for name, call in contestants.items():
+            time.sleep(0.01)
+            call()
+            start = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(each) for name, each in seconds.items()}
+
+
+def main() -> None:
+    """Print a table."""
+    for sizes in ((100, 32, 32, 64), (128, 16, 128, 256)):
+        n_steps, n_rows, n_inputs, n_units = sizes
+        rng, rnn = np.random.default_rng(0), elman.RNN(n_inputs, n_units, seed=0)
+        x, d_x = (rng.standard_normal((*k, n_steps, n_rows, n_inputs)).astype(np.float32) for k in ((), (8,)))
+        d_y = rng.standard_normal((n_steps, n_rows, n_units)).astype(np.float32)
+
+        def there_and_back(rnn: elman.RNN = rnn, x: np.ndarray = x, d_y: np.ndarray = d_y) -> Any:
+            return rnn.vjp(x)[2](d_y)
+
+        one, other, third = (lambda: rnn.jvp(x, d_x[:1])[2][0]), by_torch(rnn, x, d_x), by_jax(rnn, x, d_x[:1])
+        for peer in (other(), third()[0]):
+            np.testing.assert_allclose(one(), peer, rtol=0, atol=2e-5 * np.abs(peer).max())
+        found = medians(
+            {
+                "forward": lambda: rnn(x),
+                "forward and vjp": there_and_back,
+                "jvp, K = 1": one,
+                "jvp of all parameters, K = 1": lambda: rnn.jvp(
+                    x, d_x[:1], d_params={name: array[None] for name, array in rnn.parameters().items()}
+                ),
+                "torch, K = 1": other,
+                "JAX, K = 1": third,
+                "jvp, K = 8": lambda: rnn.jvp(x, d_x),
+                "JAX, K = 8": by_jax(rnn, x, d_x),
+            }
+        )
+        print(f"T, B, I, H = {sizes}: {elman.get_num_threads()} threads")
+        for name, seconds in found.items():
+            print(f"  {name:30s} {1e3 * seconds:8.2f} ms, {seconds / found['jvp, K = 1']:6.2f} of jvp, K = 1")
+
+
+if __name__ == "__main__":
+    main()

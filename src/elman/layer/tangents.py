@@ -1,0 +1,411 @@
+"""Forward mode: how outputs and states move when inputs, initial states and parameters do.
+
+A tangent of a layer goes through the steps as a gradient does, the other way round. Of Elman's cell, with what moves a
+step's pre-activation from outside,
+
+    u[t] = weight_ih d_x[t] + d_weight_ih x[t] + d_weight_hh h[t−1] + d_bias,
+
+it is d_h[t] = f'(h[t]) ∘ (u[t] + weight_hh d_h[t−1]), and what `backward` computes is delta[t] = f'(h[t]) ∘ (d_y[t] +
+weight_hhᵀ delta[t+1]): the same recurrence, transposed and reversed in time. So the kernel of the one is that of the
+other (Williams & Zipser, 1989, carry such tangents along for each weight; here there is one for each direction asked
+for).
+
+Of leaky cells it is the *other* one's, as one is leaky behind f and the other before it. With α weight_hh / α (each
+column's leak over each row's) for weight_hh:
+
+- rate: d_h[t] = (1 − α) d_h[t−1] + α f'(r[t]) ∘ (u[t] + weight_hh d_h[t−1]) is what "potential" carries back if
+  d_y = α u and its outputs are the rates r; its delta is α d_h.
+- potential: d_v[t] = (1 − α) d_v[t−1] + α (u[t] + weight_hh d_y[t−1]) is what "rate" carries back if its rates are y;
+  its delta is α d_y. It does not say what d_v is, but for the one after the last step, as d_h_0: the kernel runs to the
+  step before that, and the last one is made of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from elman import check
+from elman.backends.contract import Gradients, Layer, Readout
+from elman.layer.forms import Call
+from elman.layer.jacobian import functions_of
+from elman.layer.stack import Drawn, Mode, Stack, Tape, outputs_of, stretches
+from elman.typing import Int, Real
+
+_ROWS = 96  # so many run at once at most: a product of the kernels has no more (csrc/plan.h), and y is copied for them
+Own = Mapping[str, Real]  # of one layer's direction: tangents of parameters (K, *shape), by "weight_ih" and so on
+
+
+class Moves(NamedTuple):
+    """K tangents of what a pass depends on."""
+
+    n: int  # K
+    d_x: Sequence[Real] | None  # K of (T, B, I)
+    d_h_0: Real  # (K, L·D, B, H)
+    d_params: Mapping[str, Real]  # (K, *shape), by the names of `RNN.parameters`; those that are missing are zero
+
+
+def effective_tangents(stack: Stack, d_params: Mapping[str, Real]) -> Mapping[str, Real]:
+    """Tangents of what kernels get of the weights (`Stack.weights_now`), from those of the parameters: the same."""
+    del stack
+    return d_params
+
+
+# ---- arguments of `RNN.jvp`
+
+
+def moves_of(call: Call, stack: Stack, shapes: Mapping[str, Any], d_x: Any, d_h_0: Any, d_params: Any) -> Moves:
+    """Validated; shapes: those of the parameters, by name."""
+    dtype, own = call.x.dtype, {} if d_params is None else d_params
+    if not isinstance(own, Mapping):
+        raise TypeError(f"d_params must be a dict from names to arrays, got {check.shown(d_params)}")
+    unknown = [name for name in own if name not in shapes]
+    if unknown:
+        raise ValueError(f"d_params must have some of the names {list(shapes)}, got {unknown} besides")
+    n = _number_of_tangents(d_x, d_h_0, own)
+    inputs = None if d_x is None else _inputs(call, d_x, n)
+    form = call.h_0.shape if call.form != "single" else call.h_0.shape[::2]
+    states = np.zeros((n, *call.h_0.shape), dtype)
+    if d_h_0 is not None:
+        states = check.real_array(d_h_0, "d_h_0", dtype, (n, *form), contiguous=True).reshape(states.shape)
+    named = {
+        name: check.real_array(value, f"d_params[{name!r}]", dtype, (n, *shapes[name])) for name, value in own.items()
+    }
+    return Moves(n, inputs, states, effective_tangents(stack, named))
+
+
+def _number_of_tangents(d_x: Any, d_h_0: Any, d_params: Mapping[str, Any]) -> int:
+    """K: the first axis of the first one that is given."""
+    given = [("d_x[0]" if check.is_list_of_arrays(d_x) else "d_x", d_x[0] if check.is_list_of_arrays(d_x) else d_x)]
+    given += [("d_h_0", d_h_0), *((f"d_params[{name!r}]", value) for name, value in d_params.items())]
+    for name, value in given:
+        if value is None:
+            continue
+        shape = np.shape(check.as_array(value, name))
+        if not shape or shape[0] == 0:
+            raise ValueError(f"{name} must have K tangents along its first axis, at least one, got shape {shape}")
+        return int(shape[0])
+    raise ValueError("d_x, d_h_0 and d_params must not all be None: pass the tangent of what moves")
+
+
+def _inputs(call: Call, d_x: Any, n: int) -> list[Real]:
+    (n_steps, n_rows, n_inputs), dtype = call.x.shape, call.x.dtype
+    if call.form == "list":
+        assert call.lengths is not None
+        if not isinstance(d_x, (list, tuple)) or len(d_x) != n_rows:
+            raise ValueError(f"d_x must be a list of {n_rows} arrays, as x is, got {check.shown(d_x)}")
+        gathered = np.zeros((n, n_rows, n_steps, n_inputs), dtype)
+        for b, (value, length) in enumerate(zip(d_x, call.lengths.tolist(), strict=True)):
+            shape = n, length, n_inputs
+            gathered[:, b, :length] = check.real_array(value, f"d_x[{b}]", dtype, shape, allow_empty=True)
+        return list(gathered.swapaxes(1, 2))
+    if call.form == "single":
+        return list(check.real_array(d_x, "d_x", dtype, (n, n_steps, n_inputs))[:, :, None])
+    if call.form == "batch_major":
+        return list(check.real_array(d_x, "d_x", dtype, (n, n_rows, n_steps, n_inputs)).swapaxes(1, 2))
+    return list(check.real_array(d_x, "d_x", dtype, (n, n_steps, n_rows, n_inputs)))
+
+
+def shown_over_time(call: Call, d_y: Real, n: int) -> Any:
+    """A (T, K·B, ·) as the caller knows it, K in front."""
+    split = d_y.reshape(len(d_y), n, -1, d_y.shape[2]).swapaxes(0, 1)  # (K, T, B, ·)
+    if call.form == "list":
+        assert call.lengths is not None
+        return [split[:, :length, b] for b, length in enumerate(call.lengths.tolist())]
+    return split[:, :, 0] if call.form == "single" else split.swapaxes(1, 2) if call.batch_major else split
+
+
+def shown_states(call: Call, d_h: Real) -> Real:
+    """A (K, L·D, B, H) as the caller knows it."""
+    return d_h[:, :, 0] if call.form == "single" else d_h
+
+
+# ---- passes
+
+
+def over_time(stack: Stack, mode: Mode, call: Call, moves: Moves, drawn: Drawn | None) -> tuple[Real, Real, Real, Real]:
+    """y (T, B, D·H) and h_n (L·D, B, H) of a plain call, and their tangents (T, K·B, D·H) and (K, L·D, B, H)."""
+    y = call.empty(stack.architecture.n_outputs)
+    own: Any = {"y": y, "drawn": drawn or Drawn(), "batch_major": call.batch_major}
+    return through(stack, mode, call.x, call.h_0, call.lengths, moves, **own)
+
+
+def through(
+    stack: Stack,
+    mode: Mode,
+    x: Real | Int,
+    h_0: Real,
+    lengths: Int | None,
+    moves: Moves,
+    *,
+    y: Real | None = None,
+    drawn: Drawn = Drawn(),  # noqa: B008 - it cannot change
+    batch_major: bool = False,
+) -> tuple[Any, Real, Real, Real]:
+    """The same, from what `Stack.forward` takes; y is written unless it is None."""
+    h_n, plain = np.empty_like(h_0), mode._replace(dropout=0.0, recurrent_dropout=0.0)
+    with stack.forward(plain, x, h_0, h_n, y, lengths, drawn=drawn, batch_major=batch_major) as tape:
+        return y, h_n, *_through(tape, moves, batch_major)
+
+
+def last(stack: Stack, mode: Mode, call: Call, moves: Moves, drawn: Drawn | None) -> tuple[Real, Real]:
+    """h_n and its tangents. In one direction, no more steps than a stretch are kept at a time."""
+    h, first_step = call.h_0, 0
+    is_whole = stack.architecture.bidirectional
+    for x, lengths in [(call.x, call.lengths)] if is_whole else stretches(call.x, call.lengths):
+        end = first_step + len(x)
+        d_x = None if moves.d_x is None else [one[first_step:end] for one in moves.d_x]
+        own = (drawn or Drawn())._replace(first_step=first_step)
+        _, h, _, d_h = through(stack, mode, x, h, lengths, moves._replace(d_x=d_x), drawn=own)
+        moves, first_step = moves._replace(d_h_0=d_h), end
+    return h, moves.d_h_0
+
+
+def _through(tape: Tape, moves: Moves, batch_major: bool) -> tuple[Real, Real]:
+    """Tangents of the last layer's outputs (T, K·B, D·H), and of all last states (K, L·D, B, H)."""
+    (n_steps, n_rows, n_columns), d_h_n = tape.layers[-1].y.shape, np.empty_like(moves.d_h_0)
+    shape = (moves.n * n_rows, n_steps, n_columns) if batch_major else (n_steps, moves.n * n_rows, n_columns)
+    d_y = np.zeros(shape, d_h_n.dtype)  # kernels leave alone what is beyond the lengths
+    d_y = d_y.swapaxes(0, 1) if batch_major else d_y
+    n = max(1, _ROWS // n_rows)
+    for first in range(0, moves.n, n):
+        end = min(first + n, moves.n)
+        with np.errstate(all="ignore"):  # what is beyond the lengths is computed with, and may be anything
+            d_h_n[first:end] = _group(tape, _between(moves, first, end), d_y[:, first * n_rows : end * n_rows])
+    return d_y, d_h_n
+
+
+def _between(moves: Moves, first: int, end: int) -> Moves:
+    """Some of the tangents."""
+    own = slice(first, end)
+    d_params = {name: one[own] for name, one in moves.d_params.items()}
+    return Moves(end - first, None if moves.d_x is None else moves.d_x[own], moves.d_h_0[own], d_params)
+
+
+def _group(tape: Tape, moves: Moves, d_y: Real) -> Real:
+    """Tangents that run as rows beside one another: those of the last outputs are written, of states returned."""
+    n, d_inputs, d_h_0, d_params = moves
+    d_h_n, (n_directions, _, n_units) = np.empty_like(d_h_0), tape.layers[0].weight_hh.shape
+    for k, layer in enumerate(tape.layers):
+        out = d_y if k == len(tape.layers) - 1 else np.zeros(d_y.shape, d_y.dtype)
+        for d in range(n_directions):
+            i, suffix = k * n_directions + d, f"_l{k}" + ("_reverse" if d else "")
+            own = {name[: -len(suffix)]: one for name, one in d_params.items() if name.endswith(suffix)}
+            pass_ = _Pass(tape.mode, direction_of(layer, d), n, d, own)
+            d_h_n[:, i] = pass_.run(d_inputs, d_h_0[:, i], out[..., d * n_units : (d + 1) * n_units])
+        d_inputs = split(out, n)
+    return d_h_n
+
+
+def split(rows: Real, n: int) -> list[Real]:
+    """A (T, K·B, ·) as K views (T, B, ·)."""
+    n_rows = rows.shape[1] // n
+    return [rows[:, k * n_rows : (k + 1) * n_rows] for k in range(n)]
+
+
+def direction_of(layer: Layer, d: int) -> Layer:
+    """One direction of a layer, as a layer of one; in bias, numbers and noise (1, H)."""
+
+    def own(array: Real | None) -> Any:
+        return None if array is None else array[d : d + 1]
+
+    n = layer.weight_hh.shape[1]
+    columns = slice(d * n, (d + 1) * n)
+    h_0, weight_ih, weight_hh, bias, numbers, noise = map(
+        own, (layer.h_0, layer.weight_ih, layer.weight_hh, layer.bias, layer.numbers, layer.noise)
+    )
+    second = None if layer.second is None else layer.second[..., columns]
+    arrays = {"h_0": h_0, "weight_ih": weight_ih, "weight_hh": weight_hh, "bias": bias}
+    further = {"numbers": numbers, "noise": noise, "second": second, "y": layer.y[..., columns], "h_n": None}
+    return layer._replace(**arrays, **further, reverse=d == 1)
+
+
+class _Pass:
+    """K tangents of one direction of a layer that has run, as rows k·B + b."""
+
+    def __init__(self, mode: Mode, layer: Layer, n: int, d: int, own: Own) -> None:
+        self.mode, self.layer, self.n, self.d, self.own = mode, layer, n, d, own
+        self.n_steps, self.n_rows, self.n_units = layer.y.shape
+        self.dtype = layer.y.dtype
+        self.lengths = None if layer.lengths is None else np.tile(layer.lengths, n)
+        self.leak: Any = 1 if layer.numbers is None else layer.numbers[0]  # α (H,)
+
+    def run(self, d_inputs: Sequence[Real] | None, d_h_0: Real, d_y: Real) -> Real:
+        """Write the tangents of outputs d_y (T, K·B, H), and return those of the last states (K, B, H)."""
+        start, cell = d_h_0.reshape(1, -1, self.n_units), self.layer.cell
+        of_cell = {"elman": self._elman, "rate": self._rate, "potential": self._potential}[cell]
+        return of_cell(self._parts(d_inputs), start, d_y)[0].reshape(d_h_0.shape)
+
+    # The cells: from what moves pre-activations besides the states, and d_h_0 (1, K·B, H), as `run`
+
+    def _elman(self, parts: Any, start: Real, d_y: Real) -> Real:
+        weight = self.layer.weight_hh[0]
+        self._back("elman", weight, self._driven(parts), d_y, y=self.layer.y, d_h_n=self._product(start, weight))
+        return self._last_of(d_y, start)
+
+    def _rate(self, parts: Any, start: Real, d_y: Real) -> Real:
+        layer, weight, added = self.layer, self.layer.weight_hh[0] * self.leak, None
+        assert layer.second is not None
+        if "leak" in self.own:  # d_h = d_h′ + E, E being what moving leaks have added up to
+            added = self._added_by_leaks(layer.second - self._before(layer.y, layer.h_0[0]))
+            parts = [*parts, (split(self._before(added, 0, tiled=True), self.n), [layer.weight_hh[0]] * self.n)]
+        driven = self._driven(parts)
+        rows, first = self._ends(is_last=False)
+        driven[first, rows] += self._product(start, weight)[0, rows]
+        self._back("potential", self._crossed(), driven, d_y, y=layer.second, d_h_n=(1 - self.leak) * start)
+        d_y /= self.leak
+        if added is not None:
+            d_y += added
+        return self._last_of(d_y, start)
+
+    def _added_by_leaks(self, differences: Real) -> Real:
+        """E[t] = (1 − α) E[t−1] + d_α (r[t] − h[t−1]), (T, K·B, H), by a layer without weights whose f is 1."""
+        steps, n_units = self._room(zero=True), self.n_units
+        for one, d_logits in zip(split(steps, self.n), self.own["leak"], strict=True):
+            np.multiply(differences, d_logits * self.leak * (1 - self.leak), out=one)
+        added = self._room(zero=True)
+        nothing = np.zeros((n_units, n_units), self.dtype)
+        self._back("potential", nothing, steps, added, y=self.layer.y, d_h_n=None, activation="identity")
+        added /= self.leak
+        return added
+
+    def _potential(self, parts: Any, start: Real, d_y: Real) -> Real:
+        layer, weight = self.layer, self.layer.weight_hh[0] * self.leak
+        assert layer.second is not None
+        driven, (_, slope) = self._driven(parts), functions_of(self.mode.activation)
+        if "leak" in self.own:
+            differences = layer.second - self._before(layer.second, layer.h_0[0])
+            for one, d_logits in zip(split(driven, self.n), self.own["leak"], strict=True):
+                one += (1 - self.leak) * d_logits * differences
+        outputs = np.tile(slope(outputs_of(self.mode, layer.h_0).y), (1, self.n, 1)) * start
+        rest = (1 - self.leak) * start + self._product(outputs, weight)  # of the state before, in the state after
+        if self.n_steps > 1:
+            inner = slice(1, None) if layer.reverse else slice(-1)
+            lengths = None if self.lengths is None else (self.lengths - 1).clip(0)
+            into = driven[inner], d_y[inner]
+            given = {"y": layer.y[inner], "d_h_n": rest, "lengths": lengths}
+            rest = self._back("rate", self._crossed(), *into, **given)
+            d_y /= self.leak
+        rows, last = self._ends(is_last=True)
+        d_v = start.copy()
+        d_v[0, rows] = rest[0, rows] + driven[last, rows]
+        d_y[last, rows] = slope(layer.y[last, rows % self.n_rows]) * d_v[0, rows]
+        return d_v
+
+    # What they are made of
+
+    def _parts(self, d_inputs: Sequence[Real] | None) -> list[tuple[Sequence[Real], Sequence[Real]]]:
+        """Pairs of K inputs (T, B, n) and K weights (n, H), whose products move the pre-activations."""
+        layer, own, parts = self.layer, self.own, []
+        if d_inputs is not None:
+            parts.append((d_inputs, [layer.weight_ih[0]] * self.n))
+        if "weight_ih" in own and layer.x.ndim == 3:
+            parts.append(([layer.x] * self.n, list(own["weight_ih"].swapaxes(1, 2))))
+        if "weight_hh" in own:
+            start = outputs_of(self.mode, layer.h_0).y if layer.cell == "potential" else layer.h_0
+            parts.append(([self._before(layer.y, start[0])] * self.n, list(own["weight_hh"].swapaxes(1, 2))))
+        return parts
+
+    def _driven(self, parts: Sequence[tuple[Sequence[Real], Sequence[Real]]]) -> Real:
+        """α u (T, K·B, H): what moves pre-activations besides the states, one product for each tangent."""
+        driven, nothing = self._room(zero=not parts), np.zeros((self.n, self.n_units), self.dtype)
+        d_bias = self.own.get("bias", nothing) * self.leak
+        for k, out in enumerate(split(driven, self.n)):
+            if parts:
+                inputs, weights = [each[k] for each, _ in parts], [each[k] for _, each in parts]
+                x = inputs[0] if len(parts) == 1 else np.concatenate(inputs, axis=2)
+                weight = np.concatenate(weights) * self.leak if len(parts) > 1 else weights[0] * self.leak
+                weight = np.ascontiguousarray(weight, self.dtype)
+                bias = np.ascontiguousarray(d_bias[k]) if "bias" in self.own else None
+                self.mode.backend.readout(Readout(x, weight, bias, out))
+            else:
+                out += d_bias[k]
+        if (
+            "weight_ih" in self.own and self.layer.x.ndim == 2
+        ):  # a token selects a row, and beyond the lengths it is any
+            for out, weight in zip(split(driven, self.n), self.own["weight_ih"], strict=True):
+                out += (weight.T * self.leak).take(self.layer.x, axis=0, mode="clip")
+        if "leak" in self.own and self.layer.noise is not None:
+            self._move_noise(driven)
+        return driven
+
+    def _move_noise(self, driven: Real) -> None:
+        """σ √(2/α) moves with α, too."""
+        layer, xi = self.layer, np.empty((self.n_steps, self.n_rows, self.n_units), self.dtype)
+        assert layer.keys is not None
+        assert layer.noise is not None
+        stream = 4 * layer.layer + 2 * self.d
+        self.mode.backend.normals(xi, layer.keys, stream=stream, first_step=layer.first_step)
+        for out, d_logits in zip(split(driven, self.n), self.own["leak"], strict=True):
+            out -= (self.leak * (1 - self.leak) / 2 * layer.noise[0] * d_logits) * xi
+
+    def _crossed(self) -> Real:
+        """weight_hh (H, H) for the other cell's kernel: its delta are α times the tangents."""
+        return self.layer.weight_hh[0] * (self.leak / self.leak[:, None])
+
+    def _back(
+        self,
+        cell: str,
+        weight: Real,
+        driven: Real,
+        delta: Real,
+        *,
+        y: Real,
+        d_h_n: Real | None,
+        lengths: Int | None = None,
+        activation: Any = None,
+    ) -> Real:
+        """`backward` of a layer with the transposed weights, which runs the other way; writes delta, returns d_h_0."""
+        n_steps, n_rows, n_units = driven.shape
+        if self.n > 1:
+            y = np.broadcast_to(y[:, None], (n_steps, self.n, self.n_rows, n_units)).reshape(driven.shape)
+        x = np.broadcast_to(np.zeros((1, 1, 1), self.dtype), (n_steps, n_rows, 1))
+        states = np.zeros((1, n_rows, n_units), self.dtype)
+        transposed, f = np.ascontiguousarray(weight.T, self.dtype)[None], activation or self.mode.activation
+        layer = Layer(x, states, np.zeros((1, 1, n_units), self.dtype), transposed, None, y, None, f)
+        own = self.lengths if lengths is None else lengths
+        layer = layer._replace(lengths=own, reverse=not self.layer.reverse, cell=cell)
+        carry, d_h_0 = None, np.empty_like(states)
+        if cell != "elman":
+            layer, carry = layer._replace(numbers=self.layer.numbers, second=y), np.empty_like(states)
+        self.mode.backend.backward(layer, Gradients(driven, d_h_n, delta, None, None, None, d_h_0, None, carry))
+        return d_h_0
+
+    def _product(self, rows: Real, weight: Real) -> Real:
+        """(1, K·B, H) times (H, H)."""
+        out = np.empty_like(rows)
+        self.mode.backend.readout(Readout(rows, np.ascontiguousarray(weight, self.dtype), None, out))
+        return out
+
+    def _room(self, *, zero: bool) -> Real:
+        return (np.zeros if zero else np.empty)((self.n_steps, self.n * self.n_rows, self.n_units), self.dtype)
+
+    def _ends(self, *, is_last: bool) -> tuple[Int, Int]:
+        """Of the rows that have steps, K·B together: which they are, and each one's first or last step."""
+        n = self.n * self.n_rows
+        lengths = np.full(n, self.n_steps) if self.lengths is None else self.lengths
+        rows = np.flatnonzero(lengths)
+        return rows, lengths[rows] - 1 if is_last != self.layer.reverse else np.zeros_like(rows)
+
+    def _before(self, over_time: Real, start: Any, *, tiled: bool = False) -> Real:
+        """For each step what there was before it in this direction: of arrays (T, B, H), or `tiled` (T, K·B, H)."""
+        before = np.empty(over_time.shape, self.dtype)
+        if not self.layer.reverse:
+            before[0], before[1:] = start, over_time[:-1]
+            return before
+        before[-1], before[:-1] = start, over_time[1:]
+        rows, first = self._ends(is_last=False)
+        if not tiled:
+            own = rows < self.n_rows
+            rows, first = rows[own], first[own]
+        before[first, rows] = start if np.ndim(start) == 0 else start[rows]
+        return before
+
+    def _last_of(self, d_y: Real, start: Real) -> Real:
+        """Each row's own last, or where it has no steps what it begins with: (1, K·B, H)."""
+        rows, last = self._ends(is_last=True)
+        found = start.copy()
+        found[0, rows] = d_y[last, rows]
+        return found
