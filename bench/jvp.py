@@ -61,38 +61,32 @@ def medians(contestants: dict[str, Callable[[], Any]]) -> dict[str, float]:
     return {name: statistics.median(each) for name, each in seconds.items()}
 
 
-def main() -> None:
-    """Print a table."""
-    for sizes in ((100, 32, 32, 64), (128, 16, 128, 256)):
-        n_steps, n_rows, n_inputs, n_units = sizes
-        rng, rnn = np.random.default_rng(0), elman.RNN(n_inputs, n_units, seed=0)
-        x, d_x = (rng.standard_normal((*k, n_steps, n_rows, n_inputs)).astype(np.float32) for k in ((), (8,)))
-        d_y = rng.standard_normal((n_steps, n_rows, n_units)).astype(np.float32)
-
-        def there_and_back(rnn: elman.RNN = rnn, x: np.ndarray = x, d_y: np.ndarray = d_y) -> Any:
-            return rnn.vjp(x)[2](d_y)
-
-        one, other, third = (lambda: rnn.jvp(x, d_x[:1])[2][0]), by_torch(rnn, x, d_x), by_jax(rnn, x, d_x[:1])
-        for peer in (other(), third()[0]):
-            np.testing.assert_allclose(one(), peer, rtol=0, atol=2e-5 * np.abs(peer).max())
-        found = medians(
-            {
-                "forward": lambda: rnn(x),
-                "forward and vjp": there_and_back,
-                "jvp, K = 1": one,
-                "jvp of all parameters, K = 1": lambda: rnn.jvp(
-                    x, d_x[:1], d_params={name: array[None] for name, array in rnn.parameters().items()}
-                ),
-                "torch, K = 1": other,
-                "JAX, K = 1": third,
-                "jvp, K = 8": lambda: rnn.jvp(x, d_x),
-                "JAX, K = 8": by_jax(rnn, x, d_x),
-            }
-        )
-        print(f"T, B, I, H = {sizes}: {elman.get_num_threads()} threads")
-        for name, seconds in found.items():
-            print(f"  {name:30s} {1e3 * seconds:8.2f} ms, {seconds / found['jvp, K = 1']:6.2f} of jvp, K = 1")
+def compare(n_steps: int, n_rows: int, n_inputs: int, n_units: int) -> None:
+    """Print a table for one layer."""
+    rng, rnn = np.random.default_rng(0), elman.RNN(n_inputs, n_units, seed=0)
+    x, d_x = (rng.standard_normal((*k, n_steps, n_rows, n_inputs)).astype(np.float32) for k in ((), (8,)))
+    d_y = rng.standard_normal((n_steps, n_rows, n_units)).astype(np.float32)
+    d_params = {name: array[None] for name, array in rnn.parameters().items()}
+    of_torch, of_jax = by_torch(rnn, x, d_x), by_jax(rnn, x, d_x[:1])
+    for peer in (of_torch(), of_jax()[0]):
+        np.testing.assert_allclose(rnn.jvp(x, d_x[:1])[2][0], peer, rtol=0, atol=2e-5 * np.abs(peer).max())
+    found = medians(
+        {
+            "forward": lambda: rnn(x),
+            "vjp and pullback": lambda: rnn.vjp(x)[2](d_y),
+            "jvp, K = 1": lambda: rnn.jvp(x, d_x[:1]),
+            "jvp by all, K = 1": lambda: rnn.jvp(x, d_x[:1], d_params=d_params),
+            "torch, K = 1": of_torch,
+            "JAX, K = 1": of_jax,
+            "jvp, K = 8": lambda: rnn.jvp(x, d_x),
+            "JAX, K = 8": by_jax(rnn, x, d_x),
+        }
+    )
+    print(f"T, B, I, H = {n_steps}, {n_rows}, {n_inputs}, {n_units}; {elman.get_num_threads()} threads")
+    for name, seconds in found.items():
+        print(f"  {name:20s} {1e3 * seconds:8.2f} ms, {seconds / found['jvp, K = 1']:6.2f} of jvp, K = 1")
 
 
 if __name__ == "__main__":
-    main()
+    compare(100, 32, 32, 64)
+    compare(128, 16, 128, 256)

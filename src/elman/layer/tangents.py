@@ -48,9 +48,15 @@ class Moves(NamedTuple):
 
 
 def effective_tangents(stack: Stack, d_params: Mapping[str, Real]) -> Mapping[str, Real]:
-    """Tangents of what kernels get of the weights (`Stack.weights_now`), from those of the parameters: the same."""
-    del stack
-    return d_params
+    """Tangents of the weights as they act (`Stack.weights_now`), from those of the parameters, by their names."""
+    found = dict(d_params)
+    for i, factor in stack.factors.items():
+        for name, weight in zip(stack.parameters.entries[i].names, stack.parameters.arrays[i], strict=True):
+            if name in found:
+                tangent = found[name].swapaxes(1, 2).copy()  # (K, from, to)
+                factor.chain(tangent, weight)
+                found[name] = tangent.swapaxes(1, 2)
+    return found
 
 
 # ---- arguments of `RNN.jvp`
@@ -147,7 +153,7 @@ def through(
     """The same, from what `Stack.forward` takes; y is written unless it is None."""
     h_n, plain = np.empty_like(h_0), mode._replace(dropout=0.0, recurrent_dropout=0.0)
     with stack.forward(plain, x, h_0, h_n, y, lengths, drawn=drawn, batch_major=batch_major) as tape:
-        return y, h_n, *_through(tape, moves, batch_major)
+        return y, h_n, *of_tape(tape, moves, batch_major)
 
 
 def last(stack: Stack, mode: Mode, call: Call, moves: Moves, drawn: Drawn | None) -> tuple[Real, Real]:
@@ -163,7 +169,7 @@ def last(stack: Stack, mode: Mode, call: Call, moves: Moves, drawn: Drawn | None
     return h, moves.d_h_0
 
 
-def _through(tape: Tape, moves: Moves, batch_major: bool) -> tuple[Real, Real]:
+def of_tape(tape: Tape, moves: Moves, batch_major: bool = False) -> tuple[Real, Real]:
     """Tangents of the last layer's outputs (T, K·B, D·H), and of all last states (K, L·D, B, H)."""
     (n_steps, n_rows, n_columns), d_h_n = tape.layers[-1].y.shape, np.empty_like(moves.d_h_0)
     shape = (moves.n * n_rows, n_steps, n_columns) if batch_major else (n_steps, moves.n * n_rows, n_columns)

@@ -140,10 +140,14 @@ class Network:
         Before, they are by weights as they act.
         """
         total = self._penalize_weights(penalties, gradients)
-        for i, factor in self.factors.items():
-            if gradients.arrays[i] is not None:
-                factor.chain(gradients.arrays[i], self.parameters.arrays[i])
+        self.chain(gradients)
         return total
+
+    def chain(self, tangent: Parameters) -> None:
+        """Make of gradients by weights that act those by the parameters, or of tangents of these those of what acts."""
+        for i, factor in self.factors.items():
+            if tangent.arrays[i] is not None:
+                factor.chain(tangent.arrays[i], self.parameters.arrays[i])
 
     def _penalize_weights(self, penalties: Penalties, gradients: Parameters) -> float:
         *_, l1, l2 = penalties
@@ -227,7 +231,7 @@ class SequenceNetwork(Network):
         """What the readout sees, without dropout, which may be y (T, B, D·H), that is written; and the last states."""
         h_n = np.empty_like(h_0)
         self.stack.evaluate(mode, x, h_0, h_n, y, lengths, drawn=drawn, resets=self.resets(resets))
-        return self._last_outputs(mode, h_n)[0] if self.kinds.pattern.one_output else y, h_n
+        return self.last_outputs(mode, h_n)[0] if self.kinds.pattern.one_output else y, h_n
 
     def noise(self, keys: Int | None) -> Drawn | None:
         """What noise without dropout is drawn from, given the rows' keys."""
@@ -400,16 +404,22 @@ class SequenceNetwork(Network):
 
     def loss_of_last(self, mode: Mode, batch: Batch, h_n: Real, gradients: Parameters) -> tuple[float, Real]:
         """The mean loss of the last states (L·D, B, H), and its gradient by them; the readout's is added."""
-        (h, layer), d_h_n = self._last_outputs(mode, h_n), np.zeros_like(h_n)
-        d_h, own = np.empty_like(h), d_h_n[-self.stack.architecture.n_directions :]
+        h, layer = self.last_outputs(mode, h_n)
+        d_h = np.empty_like(h)
         loss = self.loss_of(mode.backend, h, batch.targets, d_h, gradients)
+        return loss, self.by_last(mode, layer, d_h, h_n)
+
+    def by_last(self, mode: Mode, layer: Layer | None, d_h: Real, h_n: Real) -> Real:
+        """The gradient by the last states (L·D, B, H) from that by `last_outputs`, (1, B, D·H)."""
+        d_h_n = np.zeros_like(h_n)
+        own = d_h_n[-self.stack.architecture.n_directions :]
         if layer is not None:
             add_by_states(own, mode, layer, d_h)
         else:
             own[...] = d_h.reshape(-1, *own.shape[::2]).swapaxes(0, 1)
-        return loss, d_h_n
+        return d_h_n
 
-    def _last_outputs(self, mode: Mode, h_n: Real) -> tuple[Real, Layer | None]:
+    def last_outputs(self, mode: Mode, h_n: Real) -> tuple[Real, Layer | None]:
         """What the last layer makes of its final states (L·D, B, H), (1, B, D·H), and what computes it, if it is f."""
         last = h_n[-self.stack.architecture.n_directions :]
         if CELLS[self.stack.dynamics.cell].state_is_second:

@@ -6,7 +6,7 @@ Here arguments are checked, and described. What is computed of them is in networ
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from elman.layer.parameters import Entry, Parameters
 from elman.layer.rnn import RNN, stack_of
 from elman.models import generation
 from elman.models.base import Model
+from elman.models.curvature import gauss_newton_product, vector_of
 from elman.models.diagnostics import GradientNorms, gradient_norms
 from elman.models.network import Kept, SequenceNetwork, generator_of
 from elman.models.recomputation import memory_limit
@@ -359,6 +360,47 @@ class SequenceModel(Model):
         True
         """
         return gradient_norms(self._network, batch_of(x, y, lengths, weights, self._network.kinds))
+
+    def gauss_newton_product(
+        self, x: Any, y: Any, v: Mapping[str, Any], *, lengths: Any = None, weights: Any = None
+    ) -> dict[str, Real]:
+        """The Gauss–Newton matrix of the mean loss times a vector: curvature, for second-order methods.
+
+        G = Jᵀ H J, J being the derivative of the outputs o by the parameters and H that of the loss by o, twice: the
+        Hessian without the curvature of the network itself, and never negative (Schraudolph, 2002; Martens, 2010).
+
+        Parameters
+        ----------
+        x, y, lengths, weights
+            Those of `loss`. There is neither dropout nor noise, and no penalty.
+        v : dict
+            Arrays named and shaped like `parameters()`; those that are missing are zeros.
+
+        Returns
+        -------
+        dict
+            G v, named and shaped like `parameters()`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit.
+
+        Notes
+        -----
+        It takes about as long as two updates: a pass forward, its tangent (`RNN.jvp`), and a pass back.
+
+        Examples
+        --------
+        >>> model = SequenceModel(Tokens(3), Categories(3), hidden_size=16, seed=0)
+        >>> loss, gradients = model.loss_and_grads([[0], [1], [2]], [[1], [2], [0]])
+        >>> product = model.gauss_newton_product([[0], [1], [2]], [[1], [2], [0]], gradients)
+        >>> sum(float((gradients[name] * product[name]).sum()) for name in product) > 0
+        True
+        """
+        network = self._network
+        batch = batch_of(x, y, lengths, weights, network.kinds)
+        return gauss_newton_product(network, batch, vector_of(network, v)).named()
 
     def generate(
         self,
