@@ -1,6 +1,6 @@
 """The fixed points of a network that has learned three bits, beside two searches written in PyTorch, all in float64.
 
-    python bench/fixed_points.py
+    OMP_NUM_THREADS=1 python bench/fixed_points.py
     python bench/fixed_points.py --shape 256,1024 --rounds 1
 
 Seconds, as medians over rounds in one process, and how many distinct points were found, stable ones in brackets. The
