@@ -281,6 +281,46 @@ def test_files_pickles_and_resumed_runs(tmp_path):
         pickle.loads(pickle.dumps(whole)).mask_ho[0] = True
 
 
+@pytest.mark.parametrize("name", ["signs of layers", "all"])
+def test_forward_mode_is_the_transpose(name):
+    options, n_layers = LAYERS[name]
+    rnn, rng = (
+        made(elman.RNN, 3, 7, n_layers, **{**options, "dropout": 0, "recurrent_dropout": 0}),
+        np.random.default_rng(4),
+    )
+    x = rng.standard_normal((5, 4, 3))
+    d_params = {key: rng.standard_normal((2, *array.shape)) for key, array in rnn.parameters().items()}
+    _, _, d_y, _ = rnn.jvp(x, None, d_params=d_params)
+    y, _, pullback = rnn.vjp(x)
+    for k in range(2):
+        by_y = rng.standard_normal(y.shape)
+        gradients = pullback(by_y)[2]
+        expected = sum((gradients[key] * d_params[key][k]).sum() for key in d_params)
+        assert (by_y * d_y[k]).sum() == pytest.approx(expected, rel=1e-10)
+
+
+def test_curvature():
+    options = {"hidden_size": 4, "mask_hh": mask(4, 4), "mask_ih": mask(4, 3), "mask_ho": mask(2, 4)}
+    model = model_of(**options)
+    rng = np.random.default_rng(4)
+    x, y = rng.standard_normal((5, 4, 3)), rng.integers(0, 2, (5, 4))
+    other = model_of(**{**dict.fromkeys(OPTIONS), "hidden_size": 4})
+    other.load_state_dict(model.effective_weights())
+    v = {key: rng.standard_normal(array.shape) for key, array in model.parameters().items()}
+    slopes = {key: np.ones_like(array) for key, array in v.items()}
+    for key, (name, of_masks) in zip(
+        ("weight_hh_l0", "weight_ih_l0", "weight_ho"), [("mask_hh", 1), ("mask_ih", 0), ("mask_ho", 0)], strict=True
+    ):
+        weight = model.parameters()[key]
+        slopes[key] = options[name] * (np.where(weight < 0, -1, 1) if of_masks else 1)
+    slopes["weight_hh_l0"] = slopes["weight_hh_l0"] * np.array([1, 1, 1, -1])  # round(0.8 · 4) are excitatory
+    slopes["weight_ho"] = slopes["weight_ho"] * np.array([1, 1, 1, 0])
+    found = model.gauss_newton_product(x, y, v)
+    expected = other.gauss_newton_product(x, y, {key: v[key] * slopes[key] for key in v})
+    for key, array in found.items():
+        np.testing.assert_allclose(array, expected[key] * slopes[key], rtol=1e-10, atol=1e-14, err_msg=key)
+
+
 def test_the_reference_is_the_same():
     one, other = made(elman.RNN, 3, 7, excitatory=0.6), made(reference.RNN, 3, 7, excitatory=0.6)
     x = np.random.default_rng(0).standard_normal((6, 2, 3))

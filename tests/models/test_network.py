@@ -11,6 +11,7 @@ import pytest
 import elman
 from elman.data.outputs import Targets
 from elman.data.sequences import Batch, Windows
+from elman.layer.parameters import Parameters
 from elman.models import generation
 from elman.models.base import network_of
 from elman.training.plan import Plan
@@ -63,9 +64,10 @@ def plan(**given: Any) -> Plan:
         "progress": False,
         "checkpoint": None,
         "checkpoint_every": None,
+        "trainable": None,
     }
     own = {name: given.pop(name) for name in ("tbptt", "memory") if name in given}
-    return Plan.of(names | {"resume": False} | given, **own)
+    return Plan.of(names | {"resume": False} | given, Parameters([], np.dtype("f4")), **own)
 
 
 def test_a_plan_and_what_a_checkpoint_compares(tmp_path: Path):
@@ -83,6 +85,7 @@ def test_a_plan_and_what_a_checkpoint_compares(tmp_path: Path):
         "activation_l1": None,
         "weight_l1": None,
         "weight_l2": None,
+        "trainable": None,
         "shuffle": True,
         "callbacks that keep a state": None,
     }

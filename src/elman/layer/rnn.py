@@ -409,7 +409,7 @@ class RNN(Checked):
         >>> bool(np.allclose((rnn(x + eps * d_x[0])[0] - y) / eps, d_y[0], atol=1e-5))
         True
         """
-        call, stack, mode = self._called(x, h_0, lengths), self._stack, mode_of(self)
+        call, stack, mode = self._called(x, h_0, lengths, None), self._stack, mode_of(self)
         shapes = {name: array.shape for name, array in self.parameters().items()}
         moves = tangents.moves_of(call, stack, shapes, d_x, d_h_0, d_params)
         drawn = self._drawn(noise_seed, call.x.shape[1])

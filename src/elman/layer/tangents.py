@@ -242,7 +242,8 @@ class _Pass:
         """Write the tangents of outputs d_y (T, K·B, H), and return those of the last states (K, B, H)."""
         start, cell = d_h_0.reshape(1, -1, self.n_units), self.layer.cell
         of_cell = {"elman": self._elman, "rate": self._rate, "potential": self._potential}[cell]
-        return of_cell(self._parts(d_inputs), start, d_y)[0].reshape(d_h_0.shape)
+        last: Real = of_cell(self._parts(d_inputs), start, d_y).reshape(d_h_0.shape)
+        return last
 
     # The cells: from what moves pre-activations besides the states, and d_h_0 (1, K·B, H), as `run`
 
@@ -304,7 +305,7 @@ class _Pass:
 
     def _parts(self, d_inputs: Sequence[Real] | None) -> list[tuple[Sequence[Real], Sequence[Real]]]:
         """Pairs of K inputs (T, B, n) and K weights (n, H), whose products move the pre-activations."""
-        layer, own, parts = self.layer, self.own, []
+        layer, own, parts = self.layer, self.own, list[Any]()
         if d_inputs is not None:
             parts.append((d_inputs, [layer.weight_ih[0]] * self.n))
         if "weight_ih" in own and layer.x.ndim == 3:
@@ -349,7 +350,8 @@ class _Pass:
 
     def _crossed(self) -> Real:
         """weight_hh (H, H) for the other cell's kernel: its delta are α times the tangents."""
-        return self.layer.weight_hh[0] * (self.leak / self.leak[:, None])
+        crossed: Real = self.layer.weight_hh[0] * (self.leak / self.leak[:, None])
+        return crossed
 
     def _back(
         self,

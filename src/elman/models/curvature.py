@@ -101,10 +101,11 @@ def _second_derivative(outputs: Output, o: Real, d_o: Real) -> Real:
     """Of the sum over a step's outputs, as kernels have the loss."""
     if outputs.loss == "squared_error":
         return 2 * d_o
-    p = outputs.probabilities(o)
+    p: Real = outputs.probabilities(o)
     if outputs.loss == "binary_cross_entropy":
         return p * (1 - p) * d_o
-    return p * (d_o - (p * d_o).sum(axis=-1, keepdims=True))
+    mean: Real = (p * d_o).sum(axis=-1, keepdims=True)
+    return p * (d_o - mean)
 
 
 def _through_readout(network: SequenceNetwork, backend: Any, h: Real, d_o: Real, into: Parameters) -> Real:
