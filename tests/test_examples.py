@@ -120,6 +120,12 @@ def test_pytorch(run_example):
     assert example["losses"][-1] < 0.9 * example["losses"][0]
 
 
+def test_episodes(run_example):
+    rewards = run_example("episodes", UPDATES=300)["rewards"]
+    assert np.mean(rewards[:20]) < 0.4
+    assert np.mean(rewards[-20:]) > 0.9
+
+
 def test_memory(run_example):
     example = run_example("memory", EPOCHS=4)
     tanh, relu = (model.evaluate(*example["held_out"])["loss"] for model in example["models"].values())
