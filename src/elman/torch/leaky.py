@@ -14,9 +14,8 @@ from elman.backends.reference import ACTIVATIONS
 from elman.layer import dynamics
 from elman.layer.dynamics import INPUT_STREAM, USUAL
 from elman.torch import operator
-from elman.torch.function import rnn
 from elman.torch.passes import Call, Options, normals
-from elman.torch.plain import as_input, plain
+from elman.torch.plain import as_input
 from elman.torch.recurrent import Dynamics, Home, Recurrent, is_for_pytorch
 
 
@@ -243,4 +242,4 @@ class LeakyRNN(Recurrent):
             drawn = normals(call.seeds, len(steps), *own) if is_plain else operator.normals(call.seeds, steps, *own)
             noise = self._dynamics.input_scale * as_input(call, drawn.to(call.input.dtype))
             call = call._replace(input=call.input + noise)
-        return plain(call) if is_plain else rnn(call)
+        return super()._compute(call)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from elman.torch.duals import is_forward_mode
 from elman.torch.passes import Options
 from elman.torch.recurrent import Home, Recurrent, is_for_pytorch, runs_here
 
@@ -114,7 +115,8 @@ class RNN(Recurrent):
         weights = self._weights()
         x, batch_sizes = (input.data, input.batch_sizes) if isinstance(input, PackedSequence) else (input, None)
         # What it does not take, PyTorch refuses, or there is nothing to compute
-        if (resets is None and is_for_pytorch()) or not self._takes(x, hx, batch_sizes, weights):
+        is_pytorchs = resets is None and is_for_pytorch() and (not is_forward_mode() or self._drops())
+        if is_pytorchs or not self._takes(x, hx, batch_sizes, weights):
             return torch.nn.RNN.forward(self, input, hx)  # type: ignore[no-any-return]
         return self._run_any(input, hx, weights, resets=resets)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, ClassVar, NamedTuple
 
@@ -21,7 +21,7 @@ from torch.utils.dlpack import to_dlpack
 from elman import backends, threads
 from elman.backends import native
 from elman.backends.contract import Layer
-from elman.layer import stack
+from elman.layer import stack, tangents
 from elman.layer.architecture import Architecture
 from elman.layer.dynamics import OfLayer, row_keys
 from elman.layer.parameters import Parameters
@@ -264,6 +264,46 @@ def _resets(call: Call, h_0: Real) -> Resets | None:
         return None
     at = call.resets.numpy(force=True)
     return Resets(at.T if call.options.batch_first else at, np.zeros_like(h_0))
+
+
+def moved(call: Call, d_leaves: Sequence[Tensor | None], n: int) -> tuple[Tensor, ...]:
+    """The outputs and the last states, and their K tangents, from those of input, hx and weights, (K, *shape).
+
+    There is no dropout.
+    """
+    weights, form = kernel_weights(call), TensorForm(call)
+    y, h_n, kept = forward(call, weights, keep=True)
+    x, n_layers = form.rows(call.input), len(weights.by_layer)
+    h_0, arrays = _states(call.hx, tuple(h_n.shape), x.dtype), [form.rows(tensor) for tensor in kept]
+    own = _leaky(call, arrays[n_layers:])
+    layers = stack.layers_of(
+        x, h_0, None, weights.by_layer, arrays[:n_layers], _mode(call.options), form.lengths, **own
+    )
+    d_x, d_h_0, *d_weights = d_leaves
+    moves = tangents.Moves(
+        n,
+        None if d_x is None else [form.rows(one) for one in d_x],
+        np.zeros((n, *h_0.shape), h_0.dtype) if d_h_0 is None else _contiguous(d_h_0),
+        dict(_named(call.options, d_weights)),
+    )
+    with _AsManyThreads():
+        d_rows, d_states = tangents.of_tape(Tape(_mode(call.options), layers), moves)
+    d_y = torch.stack([form.tensor(one) for one in tangents.split(d_rows, n)])
+    return y, h_n, d_y, torch.from_numpy(d_states)
+
+
+def _named(options: Options, tensors: Sequence[Tensor | None]) -> Iterator[tuple[str, Real]]:
+    """What there is for each of the weights, under the names of an `elman.RNN`, whose bias is the sum of both."""
+    directions, n = ("", "_reverse")[: 1 + options.bidirectional], 4 if options.has_biases else 2
+    for k in range(options.num_layers):
+        for d, suffix in enumerate(directions):
+            first = (k * len(directions) + d) * n
+            weight_ih, weight_hh, *biases = tensors[first : first + n]
+            found = {"weight_ih": [weight_ih], "weight_hh": [weight_hh], "bias": biases}
+            for name, parts in found.items():
+                given = [part.numpy(force=True) for part in parts if part is not None]
+                if given:
+                    yield f"{name}_l{k}{suffix}", sum(given[1:], given[0])
 
 
 def _mode(options: Options) -> Mode:

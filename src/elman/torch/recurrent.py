@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from elman import check
 from elman.layer.architecture import Architecture
+from elman.torch.duals import forward_mode
 from elman.torch.function import rnn
 from elman.torch.passes import Call, Options
 from elman.torch.plain import plain
@@ -112,7 +113,10 @@ class Recurrent(torch.nn.RNNBase):
         return self._compute(Call(x, hx, weights, batch_sizes, self._draw_masks(x), *dynamics, resets, self._options()))
 
     def _compute(self, call: Call) -> tuple[Tensor, Tensor]:
-        return plain(call) if call.resets is not None and is_for_pytorch() else rnn(call)
+        if not is_for_pytorch():
+            return rnn(call)
+        found = forward_mode(call) if call.resets is None else None
+        return plain(call) if found is None else found
 
     def _takes(self, x: Tensor, hx: Tensor | None, batch_sizes: Tensor | None, weights: Sequence[Tensor]) -> bool:
         """Whether there is something to compute, and nothing for PyTorch to refuse."""
@@ -140,9 +144,13 @@ class Recurrent(torch.nn.RNNBase):
     def _architecture(self) -> Architecture:
         return Architecture(self.input_size, self.hidden_size, self.num_layers, self.bidirectional, self.bias)
 
+    def _drops(self) -> bool:
+        """Whether there is dropout now."""
+        return bool(self.training and self.dropout and self.num_layers > 1)
+
     def _draw_masks(self, x: Tensor) -> Sequence[Tensor]:
         """What dropout multiplies outputs by: the draws of `torch.nn.RNN`, which go over (T, B, D·H) or packed data."""
-        if not self.training or not self.dropout or self.num_layers == 1:
+        if not self._drops():
             return ()
         shape = x.shape[:-1]
         is_batch_major = self.batch_first and x.dim() == 3
