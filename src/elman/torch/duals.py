@@ -40,7 +40,7 @@ class _Dual(NamedTuple):
 
 def forward_mode(call: Call) -> tuple[Tensor, Tensor] | None:
     """The outputs and the last states with their tangents; None for what the kernels do not know, or does not move."""
-    if call.masks or not is_forward_mode():
+    if call.masks or call.resets is not None or not is_forward_mode():
         return None
     duals = [_unpacked(leaf) for leaf in call.leaves]
     n_plain = 2 + len(call.weights)  # of leaks and noises there are no tangents
@@ -54,7 +54,7 @@ def forward_mode(call: Call) -> tuple[Tensor, Tensor] | None:
             (dual.tangent.shape[dual.axis] for dual in moving if dual.axis is not None and dual.tangent is not None), 1
         )
         tangents = [_many(dual, n) for dual in found]
-        own = Call.of([dual.value for dual in found], call.batch_sizes, (), call.seeds, call.options)
+        own = Call.of([dual.value for dual in found], call.batch_sizes, (), call.seeds, None, call.options)
         y, h_n, d_y, d_h_n = _recorded(own, tangents, n) if _is_recorded(own, tangents) else moved(own, tangents, n)
         if not levels:
             d_y, d_h_n = d_y[0], d_h_n[0]
@@ -105,7 +105,7 @@ class _Moved(torch.autograd.Function):
     def forward(ctx: Any, call: Call, n: int, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
-        ctx.rest, ctx.n = (call.batch_sizes, (), call.seeds, call.options), n
+        ctx.rest, ctx.n = (call.batch_sizes, (), call.seeds, None, call.options), n
         return moved(call, tensors[len(tensors) // 2 :], n)
 
     @staticmethod

@@ -115,7 +115,7 @@ class Recurrent(torch.nn.RNNBase):
     def _compute(self, call: Call) -> tuple[Tensor, Tensor]:
         if not is_for_pytorch():
             return rnn(call)
-        found = forward_mode(call) if call.resets is None else None
+        found = forward_mode(call)
         return plain(call) if found is None else found
 
     def _takes(self, x: Tensor, hx: Tensor | None, batch_sizes: Tensor | None, weights: Sequence[Tensor]) -> bool:
