@@ -122,19 +122,19 @@ def test_gradients_are_those_of_central_differences_and_go_on_at_zero():
 @pytest.mark.parametrize("density", [1.0, 0.2])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_excitation_and_inhibition_are_balanced(excitatory, density, dtype):
-    own = mask(300, 300, density=density) if density < 1 else None
-    rnn = elman.RNN(3, 300, 2, excitatory=excitatory, mask_hh=own, dtype=dtype, seed=0)
+    own = mask(150, 150, density=density) if density < 1 else None
+    rnn = elman.RNN(3, 150, 2, excitatory=excitatory, mask_hh=own, dtype=dtype, seed=0)
     eps = np.finfo(dtype).eps
     for name, weight in rnn.effective_weights().items():
         if name in ("weight_hh_l0", "weight_hh_l1", "weight_ih_l1"):
             assert np.abs(weight.sum(axis=1, dtype=np.float64)).max() < 30 * eps * np.abs(weight).sum(axis=1).max()
         if name.startswith("weight_hh"):
             radius = np.abs(np.linalg.eigvals(weight.astype(np.float64))).max()
-            assert radius == pytest.approx(1 / np.sqrt(3), rel=0.15)
-    unbalanced = np.abs(elman.RNN(3, 300, seed=0).parameters()["weight_hh_l0"])
-    signs = np.where(np.arange(300) < 300 * excitatory, 1, -1)
+            assert radius == pytest.approx(1 / np.sqrt(3), rel=0.2)
+    unbalanced = np.abs(elman.RNN(3, 150, seed=0).parameters()["weight_hh_l0"])
+    signs = np.where(np.arange(150) < 150 * excitatory, 1, -1)
     if excitatory > 0.5:  # what would be without: one eigenvalue far outside
-        assert np.abs(np.linalg.eigvals(unbalanced * signs)).max() > 4
+        assert np.abs(np.linalg.eigvals(unbalanced * signs)).max() > 3
 
 
 def test_activity_neither_dies_nor_explodes():

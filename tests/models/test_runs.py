@@ -60,7 +60,7 @@ def given(path: Path | None = None) -> dict[str, Any]:
         "X": X, "Y": Y, "epochs": 3, "batch_size": 4, "optimizer": elman.SGD(0.1, momentum=0.9),
         "schedule": schedules.Cosine(warmup=1), "clip_norm": 1.0, "clip_value": None, "tbptt": None, "memory": None,
         "activation_l1": 0.0, "activation_l2": 0.0, "weight_l1": 0.0, "weight_l2": 0.0,
-        "weights": WEIGHTS, "resets": None, "validation_data": (X[:4], Y[:4]), "shuffle": True,
+        "weights": WEIGHTS, "resets": None, "trainable": None, "validation_data": (X[:4], Y[:4]), "shuffle": True,
         "callbacks": [elman.EarlyStopping(patience=9)], "progress": False, "checkpoint": path,
         "checkpoint_every": None, "resume": False,
     }  # fmt: skip
@@ -102,6 +102,7 @@ REFUSED: dict[str, list[Any]] = {
     **{name: [0.1] for name in ("activation_l1", "activation_l2", "weight_l1", "weight_l2")},
     "weights": [None, WEIGHTS[::-1], np.ones(20)],
     "resets": [RESETS],
+    "trainable": [["weight_*"]],
     "validation_data": [None, (X[:4], X[:4]), (X[:3], Y[:3]), (X[:4], Y[:4], WEIGHTS[:4]),
                         (X[:4], Y[:4], None, RESETS[:4])],
     "shuffle": [False],
