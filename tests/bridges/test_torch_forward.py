@@ -11,7 +11,8 @@ from torch.autograd import forward_ad  # noqa: E402
 import elman.torch  # noqa: E402
 from elman.torch import duals  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # PyTorch's own, about torch.jit.script
+# PyTorch's own, where its forward mode decomposes operators
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"num_layers": 2, "bidirectional": True, "nonlinearity": "relu"},
