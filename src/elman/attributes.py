@@ -65,27 +65,20 @@ def as_made(thing: Any, kind: type, value_of: Callable[[str], Any]) -> str:
     """A repr: the call of the class that makes such a thing, but for what is as by default, and its parameters."""
     arguments = []
     for name, parameter in inspect.signature(kind).parameters.items():
-        if name != "seed" and (value := _in_short(value_of(name))) != parameter.default:
+        if name != "seed" and (text := _in_short(value_of(name))) != repr(parameter.default):
             is_first = parameter.default is parameter.empty and parameter.kind is not parameter.KEYWORD_ONLY
-            arguments.append(repr(value) if is_first else f"{name}={value!r}")
+            arguments.append(text if is_first else f"{name}={text}")
     n_parameters = sum(array.size for array in thing.parameters().values())
     return f"{type(thing).__name__}({', '.join(arguments)}) with {n_parameters} parameters"
 
 
-class _Words(str):
-    """What stands for itself in a repr."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return str(self)
-
-
-def _in_short(value: Any) -> Any:
-    """Instead of arrays, what they are."""
+def _in_short(value: Any) -> str:
+    """Its repr; of arrays, what they are."""
     if isinstance(value, np.ndarray):
-        return _Words(f"<{value.dtype} {value.shape}>")
-    return tuple(map(_in_short, value)) if isinstance(value, tuple) else value
+        return f"<{value.dtype} {value.shape}>"
+    if isinstance(value, tuple) and any(isinstance(one, np.ndarray) for one in value):
+        return f"({', '.join(map(_in_short, value))})"
+    return repr(value)
 
 
 def optional(accepted: Check) -> Check:

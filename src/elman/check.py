@@ -324,7 +324,7 @@ def booleans(value: Any, name: str, *shapes: Shape, allow_empty: bool = False) -
     """Of one of the shapes: a copy, which nobody changes behind a pullback's back."""
     array = as_array(value, name)
     if array.dtype != bool and array.size:  # NumPy makes reals of an empty list
-        raise TypeError(f"{name} must hold bool, got {array.dtype} of shape {array.shape}: compare, as in done == 1")
+        raise TypeError(f"{name} must hold bool, got {array.dtype} of shape {array.shape}: compare, as in x != 0")
     shape(array.shape, name, shapes, allow_empty=allow_empty)
     return np.array(array, dtype=bool)
 

@@ -161,7 +161,7 @@ def test_a_pullback_has_a_copy(backend: Any, rng: np.random.Generator):
         (
             np.ones((T, B), int),
             TypeError,
-            r"resets must hold bool, got int64 of shape \(9, 4\): compare, as in done == 1",
+            r"resets must hold bool, got int64 of shape \(9, 4\): compare, as in x != 0",
         ),
         (np.ones((B, T), bool), ValueError, r"resets must have shape \(9, 4\), got \(4, 9\)"),
         (np.ones(T, bool), ValueError, r"resets must have shape \(9, 4\), got \(9,\)"),

@@ -25,7 +25,6 @@ LAYERS = {
     "excitatory": ({"excitatory": 0.6, "bidirectional": True}, 2),
     "masks": ({"mask_hh": mask(7, 7), "mask_ih": mask(7, 3), "bias": False}, 2),
     "masks of layers": ({"mask_hh": [None, mask(7, 7)], "mask_ih": [mask(7, 3), mask(7, 7, seed=1)]}, 2),
-    "three-dimensional": ({"mask_hh": mask(2, 7, 7)}, 2),
     "all": (
         {"excitatory": 0.6, "mask_hh": mask(7, 7), "mask_ih": [None, mask(7, 14)], "bidirectional": True}
         | {"leak": 0.3, "learn_leak": True, "form": "potential", "recurrent_dropout": 0.2, "dropout": 0.3},
@@ -150,7 +149,7 @@ def test_units_of_one_kind_and_a_unit_alone():
     for excitatory in (0.0, 1.0):
         weight = made(elman.RNN, 2, 40, excitatory=excitatory).effective_weights()["weight_hh_l0"]
         np.testing.assert_allclose(np.abs(weight).sum(axis=1), 1 / np.sqrt(3))
-    rnn = made(elman.RNN, 1, 1, signs=[-1], mask_hh=[[False]])
+    rnn = made(elman.RNN, 1, 1, signs=[-1], mask_hh=np.zeros((1, 1), bool))
     assert rnn.effective_weights()["weight_hh_l0"] == 0
     assert np.isfinite(rnn(np.ones((3, 1, 1)))[0]).all()
 
@@ -333,9 +332,9 @@ REFUSED = {
     "signs must be ±1": {"signs": ["a", "b", "c"]},
     "signs must be None": {"signs": [1, 1, -1], "excitatory": 0.5},
     "excitatory must be a number from 0 to 1": {"excitatory": 1.5},
-    "mask_hh must be booleans": {"mask_hh": np.ones((3, 3))},
+    "mask_hh must hold bool, got float64": {"mask_hh": np.ones((3, 3))},
     "mask_hh must have shape": {"mask_hh": np.ones((3, 2), bool)},
-    "mask_hh must be an array": {"mask_hh": [[True], [True, False]]},
+    "mask_hh must be an array or a list of one": {"mask_hh": [[True], [True, False]]},
     "mask_ih must have shape": {"mask_ih": np.ones((2, 3), bool)},
     "one for each of 2 layers": {"mask_ih": [None], "num_layers": 2},
     "mask_ih\\[1\\] must have shape": {"mask_ih": [None, np.ones((3, 2), bool)], "num_layers": 2},
@@ -353,7 +352,7 @@ def test_what_is_refused(message):
 def test_what_models_refuse():
     for message, options in {
         "mask_ho must have shape": {"mask_ho": np.ones((10, 2), bool)},
-        "mask_ho must be booleans": {"mask_ho": np.ones((2, 10))},
+        "mask_ho must hold bool": {"mask_ho": np.ones((2, 10))},
         "readout_from must be one of": {"readout_from": "inhibitory"},
         "needs units with the sign": {"excitatory": None},
         "needs units with the sign \\+1": {"excitatory": 0.0},

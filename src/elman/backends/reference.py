@@ -423,7 +423,7 @@ def readout_loss(r: Readout) -> float:
     losses, d_o = LOSSES[loss](outputs, targets)
     if w is not None:
         losses, d_o = np.where(w == 0, 0, losses[:, None]) * w, np.where(w == 0, 0, d_o) * w
-    if not d_h is d_weight is d_bias is None:
+    if any(one is not None for one in (d_h, d_weight, d_bias)):
         d_o = (d_o * scale).astype(o.dtype, copy=False)
         o[active] = d_o.reshape(o[active].shape)
         if d_h is not None:

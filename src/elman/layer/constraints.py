@@ -17,11 +17,9 @@ from elman import check
 from elman.layer.architecture import Architecture
 from elman.layer.parameters import Parameters
 from elman.layer.workspace import aligned_zeros
-from elman.typing import Real
+from elman.typing import Bool, Real
 
-NAMES = ("signs", "excitatory", "mask_hh", "mask_ih")  # arguments of `RNN`
-Bools = NDArray[np.bool_]
-Mask = Bools | tuple[Bools | None, ...] | None  # of all layers, or one for each
+Mask = Bool | tuple[Bool | None, ...] | None  # of all layers, or one for each
 
 
 class Factor(NamedTuple):
@@ -45,6 +43,16 @@ class Factor(NamedTuple):
 
 
 Factors = dict[int, Factor]  # by the number of the array in its buffer
+
+
+def chain(factors: Factors, tangents: Sequence[Any], arrays: Sequence[Real]) -> None:
+    """Multiply arrays that lie like parameters by the derivative of what acts, in place; None are not wanted.
+
+    So gradients by weights that act become those by the parameters, and tangents of these become those of what acts.
+    """
+    for i, factor in factors.items():
+        if tangents[i] is not None:
+            factor.chain(tangents[i], arrays[i])
 
 
 def effective(factors: Factors, arrays: Sequence[Real]) -> list[Real]:
@@ -110,7 +118,7 @@ class Constraints(NamedTuple):
 class ReadoutConstraints(NamedTuple):
     """The arguments of a model about weight_ho, once they are checked."""
 
-    mask_ho: Bools | None = None  # (O, D·H)
+    mask_ho: Bool | None = None  # (O, D·H)
     readout_from: str | None = None
 
     @classmethod
@@ -125,6 +133,7 @@ class ReadoutConstraints(NamedTuple):
         return cls(None if mask_ho is None else _mask(mask_ho, "mask_ho", (n_outputs, n_units)), readout_from)
 
     def factor(self, rnn: Any, dtype: np.dtype[Any]) -> Factor | None:
+        """What weight_ho is multiplied by."""
         signs = None if self.readout_from is None else _last_signs(rnn)
         if signs is None:
             return factor(self.mask_ho, None, dtype)
@@ -142,7 +151,10 @@ def of_rnn(rnn: Any) -> Constraints:
     return Constraints(*(getattr(rnn, name) for name in NAMES))
 
 
-def factor(mask: Bools | None, signs: NDArray[np.int8] | None, dtype: np.dtype[Any]) -> Factor | None:
+NAMES = Constraints._fields  # arguments of `RNN`
+
+
+def factor(mask: Bool | None, signs: NDArray[np.int8] | None, dtype: np.dtype[Any]) -> Factor | None:
     """From a mask (to, from) and the signs (from,)."""
     if mask is None and signs is None:
         return None
@@ -178,22 +190,16 @@ def masks(value: Any, name: str, shapes: Sequence[tuple[int, int]]) -> Mask:
     """Booleans of the first shape, or a list of one or None for each layer; copies that nobody can write to."""
     if value is None:
         return None
-    if not (isinstance(value, (list, tuple)) and any(one is None or hasattr(one, "__array__") for one in value)):
-        value = check.as_array(value, name)
-        if value.ndim < 3:
-            return _mask(value, name, shapes[0])
+    if not isinstance(value, (list, tuple)):
+        return _mask(value, name, shapes[0])
     if len(value) != len(shapes):
         raise ValueError(f"{name} must be an array or a list of one for each of {len(shapes)} layers, got {len(value)}")
     pairs = zip(value, shapes, strict=True)
     return tuple(None if one is None else _mask(one, f"{name}[{k}]", own) for k, (one, own) in enumerate(pairs))
 
 
-def _mask(value: Any, name: str, shape: tuple[int, int]) -> Bools:
-    array = check.as_array(value, name)
-    if array.dtype != bool:
-        raise TypeError(f"{name} must be booleans {shape}, got {check.shown(value)}: make them by, say, {name} != 0")
-    check.shape(array.shape, name, (shape,))
-    own: Bools = unwritable(array)
+def _mask(value: Any, name: str, shape: tuple[int, int]) -> Bool:
+    own: Bool = unwritable(check.booleans(value, name, shape))
     return own
 
 
@@ -220,7 +226,7 @@ def unwritable(value: Any) -> Any:
     return own
 
 
-def _of(mask: Mask, k: int) -> Bools | None:
+def _of(mask: Mask, k: int) -> Bool | None:
     return mask[k] if isinstance(mask, tuple) else mask
 
 

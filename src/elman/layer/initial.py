@@ -44,7 +44,9 @@ def draw_layers(
         elif initialization == "identity":
             array[...] = np.eye(len(array))
     for i, (values, is_signed) in factors.items():
-        for weight in parameters.arrays[i] if is_signed else ():
+        if not is_signed:
+            continue
+        for weight in parameters.arrays[i]:
             draw_balanced(weight, np.broadcast_to(values[0], weight.shape), n_units)
     if spectral_radius is not None:
         for name, acting in named(factors, parameters).items():
@@ -56,5 +58,5 @@ def _scale_to(array: Real, weight: Real, spectral_radius: float, name: str) -> N
     """Scale an array (H, H), which acts as the weight, to what makes that of the weight."""
     radius = float(np.abs(np.linalg.eigvals(weight)).max())
     if radius <= 1e-9 * np.linalg.norm(weight):
-        check.refuse(f"spectral_radius must be None where {name} has no eigenvalue but 0, as no units are in a circle")
+        check.refuse(f"spectral_radius must be None where {name} has no eigenvalue but 0, as its units form no cycle")
     array[...] = array.astype(np.float64) * (spectral_radius / radius)

@@ -62,19 +62,12 @@ class Parameters:
         return part
 
     def places(self, names: Container[str]) -> list[slice]:
-        """Where in `flat` the arrays with these names lie; those side by side together."""
-        _, places = layout(self.entries, self.flat.dtype)
+        """Where in `flat` the arrays with these names lie."""
         found: list[slice] = []
-        is_open = False
-        for entry, (place, shape) in zip(self.entries, places, strict=True):
-            size = prod(shape[1:])
-            for d, name in enumerate(entry.names):
-                own = slice(place.start + d * size, place.start + (d + 1) * size)
-                if name in names and is_open:
-                    found[-1] = slice(found[-1].start, own.stop)
-                elif name in names:
-                    found.append(own)
-                is_open = name in names
+        for entry, (place, shape) in zip(self.entries, layout(self.entries, self.flat.dtype)[1], strict=True):
+            starts = range(place.start, place.stop, prod(shape[1:]))
+            named = zip(entry.names, starts, strict=True)
+            found += [slice(start, start + starts.step) for name, start in named if name in names]
         return found
 
     def part(self, first: int, entries: Sequence[Entry]) -> Parameters:

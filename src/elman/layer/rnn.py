@@ -613,6 +613,8 @@ class RNN(Checked):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Copy parameters from a dict of arrays with the names of `state_dict()`, or of torch.nn.RNN.
 
+        Where units have signs, magnitudes are what acts: see `effective_weights`.
+
         PyTorch's two biases are added up. Values are float32 or float64, in anything that NumPy makes an array of.
 
         Raises

@@ -260,8 +260,7 @@ class Stack:
 
     def chain(self, gradients: Sequence[Real]) -> None:
         """Make of gradients by weights that act, which lie like parameters, those by the parameters, in place."""
-        for i, factor in self.factors.items():
-            factor.chain(gradients[i], self.parameters.arrays[i])
+        constraints.chain(self.factors, gradients, self.parameters.arrays)
 
     def leaks_of(self, arrays: Sequence[Real]) -> Sequence[Real]:
         """Of such arrays those that stand for the logits of leaks, (D, H) for each layer; none if they are fixed."""

@@ -66,7 +66,7 @@ class EncoderDecoder(Network):
                 self._decoder.backward(decoded, d_h, None, d_h_0, None, of_decoder, lowest=to_decoder)
             d_h_x = self._handed_back(d_h_0)
             self._encoder.backward(encoded, None, d_h_x, d_zeros, None, of_encoder, lowest=to_encoder)
-        return loss + self.finish(descent.penalties, into), None
+        return loss + self.penalize_weights(descent.penalties, into), None
 
     def _drawn(self, modes: tuple[Mode, Mode], batch: PairedBatch) -> list[Any]:
         """What encoder and decoder draw from; None where the batch has no noise of its own."""

@@ -71,6 +71,8 @@ class Network:
         self.rnns, self.predicted, self.factors = rnns, predicted, factors or {}
         self.parameters, self.shuffle_rng, self.seed = kept
         self.gradients = self.zeros()
+        # The buffer ends with h_0, if it is learned, weight_ho and bias_o
+        self._h_0, self._weight_ho = (len(self.parameters.arrays) - i for i in (3, 2))
         self._workspace = stack_of(rnns[-1]).workspace
 
     def zeros(self) -> Parameters:
@@ -118,12 +120,12 @@ class Network:
 
     def readout_of(self, parameters: Parameters) -> Any:
         """weight_ho (K, O), k-major, and bias_o (O,) among such parameters, or gradients, None if it is not wanted."""
-        return tuple(None if array is None else array[0] for array in parameters.arrays[-2:])
+        return tuple(None if array is None else array[0] for array in parameters.arrays[self._weight_ho :])
 
     def readout_now(self) -> tuple[Real, Real]:
         """Those of the parameters, the weight as it acts."""
         weight, bias = self.readout_of(self.parameters)
-        factor = self.factors.get(len(self.parameters.arrays) - 2)
+        factor = self.factors.get(self._weight_ho)
         return weight if factor is None else factor.effective(weight[None])[0], bias
 
     def update(self, loss: float, descent: Descent) -> None:
@@ -134,22 +136,12 @@ class Network:
         """Copies of the parameters, weights as they act, by name as users see them."""
         return constraints.named(self.factors, self.parameters)
 
-    def finish(self, penalties: Penalties, gradients: Parameters) -> float:
-        """The penalties on weights, biases apart, whose gradients are added; then all gradients are by parameters.
-
-        Before, they are by weights as they act.
-        """
-        total = self._penalize_weights(penalties, gradients)
-        self.chain(gradients)
-        return total
-
     def chain(self, tangent: Parameters) -> None:
         """Make of gradients by weights that act those by the parameters, or of tangents of these those of what acts."""
-        for i, factor in self.factors.items():
-            if tangent.arrays[i] is not None:
-                factor.chain(tangent.arrays[i], self.parameters.arrays[i])
+        constraints.chain(self.factors, tangent.arrays, self.parameters.arrays)
 
-    def _penalize_weights(self, penalties: Penalties, gradients: Parameters) -> float:
+    def penalize_weights(self, penalties: Penalties, gradients: Parameters) -> float:
+        """The penalties on the weights as they act, biases apart; their gradients are added."""
         *_, l1, l2 = penalties
         if not (l1 or l2):
             return 0.0
@@ -351,10 +343,12 @@ class SequenceNetwork(Network):
                 if d_first is not None:
                     with np.errstate(all="ignore"):  # the update says if they are not finite
                         gradients.named()["h_0"] += d_first.sum(axis=1, dtype=np.float64)
-        return loss + self.finish(penalties, gradients), h_n
+        loss += self.penalize_weights(penalties, gradients)
+        self.chain(gradients)
+        return loss, h_n
 
     def _trains_h_0(self, gradients: Parameters) -> bool:
-        return self.learns_h_0 and gradients.arrays[-3] is not None
+        return self.learns_h_0 and gradients.arrays[self._h_0] is not None
 
     def differentiate(
         self,

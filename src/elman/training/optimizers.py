@@ -189,7 +189,7 @@ class AdamW(Adam):
         self.weight_decay = weight_decay
 
 
-_ALL = (slice(None),)
+EVERYWHERE = (slice(None),)
 
 
 def apply(
@@ -197,7 +197,7 @@ def apply(
     backend: ModuleType,
     parameters: Mapping[str, Real],
     gradients: Mapping[str, Real],
-    places: Iterable[slice] = _ALL,
+    places: Iterable[slice] = EVERYWHERE,
 ) -> None:
     """`Optimizer.update` on flat arrays (n,) known to fit, or on some places of each."""
     _check_memories(optimizer._memories or dict.fromkeys(parameters, ()), parameters)

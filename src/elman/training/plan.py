@@ -23,7 +23,7 @@ from elman.layer.rnn import RNN
 from elman.storage import atomic, files
 from elman.training.callbacks import Callback, as_callbacks
 from elman.training.checkpoint import fingerprint_of
-from elman.training.optimizers import Adam, Optimizer, apply
+from elman.training.optimizers import EVERYWHERE, Adam, Optimizer, apply
 from elman.typing import Real
 
 Schedule = Callable[[float, float], float]  # of the epochs done and of all, to a factor of the learning rate
@@ -48,7 +48,7 @@ class Trained(NamedTuple):
 
     names: frozenset[str]
     places: Sequence[slice]  # in the buffer
-    others: Sequence[slice]  # where the gradient is none, or is not wanted
+    others: Sequence[slice]
 
     @classmethod
     def of(cls, trainable: Any, parameters: Parameters) -> Trained | None:
@@ -66,11 +66,9 @@ class Trained(NamedTuple):
             found.update(names)
         if not found:
             check.refuse("trainable must have at least one name, got none: without it, or with None, all are trained")
-        return (
-            None
-            if len(found) == len(known)
-            else cls(frozenset(found), parameters.places(found), parameters.places({*known} - found))
-        )
+        if len(found) == len(known):
+            return None
+        return cls(frozenset(found), parameters.places(found), parameters.places({*known} - found))
 
 
 class Descent(NamedTuple):
@@ -98,11 +96,11 @@ class Descent(NamedTuple):
 
     def update(self, backend: ModuleType, loss: float, parameters: Real, gradient: Real) -> None:
         """One step of parameters (n,) along the gradient (n,) of a loss, or an error, and nothing changed."""
-        places = {}
+        places: Sequence[slice] = EVERYWHERE
         if self.trained is not None:
-            places = {"places": self.trained.places}
-            for others in self.trained.others:
-                gradient[others] = 0
+            places = self.trained.places
+            for other in self.trained.others:  # some are there: those of a direction with which another is trained
+                gradient[other] = 0
         norm = float(backend.clip_norm(gradient, max_norm=self.max_norm))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise FloatingPointError(
@@ -113,7 +111,7 @@ class Descent(NamedTuple):
             # more would overflow in a float32
             max_value = min(self.max_value, float(np.finfo(gradient.dtype).max))
             np.clip(gradient, -max_value, max_value, out=gradient)
-        apply(self.optimizer, backend, {"flat": parameters}, {"flat": gradient}, **places)
+        apply(self.optimizer, backend, {"flat": parameters}, {"flat": gradient}, places)
 
 
 class Plan(NamedTuple):
