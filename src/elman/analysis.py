@@ -155,12 +155,12 @@ def fixed_points(
     noise : float
         The standard deviation of normal noise that is added to starts.
     seed : None, int or numpy.random.Generator
-        Of both.
+        What `n` and `noise` are drawn with.
     tolerance : float
-        At which q the search from a start ends, and the point counts as fixed. With a larger one, such as 1e-6, points
+        A search ends, and its point counts as fixed, at this q. With a larger one, such as 1e-6, points
         may be slow: the state moves, but little, as along what is nearly a line attractor.
     max_iterations : int
-        After how many a start is given up.
+        Steps after which a start is given up.
     unique_tolerance : float
         Points that are this near to one another, under the same input, are one: that with the least q.
     outlier_scale : float, optional

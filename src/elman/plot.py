@@ -129,13 +129,13 @@ def fixed_points_figure(points: Real, is_stable: NDArray[np.bool_], trajectories
     kinds = ("stable", is_stable, "tab:blue"), ("not stable", ~is_stable, "white")
     for label, which, color in kinds:
         if np.any(which):
-            drawn = {"color": color, "edgecolor": "black", "s": 50, "label": label, "zorder": 3, "depthshade": False}
-            if n_components == 2:
-                del drawn["depthshade"]
+            drawn = {"color": color, "edgecolor": "black", "s": 50, "label": label, "zorder": 3}
+            if n_components == 3:
+                drawn["depthshade"] = False
             axes.scatter(*project(points[which]).T, **drawn)
             axes.legend()
-    for axis, part in zip("xyz", parts, strict=False):
-        axes.set(**{f"{axis}label": f"component {'xyz'.index(axis) + 1}: {part:.0%} of the variance"})
+    for i, part in enumerate(parts):
+        axes.set(**{f"{'xyz'[i]}label": f"component {i + 1}: {part:.0%} of the variance"})
     return figure
 
 

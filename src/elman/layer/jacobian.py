@@ -33,9 +33,8 @@ class TimeStep(NamedTuple):
     def of(cls, stack: Stack, nonlinearity: str | Activation, dtype: Any) -> TimeStep:
         """Of the first layer as it is now, computed in a dtype of its own."""
         weight_ih, weight_hh, bias = stack.weights_now()[0]
-        leak = np.ones(stack.architecture.hidden_size)
-        for of_layer in stack.dynamics_now():
-            leak = leak if of_layer.numbers is None else of_layer.numbers[0]
+        numbers = next((of_layer.numbers for of_layer in stack.dynamics_now()), None)
+        leak = np.ones(stack.architecture.hidden_size) if numbers is None else numbers[0]
         weights = weight_ih[0].astype(dtype), weight_hh[0].astype(dtype), 0 if bias is None else bias[0].astype(dtype)
         return cls(*weights, leak.astype(dtype), stack.dynamics.cell == "potential", nonlinearity)
 
