@@ -15,14 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-import elman
+import elman.torch
 
 ROUNDS = 15
 
 
-def by_torch(rnn: elman.RNN, x: np.ndarray, d_x: np.ndarray) -> Callable[[], Any]:
-    """torch.func.jvp of nn.RNN along the first tangent."""
-    other = torch.nn.RNN(rnn.input_size, rnn.hidden_size)
+def by_torch(kind: Any, rnn: elman.RNN, x: np.ndarray, d_x: np.ndarray) -> Callable[[], Any]:
+    """torch.func.jvp of a module along the first tangent."""
+    other = kind(rnn.input_size, rnn.hidden_size)
     other.load_state_dict({name: torch.tensor(one) for name, one in rnn.state_dict(pytorch=True).items()})
     for parameter in other.parameters():
         parameter.requires_grad_(False)
@@ -67,7 +67,7 @@ def compare(n_steps: int, n_rows: int, n_inputs: int, n_units: int) -> None:
     x, d_x = (rng.standard_normal((*k, n_steps, n_rows, n_inputs)).astype(np.float32) for k in ((), (8,)))
     d_y = rng.standard_normal((n_steps, n_rows, n_units)).astype(np.float32)
     d_params = {name: array[None] for name, array in rnn.parameters().items()}
-    of_torch, of_jax = by_torch(rnn, x, d_x), by_jax(rnn, x, d_x[:1])
+    of_torch, of_jax = by_torch(torch.nn.RNN, rnn, x, d_x), by_jax(rnn, x, d_x[:1])
     for peer in (of_torch(), of_jax()[0]):
         np.testing.assert_allclose(rnn.jvp(x, d_x[:1])[2][0], peer, rtol=0, atol=2e-5 * np.abs(peer).max())
     found = medians(
@@ -77,6 +77,7 @@ def compare(n_steps: int, n_rows: int, n_inputs: int, n_units: int) -> None:
             "jvp, K = 1": lambda: rnn.jvp(x, d_x[:1]),
             "jvp by all, K = 1": lambda: rnn.jvp(x, d_x[:1], d_params=d_params),
             "torch, K = 1": of_torch,
+            "elman.torch, K = 1": by_torch(elman.torch.RNN, rnn, x, d_x),
             "JAX, K = 1": of_jax,
             "jvp, K = 8": lambda: rnn.jvp(x, d_x),
             "JAX, K = 8": by_jax(rnn, x, d_x),

@@ -376,7 +376,7 @@ class RNN(Checked):
             Tangents: the directions that x moves in. What is None does not move; not everything may be.
         d_h_0 : array (K, L·D, B, H), or (K, L·D, H) if x is unbatched, optional
         d_params : dict, optional
-            Of the parameters that move: their names in `parameters()`, to arrays (K, *shape).
+            Of the parameters that move: their names in `parameters()`, to arrays of their shapes with K in front.
         last_only : bool
             Whether only the last states are wanted. Then memory does not grow with T, but where there are two
             directions, and y and d_y are None.
