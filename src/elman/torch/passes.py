@@ -288,7 +288,8 @@ def moved(call: Call, d_leaves: Sequence[Tensor | None], n: int) -> tuple[Tensor
     )
     with _AsManyThreads():
         d_rows, d_states = tangents.of_tape(Tape(_mode(call.options), layers), moves)
-    d_y = torch.stack([form.tensor(one) for one in tangents.split(d_rows, n)])
+    d_ys = [form.tensor(one) for one in tangents.split(d_rows, n)]
+    d_y = d_ys[0].unsqueeze(0) if n == 1 else torch.stack(d_ys)  # the copy would take as long as the kernel
     return y, h_n, d_y, torch.from_numpy(d_states)
 
 
