@@ -170,6 +170,16 @@ def same_names(found: Iterable[str], expected: Iterable[str], name: str) -> None
         raise ValueError(f"{name} must have the names {shown(expected)}, got {shown(found)}")
 
 
+def some_of(value: Any, name: str, known: Iterable[str]) -> None:
+    """A dict with no other names than these."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a dict from names to arrays, got {shown(value)}")
+    known = list(known)
+    unknown = [key for key in value if key not in known]
+    if unknown:
+        raise ValueError(f"{name} must have some of the names {known}, got {unknown} besides")
+
+
 def pair(value: Any, name: str) -> tuple[Any, Any]:
     if not isinstance(value, (tuple, list)):
         raise TypeError(f"{name} must be a pair, got {shown(value)}")

@@ -196,10 +196,10 @@ def test_tokens_of_models():
     ("wrong", "error", "message"),
     [
         ({"d_x": None}, ValueError, "d_x, d_h_0 and d_params must not all be None"),
-        ({"d_x": np.ones((4, 2, 3))}, ValueError, "d_x must have shape"),
+        ({"d_x": np.ones((4, 2, 3))}, ValueError, r"d_x must have shape \(K, 4, 2, 3\)"),
         ({"d_x": np.ones((1, 4, 2, 3), int)}, TypeError, "d_x must hold float32 or float64"),
-        ({"d_x": np.ones((0, 4, 2, 3))}, ValueError, "d_x must have K tangents"),
-        ({"d_x": 1.0}, ValueError, "d_x must have K tangents"),
+        ({"d_x": np.ones((0, 4, 2, 3))}, ValueError, "d_x must not have an empty axis"),
+        ({"d_x": 1.0}, ValueError, r"d_x must have shape \(K, 4, 2, 3\)"),
         ({"d_h_0": np.ones((2, 1, 2, 5))}, ValueError, r"d_h_0 must have shape \(1, 1, 2, 5\)"),
         ({"d_params": {"bias_l0": np.ones((2, 5))}}, ValueError, r"d_params\['bias_l0'\] must have shape \(1, 5\)"),
         ({"d_params": {"bias_l1": np.ones((1, 5))}}, ValueError, r"d_params must have some of the names .*bias_l1"),

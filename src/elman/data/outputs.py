@@ -74,6 +74,10 @@ class Output(Checked):
         """For outputs o (..., n)."""
         raise NotImplementedError
 
+    def curved(self, o: Real, d_o: Real) -> Real:
+        """The second derivative of a step's loss, summed over labels or numbers, times a tangent d_o of o (..., n)."""
+        raise NotImplementedError
+
     def score(self, y: Real | Int, predicted: Real | Int, weights: Real) -> float:
         """How good predictions (N, ...) are for targets y (N, ...), with weights (N,)."""
         raise NotImplementedError
@@ -123,6 +127,11 @@ class Categories(Output):
         p /= p.sum(axis=-1, keepdims=True)
         return np.asarray(p)
 
+    def curved(self, o: Real, d_o: Real) -> Real:
+        p = self.probabilities(o)
+        mean: Real = (p * d_o).sum(axis=-1, keepdims=True)
+        return p * (d_o - mean)
+
     def score(self, y: Real | Int, predicted: Real | Int, weights: Real) -> float:
         return float(np.average(y == predicted, weights=weights))
 
@@ -170,6 +179,10 @@ class Binary(Output):
     def probabilities(self, o: Real) -> Real:
         return np.asarray(_sigmoid(o))
 
+    def curved(self, o: Real, d_o: Real) -> Real:
+        p = self.probabilities(o)
+        return p * (1 - p) * d_o
+
     def score(self, y: Real | Int, predicted: Real | Int, weights: Real) -> float:
         return float(np.average(((y >= 0.5) == predicted).mean(axis=1), weights=weights))
 
@@ -197,6 +210,9 @@ class Reals(Output):
 
     def probabilities(self, o: Real) -> Real:  # noqa: ARG002
         check.refuse(f"predict_proba needs outputs that are Categories or Binary, got {self}")
+
+    def curved(self, o: Real, d_o: Real) -> Real:  # noqa: ARG002
+        return 2 * d_o
 
     def score(self, y: Real | Int, predicted: Real | Int, weights: Real) -> float:
         """R²: the part of the targets' variance that is explained, the mean over the n numbers."""

@@ -84,7 +84,7 @@ class Call(NamedTuple):
         if self.form == "single":
             return check.booleans(value, name, (n_steps,))[:, None]
         assert self.lengths is not None
-        steps, items = np.zeros((n_rows, n_steps), bool), _items(value, name, n_rows)
+        steps, items = np.zeros((n_rows, n_steps), bool), items_of(value, name, n_rows)
         for b, (item, n) in enumerate(zip(items, self.lengths.tolist(), strict=True)):
             steps[b, :n] = check.booleans(item, f"{name}[{b}]", (n,), allow_empty=True)
         return steps.T
@@ -148,11 +148,11 @@ def _sequences(value: Any, name: str, dtype: np.dtype[Any], *shapes: check.Shape
     """One array for each of the shapes, whose first axes may be empty."""
     return [
         check.real_array(item, f"{name}[{i}]", dtype, shape, allow_empty=True)
-        for i, (item, shape) in enumerate(zip(_items(value, name, len(shapes)), shapes, strict=True))
+        for i, (item, shape) in enumerate(zip(items_of(value, name, len(shapes)), shapes, strict=True))
     ]
 
 
-def _items(value: Any, name: str, n: int) -> Sequence[Any]:
+def items_of(value: Any, name: str, n: int) -> Sequence[Any]:
     """Those of a list of n arrays."""
     if not isinstance(value, (list, tuple)):
         raise TypeError(f"{name} must be a list of {n} arrays, got {check.shown(value)}")

@@ -29,7 +29,7 @@ import numpy as np
 
 from elman import check
 from elman.backends.contract import Gradients, Layer, Readout
-from elman.layer.forms import Call
+from elman.layer.forms import Call, items_of
 from elman.layer.jacobian import functions_of
 from elman.layer.stack import Drawn, Mode, Stack, Tape, outputs_of, stretches
 from elman.typing import Int, Real
@@ -64,63 +64,58 @@ def effective_tangents(stack: Stack, d_params: Mapping[str, Real]) -> Mapping[st
 
 def moves_of(call: Call, stack: Stack, shapes: Mapping[str, Any], d_x: Any, d_h_0: Any, d_params: Any) -> Moves:
     """Validated; shapes: those of the parameters, by name."""
-    dtype, own = call.x.dtype, {} if d_params is None else d_params
-    if not isinstance(own, Mapping):
-        raise TypeError(f"d_params must be a dict from names to arrays, got {check.shown(d_params)}")
-    unknown = [name for name in own if name not in shapes]
-    if unknown:
-        raise ValueError(f"d_params must have some of the names {list(shapes)}, got {unknown} besides")
-    n = _number_of_tangents(d_x, d_h_0, own)
-    inputs = None if d_x is None else _inputs(call, d_x, n)
-    form = call.h_0.shape if call.form != "single" else call.h_0.shape[::2]
-    states = np.zeros((n, *call.h_0.shape), dtype)
+    own: Any = {} if d_params is None else d_params
+    check.some_of(own, "d_params", shapes)
+    form = call.h_0.shape[::2] if call.form == "single" else call.h_0.shape
+    inputs = {} if d_x is None else _inputs(call, d_x)
+    moving = inputs | ({} if d_h_0 is None else {"d_h_0": (d_h_0, form)})
+    moving |= {f"d_params[{name!r}]": (value, shapes[name]) for name, value in own.items()}
+    if not moving:
+        raise ValueError("d_x, d_h_0 and d_params must not all be None: pass the tangent of what moves")
+    n: int | str = "K"  # what it is in the first of them
+    arrays = {}
+    for name, (value, shape) in moving.items():
+        arrays[name] = check.real_array(value, name, call.x.dtype, (n, *shape), allow_empty=0 in shape, contiguous=True)
+        n = len(arrays[name])
+    assert isinstance(n, int)
+    states = np.zeros((n, *call.h_0.shape), call.x.dtype)
     if d_h_0 is not None:
-        states = check.real_array(d_h_0, "d_h_0", dtype, (n, *form), contiguous=True).reshape(states.shape)
-    named = {
-        name: check.real_array(value, f"d_params[{name!r}]", dtype, (n, *shapes[name])) for name, value in own.items()
-    }
-    return Moves(n, inputs, states, effective_tangents(stack, named))
+        states = arrays["d_h_0"].reshape(states.shape)
+    named = {name: arrays[f"d_params[{name!r}]"] for name in own}
+    of_x = None if d_x is None else _over_time(call, [arrays[name] for name in inputs])
+    return Moves(n, of_x, states, effective_tangents(stack, named))
 
 
-def _number_of_tangents(d_x: Any, d_h_0: Any, d_params: Mapping[str, Any]) -> int:
-    """K: the first axis of the first one that is given."""
-    given = [("d_x[0]" if check.is_list_of_arrays(d_x) else "d_x", d_x[0] if check.is_list_of_arrays(d_x) else d_x)]
-    given += [("d_h_0", d_h_0), *((f"d_params[{name!r}]", value) for name, value in d_params.items())]
-    for name, value in given:
-        if value is None:
-            continue
-        shape = np.shape(check.as_array(value, name))
-        if not shape or shape[0] == 0:
-            raise ValueError(f"{name} must have K tangents along its first axis, at least one, got shape {shape}")
-        return int(shape[0])
-    raise ValueError("d_x, d_h_0 and d_params must not all be None: pass the tangent of what moves")
+def _inputs(call: Call, d_x: Any) -> dict[str, tuple[Any, tuple[int, ...]]]:
+    """What there is of d_x, by name, and the shapes that it must have, without K."""
+    n_steps, n_rows, n_inputs = call.x.shape
+    if call.form != "list":
+        steps = {"single": (n_steps,), "batch_major": (n_rows, n_steps)}.get(call.form, (n_steps, n_rows))
+        return {"d_x": (d_x, (*steps, n_inputs))}
+    assert call.lengths is not None
+    pairs = zip(items_of(d_x, "d_x", n_rows), call.lengths.tolist(), strict=True)
+    return {f"d_x[{b}]": (value, (length, n_inputs)) for b, (value, length) in enumerate(pairs)}
 
 
-def _inputs(call: Call, d_x: Any, n: int) -> list[Real]:
-    (n_steps, n_rows, n_inputs), dtype = call.x.shape, call.x.dtype
-    if call.form == "list":
-        assert call.lengths is not None
-        if not isinstance(d_x, (list, tuple)) or len(d_x) != n_rows:
-            raise ValueError(f"d_x must be a list of {n_rows} arrays, as x is, got {check.shown(d_x)}")
-        gathered = np.zeros((n, n_rows, n_steps, n_inputs), dtype)
-        for b, (value, length) in enumerate(zip(d_x, call.lengths.tolist(), strict=True)):
-            shape = n, length, n_inputs
-            gathered[:, b, :length] = check.real_array(value, f"d_x[{b}]", dtype, shape, allow_empty=True)
-        return list(gathered.swapaxes(1, 2))
-    if call.form == "single":
-        return list(check.real_array(d_x, "d_x", dtype, (n, n_steps, n_inputs))[:, :, None])
-    if call.form == "batch_major":
-        return list(check.real_array(d_x, "d_x", dtype, (n, n_rows, n_steps, n_inputs)).swapaxes(1, 2))
-    return list(check.real_array(d_x, "d_x", dtype, (n, n_steps, n_rows, n_inputs)))
+def _over_time(call: Call, arrays: Sequence[Real]) -> list[Real]:
+    """K of (T, B, I)."""
+    if call.form != "list":
+        (d_x,) = arrays
+        return list(d_x[:, :, None] if call.form == "single" else d_x.swapaxes(1, 2) if call.batch_major else d_x)
+    n_steps, n_rows, n_inputs = call.x.shape
+    gathered = np.zeros((len(arrays[0]), n_rows, n_steps, n_inputs), call.x.dtype)
+    for b, one in enumerate(arrays):
+        gathered[:, b, : one.shape[1]] = one
+    return list(gathered.swapaxes(1, 2))
 
 
 def shown_over_time(call: Call, d_y: Real, n: int) -> Any:
     """A (T, K·B, ·) as the caller knows it, K in front."""
-    split = d_y.reshape(len(d_y), n, -1, d_y.shape[2]).swapaxes(0, 1)  # (K, T, B, ·)
+    steps = d_y.reshape(len(d_y), n, -1, d_y.shape[2]).swapaxes(0, 1)  # (K, T, B, ·)
     if call.form == "list":
         assert call.lengths is not None
-        return [split[:, :length, b] for b, length in enumerate(call.lengths.tolist())]
-    return split[:, :, 0] if call.form == "single" else split.swapaxes(1, 2) if call.batch_major else split
+        return [steps[:, :length, b] for b, length in enumerate(call.lengths.tolist())]
+    return steps[:, :, 0] if call.form == "single" else steps.swapaxes(1, 2) if call.batch_major else steps
 
 
 def shown_states(call: Call, d_h: Real) -> Real:

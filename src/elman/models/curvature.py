@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from elman import check
 from elman.backends.contract import Readout
-from elman.data.outputs import Output, Targets
+from elman.data.outputs import Targets
 from elman.data.sequences import Batch
 from elman.layer import tangents
 from elman.layer.jacobian import functions_of
@@ -24,11 +23,7 @@ def vector_of(network: SequenceNetwork, v: Any) -> Parameters:
     """A vector over all parameters, from a dict of arrays that are named and shaped like them."""
     vector = network.zeros()
     named = vector.named()
-    if not isinstance(v, Mapping):
-        raise TypeError(f"v must be a dict from names to arrays, got {check.shown(v)}")
-    unknown = [name for name in v if name not in named]
-    if unknown:
-        raise ValueError(f"v must have some of the names {list(named)}, got {unknown} besides")
+    check.some_of(v, "v", named)
     for name, value in v.items():
         named[name][...] = check.real_array(value, f"v[{name!r}]", vector.flat.dtype, named[name].shape)
     return vector
@@ -42,8 +37,8 @@ def gauss_newton_product(network: SequenceNetwork, batch: Batch, v: Parameters) 
     network.chain(v)
     stack, n_rows, product = network.stack, batch.x.shape[1], network.zeros()
     mode = network.mode()._replace(dropout=0.0, recurrent_dropout=0.0)
-    h_0, d_h_0 = network.initial_state(n_rows), np.empty_like(network.initial_state(n_rows))
-    h_n, moves = np.empty_like(h_0), _moves(network, v, h_0)
+    h_0 = network.initial_state(n_rows)
+    h_n, d_h_0, moves = np.empty_like(h_0), np.empty_like(h_0), _moves(network, v, h_0)
     with stack.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths, drawn=Drawn()) as tape:
         d_states, d_last = tangents.of_tape(tape, moves)
         targets, layer, one_output = batch.targets, None, network.kinds.pattern.one_output
@@ -71,8 +66,10 @@ def gauss_newton_product(network: SequenceNetwork, batch: Batch, v: Parameters) 
 
 def _moves(network: SequenceNetwork, v: Parameters, h_0: Real) -> tangents.Moves:
     """What the vector moves of the layers, as one tangent; rows begin alike."""
-    own = {name: one[None] for name, one in v.named().items() if name not in ("weight_ho", "bias_o", "h_0")}
-    d_h_0 = np.zeros_like(h_0) if not network.learns_h_0 else np.repeat(v.named()["h_0"][:, None], h_0.shape[1], axis=1)
+    own = {name: one[None] for name, one in v.named(network.stack.architecture.n_entries).items()}
+    d_h_0 = np.zeros_like(h_0)
+    if network.learns_h_0:
+        d_h_0 += v.named()["h_0"][:, None]
     return tangents.Moves(1, None, d_h_0[None], own)
 
 
@@ -85,7 +82,7 @@ def _curved(network: SequenceNetwork, backend: Any, h: Real, d_h: Real, v: Param
     backend.readout(Readout(d_h, weight, None, d_o))
     backend.readout(Readout(h, d_weight, d_bias, moved))
     with np.errstate(all="ignore"):  # beyond the lengths there is anything
-        curved = _second_derivative(network.predicted, o, d_o + moved)
+        curved = network.predicted.curved(o, d_o + moved)
         if targets.weights is not None:
             curved *= targets.weights[..., None]
     counts = network.predicted.has_target(targets.y)
@@ -95,17 +92,6 @@ def _curved(network: SequenceNetwork, backend: Any, h: Real, d_h: Real, v: Param
         counts = counts & (targets.weights != 0)
     scale = targets.total * (network.predicted.n if network.predicted.is_mean else 1)
     return np.where(counts[..., None], curved, 0) / h.dtype.type(scale) if scale > 0 else np.zeros_like(o)
-
-
-def _second_derivative(outputs: Output, o: Real, d_o: Real) -> Real:
-    """Of the sum over a step's outputs, as kernels have the loss."""
-    if outputs.loss == "squared_error":
-        return 2 * d_o
-    p: Real = outputs.probabilities(o)
-    if outputs.loss == "binary_cross_entropy":
-        return p * (1 - p) * d_o
-    mean: Real = (p * d_o).sum(axis=-1, keepdims=True)
-    return p * (d_o - mean)
 
 
 def _through_readout(network: SequenceNetwork, backend: Any, h: Real, d_o: Real, into: Parameters) -> Real:
