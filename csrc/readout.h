@@ -154,7 +154,7 @@ static int run_readout(const elman_readout *r, double *loss) {
     elman_run(readout_rows, &p, tasks, threads);
     if (loss) *loss = 0;
     for (size_t i = 0; loss && i < tasks; i++) *loss += p.losses[i];
-    if (sums) { /* of the bias alone, nothing is made of h but a task */
+    if (sums) { /* width 1: the bias needs one task, and no column of h */
         const source h = {.rows = r->h, .width = r->d_weight ? r->K : 1};
         p.sum = (outer_sum){.extent = &p.extent, .left = h, .delta = r->o, .columns = r->O};
         p.sum.d_weight = r->d_weight, p.sum.d_bias = r->d_bias;

@@ -430,7 +430,7 @@ static void plan_sums(pass *p, size_t threads) {
         if (l->d_weight_hh)
             hh.d_weight = (real *)l->d_weight_hh + d * l->H * l->H;
         else
-            hh.left.width = 1, hh.left.mask = NULL; /* of which nothing is made but a task */
+            hh.left.width = 1, hh.left.mask = NULL; /* the bias needs one task, and no column of h */
         ih.left = (source){.rows = l->x, .width = l->I, .has_tokens = l->has_tokens};
         if (l->d_weight_ih) ih.d_weight = (real *)l->d_weight_ih + d * l->I * l->H;
         if (hh.d_weight || hh.d_bias) p->sums[p->n_sums++] = hh;

@@ -378,8 +378,8 @@ class RNN(Checked):
         d_params : dict, optional
             Of the parameters that move: their names in `parameters()`, to arrays of their shapes with K in front.
         last_only : bool
-            Whether only the last states are wanted. Then memory does not grow with T, but where there are two
-            directions, and y and d_y are None.
+            Whether only the last states are wanted. Then y and d_y are None, and memory does not grow with T, unless
+            there are two directions.
 
         Returns
         -------
@@ -395,8 +395,8 @@ class RNN(Checked):
 
         Notes
         -----
-        A tangent takes about as long as a call, and needs no more memory; the gradient of one number by everything is
-        what `vjp` is for. With a bound on K it is real-time recurrent learning of K directions (Williams & Zipser,
+        A call with one tangent takes about as long as two or three without; the gradient of one number by everything
+        is what `vjp` is for. With a bound on K it is real-time recurrent learning of K directions (Williams & Zipser,
         1989).
 
         Examples

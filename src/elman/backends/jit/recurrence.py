@@ -582,7 +582,7 @@ def plan_sums(v: Any, p: Any, threads: int) -> None:
         if layer.d_weight_hh:
             hh.d_weight = layer.d_weight_hh + d * layer.H * layer.H * size
         else:
-            hh.left.width, hh.left.mask = 1, 0  # of which nothing is made but a task
+            hh.left.width, hh.left.mask = 1, 0  # the bias needs one task, and no column of h
         set_rows(ih.left.rows, layer.x, 0)
         ih.left.width, ih.left.has_tokens = layer.I, layer.has_tokens
         if layer.d_weight_ih:
