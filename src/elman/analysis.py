@@ -148,7 +148,7 @@ def fixed_points(
         A layer, such as that of a model, ``model.rnn``.
     x : array (I,), or (..., I) like start
         The input: one for all, or one for each start.
-    start : array (H,), (N, H) or (T, B, H)
+    start : array (H,), (N, H) or (T, B, H), or list of arrays (T_i, H)
         States to start from, best those that the network visits: outputs of a call, or v for form="potential".
     n : int, optional
         How many of the starts to draw at random, each once if there are enough of them. All by default.
@@ -226,6 +226,9 @@ def _check_layer(rnn: Any) -> None:
 def _starts(rnn: RNN, x: Any, start: Any, n: Any, noise: Any, seed: Any) -> tuple[Real, Real]:
     """States (S, H) and their inputs (S, I), which may be a view."""
     n_units, n_inputs = rnn.hidden_size, rnn.input_size
+    if check.is_list_of_arrays(start):
+        named = ((f"start[{i}]", one) for i, one in enumerate(start))
+        start = np.concatenate([check.real_array(one, name, _FLOAT64, ("T", n_units)) for name, one in named])
     start = check.real_array(start, "start", _FLOAT64, ("N", n_units), (n_units,), ("T", "B", n_units))
     x = check.real_array(x, "x", _FLOAT64, (n_inputs,), (*start.shape[:-1], n_inputs))
     check.finite(start, "start")

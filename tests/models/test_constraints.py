@@ -353,7 +353,7 @@ def test_what_models_refuse():
     for message, options in {
         "mask_ho must have shape": {"mask_ho": np.ones((10, 2), bool)},
         "mask_ho must hold bool": {"mask_ho": np.ones((2, 10))},
-        "readout_from must be one of": {"readout_from": "inhibitory"},
+        "readout_from must be None or 'excitatory', got 'inhibitory': for others": {"readout_from": "inhibitory"},
         "needs units with the sign": {"excitatory": None},
         "needs units with the sign \\+1": {"excitatory": 0.0},
     }.items():

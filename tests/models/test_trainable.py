@@ -192,6 +192,7 @@ def test_all_of_them_is_as_ever() -> None:
     [
         ("weight_ho", TypeError, r"trainable must be a list of names of parameters, got 'weight_ho': \['weight_ho'\]"),
         (3, TypeError, "trainable must be a list of names"),
+        ({"weight_ho": np.ones((4, 6), bool)}, TypeError, "trainable must be a list of names"),
         ([3], TypeError, r"trainable\[0\] must be a str"),
         (["bias_o", "weight_oh"], ValueError, r"trainable\[1\] must fit one of 'weight_ih_l0', .*got 'weight_oh'"),
         ([], ValueError, "trainable must have at least one name"),

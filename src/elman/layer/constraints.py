@@ -125,7 +125,9 @@ class ReadoutConstraints(NamedTuple):
     def of(cls, mask_ho: Any, readout_from: Any, n_outputs: int, rnn: Any) -> ReadoutConstraints:
         """From the arguments as they are given, and the layers below."""
         if readout_from is not None:
-            check.choice(readout_from, "readout_from", ("excitatory",))
+            if readout_from != "excitatory":
+                given = f"readout_from must be None or 'excitatory', got {check.shown(readout_from)}"
+                raise (ValueError if isinstance(readout_from, str) else TypeError)(f"{given}: for others give mask_ho")
             signs = _last_signs(rnn)
             if signs is None or signs.max() < 0:
                 check.refuse("readout_from='excitatory' needs units with the sign +1: give signs or excitatory")

@@ -55,7 +55,7 @@ class Trained(NamedTuple):
         """From an argument of that name, names or globs; None for all."""
         if trainable is None:
             return None
-        if isinstance(trainable, str) or not isinstance(trainable, Iterable):
+        if isinstance(trainable, (str, Mapping)) or not isinstance(trainable, Iterable):
             cure = f": [{trainable!r}]" if isinstance(trainable, str) else ""
             raise TypeError(f"trainable must be a list of names of parameters, got {check.shown(trainable)}{cure}")
         known, found = list(parameters.named()), set[str]()
