@@ -34,7 +34,7 @@ class FixedPoints:
     inputs : float64 array (N, I)
         Under which they are fixed.
     q : float64 array (N,)
-        Half the squared distance that a step moves them by.
+        Half the squared distance that a step moves them by, which with a leak α is α² times as much as without.
     eigenvalues : complex array (N, H)
         Of each point's Jacobian, the largest in magnitude first.
     point_of_start : integers (S,)
@@ -158,7 +158,8 @@ def fixed_points(
         What `n` and `noise` are drawn with.
     tolerance : float
         A search ends, and its point counts as fixed, at this q. With a larger one, such as 1e-6, points
-        may be slow: the state moves, but little, as along what is nearly a line attractor.
+        may be slow: the state moves, but little, as along what is nearly a line attractor. With a leak below 1e-6, all
+        points are as slow as that: take a smaller one.
     max_iterations : int
         Steps after which a start is given up.
     unique_tolerance : float

@@ -161,6 +161,26 @@ def test_spectral_radius_is_that_of_what_acts():
             assert np.abs(np.linalg.eigvals(weight)).max() == pytest.approx(0.9)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_where_excitation_and_inhibition_cancel_out_there_is_no_radius_to_scale(seed):
+    for dtype in ("float32", "float64"):
+        with pytest.raises(ValueError, match=r"spectral_radius must be None .* cancel out"):
+            elman.RNN(1, 2, excitatory=0.5, spectral_radius=0.9, dtype=dtype, seed=seed)
+
+
+@pytest.mark.parametrize("excitatory", [None, 0.5])
+def test_what_is_masked_may_be_anything(excitatory):
+    rnn = made(elman.RNN, 3, 5, mask_hh=~np.eye(5, dtype=bool), excitatory=excitatory)
+    x = np.ones((4, 2, 3))
+    expected, (_, _, pullback) = rnn(x)[0], rnn.vjp(x)
+    rnn.parameters()["weight_hh_l0"][np.diag_indices(5)] = np.nan
+    np.testing.assert_array_equal(rnn(x)[0], expected)
+    assert not np.signbit(rnn.effective_weights()["weight_hh_l0"].diagonal()).any()
+    with np.errstate(all="ignore"):
+        gradient = pullback(np.full(expected.shape, np.inf))[2]["weight_hh_l0"]
+    assert np.all(gradient.diagonal() == 0)
+
+
 def test_pytorch_gets_the_weights_that_act():
     rnn = made(elman.RNN, 3, 7, 2, excitatory=0.6, mask_hh=mask(7, 7))
     x, other = np.ones((4, 2, 3)), made(elman.RNN, 3, 7, 2)

@@ -27,11 +27,12 @@ class Factor(NamedTuple):
 
     values: Real
     is_signed: bool  # then it is its magnitude that is multiplied
+    is_there: Any = True  # where the mask, if there is one, is not False; elsewhere a weight may be anything
 
     def effective(self, weight: Real) -> Real:
         """What acts."""
         into = aligned_zeros(weight.shape, weight.dtype)
-        np.multiply(np.abs(weight) if self.is_signed else weight, self.values, out=into)
+        np.multiply(np.abs(weight) if self.is_signed else weight, self.values, out=into, where=self.is_there)
         return into
 
     def chain(self, tangent: Real, weight: Real) -> None:
@@ -40,6 +41,8 @@ class Factor(NamedTuple):
             tangent *= self.values
         if self.is_signed:
             np.negative(tangent, out=tangent, where=weight < 0)
+        if self.is_there is not True:
+            np.copyto(tangent, 0, where=~self.is_there)
 
 
 Factors = dict[int, Factor]  # by the number of the array in its buffer
@@ -160,8 +163,9 @@ def factor(mask: Bool | None, signs: NDArray[np.int8] | None, dtype: np.dtype[An
     """From a mask (to, from) and the signs (from,)."""
     if mask is None and signs is None:
         return None
-    values = np.ones((1, 1, 1), dtype) if mask is None else mask.T[None].astype(dtype, order="C")
-    return Factor(values if signs is None else values * signs.astype(dtype)[:, None], signs is not None)
+    is_there: Any = True if mask is None else np.ascontiguousarray(mask.T[None])
+    values = np.ones((1, 1, 1), dtype) if mask is None else is_there.astype(dtype)
+    return Factor(values if signs is None else values * signs.astype(dtype)[:, None], signs is not None, is_there)
 
 
 def draw_balanced(weight: Real, values: Real, n_units: int) -> None:
