@@ -139,6 +139,7 @@ class LeakyRNN(Recurrent):
         input: Tensor | PackedSequence,
         hx: Tensor | None = None,
         generator: torch.Generator | None = None,
+        *,
         resets: Tensor | None = None,
     ) -> tuple[Tensor | PackedSequence, Tensor]:
         """Outputs and last states.
