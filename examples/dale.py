@@ -68,9 +68,9 @@ for context, axes in enumerate(curves):
     axes.set(title=f"{('motion', 'color')[context]} counts", xlabel="coherence", ylabel="part of choices for the right")
     axes.legend()
 print(f"Right where motion counts: {right[0]:.0%}, where color counts: {right[1]:.0%}; weights kept their signs")
-for name, weight in ("not balanced", np.abs(elman.RNN(1, 100, seed=0).parameters()["weight_hh_l0"])), ("", first):
+for name, weight in ("not balanced", np.abs(elman.RNN(1, 100, seed=0).parameters()["weight_hh_l0"])), ("balanced", first):
     eigenvalues = np.linalg.eigvals(np.abs(weight) * signs)
-    spectrum.plot(eigenvalues.real, eigenvalues.imag, ".", label=name or "balanced")
+    spectrum.plot(eigenvalues.real, eigenvalues.imag, ".", label=name)
 spectrum.set(title="Eigenvalues at first", xlabel="real part", ylabel="imaginary part", aspect="equal")
 weights.imshow(model.effective_weights()["weight_hh_l0"], cmap="RdBu_r", vmin=-0.5, vmax=0.5)
 weights.set(title="Weights, trained", xlabel="from unit", ylabel="to unit")

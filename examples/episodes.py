@@ -62,7 +62,8 @@ if find_spec("torch"):
     rnn, readout, h = torch.nn.RNN(CUES + 1, 64), torch.nn.Linear(64, CUES), torch.zeros(1, B, 64)
     adam = torch.optim.Adam([*rnn.parameters(), *readout.parameters()], lr=3e-3)
     (x, keep), target = (torch.tensor(array).float() for array in (x, ~begins)), torch.tensor(action[rewarded])
-    for i in range(20):
+    by_steps = []
+    for _ in range(20):
         states, start = [], time.perf_counter()
         for t in range(T):
             h = rnn(x[t : t + 1], h * keep[t, :, None])[1]  # h * (1 - done)
@@ -70,8 +71,9 @@ if find_spec("torch"):
         adam.zero_grad()
         torch.nn.functional.cross_entropy(readout(torch.cat(states))[rewarded], target).backward()
         adam.step()
-        h, seconds[i] = h.detach(), time.perf_counter() - start
-    print(f"an update step by step in PyTorch: {1e3 * np.median(seconds[:20]):.2f} ms")
+        h = h.detach()
+        by_steps.append(time.perf_counter() - start)
+    print(f"an update step by step in PyTorch: {1e3 * np.median(by_steps):.2f} ms")
 
 plt.plot(rewards)
 plt.gca().set(xlabel="update", ylabel="part of the episodes that is rewarded")

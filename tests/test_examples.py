@@ -136,5 +136,14 @@ def test_memory(run_example):
 def test_flipflop(run_example):
     example = run_example("flipflop", EPOCHS=100)
     assert example["right"] > 0.98
-    assert example["points"].is_stable.sum() == 8
-    assert np.unique(np.sign(example["corners"]), axis=0).shape == (8, 3)
+    points, rnn = example["points"], example["model"].rnn
+    assert points.is_stable.sum() == 8
+    assert points.is_stable[:8].all()
+    corners = np.array(list(np.ndindex(2, 2, 2))) * 2 - 1
+    distances = np.linalg.norm(example["corners"][:, None] - corners, axis=2)
+    assert sorted(distances.argmin(axis=1)) == list(range(8))
+    assert distances.min(axis=1).max() < 0.4
+    away = 1e-3 * np.random.default_rng(0).normal(size=64)
+    _, ends = rnn(np.zeros((200, len(points), 3)), (points.states + away)[None].astype(np.float32))
+    is_near = np.linalg.norm(ends[0] - points.states, axis=1) < 1e-3  # stable ones attract, others do not
+    np.testing.assert_array_equal(is_near, points.is_stable)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import elman
-from elman import analysis, reference, tasks
+from elman import analysis, reference
 from elman.backends.reference import ACTIVATIONS
 from elman.layer.jacobian import TimeStep
 from elman.layer.rnn import stack_of
@@ -162,28 +162,6 @@ def test_what_integrates_has_slow_points_with_an_eigenvalue_near_1():
     assert largest[:, 1].max() < 0.9, "a line, and no plane"
 
 
-def test_a_flip_flop_has_a_stable_point_at_each_corner():
-    X, Y = tasks.flip_flop(512, n_steps=60, seed=0)
-    model = elman.SequenceModel(elman.Features(3), elman.Reals(3), hidden_size=64, leak=0.5, seed=0)
-    options = {"schedule": elman.schedules.Cosine(), "clip_norm": 1.0, "progress": False}
-    model.fit(X, Y, epochs=100, batch_size=64, optimizer=elman.Adam(5e-3), **options)
-    states, _ = model.rnn(X[:64].swapaxes(0, 1))
-    found = elman.fixed_points(model.rnn, np.zeros(3), states, n=1000, noise=0.2, seed=0)
-    assert found.is_stable.sum() == 8
-    assert found.is_stable[:8].all()
-    p = model.parameters()
-    outputs = found.states @ p["weight_ho"].T + p["bias_o"]
-    corners = np.array(list(np.ndindex(2, 2, 2))) * 2 - 1
-    distances = np.linalg.norm(outputs[:8, None] - corners, axis=2)
-    assert sorted(distances.argmin(axis=1)) == list(range(8))
-    assert distances.min(axis=1).max() < 0.4
-    for state, n_unstable in zip(found.states, found.n_unstable, strict=True):  # stable ones attract, others do not
-        h = state[None] + 1e-3 * np.random.default_rng(0).normal(size=(1, 64))
-        for _ in range(200):
-            h = steps_of(model.rnn, h.astype(np.float32), np.zeros((1, 3)))
-        assert (np.linalg.norm(h - state) < 1e-3) == (n_unstable == 0)
-
-
 def test_an_input_for_each_start(rng: np.random.Generator):
     """Points under different inputs are not merged, near as they may be."""
     rnn, x = layer(0.5), np.repeat([0.0, 1e-6, 1.0], 4)[:, None]
@@ -314,12 +292,12 @@ def test_the_picture(tmp_path: Any, rng: np.random.Generator):
         (None, 0),
     ):
         for n_components in (2, 3):
-            figure = found.plot(given, n_components=n_components, path=tmp_path / "points.png")
+            figure = found.plot(given, n_components=n_components)
             (axes,) = figure.axes
             assert len(axes.lines) == n_lines
             assert [text.get_text() for text in axes.get_legend().texts] == ["stable", "not stable"]
-            assert (tmp_path / "points.png").read_bytes()[1:4] == b"PNG"
-    (axes,) = found.plot(trajectories).axes
+    (axes,) = found.plot(trajectories, path=tmp_path / "points.png").axes
+    assert (tmp_path / "points.png").read_bytes()[1:4] == b"PNG"
     cloud = trajectories.reshape(-1, 4)
     _, _, components = np.linalg.svd(cloud - cloud.mean(axis=0))
     expected = (trajectories[:, 0] - cloud.mean(axis=0)) @ components[:2].T

@@ -1,5 +1,6 @@
 """Resets: a row whose state becomes the initial one before some steps is, to the bit, as many sequences run apart."""
 
+import functools
 from types import ModuleType
 from typing import Any
 
@@ -88,10 +89,9 @@ def apart(
                 sums={name: np.zeros_like(array) for name, array in p.sums.items()},
             )
             out = run(piece, backend, options | {"first_step": options.get("first_step", 0) + start}, None, None)
-            for name in ("y", "delta", "second", "dropped", "d_x"):
-                if name in out and stop > start:
-                    shape = n_steps, n_rows, out[name].shape[2]
-                    whole.setdefault(name, poison(shape, p.dtype))[start:stop, b] = out[name][:, b]
+            for name in {"y", "delta", "second", "dropped", "d_x"} & out.keys():
+                shape = n_steps, n_rows, out[name].shape[2]
+                whole.setdefault(name, poison(shape, p.dtype))[start:stop, b] = out[name][: stop - start, b]
             if is_last:
                 whole["h_n"][:, b] = out["h_n"][:, b]
             if is_reset:
@@ -112,61 +112,74 @@ def problem(case: dict[str, Any], dtype: str, cell: str) -> tuple[Problem, dict[
     return p, options, resets_of(p), h_reset
 
 
+@functools.cache
+def of_reference(i: int, dtype: str, cell: str, is_apart: bool = False) -> dict[str, np.ndarray]:
+    """What problem i comes to in float64 by the reference, whole or in pieces."""
+    p, options, resets, h_reset = problem(PROBLEMS[i], dtype, cell)
+    exact = {name: np.asarray(options[name], "float64") for name in ("numbers", "noise") if options[name] is not None}
+    function = apart if is_apart else run
+    return function(p.astype("float64"), reference, options | exact, resets, h_reset.astype("float64"))
+
+
+def check_close(got: dict[str, np.ndarray], expected: dict[str, np.ndarray], eps: float) -> None:
+    assert got.keys() == expected.keys()
+    for name, array in expected.items():
+        bound = eps * np.abs(array[~np.isnan(array)]).max(initial=1)
+        np.testing.assert_allclose(got[name], array, rtol=0, atol=bound, err_msg=name)
+
+
+@pytest.mark.parametrize("i", range(len(PROBLEMS)))
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_reference_is_its_pieces(cell: str, i: int):
+    check_close(of_reference(i, "float64", cell), of_reference(i, "float64", cell, is_apart=True), 1e-12)
+
+
+@pytest.mark.parametrize("i", range(len(PROBLEMS)))
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_backend_is_the_reference(backend: ModuleType, dtype: str, cell: str, i: int):
+    p, *others = problem(PROBLEMS[i], dtype, cell)
+    check_close(run(p, backend, *others), of_reference(i, dtype, cell), 1e-12 if dtype == "float64" else 2e-5)
+
+
 @pytest.mark.parametrize("case", PROBLEMS, ids=str)
 @pytest.mark.parametrize("cell", CELLS)
-def test_pieces_run_apart(compiled: ModuleType, dtype: str, cell: str, case: dict[str, Any]):
-    p, options, resets, h_reset = problem(case, dtype, cell)
-    got, expected = run(p, compiled, options, resets, h_reset), apart(p, compiled, options, resets, h_reset)
-    within = {name for name in PER_ROW if name in got}
-    assert_same_bits({name: got[name] for name in within}, {name: expected.get(name, got[name]) for name in within})
-    for name in got.keys() - within:
+def test_pieces_run_apart(instruction_set: str, dtype: str, cell: str, case: dict[str, Any]):
+    """By C, whose bits Numba has."""
+    p, *others = problem(case, dtype, cell)
+    got, expected = (function(p, elman.backends.get("cython"), *others) for function in (run, apart))
+    assert got.keys() == expected.keys()
+    within = [name for name in PER_ROW if name in got]
+    assert_same_bits({name: got[name] for name in within}, {name: expected[name] for name in within})
+    for name in got.keys() - set(within):
         bound = np.abs(expected[name]).max() * (1e-12 if dtype == "float64" else 1e-5)
         np.testing.assert_allclose(got[name], expected[name], rtol=0, atol=bound)
 
 
-@pytest.mark.parametrize("case", PROBLEMS, ids=str)
-@pytest.mark.parametrize("cell", CELLS)
-def test_a_backend_is_the_reference(backend: ModuleType, dtype: str, cell: str, case: dict[str, Any]):
-    p, options, resets, h_reset = problem(case, dtype, cell)
-    got = run(p, backend, options, resets, h_reset)
-    exact = {name: np.asarray(options[name], "float64") for name in ("numbers", "noise") if options[name] is not None}
-    of_reference = p.astype("float64"), reference, options | exact, resets, h_reset.astype("float64")
-    expected, pieces = run(*of_reference), apart(*of_reference)
-    for name, array in expected.items():
-        tolerance = (1e-12 if dtype == "float64" else 2e-5) * np.abs(array[~np.isnan(array)]).max(initial=1)
-        np.testing.assert_allclose(got[name], array, rtol=0, atol=tolerance, err_msg=name)
-        np.testing.assert_allclose(array, pieces.get(name, array), rtol=0, atol=tolerance, err_msg=name)
-
-
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.skipif("numba" not in elman.backends.available(), reason="there is no Numba for this Python")
-def test_compiled_backends_agree_to_the_bit(dtype: str, cell: str):
+def test_compiled_backends_agree_to_the_bit(instruction_set: str, dtype: str, cell: str):
     for case in PROBLEMS:
         p, *others = problem(case, dtype, cell)
         cython, numba = (run(p, elman.backends.get(name), *others) for name in ("cython", "numba"))
         assert_same_bits(numba, cython)
 
 
+@pytest.mark.parametrize("sizes", [{"B": 1, "H": 512, "T": 30}, {"B": 37, "H": 70, "T": 30, "lengths": "ragged"}])
 @pytest.mark.parametrize("name", COMPILED)
-@pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize("cell", CELLS)
-def test_threads_change_no_bit(name: str, cell: str, n_threads: int):
+def test_threads_change_no_bit(threads: Any, name: str, cell: str, sizes: dict[str, Any]):
     backend = elman.backends.get(name)
-    for sizes in ({"B": 1, "H": 512, "T": 30}, {"B": 37, "H": 70, "T": 50, "lengths": "ragged"}):
-        p, *others = problem(sizes | {"I": 3}, "float32", cell)
-        expected = apart(p, backend, *others)
-        before = elman.get_num_threads()
-        try:
-            elman.set_num_threads(n_threads)
-            if sizes["B"] == 1 and n_threads == 2:
-                for is_backward in (False, True):
-                    assert native.plan(30, 1, 3, 512, is_backward=is_backward)["parts"] == 2
-            for _ in range(3):
-                got = run(p, backend, *others)
-                same = [key for key in PER_ROW if key in expected]
-                assert_same_bits({key: got[key] for key in same}, {key: expected[key] for key in same})
-        finally:
-            elman.set_num_threads(before)
+    p, *others = problem(sizes | {"I": 3}, "float32", cell)
+    expected = apart(p, backend, *others)
+    same = [key for key in PER_ROW if key in expected]
+    for n_threads in (1, 2):
+        threads(n_threads)
+        if sizes["B"] == 1 and n_threads == 2:
+            for is_backward in (False, True):
+                assert native.plan(30, 1, 3, 512, is_backward=is_backward)["parts"] == 2
+        for _ in range(3):
+            got = run(p, backend, *others)
+            assert_same_bits({key: got[key] for key in same}, {key: expected[key] for key in same})
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

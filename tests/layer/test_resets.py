@@ -130,21 +130,22 @@ def test_last_states_of_many_stretches(backend: Any, rng: np.random.Generator):
 
 def test_noise_goes_on_and_dropout_too(backend: Any, rng: np.random.Generator):
     """What is drawn for a place is what is drawn without resets."""
-    rnn = made(backend, 2, {"leak": 0.3, "noise": 0.2}, dropout=0.5, recurrent_dropout=0.3)
-    a, seed = given(rng, 2), {"noise_seed": 7}
-    noisy, whole = rnn(a["x"], resets=a["resets"], **seed)[0], rnn(a["x"], **seed)[0]
-    for b in range(B):
-        first = int(a["resets"][:, b].argmax())
-        np.testing.assert_array_equal(noisy[:first, b], whole[:first, b])
-    quiet = made(backend, 1, {"leak": 1.0, "noise": 0.2, "nonlinearity": "identity"})
-    for array in quiet.parameters().values():
-        array[...] = 0
-    at_all = np.ones((T, B), bool)
-    np.testing.assert_array_equal(quiet(a["x"], resets=at_all, **seed)[0], quiet(a["x"], **seed)[0])
-    dropped, kept = (copy.deepcopy(rnn).vjp(a["x"], resets=own)[0] for own in (a["resets"], None))
-    for b in range(B):
-        first = int(a["resets"][:, b].argmax())
-        np.testing.assert_array_equal(dropped[:first, b], kept[:first, b])
+    a, seed, at_all = given(rng, 2), {"noise_seed": 7}, np.ones((T, B), bool)
+    for n_layers, options, own in (
+        (1, {"leak": 1.0, "noise": 0.2, "nonlinearity": "identity"}, seed),
+        (2, {"dropout": 0.5, "recurrent_dropout": 0.3}, {}),
+    ):
+        rnn = made(backend, n_layers, options)
+        for name, array in rnn.parameters().items():
+            if name.startswith("weight_hh"):  # so that steps know nothing of one another
+                array[...] = 0
+        y, _, pullback = copy.deepcopy(rnn).vjp(a["x"], resets=at_all, **own)
+        whole, _, pullback_of_whole = copy.deepcopy(rnn).vjp(a["x"], **own)
+        plain = made(backend, n_layers, {})
+        plain.load_state_dict(rnn.state_dict())
+        assert not np.isclose(y, plain(a["x"])[0]).all(axis=(1, 2)).any(), "something is drawn at each step"
+        np.testing.assert_array_equal(y, whole)
+        np.testing.assert_array_equal(pullback(a["d_y"])[0], pullback_of_whole(a["d_y"])[0])
 
 
 def test_a_pullback_has_a_copy(backend: Any, rng: np.random.Generator):
