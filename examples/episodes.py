@@ -60,18 +60,16 @@ if find_spec("torch"):
 
     torch.set_num_threads(1)  # faster than more of them for operations as small as these
     rnn, readout, h = torch.nn.RNN(CUES + 1, 64), torch.nn.Linear(64, CUES), torch.zeros(1, B, 64)
-    adam = torch.optim.Adam([*rnn.parameters(), *readout.parameters()], lr=3e-3)
+    adam, by_steps = torch.optim.Adam([*rnn.parameters(), *readout.parameters()], lr=3e-3), []
     (x, keep), target = (torch.tensor(array).float() for array in (x, ~begins)), torch.tensor(action[rewarded])
-    by_steps = []
     for _ in range(20):
-        states, start = [], time.perf_counter()
+        states, h, start = [], h.detach(), time.perf_counter()
         for t in range(T):
             h = rnn(x[t : t + 1], h * keep[t, :, None])[1]  # h * (1 - done)
             states.append(h)
         adam.zero_grad()
         torch.nn.functional.cross_entropy(readout(torch.cat(states))[rewarded], target).backward()
         adam.step()
-        h = h.detach()
         by_steps.append(time.perf_counter() - start)
     print(f"an update step by step in PyTorch: {1e3 * np.median(by_steps):.2f} ms")
 
