@@ -68,7 +68,7 @@ for context, axes in enumerate(curves):
     axes.set(title=f"{('motion', 'color')[context]} counts", xlabel="coherence", ylabel="part of choices for the right")
     axes.legend()
 print(f"Right where motion counts: {right[0]:.0%}, where color counts: {right[1]:.0%}; weights kept their signs")
-for name, weight in ("not balanced", np.abs(elman.RNN(1, 100, seed=0).parameters()["weight_hh_l0"])), ("balanced", first):
+for name, weight in ("not balanced", elman.RNN(1, 100, seed=0).parameters()["weight_hh_l0"]), ("balanced", first):
     eigenvalues = np.linalg.eigvals(np.abs(weight) * signs)
     spectrum.plot(eigenvalues.real, eigenvalues.imag, ".", label=name)
 spectrum.set(title="Eigenvalues at first", xlabel="real part", ylabel="imaginary part", aspect="equal")

@@ -21,6 +21,7 @@ from .draws import NUMBERS, SMALL, Draw, content_of
 LEGAL = (TypeError, ValueError, FloatingPointError)
 DISCRETE = ("r2", "accuracy", "exact", "saturated")  # what a rounding may change by much
 BOUNDED = ("tanh", "sigmoid", "retanh")  # activations
+CONSTRAINTS = ("signs", "excitatory", "mask_hh", "mask_ih", "mask_ho", "readout_from")
 REFUSED = type("Refused", (), {"__repr__": lambda _: "REFUSED"})()
 
 
@@ -60,9 +61,9 @@ class Case(Draw):
 
     def call(self, kind: str, function: Any, *args: Any, spoil: float = 0.25, **kwargs: Any) -> Any:
         """The result, or REFUSED; now and then one argument is spoilt."""
-        is_spoilt = bool(args or kwargs) and self.chance(spoil)
+        is_spoilt, name = bool(args or kwargs) and self.chance(spoil), None
         if is_spoilt:
-            args, kwargs = self._with_one_spoilt(args, kwargs)
+            name, args, kwargs = self._with_one_spoilt(args, kwargs)
         before, known = flat(self.live(), is_copied=True), self._probed(kind) if is_spoilt else []
         outcome, why, result = self._outcome(kind, function, args, kwargs, is_spoilt)
         came = Came(kind, outcome, why, lambda: f"{why}; {described(args, kwargs)}", [], False, False, 0.0)
@@ -71,6 +72,9 @@ class Case(Draw):
             self.keep()
         after = flat(self.live(), is_copied=True)
         is_late = self.is_huge and "must be finite" in why  # what a learning rate came to, when it is to be saved
+        named = *CONSTRAINTS, "spectral_radius"  # which masks may leave nothing to scale for
+        if outcome in ("TypeError", "ValueError") and name in CONSTRAINTS and not any(each in why for each in named):
+            self.finding(kind, f"{outcome} that does not name {name}", came.shown())
         if outcome in ("TypeError", "ValueError", "AttributeError") and not is_late:
             if [(n, v.tobytes()) for n, v in before] != [(n, v.tobytes()) for n, v in after]:
                 self.finding(kind, f"{outcome}, but something was changed", came.shown())
@@ -84,11 +88,11 @@ class Case(Draw):
         self.trace.append(came._replace(values=values, is_wild=self.is_wild, is_huge=is_huge, bound=bound))
         return result
 
-    def _with_one_spoilt(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    def _with_one_spoilt(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
         name = self.pick(*range(len(args)), *kwargs)
         if isinstance(name, int):
-            return (*args[:name], self.spoil(args[name], ""), *args[name + 1 :]), kwargs
-        return args, kwargs | {name: self.spoil(kwargs[name], name)}
+            return name, (*args[:name], self.spoil(args[name], ""), *args[name + 1 :]), kwargs
+        return name, args, kwargs | {name: self.spoil(kwargs[name], name)}
 
     def _outcome(self, kind: str, function: Any, args: Any, kwargs: Any, is_spoilt: bool) -> tuple[str, str, Any]:
         optimizer = kwargs.get("optimizer")
@@ -194,6 +198,7 @@ def layer(c: Case) -> None:
         "batch_first": c.chance(0.3),
         **layer_options(c, H),
     }
+    options |= constraints(c, options, I)
     rnn = c.call("RNN", elman.RNN, **options, spoil=0.1)
     if rnn is REFUSED:
         return
@@ -201,7 +206,8 @@ def layer(c: Case) -> None:
     c.watch(rnn.parameters, lambda: rnn(good))
     for _ in range(c.pick(1, 2, 3, 4)):
         T, B = c.pick((T, B), (T, B), (1, B), (T, 1), (c.size(17), c.size(9)))
-        c.pick(forward, forward, backward, backward, last_state, step, new_weights, copied)(c, rnn, T, B)
+        kinds = forward, forward, backward, backward, forward_mode, last_state, step, new_weights, copied, fixed_points
+        c.pick(*kinds)(c, rnn, T, B)
 
 
 def layer_options(c: Case, n_units: int) -> dict[str, Any]:
@@ -226,6 +232,32 @@ def layer_options(c: Case, n_units: int) -> dict[str, Any]:
         "dtype": {"f4": "float32", "f8": "float64"}[c.dtype],
         "seed": c.number,
     }
+
+
+def constraints(c: Case, options: dict[str, Any], n_inputs: int) -> dict[str, Any]:
+    """Signs and masks of a layer with the options, now and then."""
+    if c.chance(0.7):
+        return {}
+    n_layers, n_units, density = options["num_layers"], options["hidden_size"], c.pick(0.0, 0.3, 0.8)
+
+    def mask(*shape: int) -> Any:
+        return c.lay(c.rng.random(shape) < density)
+
+    found: dict[str, Any] = {}
+    match c.pick("signs", "excitatory", "neither"):
+        case "signs":
+            shape = c.pick((n_units,), (n_layers, n_units))
+            found["signs"] = c.lay(np.where(c.rng.random(shape) < 0.7, 1, -1))
+        case "excitatory":
+            found["excitatory"] = c.pick(0.0, 0.5, 0.8, 1.0)
+    if found:
+        found["initialization"] = "uniform"
+    if c.chance(0.5):
+        found["mask_hh"] = mask(*c.pick((n_units, n_units), (n_layers, n_units, n_units)))
+    if c.chance(0.5):
+        first = mask(n_units, n_inputs)
+        found["mask_ih"] = c.pick(first, [first, *[None] * (n_layers - 1)])
+    return found
 
 
 def arguments(c: Case, rnn: Any, T: int, B: int) -> tuple[Any, Any, Any, str]:
@@ -294,6 +326,30 @@ def backward(c: Case, rnn: Any, T: int, B: int) -> None:
     c.same("pullback", before, after, "the second pullback is another (lengths or h_0 were overwritten in between)")
 
 
+def forward_mode(c: Case, rnn: Any, T: int, B: int) -> None:
+    x, h_0, lengths, form = arguments(c, rnn, T, B)
+    K, rows = c.pick(1, 1, 2, 3), () if form == "single" else (len(x),) if form == "list" else (np.shape(x)[1],)
+    rows = (np.shape(x)[0],) if form == "padded" and rnn.batch_first else rows
+    d_x = [c.real(K, *item.shape) for item in x] if form == "list" else c.lay(c.real(K, *np.shape(x)))
+    d_h_0 = c.lay(c.real(K, rnn.num_layers * (1 + rnn.bidirectional), *rows, rnn.hidden_size))
+    d_params = {name: c.lay(c.real(K, *one.shape)) for name, one in rnn.parameters().items() if c.chance(0.7)}
+    moves = {"d_h_0": c.pick(None, d_h_0), "d_params": c.pick(None, d_params)}
+    own = {"lengths": lengths, "noise_seed": c.pick(None, 3), "last_only": c.chance(0.3)}
+    c.call("jvp", rnn.jvp, x, c.pick(None, d_x, d_x), h_0, **moves, **own)
+
+
+def fixed_points(c: Case, rnn: Any, T: int, B: int) -> None:  # noqa: ARG001
+    """From few starts, in few steps."""
+    if rnn.hidden_size > 33:
+        return
+    x, start = c.lay(c.real(rnn.input_size)), c.lay(c.real(*c.pick((), (B,)), rnn.hidden_size))
+    options = {"n": c.pick(None, 1, 5), "noise": c.pick(0.0, 0.1), "tolerance": c.pick(1e-20, 1e-3)}
+    options |= {"max_iterations": c.pick(1, 5, 20), "outlier_scale": c.pick(None, 10.0), "seed": c.number}
+    found = c.call("fixed_points", elman.fixed_points, rnn, x, start, **options)
+    if found is not REFUSED:
+        c.call("repr", repr, found, spoil=0)
+
+
 def step(c: Case, rnn: Any, T: int, B: int) -> None:  # noqa: ARG001
     x_t, h = c.real(*c.pick((), (B,)), rnn.input_size), None
     for _ in range(c.pick(1, 3)):
@@ -340,6 +396,12 @@ def new_model(c: Case, *patterns: str, kind: str = "SequenceModel", **fixed: Any
         outputs = elman.Categories(c.pick(1, n_inputs)) if isinstance(inputs, elman.Tokens) else outputs
     if isinstance(outputs, elman.Categories) and c.chance(0.15):
         outputs = elman.Categories(outputs.n, class_weights=c.rng.uniform(0.5, 2, outputs.n))
+    options |= constraints(c, options, n_inputs)
+    if kind == "SequenceModel" and c.chance(0.2):
+        shape = outputs.n, options["hidden_size"] * (1 + options["bidirectional"])
+        options["mask_ho"] = c.lay(c.rng.random(shape) < 0.6)
+    if kind == "SequenceModel" and c.chance(0.5 if {"signs", "excitatory"} & options.keys() else 0.02):
+        options["readout_from"] = "excitatory"
     model = c.call(kind, getattr(elman, kind), inputs, outputs, **options, spoil=0.05)
     if model is not REFUSED:
         c.watch(model.parameters)
@@ -406,9 +468,11 @@ def steps(c: Case) -> None:
             own["state"] = c.lay(c.real(model.rnn.num_layers, n_rows, model.rnn.hidden_size), updatable=True)
         if c.chance(0.3) and model.pattern.startswith("many") and not model.rnn.bidirectional:
             own["resets"] = c.lay(c.rng.random(np.shape(arrays[0])[:2]) < c.pick(0.0, 0.2, 1.0))
-        match c.pick("train_step", "train_step", "loss", "loss_and_grads", "gradient_norms", "generate"):
+        kinds = "loss", "loss_and_grads", "gradient_norms", "gauss_newton_product", "generate"
+        match c.pick("train_step", "train_step", *kinds):
             case "train_step":
                 own |= {"clip_norm": c.pick(None, 1.0, 1e-3), "clip_value": c.pick(None, 0.1), **more}
+                own["trainable"] = trainable(c, model)
                 c.call("train_step", model.train_step, *arrays, optimizer=optimizer, **own)
             case "loss":
                 c.call("loss", model.loss, *arrays, **own)
@@ -418,8 +482,18 @@ def steps(c: Case) -> None:
                 own.pop("state", None)
                 own.pop("resets", None)
                 c.call("gradient_norms", model.gradient_norms, *arrays, **own)
+            case "gauss_newton_product":
+                own.pop("state", None)
+                own.pop("resets", None)
+                v = {name: c.lay(c.real(*one.shape)) for name, one in model.parameters().items() if c.chance(0.8)}
+                c.call("gauss_newton_product", model.gauss_newton_product, *arrays, v=v, **own)
             case "generate":
                 generate(c, model)
+
+
+def trainable(c: Case, model: Any) -> Any:
+    """Names of some parameters."""
+    return c.pick(None, None, ["weight_*"], ["*_o", "weight_hh_*"], [c.pick(*model.parameters())])
 
 
 def generate(c: Case, model: Any) -> None:
@@ -461,6 +535,7 @@ def fit_options(c: Case, model: Any) -> dict[str, Any]:
         "optimizer": new_optimizer(c),
         "clip_norm": c.pick(None, 1.0),
         "clip_value": c.pick(None, 0.1),
+        "trainable": trainable(c, model),
         "schedule": c.pick(None, elman.schedules.Cosine()),
         "shuffle": c.chance(0.5),
         "progress": False,

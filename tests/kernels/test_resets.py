@@ -143,7 +143,8 @@ def test_a_backend_is_the_reference(backend: ModuleType, dtype: str, cell: str, 
 
 @pytest.mark.parametrize("case", PROBLEMS, ids=str)
 @pytest.mark.parametrize("cell", CELLS)
-def test_pieces_run_apart(instruction_set: str, dtype: str, cell: str, case: dict[str, Any]):
+@pytest.mark.usefixtures("instruction_set")
+def test_pieces_run_apart(dtype: str, cell: str, case: dict[str, Any]):
     """By C, whose bits Numba has."""
     p, *others = problem(case, dtype, cell)
     got, expected = (function(p, elman.backends.get("cython"), *others) for function in (run, apart))
@@ -157,7 +158,8 @@ def test_pieces_run_apart(instruction_set: str, dtype: str, cell: str, case: dic
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.skipif("numba" not in elman.backends.available(), reason="there is no Numba for this Python")
-def test_compiled_backends_agree_to_the_bit(instruction_set: str, dtype: str, cell: str):
+@pytest.mark.usefixtures("instruction_set")
+def test_compiled_backends_agree_to_the_bit(dtype: str, cell: str):
     for case in PROBLEMS:
         p, *others = problem(case, dtype, cell)
         cython, numba = (run(p, elman.backends.get(name), *others) for name in ("cython", "numba"))
