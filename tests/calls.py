@@ -253,7 +253,8 @@ def constraints(c: Case, options: dict[str, Any], n_inputs: int) -> dict[str, An
     if found:
         found["initialization"] = "uniform"
     if c.chance(0.5):
-        found["mask_hh"] = mask(*c.pick((n_units, n_units), (n_layers, n_units, n_units)))
+        first = mask(n_units, n_units)
+        found["mask_hh"] = c.pick(first, [*[None] * (n_layers - 1), first])
     if c.chance(0.5):
         first = mask(n_units, n_inputs)
         found["mask_ih"] = c.pick(first, [first, *[None] * (n_layers - 1)])
