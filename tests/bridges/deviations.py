@@ -331,6 +331,7 @@ LAYERS: dict[str, dict[str, Any]] = {
 # (docs/drop-in/torch.md).
 KNOWN: dict[str | tuple[str, str], str] = {
     "float16": "the kernels compute in float32 and float64: an error says so",
+    "number of arguments": "a third one is what `resets` are, and may be None",
     "autocast": "the layer computes in the dtype of its weights, which is more exact",
     ("input changed", "2 layers, both ways, dropout, batch_first"): "PyTorch copies it at times, here it is an error",
 }

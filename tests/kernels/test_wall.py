@@ -145,7 +145,7 @@ OUTPUTS = {
 }
 WRITTEN = OUTPUTS | {"parameters", "memory_0", "memory_1"}
 OPTIONAL = {"bias", "h_n", "d_y", "d_h_n", "d_weight_ih", "d_weight_hh", "d_bias", "d_x", "lengths", "mask", "weights"}
-OPTIONAL |= {"d_h_reset"}
+OPTIONAL |= {"d_h_reset", "d_h", "d_weight"}
 ANY_STRIDE = {"target": ("cross_entropy",), "weights": ("cross_entropy", "binary_cross_entropy", "squared_error")}
 
 

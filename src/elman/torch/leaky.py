@@ -139,8 +139,7 @@ class LeakyRNN(Recurrent):
         input: Tensor | PackedSequence,
         hx: Tensor | None = None,
         generator: torch.Generator | None = None,
-        *,
-        resets: Tensor | None = None,
+        resets: Tensor | None = None,  # by position, too, as an exporter to ONNX gives all that there is
     ) -> tuple[Tensor | PackedSequence, Tensor]:
         """Outputs and last states.
 

@@ -69,7 +69,10 @@ class RNN(Recurrent):
         self.__dict__.update(torch.nn.RNN(*args, **kwargs).__dict__)  # what PyTorch checks, sets and draws
 
     def forward(
-        self, input: Tensor | PackedSequence, hx: Tensor | None = None, *, resets: Tensor | None = None
+        self,
+        input: Tensor | PackedSequence,
+        hx: Tensor | None = None,
+        resets: Tensor | None = None,  # by position, too, as an exporter to ONNX gives all that there is
     ) -> tuple[Tensor | PackedSequence, Tensor]:
         """Outputs and last states, as `torch.nn.RNN` has them.
 
