@@ -972,7 +972,7 @@ def test_onnx_export_is_pytorch_s(form, dynamo):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", [elman.torch.RNN, elman.torch.LeakyRNN])
-def test_a_layer_alone_is_exported(kind):
+def test_onnx_export_of_a_layer_alone(kind):
     onnx, file = pytest.importorskip("onnx"), io.BytesIO()
     torch.onnx.export(kind(3, 5).eval(), (torch.ones(7, 4, 3),), file, dynamo=False)  # gives all arguments by position
     assert onnx.load_from_string(file.getvalue()).graph.node
