@@ -175,6 +175,17 @@ def test_a_function_of_one_s_own():
         np.testing.assert_allclose(*results, rtol=1e-12)
 
 
+@pytest.mark.parametrize("backend", elman.available_backends())
+def test_inputs_of_any_strides(backend: str):
+    rng = np.random.default_rng(8)
+    rnn = elman.RNN(3, 1, dtype="float64", seed=0, backend=backend)
+    d_params = {name: rng.standard_normal((2, *array.shape)) for name, array in rnn.parameters().items()}
+    for x in (np.broadcast_to(rng.standard_normal(3), (6, 1, 3)), rng.standard_normal((3, 1, 6)).T):
+        expected = rnn.jvp(np.array(x, order="C"), None, d_params=d_params)
+        for one, other in zip(rnn.jvp(x, None, d_params=d_params), expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 def test_tokens_of_models():
     model = elman.SequenceModel(elman.Tokens(7), elman.Categories(2), hidden_size=5, dtype="float64", seed=0)
     network, tokens = model._network, np.array([[0, 3], [6, -1], [2, 99]])  # beyond the length there is anything

@@ -317,7 +317,9 @@ class _Pass:
         for k, out in enumerate(split(driven, self.n)):
             if parts:
                 inputs, weights = [each[k] for each, _ in parts], [each[k] for _, each in parts]
-                x = inputs[0] if len(parts) == 1 else np.concatenate(inputs, axis=2)
+                x = inputs[0]
+                if len(parts) > 1:  # in an order that follows that of the inputs
+                    x = np.ascontiguousarray(np.concatenate(inputs, axis=2))
                 weight = np.concatenate(weights) * self.leak if len(parts) > 1 else weights[0] * self.leak
                 weight = np.ascontiguousarray(weight, self.dtype)
                 bias = np.ascontiguousarray(d_bias[k]) if "bias" in self.own else None
