@@ -195,6 +195,7 @@ def test_all_of_them_is_as_ever() -> None:
         ({"weight_ho": np.ones((4, 6), bool)}, TypeError, "trainable must be a list of names"),
         ([3], TypeError, r"trainable\[0\] must be a str"),
         (["bias_o", "weight_oh"], ValueError, r"trainable\[1\] must fit one of 'weight_ih_l0', .*got 'weight_oh'"),
+        (["WEIGHT_HO"], ValueError, r"trainable\[0\] must fit one of"),
         ([], ValueError, "trainable must have at least one name"),
     ],
 )

@@ -102,7 +102,7 @@ class Constraints(NamedTuple):
         return self.signs[k] if self.signs is not None and self.signs.ndim > 1 else self.signs
 
     def signs_before(self, k: int, architecture: Architecture) -> NDArray[np.int8] | None:
-        """Those of what layer k reads: inputs have none, units below, of all directions, their own."""
+        """Those of what layer k reads, or with k = L the readout: inputs have none, units below their own (D·H,)."""
         own = None if k == 0 else self.signs_of(k - 1, architecture.hidden_size)
         return None if own is None else np.tile(own, architecture.n_directions)
 
@@ -125,30 +125,26 @@ class ReadoutConstraints(NamedTuple):
     readout_from: str | None = None
 
     @classmethod
-    def of(cls, mask_ho: Any, readout_from: Any, n_outputs: int, rnn: Any) -> ReadoutConstraints:
+    def of(
+        cls, mask_ho: Any, readout_from: Any, n_outputs: int, layers: Constraints, architecture: Architecture
+    ) -> ReadoutConstraints:
         """From the arguments as they are given, and the layers below."""
         if readout_from is not None:
             if readout_from != "excitatory":
                 given = f"readout_from must be None or 'excitatory', got {check.shown(readout_from)}"
                 raise (ValueError if isinstance(readout_from, str) else TypeError)(f"{given}: for others give mask_ho")
-            signs = _last_signs(rnn)
+            signs = layers.signs_before(architecture.num_layers, architecture)
             if signs is None or signs.max() < 0:
                 check.refuse("readout_from='excitatory' needs units with the sign +1: give signs or excitatory")
-        n_units = rnn.hidden_size * (2 if rnn.bidirectional else 1)
-        return cls(None if mask_ho is None else _mask(mask_ho, "mask_ho", (n_outputs, n_units)), readout_from)
+        shape = n_outputs, architecture.n_outputs
+        return cls(None if mask_ho is None else _mask(mask_ho, "mask_ho", shape), readout_from)
 
-    def factor(self, rnn: Any, dtype: np.dtype[Any]) -> Factor | None:
+    def factor(self, layers: Constraints, architecture: Architecture, dtype: np.dtype[Any]) -> Factor | None:
         """What weight_ho is multiplied by."""
-        signs = None if self.readout_from is None else _last_signs(rnn)
+        signs = None if self.readout_from is None else layers.signs_before(architecture.num_layers, architecture)
         if signs is None:
             return factor(self.mask_ho, None, dtype)
         return factor(np.logical_and(True if self.mask_ho is None else self.mask_ho, signs[None] > 0), None, dtype)
-
-
-def _last_signs(rnn: Any) -> NDArray[np.int8] | None:
-    """Those of the units that a readout sees, (D·H,)."""
-    own = of_rnn(rnn).signs_of(rnn.num_layers - 1, rnn.hidden_size)
-    return None if own is None else np.tile(own, 2 if rnn.bidirectional else 1)
 
 
 def of_rnn(rnn: Any) -> Constraints:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from elman import check
 from elman.backends.contract import Layer
 from elman.typing import Bool, Real
 
@@ -13,6 +14,15 @@ class Resets(NamedTuple):
 
     at: Bool  # (T, B)
     states: Real  # (L, B, H)
+
+
+def check_one_direction(bidirectional: bool, name: str = "resets") -> None:
+    """Refuse them where a direction begins at the end."""
+    if bidirectional:
+        check.refuse(
+            f"{name} must be None with bidirectional=True: that direction begins at the end. "
+            "Give the pieces between resets as sequences of their own"
+        )
 
 
 def with_resets(layers: list[Layer], resets: Resets | None) -> list[Layer]:

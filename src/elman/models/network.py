@@ -67,8 +67,8 @@ class Network:
     shuffle_rng: np.random.Generator  # what the order of a data set is drawn with
     seed: str | None  # what was asked for when the parameters were drawn, if it is known
 
-    def __init__(self, rnns: Sequence[RNN], predicted: Output, kept: Kept, factors: Factors | None = None) -> None:
-        self.rnns, self.predicted, self.factors = rnns, predicted, factors or {}
+    def __init__(self, rnns: Sequence[RNN], predicted: Output, kept: Kept) -> None:
+        self.rnns, self.predicted, self.factors = rnns, predicted, {}
         self.parameters, self.shuffle_rng, self.seed = kept
         self.gradients = self.zeros()
         # The buffer ends with h_0, if it is learned, weight_ho and bias_o
@@ -188,12 +188,11 @@ class SequenceNetwork(Network):
 
     def __init__(self, kinds: Kinds, rnn: RNN, kept: Kept, *, learns_h_0: bool, readout: ReadoutConstraints) -> None:
         move_to(kept.parameters, rnn)
-        of_readout, factors = readout.factor(rnn, kept.parameters.flat.dtype), stack_of(rnn).factors
-        if of_readout is not None:
-            factors = {**factors, len(kept.parameters.arrays) - 2: of_readout}
-        super().__init__([rnn], kinds.outputs, kept, factors)
+        super().__init__([rnn], kinds.outputs, kept)
         self.readout = readout
         self.kinds, self.stack, self.learns_h_0, self.metric = kinds, stack_of(rnn), learns_h_0, kinds.outputs.metric
+        of_readout = readout.factor(constraints.of_rnn(rnn), self.stack.architecture, rnn.dtype)
+        self.factors = self.stack.factors | ({} if of_readout is None else {self._weight_ho: of_readout})
 
     def mode(self) -> Mode:
         """How a call that begins now computes."""
@@ -268,8 +267,8 @@ class SequenceNetwork(Network):
             targets = batch.targets
             with self.stack.lease(*batch.x.shape[:2]) as (y,):
                 drawn = None if keys is None else self.noise(keys[rows])
-                own = self.initial_state(len(rows)), y, drawn, batch.resets
-                h, _ = self.states(mode, batch.x, batch.lengths, *own)
+                h_0 = self.initial_state(len(rows))
+                h, _ = self.states(mode, batch.x, batch.lengths, h_0, y, drawn, batch.resets)
                 losses.append(self.loss_of(mode.backend, h, targets))
                 predicted = outputs.predict(self.outputs(mode.backend, h, targets.lengths))
             totals.append(targets.total)

@@ -20,9 +20,10 @@ from elman.data.inputs import Features, Tokens
 from elman.data.kinds import PATTERNS, Kinds
 from elman.data.outputs import Binary, Categories, Output, Reals
 from elman.data.sequences import DataSet, Sequences, Window
-from elman.layer.constraints import ReadoutConstraints, unwritable
+from elman.layer.constraints import ReadoutConstraints, of_rnn, unwritable
 from elman.layer.dynamics import row_keys
 from elman.layer.parameters import Entry, Parameters
+from elman.layer.resets import check_one_direction
 from elman.layer.rnn import RNN, stack_of
 from elman.models import generation
 from elman.models.base import Model
@@ -174,8 +175,9 @@ class SequenceModel(Model):
             check.refuse("pattern='one-to-many' is not possible with bidirectional=True: outputs are fed back")
         kinds.check_feedback()
         self.learn_h_0 = check.flag(learn_h_0, "learn_h_0")
-        self.mask_ho, self.readout_from = ReadoutConstraints.of(mask_ho, readout_from, outputs.n, self.rnn)
         architecture = stack_of(self.rnn).architecture
+        below = of_rnn(self.rnn), architecture
+        self.mask_ho, self.readout_from = ReadoutConstraints.of(mask_ho, readout_from, outputs.n, *below)
         h_0 = [Entry(("h_0",), (architecture.n_states, architecture.hidden_size))] if self.learn_h_0 else []
         kept = Kept.drawn([*architecture.entries(), *h_0], self.rnn, outputs.n, rng, asked)
         self._network: SequenceNetwork = self._network_on(kept)
@@ -729,11 +731,7 @@ class SequenceModel(Model):
         """Refuse them where sequences cannot begin anew."""
         if resets is None:
             return
-        if self.rnn.bidirectional:
-            check.refuse(
-                f"{name} must be None with bidirectional=True: {_NO_STATE}. Give the pieces between resets as "
-                "sequences of their own"
-            )
+        check_one_direction(self.rnn.bidirectional, name)
         if self._network.kinds.pattern.one_input:
             check.refuse(f"{name} must be None with pattern={self.pattern!r}, whose input comes first")
 

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from elman import check
 from elman.layer.architecture import Architecture
+from elman.layer.resets import check_one_direction
 from elman.torch.duals import forward_mode
 from elman.torch.function import rnn
 from elman.torch.passes import Call, Options
@@ -81,11 +82,7 @@ class Recurrent(torch.nn.RNNBase):
     def _check_resets(self, resets: Any, input: Tensor | PackedSequence) -> None:
         if isinstance(input, PackedSequence):
             check.refuse("resets must be None where the input is a PackedSequence: give it padded")
-        if self.bidirectional:
-            check.refuse(
-                "resets must be None with bidirectional=True: that direction begins at the end. "
-                "Give the pieces between resets as sequences of their own"
-            )
+        check_one_direction(self.bidirectional)
         if not isinstance(resets, Tensor) or resets.dtype != torch.bool:
             came = f"a tensor of {resets.dtype}" if isinstance(resets, Tensor) else check.shown(resets)
             raise TypeError(f"resets must be a tensor of torch.bool, got {came}: compare, as in done == 1")

@@ -60,7 +60,8 @@ class Trained(NamedTuple):
             raise TypeError(f"trainable must be a list of names of parameters, got {check.shown(trainable)}{cure}")
         known, found = list(parameters.named()), set[str]()
         for i, pattern in enumerate(trainable):
-            names = fnmatch.filter(known, check.text(pattern, f"trainable[{i}]"))
+            check.text(pattern, f"trainable[{i}]")
+            names = [name for name in known if fnmatch.fnmatchcase(name, pattern)]  # alike on all systems
             if not names:
                 raise ValueError(f"trainable[{i}] must fit one of {check.listed(known)}, got {pattern!r}")
             found.update(names)
