@@ -20,6 +20,7 @@ from .draws import NUMBERS, SMALL, Draw, content_of
 
 LEGAL = (TypeError, ValueError, FloatingPointError)
 DISCRETE = ("r2", "accuracy", "exact", "saturated")  # what a rounding may change by much
+FORWARD = {"bidirectional": False, "reverse": False}
 BOUNDED = ("tanh", "sigmoid", "retanh")  # activations
 CONSTRAINTS = ("signs", "excitatory", "mask_hh", "mask_ih", "mask_ho", "readout_from")
 REFUSED = type("Refused", (), {"__repr__": lambda _: "REFUSED"})()
@@ -218,13 +219,15 @@ def layer_options(c: Case, n_units: int) -> dict[str, Any]:
         c.looseness, c.least = 300 if c.dtype == "f4" else 1, ()
     leak = c.pick(0.2, 1.0, c.rng.uniform(0.05, 0.95, n_units)) if c.chance(0.3) else 1.0
     form = c.pick("rate", "potential") if c.chance(0.3) else "rate"
+    direction = c.pick(*["forward"] * 5, "reverse", *["both"] * 3)
     return {
         "nonlinearity": nonlinearity,
         "leak": leak,
         "form": form,
         "noise": c.pick(0.0, 0.1) if nonlinearity not in ("relu", "retanh") and c.chance(0.3) else 0.0,
         "learn_leak": bool(np.all(np.asarray(leak) < 1)) and c.chance(0.3),
-        "bidirectional": c.chance(0.35),
+        "bidirectional": direction == "both",
+        "reverse": direction == "reverse",
         "dropout": c.pick(0.0, 0.0, 0.3, 1.0),
         "recurrent_dropout": c.pick(0.0, 0.0, 0.3) if nonlinearity in BOUNDED else 0.0,  # or states explode
         "initialization": c.pick("uniform", "uniform", "identity", "orthogonal" if n_units < 100 else "uniform"),
@@ -232,6 +235,11 @@ def layer_options(c: Case, n_units: int) -> dict[str, Any]:
         "dtype": {"f4": "float32", "f8": "float64"}[c.dtype],
         "seed": c.number,
     }
+
+
+def is_forward(rnn: Any) -> bool:
+    """Whether states can be carried over."""
+    return not (rnn.bidirectional or rnn.reverse)
 
 
 def constraints(c: Case, options: dict[str, Any], n_inputs: int) -> dict[str, Any]:
@@ -282,7 +290,7 @@ def arguments(c: Case, rnn: Any, T: int, B: int) -> tuple[Any, Any, Any, str]:
 
 def resets_like(c: Case, rnn: Any, x: Any) -> dict[str, Any]:
     """Resets in the form of x, now and then."""
-    if rnn.bidirectional or c.chance(0.6):
+    if not is_forward(rnn) or c.chance(0.6):
         return {}
     density = c.pick(0.0, 0.1, 0.5, 1.0)
     if isinstance(x, list):
@@ -393,8 +401,10 @@ def new_model(c: Case, *patterns: str, kind: str = "SequenceModel", **fixed: Any
     else:
         options |= {"pattern": pattern, "learn_h_0": c.chance(0.2)}
     if pattern == "one-to-many":
-        options["bidirectional"] = False
+        options |= FORWARD
         outputs = elman.Categories(c.pick(1, n_inputs)) if isinstance(inputs, elman.Tokens) else outputs
+    if kind == "Seq2Seq":
+        del options["reverse"]
     if isinstance(outputs, elman.Categories) and c.chance(0.15):
         outputs = elman.Categories(outputs.n, class_weights=c.rng.uniform(0.5, 2, outputs.n))
     options |= constraints(c, options, n_inputs)
@@ -464,10 +474,10 @@ def steps(c: Case) -> None:
             "weight_l1": c.pick(0.0, 0.01),
             "memory": c.pick(None, None, 1, 3, "1MB"),
         }
-        if c.chance(0.3) and model.pattern.startswith("many") and not (model.rnn.bidirectional or model.learn_h_0):
+        if c.chance(0.3) and model.pattern.startswith("many") and is_forward(model.rnn) and not model.learn_h_0:
             n_rows = np.asarray(arrays[0]).shape[1]
             own["state"] = c.lay(c.real(model.rnn.num_layers, n_rows, model.rnn.hidden_size), updatable=True)
-        if c.chance(0.3) and model.pattern.startswith("many") and not model.rnn.bidirectional:
+        if c.chance(0.3) and model.pattern.startswith("many") and is_forward(model.rnn):
             own["resets"] = c.lay(c.rng.random(np.shape(arrays[0])[:2]) < c.pick(0.0, 0.2, 1.0))
         kinds = "loss", "loss_and_grads", "gradient_norms", "gauss_newton_product", "generate"
         match c.pick("train_step", "train_step", *kinds):
@@ -555,7 +565,7 @@ def data_sets(c: Case) -> None:
     X, Y, weights = dataset(c, model)
     weighed = {"weights": weights} if isinstance(model, elman.SequenceModel) else {}
     begins = {}
-    if weighed and model.pattern.startswith("many") and not model.rnn.bidirectional and c.chance(0.4):
+    if weighed and model.pattern.startswith("many") and is_forward(model.rnn) and c.chance(0.4):
         begins = {"resets": [c.lay(c.rng.random(len(x)) < 0.2) for x in X]}
     c.watch(model.parameters, None if c.is_wild else lambda: model.evaluate(X, Y, **weighed))
     for _ in range(c.pick(1, 2, 3)):
@@ -594,7 +604,7 @@ def changed_data(c: Case) -> None:
 
 
 def streams(c: Case) -> None:
-    model = new_model(c, "many-to-many", "many-to-many", "many-to-one", bidirectional=False)
+    model = new_model(c, "many-to-many", "many-to-many", "many-to-one", **FORWARD)
     if model is REFUSED:
         return
     n_rows = c.pick(None, 1, 2, 3, 17, 64)
@@ -689,7 +699,7 @@ def resumed(c: Case) -> None:
     """A training that stops and goes on from its checkpoint, with something changed in it."""
     is_within = c.chance(0.6)  # a sequence, whose state is in the checkpoint
     kind = "SequenceModel" if is_within else c.pick("SequenceModel", "Seq2Seq")
-    fixed = {"bidirectional": False} if is_within else {}
+    fixed = FORWARD if is_within else {}
     model = new_model(c, "many-to-many", *([] if is_within else ["many-to-one"]), kind=kind, **fixed)
     if model is REFUSED:
         return

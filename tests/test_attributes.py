@@ -78,6 +78,7 @@ SHAPE = [
     "num_layers",
     "bias",
     "bidirectional",
+    "reverse",
     "dtype",
     "initialization",
     "spectral_radius",

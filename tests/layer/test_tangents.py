@@ -26,6 +26,7 @@ SHAPES = [
     {"T": 1, "B": 2, "num_layers": 2, "batch_first": True, "lengths": [1, 0]},
     {"T": 130, "B": 3, "bias": False, "lengths": [64, 130, 1]},
     {"T": 5, "B": 3, "bidirectional": True, "batch_first": True, "nonlinearity": "relu"},
+    {"T": 130, "B": 3, "num_layers": 2, "reverse": True, "lengths": [64, 130, 1]},
 ]
 
 

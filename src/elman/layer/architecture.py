@@ -21,6 +21,7 @@ class Architecture:
     bidirectional: bool = False
     bias: bool = True
     learn_leak: bool = False
+    reverse: bool = False
     n_directions: int = field(init=False, repr=False)  # D
     n_outputs: int = field(init=False, repr=False)  # D·H, the units that the next layer sees, or a readout
     n_states: int = field(init=False, repr=False)  # L·D, how many states (H,) a row has
@@ -30,6 +31,11 @@ class Architecture:
         object.__setattr__(self, "n_directions", n_directions)
         object.__setattr__(self, "n_outputs", n_directions * self.hidden_size)
         object.__setattr__(self, "n_states", n_directions * self.num_layers)
+
+    @property
+    def runs_back(self) -> str | None:
+        """The argument because of which some direction begins at the last step, if there is one."""
+        return "bidirectional=True" if self.bidirectional else "reverse=True" if self.reverse else None
 
     @property
     def n_entries(self) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 
 from elman import check
 from elman.layer.architecture import Architecture
-from elman.layer.resets import Resets, check_one_direction
+from elman.layer.resets import Resets, check_forward
 from elman.layer.workspace import Lease, Workspace
 from elman.typing import Bool, Int, Real
 
@@ -67,7 +67,7 @@ class Call(NamedTuple):
         return call if resets is None else call._with_resets(resets, architecture)
 
     def _with_resets(self, value: Any, architecture: Architecture) -> Call:
-        check_one_direction(architecture.bidirectional)
+        check_forward(architecture.runs_back)
         return self._replace(resets=Resets(self._steps(value, "resets"), np.zeros(self.h_0.shape, self.h_0.dtype)))
 
     def _steps(self, value: Any, name: str) -> Bool:

@@ -16,11 +16,11 @@ class Resets(NamedTuple):
     states: Real  # (L, B, H)
 
 
-def check_one_direction(bidirectional: bool, name: str = "resets") -> None:
+def check_forward(runs_back: str | None, name: str = "resets") -> None:
     """Refuse them where a direction begins at the end."""
-    if bidirectional:
+    if runs_back:
         check.refuse(
-            f"{name} must be None with bidirectional=True: that direction begins at the end. "
+            f"{name} must be None with {runs_back}: that direction begins at the end. "
             "Give the pieces between resets as sequences of their own"
         )
 

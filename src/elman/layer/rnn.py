@@ -64,6 +64,9 @@ class RNN(Checked):
         1 / (1 - dropout). A plain call drops nothing.
     bidirectional : bool
         Whether each layer also runs backwards in time (D = 2); its outputs stand behind the others, (T, B, 2·H).
+    reverse : bool
+        Whether all layers run backwards in time alone: each sequence from its own last step to its first, so that h_n
+        is what there is after step 0, and outputs stay in the order of the input. Not with `bidirectional`.
     recurrent_dropout : float
         Probability with which `vjp` drops a state on its way to the next step, the same units at all steps of a
         sequence (Gal & Ghahramani, 2016); the rest is scaled by 1 / (1 - recurrent_dropout).
@@ -140,6 +143,7 @@ class RNN(Checked):
             "num_layers",
             "bias",
             "bidirectional",
+            "reverse",
             "dtype",
             "initialization",
             "spectral_radius",
@@ -170,6 +174,7 @@ class RNN(Checked):
         dropout: float = 0.0,
         bidirectional: bool = False,
         *,
+        reverse: bool = False,
         recurrent_dropout: float = 0.0,
         initialization: str = "uniform",
         spectral_radius: float | None = None,
@@ -194,6 +199,9 @@ class RNN(Checked):
         self.batch_first = batch_first
         self.dropout = dropout
         self.bidirectional = check.flag(bidirectional, "bidirectional")
+        self.reverse = check.flag(reverse, "reverse")
+        if self.reverse and self.bidirectional:
+            check.refuse("reverse must be False with bidirectional=True, which has that direction already")
         self.recurrent_dropout = recurrent_dropout
         self.initialization = check.choice(initialization, "initialization", INITIALIZATIONS)
         self.spectral_radius = optional(check.finite_positive)(spectral_radius, "spectral_radius")
@@ -253,7 +261,7 @@ class RNN(Checked):
             For noise as in training: a seed for each row, or an int k, which gives row b the seed (k, b).
         resets : bool (T, B), or (B, T) if batch_first; (T,) unbatched; or a list of (T_i,), optional
             Where sequences begin anew: before such a step the states of all layers become zeros. Results are to the bit
-            those of the pieces run apart, but for noise, which goes on. Needs one direction.
+            those of the pieces run apart, but for noise, which goes on. Needs the forward direction alone.
 
         Returns
         -------
@@ -503,7 +511,7 @@ class RNN(Checked):
         Raises
         ------
         TypeError, ValueError
-            If an argument does not fit, or if the layer is bidirectional: it needs the future.
+            If an argument does not fit, or if the layer is bidirectional or reverse: it needs the future.
 
         Examples
         --------
@@ -513,8 +521,8 @@ class RNN(Checked):
         >>> y_t.shape, h.shape
         ((5,), (1, 5))
         """
-        if self.bidirectional:
-            check.refuse("step is not possible with bidirectional=True: that direction begins at the last step")
+        if runs_back := self._stack.architecture.runs_back:
+            check.refuse(f"step is not possible with {runs_back}: that direction begins at the last step")
         x_t = check.real_array(x_t, "x_t", self.dtype, ("B", self.input_size), (self.input_size,), contiguous=True)
         shape = (self.num_layers, *x_t.shape[:-1], self.hidden_size)
         h = np.zeros(shape, self.dtype) if h is None else check.real_array(h, "h", self.dtype, shape, contiguous=True)
@@ -642,7 +650,8 @@ class RNN(Checked):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update({key: value for key, value in state.items() if key not in _OF_THE_STACK})
         self.__dict__["dtype"] = check.real_dtype(self.dtype)  # a pickled dtype comes back as another object
-        for name, usual in {**dynamics.USUAL, **dict.fromkeys(constraints.NAMES)}.items():  # as pickles of 0.1 are
+        usuals = {"reverse": False, **dynamics.USUAL, **dict.fromkeys(constraints.NAMES)}
+        for name, usual in usuals.items():  # as pickles of 0.1 are
             self.__dict__.setdefault(name, usual)
         self.__dict__.update({name: dynamics.tuples(getattr(self, name)) for name in ("leak", "noise")})
         self.__dict__.update({name: constraints.unwritable(getattr(self, name)) for name in constraints.NAMES})
@@ -653,7 +662,7 @@ class RNN(Checked):
 
     def _architecture(self) -> Architecture:
         sizes = self.input_size, self.hidden_size, self.num_layers
-        return Architecture(*sizes, self.bidirectional, self.bias, self.learn_leak)
+        return Architecture(*sizes, self.bidirectional, self.bias, self.learn_leak, self.reverse)
 
     def _dynamics(self) -> Dynamics:
         return Dynamics(self.leak, self.noise, self.form, self.learn_leak, self.input_noise)

@@ -333,7 +333,7 @@ class Stack:
         dynamics, weights = self.dynamics_now(), weights or self.weights_now()
         if len(self.weights) == 1 and not dynamics:
             layers = layers_of(x, h_0, h_n, weights, (y,), mode, lengths)
-            mode.backend.forward(*with_resets(layers, resets))
+            mode.backend.forward(*self._placed(layers, resets))
             return
         (n_steps, n_rows, n_columns), n_inner = y.shape, len(self.weights) - 1
         x, n_seconds = self._with_noise(mode, x, drawn), 0 if self.dynamics.cell == "elman" else 1
@@ -343,8 +343,14 @@ class Stack:
             seconds = buffers[n_buffers:] * len(self.weights)
             own = drawn, dynamics, seconds
             layers = layers_of(x, h_0, h_n, weights, outputs, mode, lengths, None, (), *own)
-            for layer in with_resets(layers, resets):
+            for layer in self._placed(layers, resets):
                 mode.backend.forward(layer)
+
+    def _placed(self, layers: list[Layer], resets: Resets | None) -> list[Layer]:
+        """The layers of a pass in their direction, which alone has resets."""
+        if self.architecture.reverse:
+            return [layer._replace(reverse=True) for layer in layers]
+        return with_resets(layers, resets)
 
     def _with_noise(self, mode: Mode, x: Any, drawn: Drawn | None) -> Any:
         """What the first layer reads."""
@@ -397,7 +403,7 @@ class Stack:
         layers = layers_of(
             x, h_0, h_n, self.weights_now(), outputs, mode, lengths, recurrent_mask, dropped, drawn, dynamics, seconds
         )
-        tape = _quick(Tape, (mode, with_resets(layers, resets), batch_major, leases, d_y))
+        tape = _quick(Tape, (mode, self._placed(layers, resets), batch_major, leases, d_y))
         forward(tape)
         return tape
 
@@ -469,10 +475,10 @@ class Stack:
                 self.evaluate(mode, x, h_0, h_n, y, lengths, batch_major, drawn, None, weights)
             return h_n
         with self.lease(min(n_steps, _STRETCH), n_rows) as (y,):
-            for i, (part, part_lengths) in enumerate(stretches(x, lengths)):
+            for start, part, part_lengths in stretches(x, lengths, self.architecture.reverse):
                 h, h_n = h_n, h
-                own = None if drawn is None else drawn._replace(first_step=drawn.first_step + i * _STRETCH)
-                begins = in_stretch(resets, i * _STRETCH, i * _STRETCH + len(part))
+                own = None if drawn is None else drawn._replace(first_step=drawn.first_step + start)
+                begins = in_stretch(resets, start, start + len(part))
                 self.evaluate(mode, part, h, h_n, y[: len(part)], part_lengths, False, own, begins, weights)
         return h_n
 
@@ -484,7 +490,7 @@ class Stack:
                 own = slice(d, d + 1)
                 weights = weight_ih[own], weight_hh[own], None if bias is None else bias[own]
                 h, h_n = np.empty_like(h_0[own]), h_0[own].copy()
-                for part, own_lengths in stretches(x, lengths, backwards=d == 1):
+                for _, part, own_lengths in stretches(x, lengths, d == 1):
                     h, h_n = h_n, h
                     outputs = y[: len(part)]
                     layer = Layer(part, h, *weights, outputs, h_n, mode.activation, own_lengths, reverse=d == 1)
@@ -513,9 +519,9 @@ class Stack:
         return mask
 
 
-def stretches(x: Real, lengths: Int | None, *, backwards: bool = False) -> Iterator[tuple[Real, Int | None]]:
-    """Stretches of x and how many steps of each a sequence takes part in."""
+def stretches(x: Real, lengths: Int | None, backwards: bool) -> Iterator[tuple[int, Real, Int | None]]:
+    """Where stretches of x begin, the stretches, and how many steps of each a sequence takes part in."""
     starts = range(0, len(x), _STRETCH)
     for start in reversed(starts) if backwards else starts:
         part = x[start : start + _STRETCH]
-        yield part, clipped(lengths, start, len(part))
+        yield start, part, clipped(lengths, start, len(part))

@@ -153,14 +153,15 @@ def through(
 
 def last(stack: Stack, mode: Mode, call: Call, moves: Moves, drawn: Drawn | None) -> tuple[Real, Real]:
     """h_n and its tangents. In one direction, no more steps than a stretch are kept at a time."""
-    h, first_step = call.h_0, 0
-    is_whole = stack.architecture.bidirectional
-    for x, lengths in [(call.x, call.lengths)] if is_whole else stretches(call.x, call.lengths):
-        end = first_step + len(x)
-        d_x = None if moves.d_x is None else [one[first_step:end] for one in moves.d_x]
-        own = (drawn or Drawn())._replace(first_step=first_step)
+    h, architecture = call.h_0, stack.architecture
+    whole = [(0, call.x, call.lengths)]
+    for start, x, lengths in (
+        whole if architecture.bidirectional else stretches(call.x, call.lengths, architecture.reverse)
+    ):
+        d_x = None if moves.d_x is None else [one[start : start + len(x)] for one in moves.d_x]
+        own = (drawn or Drawn())._replace(first_step=start)
         _, h, _, d_h = through(stack, mode, x, h, lengths, moves._replace(d_x=d_x), drawn=own)
-        moves, first_step = moves._replace(d_h_0=d_h), end
+        moves = moves._replace(d_h_0=d_h)
     return h, moves.d_h_0
 
 
@@ -220,7 +221,7 @@ def direction_of(layer: Layer, d: int) -> Layer:
     second = None if layer.second is None else layer.second[..., columns]
     arrays = {"h_0": h_0, "weight_ih": weight_ih, "weight_hh": weight_hh, "bias": bias}
     further = {"numbers": numbers, "noise": noise, "second": second, "y": layer.y[..., columns], "h_n": None}
-    return layer._replace(**arrays, **further, reverse=d == 1)
+    return layer._replace(**arrays, **further, reverse=layer.reverse or d == 1)
 
 
 class _Pass:

@@ -30,6 +30,7 @@ def described(inputs: Input, outputs: Output, rnn: RNN, pattern: Pattern | None 
         "num_layers": rnn.num_layers,
         "nonlinearity": rnn.nonlinearity,
         "bidirectional": rnn.bidirectional,
+        **({"reverse": True} if rnn.reverse else {}),
         "dropout": rnn.dropout,
         "recurrent_dropout": rnn.recurrent_dropout,
         "dtype": rnn.dtype.name,

@@ -39,8 +39,8 @@ def generate(
 def _first_inputs(network: SequenceNetwork, start: Any) -> Real | Int:
     """What `generate` begins with, as input (T, 1, ·) of the layers."""
     inputs, outputs, pattern, dtype = network.kinds
-    if network.stack.architecture.bidirectional:
-        check.refuse("generate is not possible with bidirectional=True: that direction begins at the end")
+    if runs_back := network.stack.architecture.runs_back:
+        check.refuse(f"generate is not possible with {runs_back}: that direction begins at the end")
     feeds_back = network.kinds.feeds_back
     if feeds_back and isinstance(inputs, Features):
         first = np.zeros((1, 1, network.kinds.input_size), dtype)

@@ -23,7 +23,7 @@ from elman.data.sequences import DataSet, Sequences, Window
 from elman.layer.constraints import ReadoutConstraints, of_rnn, unwritable
 from elman.layer.dynamics import row_keys
 from elman.layer.parameters import Entry, Parameters
-from elman.layer.resets import check_one_direction
+from elman.layer.resets import check_forward
 from elman.layer.rnn import RNN, stack_of
 from elman.models import generation
 from elman.models.base import Model
@@ -58,7 +58,7 @@ class SequenceModel(Model):
         "one-to-many" begins with one input and goes on with its own outputs: as the next token, or, if inputs are
         features, in further columns of the input (categories one-hot) beside features of zero. It is trained with the
         targets in the place of its outputs (teacher forcing).
-    hidden_size, num_layers, nonlinearity, bidirectional, dropout, recurrent_dropout
+    hidden_size, num_layers, nonlinearity, bidirectional, reverse, dropout, recurrent_dropout
         Those of `RNN`.
     leak, noise, form, learn_leak, input_noise
         Likewise. There is noise in training, and where a `noise_seed` is given. The readout sees outputs, f(v) with
@@ -121,6 +121,7 @@ class SequenceModel(Model):
         num_layers: int = 1,
         nonlinearity: str | Activation = "tanh",
         bidirectional: bool = False,
+        reverse: bool = False,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         initialization: str = "uniform",
@@ -154,6 +155,7 @@ class SequenceModel(Model):
             dropout=dropout,
             recurrent_dropout=recurrent_dropout,
             bidirectional=bidirectional,
+            reverse=reverse,
             initialization=initialization,
             spectral_radius=spectral_radius,
             leak=leak,
@@ -171,11 +173,11 @@ class SequenceModel(Model):
         )
         if self.rnn.input_noise > 0 and isinstance(inputs, Tokens):
             check.refuse(f"input_noise must be 0 where inputs are tokens, got {input_noise}")
-        if kinds.feeds_back and bidirectional:
-            check.refuse("pattern='one-to-many' is not possible with bidirectional=True: outputs are fed back")
+        architecture = stack_of(self.rnn).architecture
+        if kinds.feeds_back and architecture.runs_back:
+            check.refuse(f"pattern='one-to-many' is not possible with {architecture.runs_back}: outputs are fed back")
         kinds.check_feedback()
         self.learn_h_0 = check.flag(learn_h_0, "learn_h_0")
-        architecture = stack_of(self.rnn).architecture
         below = of_rnn(self.rnn), architecture
         self.mask_ho, self.readout_from = ReadoutConstraints.of(mask_ho, readout_from, outputs.n, *below)
         h_0 = [Entry(("h_0",), (architecture.n_states, architecture.hidden_size))] if self.learn_h_0 else []
@@ -224,8 +226,8 @@ class SequenceModel(Model):
         state : array (L·D, B, H), optional
             The states before the first step, zeros by default; updated in place to those after the last step, so that
             the next call goes on from there (truncated back-propagation). Where row b begins another sequence, set
-            ``state[:, b] = 0`` before, or give `resets`. Needs one direction, inputs at each step, and no `learn_h_0`,
-            as gradients do not go back to h_0 from there; `fit` with `tbptt` takes care of that.
+            ``state[:, b] = 0`` before, or give `resets`. Needs the forward direction alone, inputs at each step, and no
+            `learn_h_0`, as gradients do not go back to h_0 from there; `fit` with `tbptt` takes care of that.
         lengths : integers (B,), optional
             As in `RNN`: row b has so many steps. Where it has one target all the same, at least 1.
         weights : numbers (B,) or (T, B), optional
@@ -240,8 +242,8 @@ class SequenceModel(Model):
             sum of their absolute values and λ₂ times that of their squares.
         memory : str or int, optional
             For long sequences: states are computed twice, and kept for so many steps at a time, or for as many as need
-            less than, say, "200MB". The gradients are the same to the last bit, with a leak to rounding. Needs one
-            direction.
+            less than, say, "200MB". The gradients are the same to the last bit, with a leak to rounding. Needs the
+            forward direction alone.
         trainable : list of str, optional
             The names of parameters to change, or patterns such as "bias_*"; by default all. The others stay as they
             are, weight decay or not; there is no work for their gradients, which are no part of the norm either.
@@ -249,8 +251,8 @@ class SequenceModel(Model):
             As in `RNN`: what the noise of a layer that has some is drawn with, instead of the layer's own generator.
         resets : bool (T, B), optional
             As in `RNN`: where sequences begin anew, from zeros or, with `learn_h_0`, from that parameter, which each of
-            them has a part of the gradient for. Needs one direction and inputs at each step. With one target for each
-            sequence, that is about what follows the last reset.
+            them has a part of the gradient for. Needs the forward direction alone and inputs at each step. With one
+            target for each sequence, that is about what follows the last reset.
 
         Returns
         -------
@@ -445,7 +447,7 @@ class SequenceModel(Model):
         ------
         TypeError, ValueError
             If an argument does not fit, if outputs are not what the next step's input can be (categories for as many
-            tokens, any kind of output for as many features), or if the model is bidirectional.
+            tokens, any kind of output for as many features), or if the model is bidirectional or reverse.
         FloatingPointError
             If the outputs are not finite.
 
@@ -517,8 +519,8 @@ class SequenceModel(Model):
             As in `train_step`.
         tbptt : (k1, k2), optional
             Truncated back-propagation through time: an update after every k1 steps, from the loss of these, with
-            gradients that go back k2 steps, at least k1. States are carried on. Needs one direction and a target for
-            each step.
+            gradients that go back k2 steps, at least k1. States are carried on. Needs the forward direction alone and
+            a target for each step.
         memory : str or int, optional
             As in `train_step`.
         activation_l1, activation_l2, weight_l1, weight_l2 : float
@@ -663,8 +665,7 @@ class SequenceModel(Model):
         >>> [*stream.predict([0, 1]), *stream.predict([2])] == model.predict([[0, 1, 2]])[0].tolist()
         True
         """
-        if self.rnn.bidirectional:
-            check.refuse(f"stream is not possible with bidirectional=True: {_NO_STATE}")
+        self._check_forward("stream is not possible")
         if self._network.kinds.pattern.one_input:
             check.refuse(f"stream needs inputs at each step, got pattern={self.pattern!r}")
         if batch_size is not None:
@@ -716,8 +717,7 @@ class SequenceModel(Model):
             return first
         if self.learn_h_0:
             check.refuse("state must be None with learn_h_0=True, which is about the states that all begin with")
-        if self.rnn.bidirectional:
-            check.refuse(f"state must be None with bidirectional=True: {_NO_STATE}")
+        self._check_forward("state must be None")
         if self._network.kinds.pattern.one_input:
             check.refuse(f"state must be None with pattern={self.pattern!r}, whose input comes first")
         return _updatable(state, "state", first.dtype, first.shape)
@@ -731,25 +731,29 @@ class SequenceModel(Model):
         """Refuse them where sequences cannot begin anew."""
         if resets is None:
             return
-        check_one_direction(self.rnn.bidirectional, name)
+        check_forward(self._network.stack.architecture.runs_back, name)
         if self._network.kinds.pattern.one_input:
             check.refuse(f"{name} must be None with pattern={self.pattern!r}, whose input comes first")
+
+    def _check_forward(self, what: str) -> None:
+        """Refuse what states have to be carried over for."""
+        if runs_back := self._network.stack.architecture.runs_back:
+            check.refuse(f"{what} with {runs_back}: {_NO_STATE}")
 
     def _truncation(self, tbptt: Any) -> tuple[int, int]:
         k1, k2 = check.pair(tbptt, "tbptt")
         k1, k2 = check.positive_int(k1, "tbptt[0]"), check.positive_int(k2, "tbptt[1]")
         if k2 < k1:
             check.refuse(f"tbptt must be (k1, k2) with k2 at least k1, got ({k1}, {k2}): steps would be left out")
-        if self.rnn.bidirectional:
-            check.refuse(f"tbptt is not possible with bidirectional=True: {_NO_STATE}")
+        self._check_forward("tbptt is not possible")
         if self._network.kinds.pattern.one_output:
             check.refuse(f"tbptt needs a target for each step, got pattern={self.pattern!r}")
         return k1, k2
 
     def _memory(self, memory: Any) -> float | None:
         """Time steps (an int), bytes (a float), or no limit."""
-        if memory is not None and self.rnn.bidirectional:
-            check.refuse(f"memory must be None with bidirectional=True: {_NO_STATE}")
+        if memory is not None:
+            self._check_forward("memory must be None")
         return memory_limit(memory, "memory")
 
     def _predictions(

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from elman import check
 from elman.layer.architecture import Architecture
-from elman.layer.resets import check_one_direction
+from elman.layer.resets import check_forward
 from elman.torch.duals import forward_mode
 from elman.torch.function import rnn
 from elman.torch.passes import Call, Options
@@ -82,7 +82,7 @@ class Recurrent(torch.nn.RNNBase):
     def _check_resets(self, resets: Any, input: Tensor | PackedSequence) -> None:
         if isinstance(input, PackedSequence):
             check.refuse("resets must be None where the input is a PackedSequence: give it padded")
-        check_one_direction(self.bidirectional)
+        check_forward("bidirectional=True" if self.bidirectional else None)
         if not isinstance(resets, Tensor) or resets.dtype != torch.bool:
             came = f"a tensor of {resets.dtype}" if isinstance(resets, Tensor) else check.shown(resets)
             raise TypeError(f"resets must be a tensor of torch.bool, got {came}: compare, as in done == 1")
