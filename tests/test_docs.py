@@ -20,7 +20,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 GENERATED = {"_build", "_ext", "_static", "examples"}
 PAGES = [path for path in sorted(DOCS.rglob("*.md")) if path.relative_to(DOCS).parts[0] not in GENERATED]
 TESTED_ELSEWHERE = {"activations"}  # in test_activation.py; they take long to compile
-PEERS = {"dask", "keras", "torch"}  # programs that need these are run where they are installed
+PEERS = {"dask", "flax", "jax", "keras", "onnx", "torch"}  # programs that need these are run where they are installed
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 

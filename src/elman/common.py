@@ -1,5 +1,6 @@
 """The public names that `elman` and `elman.reference` have in common: all that bind no backend."""
 
+from elman import convert as convert
 from elman import schedules as schedules
 from elman import tasks as tasks
 from elman.about import show_config
@@ -26,6 +27,7 @@ __all__ = [
     "Tokens",
     "activation",
     "available_backends",
+    "convert",
     "fit_many",
     "fixed_points",
     "get_num_threads",
