@@ -4,10 +4,10 @@ Each ``from_…`` returns a dict that `RNN.load_state_dict` takes, or that of a 
 Each ``to_…`` takes such a dict, as `state_dict` returns it, or `effective_weights` where there are signs or masks. So
 what comes from one framework can go to another. The forms are side by side in :doc:`/migrate/weights`.
 
-Arrays are float32 or float64, in anything that NumPy makes an array of; results are copies of the same width. elman has
-one bias: two are added up, and the second of two is written as zeros. Where only some layers have a bias, or a readout
-has none, zeros stand for it. All raise TypeError or ValueError, with a message that names the array, where something is
-missing or does not fit, and where weights are those of a GRU or an LSTM.
+Arrays are float32 or float64, in anything that NumPy makes an array of; results are copies of the same width,
+C-contiguous. elman has one bias: two are added up, and the second of two is written as zeros. Where only some layers
+have a bias, or a readout has none, zeros stand for it. All raise TypeError or ValueError, with a message that names the
+array, where something is missing or does not fit, and where weights are those of a GRU or an LSTM.
 """
 
 from __future__ import annotations
@@ -308,10 +308,9 @@ def _state(layers: list[list[_Cell]], readout: list[_Labelled], *, rows: bool) -
         raise ValueError(f"{readout[2][0]} must not be there: elman has nothing behind a readout")
     has_bias = any(len(cell) > 2 for cells in layers for cell in cells)
     found: list[_Labelled | None] = []
-    for cells in layers:  # each kind of array for both directions, as in elman's order
-        found += (
-            part for parts in zip(*([*cell, None][: 2 + has_bias] for cell in cells), strict=True) for part in parts
-        )
+    for cells in layers:  # in elman's order, each kind of array for both directions
+        padded = [[*cell, None][: 2 + has_bias] for cell in cells]
+        found += [part for parts in zip(*padded, strict=True) for part in parts]
     architecture = _architecture(layers[0][0], len(layers), len(layers[0]) == 2, has_bias, rows=rows)
     entries = architecture.entries()
     if readout:
@@ -340,7 +339,7 @@ def _checked(state: Any) -> tuple[Architecture, dict[str, Real]]:
     is_single = all(array.dtype == np.float32 for array in arrays.values())
     named = Parameters(entries, np.dtype(np.float32 if is_single else np.float64)).named()
     load_state(named, arrays)
-    return architecture, named
+    return architecture, {name: np.array(array, order="C") for name, array in named.items()}
 
 
 def _parts(state: Any, *, rows: bool) -> tuple[list[list[list[Real]]], list[Real]]:

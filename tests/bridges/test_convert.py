@@ -11,6 +11,8 @@ import pytest
 import elman
 from elman import convert
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras's variables
+
 
 class Case(NamedTuple):
     """What a layer has in all frameworks."""
@@ -317,7 +319,6 @@ RUNS = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras's variables
 @pytest.mark.parametrize(("framework", "case", "dtype"), RUNS)
 def test_a_framework_computes_the_same(framework, case, dtype):
     """With its weights here, and with ours there."""
@@ -333,7 +334,6 @@ def test_a_framework_computes_the_same(framework, case, dtype):
     np.testing.assert_allclose(theirs.run(x), other(x)[0], rtol=0, atol=theirs.tolerance[dtype])
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("framework", [framework for framework in FRAMEWORKS if framework is not ONNX])
 @pytest.mark.parametrize("case", [Case(3, 5, num_layers=2), Case(3, 5, bidirectional=True)], ids=case_name)
 def test_a_framework_has_the_same_outputs(framework, case):
@@ -426,7 +426,12 @@ def test_results_are_copies():
     back = convert.from_numpy([(Wxh, np.eye(5))])["weight_ih_l0"]
     arrays = [state["weight_ih_l0"], kernel, W, Wxh, convert.to_pytorch(state)["weight_ih_l0"], back]
     assert not any(np.shares_memory(a, b) for a, b in itertools.combinations(arrays, 2))
-    assert all(array.flags.writeable for array in arrays)
+    arrays += [
+        Wxh,
+        convert.to_numpy(state, rows=True)[0][0][1],
+        convert.from_flax(convert.to_flax(state))["weight_hh_l0"],
+    ]
+    assert all(array.flags.writeable and array.flags.c_contiguous for array in arrays[1:])
 
 
 def test_biases_that_some_have():
