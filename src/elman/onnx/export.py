@@ -1,0 +1,163 @@
+"""Writing models to ONNX files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import helper
+
+import elman
+from elman import check
+from elman.data.outputs import Output, Reals
+from elman.layer import constraints
+from elman.layer.dynamics import USUAL
+from elman.layer.rnn import RNN
+from elman.models.base import network_of
+from elman.models.seq2seq import Seq2Seq
+from elman.models.sequence import SequenceModel
+from elman.onnx.export_graph import Graph
+from elman.onnx.export_models import add_rnn, add_seq2seq, add_sequence_model
+from elman.storage import atomic
+
+OPSETS = 14, 24  # from the RNN that has a layout on, to the newest that tests have seen
+CONFIG = "elman.config"  # the entry of metadata_props
+
+
+def export(
+    model: RNN | SequenceModel | Seq2Seq,
+    path: str | Path,
+    opset: int = 22,
+    *,
+    lengths: bool = False,
+    states: bool = False,
+    outputs: Sequence[str] | None = None,
+    dtype: Any = None,
+) -> None:
+    """Write a model to an ONNX file: one graph from inputs to predictions, for any T and B.
+
+    What a file has as input must be given in every call, so only x, or tokens, is one unless more is asked for. Arrays
+    have time first, (T, B, ·), as those of `train_step`; those of an `RNN` with batch_first=True are (B, T, ·).
+
+    Parameters
+    ----------
+    model : RNN, SequenceModel or Seq2Seq
+        Its weights as they act at present. As in a plain call, there is neither dropout nor noise.
+    path : str or path
+        The file appears whole or not at all; what was there is replaced.
+    opset : int
+        From 14 to 24, the version of ONNX's operators.
+    lengths : bool
+        Whether the lengths of sequences, int64 (B,), are an input.
+    states : bool
+        Whether the states before the first step, h_0 (L·D, B, H), are an input, and, of a SequenceModel, those after
+        the last step, h_n, an output, to go on from in the next call.
+    outputs : list of str, optional
+        Of a SequenceModel, some of "logits", "probabilities" and "labels", which are what `predict` returns; by default
+        all. Real numbers are "y".
+    dtype : {"float32", "float64"}, optional
+        Of weights and results, by default the model's. ONNX Runtime has the operator RNN for float32 alone, so that
+        float64 becomes a Scan of products: exact, but slower.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not what it should be, or if the nonlinearity is a function of your own.
+    FloatingPointError
+        If a parameter is not finite, in that dtype.
+    OSError
+        If the file cannot be written: it names path and cause.
+
+    Examples
+    --------
+    >>> import elman, elman.onnx
+    >>> model = elman.SequenceModel(elman.Tokens(9), elman.Categories(3), hidden_size=16, seed=0)
+    >>> elman.onnx.export(model, "/tmp/tagger.onnx")
+    """
+    model = check.kind(model, "model", (RNN, SequenceModel, Seq2Seq))
+    path, opset = check.path(path, "path"), _opset(opset)
+    lengths, states = check.flag(lengths, "lengths"), check.flag(states, "states")
+    rnn = model.rnn if isinstance(model, SequenceModel) else model.decoder if isinstance(model, Seq2Seq) else model
+    dtype = rnn.dtype if dtype is None else check.real_dtype(dtype)
+    names = _names_of_outputs(outputs, model)
+    graph = Graph(dtype)
+    if isinstance(model, RNN):
+        config = _config(model)
+        add_rnn(graph, model, lengths=lengths, states=states)
+    else:
+        _check_options(model, lengths=lengths, states=states)
+        config = network_of(model).check_saveable(model.metadata)
+    if isinstance(model, SequenceModel):
+        add_sequence_model(graph, model, names, lengths=lengths, states=states)
+    elif isinstance(model, Seq2Seq):
+        add_seq2seq(graph, model, lengths=lengths)
+    kind = next(one.__name__ for one in (RNN, SequenceModel, Seq2Seq) if isinstance(model, one))
+    config = {"kind": kind, **config, "dtype": dtype.name}
+    metadata = {**getattr(model, "metadata", {}), CONFIG: json.dumps(config)}
+    atomic.write(path, _content(graph, kind, metadata, opset, repr(model)))
+
+
+def _opset(value: Any) -> int:
+    opset = check.integers(*OPSETS)(value, "opset")
+    newest = onnx.defs.onnx_opset_version()
+    if opset > newest:
+        check.refuse(f"opset must be at most {newest} with onnx {onnx.__version__}, got {opset}: pip install -U onnx")
+    return opset
+
+
+def _names_of_outputs(value: Any, model: Any) -> tuple[str, ...]:
+    """What a SequenceModel's graph puts out besides states."""
+    if not isinstance(model, SequenceModel):
+        if value is not None:
+            check.refuse(f"outputs must be None for a model that is no SequenceModel, got {check.shown(value)}")
+        return ()
+    known = ("y",) if isinstance(model.outputs, Reals) else ("logits", "probabilities", "labels")
+    if value is None:
+        return known
+    if not isinstance(value, (list, tuple)) or not value:
+        expected = f"a list of one or more of {check.listed(known)}"
+        raise (ValueError if value in ([], ()) else TypeError)(f"outputs must be {expected}, got {check.shown(value)}")
+    return tuple(dict.fromkeys(check.choice(one, f"outputs[{i}]", known) for i, one in enumerate(value)))
+
+
+def _check_options(model: SequenceModel | Seq2Seq, *, lengths: bool, states: bool) -> None:
+    """Refuse inputs that a model has not."""
+    if states and isinstance(model, Seq2Seq):
+        check.refuse("states must be False for a Seq2Seq, whose encoder begins with zeros")
+    if not isinstance(model, SequenceModel):
+        return
+    for name, is_wanted in {"lengths": lengths, "states": states}.items():
+        if is_wanted and network_of(model).kinds.pattern.one_input:
+            check.refuse(f"{name} must be False with pattern={model.pattern!r}, whose input is one step")
+    if states and model.learn_h_0:
+        check.refuse("states must be False with learn_h_0=True, which is about the states that all begin with")
+    if states and model.rnn.bidirectional:
+        check.refuse("states must be False with bidirectional=True: that direction begins at the end")
+
+
+def _config(rnn: RNN) -> dict[str, Any]:
+    """Arguments of `RNN`, as JSON has them."""
+    names = "input_size hidden_size num_layers nonlinearity bias batch_first dropout bidirectional recurrent_dropout"
+    config = {name: getattr(rnn, name) for name in names.split()}
+    config |= {name: value for name, usual in USUAL.items() if (value := getattr(rnn, name)) != usual}
+    return config | constraints.described(constraints.of_rnn(rnn))
+
+
+def _content(graph: Graph, name: str, metadata: dict[str, str], opset: int, words: str) -> bytes:
+    """A file, checked in full."""
+    opsets = [helper.make_opsetid("", opset)]
+    proto = helper.make_model(
+        graph.proto(name),
+        opset_imports=opsets,
+        ir_version=helper.find_min_ir_version_for(opsets),  # the oldest, so that runtimes of that age take it
+        producer_name="elman",
+        producer_version=elman.__version__,
+        doc_string=words,
+    )
+    proto.graph.initializer.extend(graph.constants.values())
+    helper.set_model_props(proto, metadata)
+    onnx.checker.check_model(proto, full_check=True)
+    return bytes(proto.SerializeToString())
