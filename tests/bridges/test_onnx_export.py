@@ -1,12 +1,15 @@
 """elman.onnx.export: ONNX Runtime computes what elman does, for shapes that no export has seen."""
 
 import json
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import elman
 
@@ -15,9 +18,11 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 import elman.onnx  # noqa: E402
 from elman.backends.reference import ACTIVATIONS  # noqa: E402
+from elman.cli import main  # noqa: E402
+from elman.layer import constraints  # noqa: E402
+from elman.models import configuration  # noqa: E402
 
 OPSETS = range(14, 25)
-ALL = "logits", "probabilities", "labels"
 
 
 class Exported:
@@ -56,7 +61,8 @@ def drawn(seed: int) -> tuple[np.random.Generator, dict[str, Any]]:
     """Options of a layer, what an ONNX operator has and what it has not, half of the time each."""
     rng = np.random.default_rng(zlib.crc32(f"onnx {seed}".encode()))
     n_layers, n_units = int(rng.integers(1, 4)), int(rng.integers(1, 8))
-    options: dict[str, Any] = {"num_layers": n_layers, "hidden_size": n_units, "bidirectional": bool(rng.integers(2))}
+    options: dict[str, Any] = {"num_layers": n_layers, "hidden_size": n_units}
+    options |= [{}, {"bidirectional": True}, {"reverse": True}][rng.integers(3)]
     options["nonlinearity"] = str(rng.choice([*ACTIVATIONS]))
     if rng.integers(2):
         leaks = [rng.uniform(0.1, 0.9, n_units), *rng.uniform(0.1, 0.9, n_layers - 1)]
@@ -66,6 +72,15 @@ def drawn(seed: int) -> tuple[np.random.Generator, dict[str, Any]]:
     if rng.integers(2):
         options |= {"excitatory": 0.6, "mask_hh": rng.random((n_units, n_units)) < 0.7}
     return rng, options | {"dtype": str(rng.choice(["float32", "float32", "float64"])), "seed": rng}
+
+
+def tamed(model: Any) -> Any:
+    """With weights whose states do not explode where nothing bounds them."""
+    layers = [model] if isinstance(model, elman.RNN) else [getattr(model, name) for name in model._layers]
+    for rnn in layers:
+        for array in rnn.parameters().values():
+            array *= 0.3 if rnn.nonlinearity == "power" else 1
+    return model
 
 
 def batch(rng: np.random.Generator) -> tuple[int, int, Any]:
@@ -78,7 +93,7 @@ def batch(rng: np.random.Generator) -> tuple[int, int, Any]:
 def test_onnx_layers_agree(seed: int, exported):
     rng, options = drawn(seed)
     n, has_lengths, has_states = int(rng.integers(1, 5)), bool(rng.integers(2)), bool(rng.integers(2))
-    rnn = elman.RNN(n, bias=bool(rng.integers(4)), batch_first=bool(rng.integers(2)), **options)
+    rnn = tamed(elman.RNN(n, bias=bool(rng.integers(4)), batch_first=bool(rng.integers(2)), **options))
     run = exported(rnn, OPSETS[seed % len(OPSETS)], lengths=has_lengths, states=has_states)
     is_operator = rnn.nonlinearity not in ("retanh", "power") and "leak" not in options and rnn.dtype == np.float32
     assert ("RNN" in run.operators, "Scan" in run.operators) == (is_operator, not is_operator)
@@ -101,12 +116,15 @@ def drawn_model(seed: int, pattern: str = "") -> tuple[np.random.Generator, elma
     tokens = bool(rng.integers(2))
     outputs = [elman.Categories, elman.Binary, elman.Reals][rng.integers(3)](int(rng.integers(1, 5)))
     if pattern == "one-to-many":
-        options["bidirectional"] = False
+        options |= {"bidirectional": False, "reverse": False}
         outputs = elman.Categories(n) if tokens else outputs
     if "excitatory" in options and rng.integers(2):
         options["readout_from"] = "excitatory" if round(0.6 * options["hidden_size"]) else None
     inputs = elman.Tokens(n) if tokens else elman.Features(n)
-    return rng, elman.SequenceModel(inputs, outputs, pattern=pattern, learn_h_0=bool(rng.integers(2)), **options)
+    model = elman.SequenceModel(inputs, outputs, pattern=pattern, learn_h_0=bool(rng.integers(2)), **options)
+    if model.learn_h_0:
+        model.parameters()["h_0"][...] = rng.normal(size=model.parameters()["h_0"].shape)
+    return rng, tamed(model)
 
 
 def some_inputs(rng: np.random.Generator, model: Any, *shape: int) -> Any:
@@ -127,7 +145,8 @@ def logits_of(model: elman.SequenceModel, x: Any, lengths: Any) -> Any:
     h_0 = np.repeat(p["h_0"][:, None], x.shape[1], axis=1) if model.learn_h_0 else None
     y, _ = model.rnn(x, h_0, lengths)
     if model.pattern.endswith("one"):
-        y = np.concatenate([y[lengths - 1, np.arange(x.shape[1]), :n_units], y[0, :, n_units:]], axis=1)
+        last = y[lengths - 1, np.arange(x.shape[1]), :n_units]
+        y = y[0] if model.rnn.reverse else np.concatenate([last, y[0, :, n_units:]], axis=1)
     return y @ p["weight_ho"].T + p["bias_o"]
 
 
@@ -151,8 +170,6 @@ def predicted(model: elman.SequenceModel, x: Any, lengths: Any) -> dict[str, Any
 @pytest.mark.parametrize("seed", range(60))
 def test_onnx_models_agree(seed: int, exported):
     rng, model = drawn_model(seed)
-    if model.learn_h_0:
-        model.parameters()["h_0"][...] = rng.normal(size=model.parameters()["h_0"].shape)
     has_lengths = bool(rng.integers(2)) and model.pattern.startswith("many")
     run = exported(model, OPSETS[seed % len(OPSETS)], lengths=has_lengths)
     for _ in range(3):
@@ -183,10 +200,11 @@ def test_onnx_sequences_go_on_from_one_input(seed: int, exported):
 @pytest.mark.parametrize("seed", range(24))
 def test_onnx_decoders_write_the_same(seed: int, exported):
     rng, options = drawn(2000 + seed)
-    options = {name: value for name, value in options.items() if name not in ("excitatory", "mask_hh")}
+    options = {name: value for name, value in options.items() if name not in ("excitatory", "mask_hh", "reverse")}
     n, has_lengths = int(rng.integers(1, 30)), bool(rng.integers(2))
     inputs = elman.Tokens(n) if rng.integers(2) else elman.Features(n)
     model = elman.Seq2Seq(inputs, elman.Categories(int(rng.integers(1, 6))), **options)
+    model = tamed(model)
     run = exported(model, OPSETS[seed % len(OPSETS)], lengths=has_lengths)
     for _ in range(3):
         n_steps, n_rows, lengths = batch(rng)
@@ -198,3 +216,249 @@ def test_onnx_decoders_write_the_same(seed: int, exported):
             n_y = found["y_lengths"][b]
             np.testing.assert_array_equal(found["y"][:n_y, b], expected)
             assert (found["y"][n_y:, b] == model.outputs.n).all()
+
+
+# States, and what else may be asked for
+
+
+@pytest.mark.parametrize("options", [{}, {"nonlinearity": "retanh", "leak": 0.4}])
+def test_onnx_sequences_come_bit_by_bit(options: dict[str, Any], exported):
+    model = elman.SequenceModel(elman.Tokens(9), elman.Categories(3), hidden_size=5, num_layers=2, seed=0, **options)
+    run, rng, h, probabilities = exported(model, states=True), np.random.default_rng(0), np.zeros((2, 3, 5), "f"), []
+    tokens = rng.integers(0, 9, (12, 3))
+    for part in tokens[:5], tokens[5:6], tokens[6:]:
+        found = run(tokens=part, h_0=h)
+        h = found["h_n"]
+        probabilities.append(found["probabilities"])
+    check(np.concatenate(probabilities), np.swapaxes(model.predict_proba(tokens.T), 0, 1))
+
+
+def test_onnx_outputs_are_chosen(exported):
+    model, x = elman.SequenceModel(elman.Features(2), LABELS, hidden_size=4, seed=0), np.zeros((2, 1, 2), "f")
+    for names in ["labels"], ["probabilities", "logits"]:
+        assert [*exported(model, outputs=names)(x=x)] == names
+    assert "ArgMax" not in exported(model, outputs=("logits",)).operators
+
+
+def test_onnx_float64_in_float32(exported):
+    """An RNN instead of a Scan."""
+    rnn, x = elman.RNN(3, 5, dtype="float64", seed=0), np.random.default_rng(0).normal(size=(7, 2, 3))
+    run = exported(rnn, dtype="float32")
+    assert "RNN" in run.operators
+    np.testing.assert_allclose(run(x=x.astype("f"))["y"], rnn(x)[0], atol=1e-6)
+    assert json.loads(metadata_of(run)["elman.config"])["dtype"] == "float32"
+    same = exported(elman.RNN(3, 5, seed=0), dtype="float64")
+    assert "Scan" in same.operators
+    check(same(x=x)["y"], rnn_of(same, x), "float64")
+
+
+def rnn_of(run: Exported, x: Any) -> Any:
+    """Outputs of a layer with the constants of a graph of one."""
+    own = {one.name: onnx.numpy_helper.to_array(one) for one in run.proto.graph.initializer}
+    rnn = elman.RNN(3, 5, dtype="float64")
+    weights = {name: own.get(f"{name}.T", own.get(name)) for name in rnn.parameters()}
+    rnn.load_state_dict({name: array.T for name, array in weights.items()})
+    return rnn(x)[0]
+
+
+def metadata_of(run: Exported) -> dict[str, str]:
+    return {one.key: one.value for one in run.proto.metadata_props}
+
+
+# The file
+
+
+def described(values: Any) -> dict[str, Any]:
+    """Inputs or outputs of a graph: their axes, and what is said of them."""
+    return {
+        one.name: ([axis.dim_param or axis.dim_value for axis in one.type.tensor_type.shape.dim], one.doc_string)
+        for one in values
+    }
+
+
+def test_onnx_names_say_what_things_are(exported):
+    model = elman.SequenceModel(elman.Tokens(4), elman.Categories(3), hidden_size=5, num_layers=2, seed=0)
+    model.metadata = {"vocabulary": "abcd"}
+    run = exported(model, lengths=True, states=True)
+    assert {name: axes for name, (axes, _) in described(run.proto.graph.input).items()} == {
+        "tokens": ["T", "B"],
+        "lengths": ["B"],
+        "h_0": [2, "B", 5],
+    }
+    outputs = described(run.proto.graph.output)
+    assert {name: axes for name, (axes, _) in outputs.items()} == {
+        "logits": ["T", "B", 3],
+        "probabilities": ["T", "B", 3],
+        "labels": ["T", "B"],
+        "h_n": [2, "B", 5],
+    }
+    assert outputs["labels"][1] == "(T, B) int64: the likeliest category"
+    weights = {one.name for one in run.proto.graph.initializer} - {"one_hot"}
+    kinds = ("weight_ih", "weight_hh", "bias")
+    expected = {f"{kind}_l{k}" for kind in kinds for k in range(2)} | {"weight_ho.T", "bias_o"}
+    assert expected == {name for name in weights if not name.startswith("integer")}
+    assert (run.proto.producer_name, run.proto.producer_version) == ("elman", elman.__version__)
+    assert metadata_of(run)["vocabulary"] == "abcd"
+
+
+@pytest.mark.parametrize("seed", range(0, 12, 2))
+def test_onnx_says_what_makes_the_model(seed: int, exported):
+    _, model = drawn_model(seed)
+    config = json.loads(metadata_of(exported(model))["elman.config"])
+    assert config.pop("kind") == "SequenceModel"
+    arguments, n = configuration.arguments("SequenceModel", config)
+    assert repr(elman.SequenceModel(**arguments)) == repr(model)
+    assert n == sum(array.size for array in model.parameters().values())
+
+
+def test_onnx_says_what_makes_a_layer(exported):
+    for seed in range(8):
+        _, options = drawn(seed)
+        rnn = elman.RNN(3, batch_first=True, dropout=0.5, bias=False, **options)
+        config = json.loads(metadata_of(exported(rnn))["elman.config"])
+        assert config.pop("kind") == "RNN"
+        masks = {name: constraints.from_json(value, name) for name, value in config.items() if name.startswith("mask")}
+        assert repr(elman.RNN(**config | masks)) == repr(rnn)
+
+
+@pytest.mark.parametrize("opset", OPSETS)
+def test_onnx_opsets_have_their_ir_version(opset: int, exported):
+    """Those of the releases of onnx that brought the opsets, which ONNX Runtime of that age reads."""
+    proto = exported(elman.RNN(2, 3), opset).proto
+    assert proto.opset_import[0].version == opset
+    assert proto.ir_version == {14: 7, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11, 24: 12}.get(opset, 8)
+
+
+def test_onnx_files_are_whole_or_not_there(tmp_path, monkeypatch):
+    path, rnn = tmp_path / "net.onnx", elman.RNN(2, 3, seed=0)
+    elman.onnx.export(rnn, path)
+    before = path.read_bytes()
+    elman.onnx.export(rnn, path)
+    assert path.read_bytes() == before
+    for wrong in tmp_path / "no" / "net.onnx", tmp_path:
+        with pytest.raises(OSError, match=r"net\.onnx|directory"):
+            elman.onnx.export(rnn, wrong)
+    rnn.parameters()["bias_l0"][1] = np.nan
+    with pytest.raises(FloatingPointError, match="the bias_l0 to be exported is nan"):
+        elman.onnx.export(rnn, path)
+    monkeypatch.setattr("onnx.checker.check_model", lambda *_, **__: 1 / 0)  # whatever it may find
+    with pytest.raises(ZeroDivisionError):
+        elman.onnx.export(elman.RNN(2, 3), path)
+    assert [*tmp_path.iterdir()] == [path]
+    assert path.read_bytes() == before
+
+
+TOKENS, LABELS = elman.Tokens(3), elman.Categories(3)
+
+
+def model_of(outputs: Any = LABELS, **options: Any) -> elman.SequenceModel:
+    return elman.SequenceModel(TOKENS, outputs, **{"hidden_size": 10, **options})
+
+
+SOFTSIGN = elman.activation(lambda a: a / (1 + abs(a)), lambda y: (1 - abs(y)) ** 2, name="softsign")
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        (elman.RNN(2, 3), {"opset": 13}, "opset must be an int from 14 to 24, got 13"),
+        (elman.RNN(2, 3), {"opset": 25}, "opset must be an int from 14 to 24, got 25"),
+        (elman.RNN(2, 3), {"opset": "22"}, "opset must be an int from 14 to 24, got '22'"),
+        (elman.RNN(2, 3), {"lengths": 1}, "lengths must be True or False, got 1"),
+        (elman.RNN(2, 3), {"states": None}, "states must be True or False, got None"),
+        (elman.RNN(2, 3), {"dtype": "float16"}, "dtype must be 'float32' or 'float64', got 'float16'"),
+        (elman.RNN(2, 3), {"outputs": ["labels"]}, "outputs must be None for a model that is no SequenceModel, got"),
+        (elman.RNN(2, 3, 1, SOFTSIGN), {}, r"nonlinearity activation\(softsign\) cannot be exported"),
+        (
+            model_of(nonlinearity=SOFTSIGN),
+            {},
+            r"nonlinearity activation\(softsign\) cannot be",
+        ),
+        (object(), {}, "model must be elman.RNN, elman.SequenceModel or elman.Seq2Seq, got <object"),
+        (model_of(), {"outputs": []}, "outputs must be a list of one or more of 'logits', "),
+        (model_of(), {"outputs": "labels"}, "outputs must be a list of one or more of "),
+        (model_of(), {"outputs": ["y"]}, r"outputs\[0\] must be one of 'logits', 'prob"),
+        (model_of(elman.Reals(3)), {"outputs": ["labels"]}, r"outputs\[0\] must be one of 'y'"),
+        (
+            model_of(bidirectional=True),
+            {"states": True},
+            "states must be False with bidirectional=True: that direction begins at the end",
+        ),
+        (
+            model_of(learn_h_0=True),
+            {"states": True},
+            "states must be False with learn_h_0=True",
+        ),
+        (
+            model_of(pattern="one-to-one"),
+            {"lengths": True},
+            "lengths must be False with pattern='one-to-one', whose input is one step",
+        ),
+        (
+            model_of(pattern="one-to-many"),
+            {"states": True},
+            "states must be False with pattern='one-to-many', whose input is one step",
+        ),
+        (elman.Seq2Seq(TOKENS, LABELS, hidden_size=10), {"states": True}, "states must be False for a Seq2Seq"),
+    ],
+)
+def test_onnx_refusals(model: Any, options: dict[str, Any], message: str, tmp_path):
+    with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+        elman.onnx.export(model, tmp_path / "net.onnx", **options)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_onnx_of_an_older_release(tmp_path, monkeypatch):
+    monkeypatch.setattr("onnx.defs.onnx_opset_version", lambda: 21)
+    with pytest.raises(ValueError, match=r"opset must be at most 21 with onnx \S+, got 22: pip install -U onnx"):
+        elman.onnx.export(elman.RNN(2, 3), tmp_path / "net.onnx")
+
+
+def test_onnx_metadata_has_one_name_of_its_own(tmp_path):
+    model = model_of()
+    model.metadata = {"elman.config": "{}"}
+    with pytest.raises(ValueError, match=r"metadata must not have an entry 'elman\.config'"):
+        elman.onnx.export(model, tmp_path / "net.onnx")
+
+
+def test_onnx_tokens_that_there_are_not(exported):
+    """Too large ones are ONNX Runtime's error, on either way; negative ones count from the end."""
+    for n in 4, 40:
+        model = elman.SequenceModel(elman.Tokens(n), LABELS, hidden_size=10)
+        run = exported(model)
+        with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument, match="out of data bounds"):
+            run(tokens=np.array([[n]]))
+        np.testing.assert_array_equal(run(tokens=np.array([[-1]]))["logits"], run(tokens=np.array([[n - 1]]))["logits"])
+
+
+def test_onnx_is_imported_on_request_and_named_where_missing():
+    program = "import sys, elman; assert 'onnx' not in sys.modules; sys.modules['onnx'] = None; import elman.onnx"
+    outcome = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert outcome.stderr.endswith("ImportError: elman.onnx needs the package onnx: pip install 'elman[onnx]'\n")
+
+
+# The command
+
+
+def test_onnx_command(tmp_path):
+    model = elman.SequenceModel(elman.Features(2), elman.Reals(1), hidden_size=4, dtype="float64", seed=0)
+    model.save(tmp_path / "net.safetensors")
+
+    def invoke(*arguments: object) -> Any:
+        return CliRunner().invoke(main, ["export", *map(str, arguments)], prog_name="elman")
+
+    own = tmp_path / "net.safetensors", tmp_path / "net.onnx"
+    assert invoke(*own, "--opset", 17, "--lengths", "--states", "--dtype", "float32").exit_code == 0
+    proto = onnx.load(own[1])
+    assert [one.name for one in proto.graph.input] == ["x", "lengths", "h_0"]
+    assert (proto.opset_import[0].version, proto.graph.node[-1].op_type) == (17, "Add")
+    for arguments, message in (
+        ((tmp_path / "no.safetensors", own[1]), f"{tmp_path / 'no.safetensors'}: No such file or directory"),
+        ((own[0], tmp_path / "no" / "net.onnx"), f"{tmp_path / 'no' / 'net.onnx'}: No such file or directory"),
+        ((own[1], own[1]), f"{own[1]} is not an elman model: it does not begin like a file of safetensors"),
+        ((*own, "--opset", 13), "Invalid value for '--opset': 13 is not in the range 14<=x<=24."),
+    ):
+        outcome = invoke(*arguments)
+        assert outcome.exit_code == 2
+        assert outcome.output.startswith(f"Error: {message}")
+        assert outcome.output.count("\n") == 1

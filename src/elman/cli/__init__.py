@@ -1,4 +1,4 @@
-"""The command `elman`: train a character model, let it write, measure speed, and say what elman runs with.
+"""The command `elman`: train a character model, let it write, export models, measure speed, say what elman runs with.
 
 Here are options, the terminal and files; other modules compute. What a user gets wrong is one line on standard error
 and exit status 2; Ctrl-C is exit status 130.
@@ -12,6 +12,7 @@ import elman
 from elman.cli.benchmark import accuracy, bench
 from elman.cli.characters import sample, train
 from elman.cli.common import Group, reported
+from elman.cli.export import export
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}
 
@@ -32,5 +33,5 @@ def info() -> None:
         elman.show_config()
 
 
-for _command in (train, sample, bench, accuracy):
+for _command in (train, sample, export, bench, accuracy):
     main.add_command(_command)

@@ -12,7 +12,8 @@ from onnx import helper
 
 import elman
 from elman import check
-from elman.data.outputs import Output, Reals
+from elman.backends.activations import Activation
+from elman.data.outputs import Reals
 from elman.layer import constraints
 from elman.layer.dynamics import USUAL
 from elman.layer.rnn import RNN
@@ -75,29 +76,35 @@ def export(
     --------
     >>> import elman, elman.onnx
     >>> model = elman.SequenceModel(elman.Tokens(9), elman.Categories(3), hidden_size=16, seed=0)
-    >>> elman.onnx.export(model, "/tmp/tagger.onnx")
+    >>> file = getfixture("tmp_path") / "tagger.onnx"
+    >>> elman.onnx.export(model, file)
+    >>> [output.name for output in onnx.load(file).graph.output]
+    ['logits', 'probabilities', 'labels']
     """
     model = check.kind(model, "model", (RNN, SequenceModel, Seq2Seq))
     path, opset = check.path(path, "path"), _opset(opset)
-    lengths, states = check.flag(lengths, "lengths"), check.flag(states, "states")
-    rnn = model.rnn if isinstance(model, SequenceModel) else model.decoder if isinstance(model, Seq2Seq) else model
-    dtype = rnn.dtype if dtype is None else check.real_dtype(dtype)
+    wanted = {"lengths": check.flag(lengths, "lengths"), "states": check.flag(states, "states")}
+    rnns = [model] if isinstance(model, RNN) else network_of(model).rnns
+    dtype = rnns[-1].dtype if dtype is None else check.real_dtype(dtype)
     names = _names_of_outputs(outputs, model)
-    graph = Graph(dtype)
+    for rnn in rnns:
+        if isinstance(rnn.nonlinearity, Activation):
+            check.refuse(f"nonlinearity {rnn.nonlinearity} cannot be exported: ONNX has no such function")
+    graph, kind, metadata = Graph(dtype), "RNN", {}
     if isinstance(model, RNN):
         config = _config(model)
-        add_rnn(graph, model, lengths=lengths, states=states)
+        add_rnn(graph, model, **wanted)
     else:
-        _check_options(model, lengths=lengths, states=states)
-        config = network_of(model).check_saveable(model.metadata)
+        _check_fits(model, **wanted)
+        network, metadata = network_of(model), model.metadata
+        kind, config = network.kind, network.check_saveable(metadata)
     if isinstance(model, SequenceModel):
-        add_sequence_model(graph, model, names, lengths=lengths, states=states)
+        add_sequence_model(graph, model, names, **wanted)
     elif isinstance(model, Seq2Seq):
         add_seq2seq(graph, model, lengths=lengths)
-    kind = next(one.__name__ for one in (RNN, SequenceModel, Seq2Seq) if isinstance(model, one))
     config = {"kind": kind, **config, "dtype": dtype.name}
-    metadata = {**getattr(model, "metadata", {}), CONFIG: json.dumps(config)}
-    atomic.write(path, _content(graph, kind, metadata, opset, repr(model)))
+    content = _content(graph, kind, {CONFIG: json.dumps(config), **metadata}, opset, repr(model))
+    atomic.write(path, content)
 
 
 def _opset(value: Any) -> int:
@@ -123,8 +130,10 @@ def _names_of_outputs(value: Any, model: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(check.choice(one, f"outputs[{i}]", known) for i, one in enumerate(value)))
 
 
-def _check_options(model: SequenceModel | Seq2Seq, *, lengths: bool, states: bool) -> None:
-    """Refuse inputs that a model has not."""
+def _check_fits(model: SequenceModel | Seq2Seq, *, lengths: bool, states: bool) -> None:
+    """Refuse inputs that a model cannot have, and metadata that a file cannot."""
+    if CONFIG in model.metadata:
+        check.refuse(f"metadata must not have an entry {CONFIG!r}, which an ONNX file has of its own")
     if states and isinstance(model, Seq2Seq):
         check.refuse("states must be False for a Seq2Seq, whose encoder begins with zeros")
     if not isinstance(model, SequenceModel):
@@ -134,14 +143,14 @@ def _check_options(model: SequenceModel | Seq2Seq, *, lengths: bool, states: boo
             check.refuse(f"{name} must be False with pattern={model.pattern!r}, whose input is one step")
     if states and model.learn_h_0:
         check.refuse("states must be False with learn_h_0=True, which is about the states that all begin with")
-    if states and model.rnn.bidirectional:
-        check.refuse("states must be False with bidirectional=True: that direction begins at the end")
+    if states and (runs_back := network_of(model).stack.architecture.runs_back):
+        check.refuse(f"states must be False with {runs_back}: that direction begins at the end")
 
 
 def _config(rnn: RNN) -> dict[str, Any]:
     """Arguments of `RNN`, as JSON has them."""
     names = "input_size hidden_size num_layers nonlinearity bias batch_first dropout bidirectional recurrent_dropout"
-    config = {name: getattr(rnn, name) for name in names.split()}
+    config = {name: getattr(rnn, name) for name in names.split()} | ({"reverse": True} if rnn.reverse else {})
     config |= {name: value for name, usual in USUAL.items() if (value := getattr(rnn, name)) != usual}
     return config | constraints.described(constraints.of_rnn(rnn))
 

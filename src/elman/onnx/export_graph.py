@@ -24,6 +24,14 @@ class Value(NamedTuple):
     shape: Shape | None
     meaning: str
 
+    def proto(self) -> Any:
+        """It, as ONNX has it; its meaning is told with shape and type."""
+        words = ""
+        if self.meaning:
+            shape = f"({', '.join(map(str, self.shape))}{',' * (len(self.shape) == 1)})"
+            words = f"{shape} {helper.tensor_dtype_to_np_dtype(self.kind).name}: {self.meaning}"
+        return helper.make_tensor_value_info(self.name, self.kind, self.shape, words)
+
 
 class Graph:
     """Nodes in the order in which they run. Values are known by their names, which are those of the nodes, too."""
@@ -88,11 +96,8 @@ class Graph:
 
     def proto(self, name: str) -> Any:
         """It, as ONNX has it."""
-        of_graph = (
-            [helper.make_tensor_value_info(one.name, one.kind, one.shape, one.meaning) for one in values]
-            for values in (self.inputs, self.outputs)
-        )
-        return helper.make_graph(self.nodes, name, *of_graph)
+        ends = ([one.proto() for one in values] for values in (self.inputs, self.outputs))
+        return helper.make_graph(self.nodes, name, *ends)
 
     def _free(self, wanted: str) -> str:
         """A name like this, which nothing has here, around or within."""

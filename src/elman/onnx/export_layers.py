@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from elman import check
-from elman.backends.activations import Activation
 from elman.backends.reference import CELLS
 from elman.layer.rnn import RNN, stack_of
 from elman.onnx.export_graph import BOOL, Graph, Rows
@@ -26,7 +24,7 @@ class Layers:
         stack = stack_of(rnn)
         self.weights, self.dynamics, self.cell = rnn.effective_weights(), stack.dynamics_now(), stack.dynamics.cell
         self.architecture, self._graph, self._owner = stack.architecture, graph, owner
-        self._f, self._is_reverse = _nonlinearity(rnn), getattr(rnn, "reverse", False)
+        self._f = str(rnn.nonlinearity)
         # ONNX Runtime has the operator for float32 alone
         self._is_operator = self.cell == "elman" and self._f in _OPERATORS and graph.dtype == np.float32
 
@@ -89,7 +87,7 @@ class Layers:
         attributes: dict[str, Any] = {"hidden_size": sizes.hidden_size, "activations": [_OPERATORS[self._f]] * n}
         if self._f == "identity":  # 1 a + 0
             attributes |= {"activation_alpha": [1.0] * n, "activation_beta": [0.0] * n}
-        if sizes.bidirectional or self._is_reverse:
+        if sizes.runs_back:
             attributes["direction"] = "bidirectional" if sizes.bidirectional else "reverse"
         called = f"{self._owner}y{suffix}_by_direction", f"{self._owner}h_n{suffix}"
         y, h_n = graph.add_many("RNN", (x, *weights, rows.sequence_lens, states), *called, **attributes)
@@ -147,7 +145,7 @@ class Layers:
             output = body.add("Where", is_within, output, graph.constant("zero", 0.0))
         body.output(after, graph.real)
         body.output(output, graph.real)
-        suffix, is_backwards = _suffix(k, d), int(d == 1 or self._is_reverse)
+        suffix, is_backwards = _suffix(k, d), int(d == 1 or self.architecture.reverse)
         last, y = graph.add_many(
             "Scan",
             (state, *over_time),
@@ -218,10 +216,3 @@ class Layers:
 
 def _suffix(k: int, d: int) -> str:
     return f"_l{k}_reverse" if d == 1 else f"_l{k}"
-
-
-def _nonlinearity(rnn: RNN) -> str:
-    """Its name, which it must have."""
-    if isinstance(rnn.nonlinearity, Activation):
-        check.refuse(f"nonlinearity {rnn.nonlinearity} cannot be exported: ONNX has no such function")
-    return rnn.nonlinearity

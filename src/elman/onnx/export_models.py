@@ -1,4 +1,4 @@
-"""Whole models in a graph: what goes in, layers, the readout, what comes out; and outputs that are inputs, in a Loop."""
+"""Whole models in a graph: inputs, layers, readout, outputs; a Loop where outputs become inputs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def add_sequence_model(
     rows = _rows(graph, x, lengths=lengths)
     h_0 = _h_0(graph, layers) if states else layers.first(rows, weights["h_0"]) if model.learn_h_0 else ""
     if pattern.one_input and not pattern.one_output:
-        o = _generated(graph, layers, model, weights, x, h_0 or layers.first(rows))
+        o = _generated(graph, layers, model, x, h_0 or layers.first(rows))
     else:
         h, last = layers.run(x, rows, h_0, is_tokens=isinstance(model.inputs, Tokens))
         h = layers.outputs(layers.side_by_side(last[-1])) if pattern.one_output else h
@@ -80,7 +80,7 @@ def add_seq2seq(graph: Graph, model: Seq2Seq, *, lengths: bool) -> None:
     graph.output(n_y, INT64, ("B",), "y_lengths", "how many tokens each row has before the end")
 
 
-def _generated(graph: Graph, layers: Layers, model: SequenceModel, weights: Mapping[str, Real], x: str, h_0: str) -> str:
+def _generated(graph: Graph, layers: Layers, model: SequenceModel, x: str, h_0: str) -> str:
     """Outputs (length, B, O) of what goes on from x (1, B, ·) with its own likeliest outputs, or numbers."""
     length = graph.input("length", INT64, (), "how many steps to make")
     inputs, outputs, n_fed = model.inputs, model.outputs, model.rnn.input_size - model.inputs.n
@@ -92,7 +92,7 @@ def _generated(graph: Graph, layers: Layers, model: SequenceModel, weights: Mapp
     n_layers = layers.architecture.num_layers
     h = [loop.carried(f"h_l{k}", graph.real, graph.add("Gather", h_0, graph.integer(k))) for k in range(n_layers)]
     y, h = layers.step(body, read, h, is_tokens=is_tokens)
-    o = _readout(graph, body, y, weights)
+    o = _readout(graph, body, y, model.effective_weights())
     fed = _labels(graph, body, outputs, o)
     if not is_tokens:
         if isinstance(outputs, Categories):
