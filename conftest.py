@@ -2,5 +2,5 @@
 
 import importlib.util
 
-BRIDGES = {"sklearn": "src/elman/sklearn", "torch": "src/elman/torch"}
+BRIDGES = {"onnx": "src/elman/onnx", "sklearn": "src/elman/sklearn", "torch": "src/elman/torch"}
 collect_ignore = [path for framework, path in BRIDGES.items() if importlib.util.find_spec(framework) is None]

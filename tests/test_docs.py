@@ -1,6 +1,7 @@
 """The documentation's programs run and print what it says they print; its reference has every public name."""
 
 import doctest
+import importlib
 import importlib.util
 import inspect
 import os
@@ -20,7 +21,8 @@ DOCS = Path(__file__).parent.parent / "docs"
 GENERATED = {"_build", "_ext", "_static", "examples"}
 PAGES = [path for path in sorted(DOCS.rglob("*.md")) if path.relative_to(DOCS).parts[0] not in GENERATED]
 TESTED_ELSEWHERE = {"activations"}  # in test_activation.py; they take long to compile
-PEERS = {"dask", "flax", "jax", "keras", "onnx", "torch"}  # programs that need these are run where they are installed
+# Programs that need these are run where they are installed
+PEERS = {"dask", "flax", "jax", "keras", "onnx", "onnxruntime", "torch"}
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 
@@ -71,12 +73,12 @@ def test_every_public_name_is_in_the_reference():
     assert all(isinstance(getattr(elman, name), types.ModuleType) or name in documented for name in elman.__all__)
 
 
-def test_bridges_are_in_the_reference():
-    pytest.importorskip("sklearn")
-    import elman.sklearn
-
-    text = (DOCS / "reference" / "sklearn.rst").read_text(encoding="utf-8")
-    assert re.findall(r":: elman\.sklearn\.(\w+)\s", text) == elman.sklearn.__all__
+@pytest.mark.parametrize("name", ["onnx", "sklearn"])
+def test_bridges_are_in_the_reference(name):
+    pytest.importorskip(name)
+    text = (DOCS / "reference" / f"{name}.rst").read_text(encoding="utf-8")
+    documented = re.findall(rf":: elman\.{name}\.(\w+)\s", text)
+    assert documented == importlib.import_module(f"elman.{name}").__all__
 
 
 def test_every_page_can_be_reached():

@@ -94,8 +94,10 @@ def test_onnx_layers_agree(seed: int, exported):
     rng, options = drawn(seed)
     n, has_lengths, has_states = int(rng.integers(1, 5)), bool(rng.integers(2)), bool(rng.integers(2))
     rnn = tamed(elman.RNN(n, bias=bool(rng.integers(4)), batch_first=bool(rng.integers(2)), **options))
-    run = exported(rnn, OPSETS[seed % len(OPSETS)], lengths=has_lengths, states=has_states)
-    is_operator = rnn.nonlinearity not in ("retanh", "power") and "leak" not in options and rnn.dtype == np.float32
+    scan = bool(rng.integers(3) == 0)
+    run = exported(rnn, OPSETS[seed % len(OPSETS)], lengths=has_lengths, states=has_states, scan=scan)
+    has_operator = rnn.nonlinearity not in ("retanh", "power") and "leak" not in options and rnn.dtype == np.float32
+    is_operator = has_operator and not scan
     assert ("RNN" in run.operators, "Scan" in run.operators) == (is_operator, not is_operator)
     for _ in range(3):
         n_steps, n_rows, lengths = batch(rng)
@@ -366,6 +368,7 @@ SOFTSIGN = elman.activation(lambda a: a / (1 + abs(a)), lambda y: (1 - abs(y)) *
         (elman.RNN(2, 3), {"opset": "22"}, "opset must be an int from 14 to 24, got '22'"),
         (elman.RNN(2, 3), {"lengths": 1}, "lengths must be True or False, got 1"),
         (elman.RNN(2, 3), {"states": None}, "states must be True or False, got None"),
+        (elman.RNN(2, 3), {"scan": 1}, "scan must be True or False, got 1"),
         (elman.RNN(2, 3), {"dtype": "float16"}, "dtype must be 'float32' or 'float64', got 'float16'"),
         (elman.RNN(2, 3), {"outputs": ["labels"]}, "outputs must be None for a model that is no SequenceModel, got"),
         (elman.RNN(2, 3, 1, SOFTSIGN), {}, r"nonlinearity activation\(softsign\) cannot be exported"),

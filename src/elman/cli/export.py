@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,7 +17,8 @@ from elman.cli.common import reported
 @click.option("--lengths", is_flag=True, show_default=False, help="Let the lengths of sequences be an input.")
 @click.option("--states", is_flag=True, show_default=False, help="Let states go in and come out.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Instead of the model's.")
-def export(model: Path, output: Path, opset: int, lengths: bool, states: bool, dtype: str | None) -> None:
+@click.option("--scan", is_flag=True, show_default=False, help="Write a Scan, not the operator RNN.")
+def export(model: Path, output: Path, **options: Any) -> None:
     """Write MODEL, a file that `save`, `fit` or `elman train` wrote, to OUTPUT as ONNX.
 
     What was there is replaced.
@@ -24,4 +26,4 @@ def export(model: Path, output: Path, opset: int, lengths: bool, states: bool, d
     with reported():
         import elman.onnx
 
-        elman.onnx.export(elman.load(model), output, opset, lengths=lengths, states=states, dtype=dtype)
+        elman.onnx.export(elman.load(model), output, **options)

@@ -37,6 +37,7 @@ def export(
     states: bool = False,
     outputs: Sequence[str] | None = None,
     dtype: Any = None,
+    scan: bool = False,
 ) -> None:
     """Write a model to an ONNX file: one graph from inputs to predictions, for any T and B.
 
@@ -60,8 +61,11 @@ def export(
         Of a SequenceModel, some of "logits", "probabilities" and "labels", which are what `predict` returns; by default
         all. Real numbers are "y".
     dtype : {"float32", "float64"}, optional
-        Of weights and results, by default the model's. ONNX Runtime has the operator RNN for float32 alone, so that
-        float64 becomes a Scan of products: exact, but slower.
+        Of weights and results, by default the model's. As ONNX Runtime has the operator RNN for float32 alone, layers in
+        float64 are a Scan.
+    scan : bool
+        Whether layers are a Scan of products and an activation also where they could be the operator RNN. For batches
+        ONNX Runtime computes that faster, but fewer programs read it.
 
     Raises
     ------
@@ -90,7 +94,7 @@ def export(
     for rnn in rnns:
         if isinstance(rnn.nonlinearity, Activation):
             check.refuse(f"nonlinearity {rnn.nonlinearity} cannot be exported: ONNX has no such function")
-    graph, kind, metadata = Graph(dtype), "RNN", {}
+    graph, kind, metadata = Graph(dtype, scan=check.flag(scan, "scan")), "RNN", {}
     if isinstance(model, RNN):
         config = _config(model)
         add_rnn(graph, model, **wanted)

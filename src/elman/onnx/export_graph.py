@@ -36,8 +36,9 @@ class Value(NamedTuple):
 class Graph:
     """Nodes in the order in which they run. Values are known by their names, which are those of the nodes, too."""
 
-    def __init__(self, dtype: np.dtype[Any], around: Graph | None = None) -> None:
+    def __init__(self, dtype: np.dtype[Any], *, scan: bool = False, around: Graph | None = None) -> None:
         self.dtype, self.real = dtype, helper.np_dtype_to_tensor_dtype(dtype)
+        self.has_rnn = dtype == np.float32 and not scan  # ONNX Runtime has that operator for float32 alone
         self.inputs: list[Value] = []
         self.outputs: list[Value] = []
         self.nodes: list[Any] = []
@@ -46,7 +47,7 @@ class Graph:
 
     def body(self) -> Graph:
         """A graph for an attribute of a node of this one, whose values it sees."""
-        return Graph(self.dtype, self)
+        return Graph(self.dtype, around=self)
 
     def input(self, name: str, kind: int, shape: Shape | None = None, meaning: str = "") -> str:
         self.inputs.append(Value(self._free(name), kind, shape, meaning))

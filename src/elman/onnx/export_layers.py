@@ -25,8 +25,7 @@ class Layers:
         self.weights, self.dynamics, self.cell = rnn.effective_weights(), stack.dynamics_now(), stack.dynamics.cell
         self.architecture, self._graph, self._owner = stack.architecture, graph, owner
         self._f = str(rnn.nonlinearity)
-        # ONNX Runtime has the operator for float32 alone
-        self._is_operator = self.cell == "elman" and self._f in _OPERATORS and graph.dtype == np.float32
+        self._is_operator = self.cell == "elman" and self._f in _OPERATORS and graph.has_rnn
 
     def run(self, x: str, rows: Rows, h_0: str, *, is_tokens: bool = False) -> tuple[str, list[str]]:
         """From x (T, B, I) or tokens (T, B): y (T, B, D·H), and of each layer the last states (D, B, H).
