@@ -10,7 +10,8 @@ import pytest
 import elman.backends
 from elman.backends import native, reference
 
-collect_ignore = ["decisions.py", "bridges/deviations.py", "bridges/programs.py"]  # scripts, which need other packages
+# Scripts, and what needs other packages
+collect_ignore = ["decisions.py", "bridges/deviations.py", "bridges/onnx_models.py", "bridges/programs.py"]
 
 SETS = native.instruction_sets()
 COMPILED = [name for name in elman.backends.available() if name != "numpy"]

@@ -1,4 +1,7 @@
-"""The examples run, and learn: with fewer epochs than a user's run has, so that they need seconds."""
+"""The examples run, and learn: with fewer epochs than a user's run has, so that they need seconds.
+
+Where ONNX Runtime is installed, it predicts what their models do.
+"""
 
 import importlib.util
 import re
@@ -33,6 +36,10 @@ def run_example(tmp_path, monkeypatch, capsys):
         assert (tmp_path / f"{name}.png").read_bytes()[1:4] == b"PNG"
         assert f"The plot is in {name}.png\n" in capsys.readouterr().out
         variables["plt"].close("all")
+        if importlib.util.find_spec("onnxruntime"):
+            from tests.bridges.onnx_models import check_models_among
+
+            assert check_models_among(variables, tmp_path) > 0 or name == "pytorch"
         return variables
 
     return run

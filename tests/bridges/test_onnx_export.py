@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,40 +20,20 @@ from elman.backends.reference import ACTIVATIONS  # noqa: E402
 from elman.cli import main  # noqa: E402
 from elman.layer import constraints  # noqa: E402
 from elman.models import configuration  # noqa: E402
+from tests.bridges.onnx_models import (  # noqa: E402
+    Exported,
+    check,
+    check_decoded,
+    check_generated,
+    check_predictions,
+)
 
 OPSETS = range(14, 25)
-
-
-class Exported:
-    """A model in ONNX Runtime, called with names of inputs; results by name."""
-
-    def __init__(self, folder: Path, model: Any, *arguments: Any, **options: Any) -> None:
-        self.path = folder / "net.onnx"
-        elman.onnx.export(model, self.path, *arguments, **options)
-        self.proto = onnx.load(self.path)
-        self.session = onnxruntime.InferenceSession(self.path, providers=["CPUExecutionProvider"])
-
-    def __call__(self, **inputs: Any) -> dict[str, Any]:
-        assert {one.name for one in self.session.get_inputs()} == inputs.keys()
-        names = [one.name for one in self.session.get_outputs()]
-        return dict(zip(names, self.session.run(names, inputs), strict=True))
-
-    @property
-    def operators(self) -> list[str]:
-        return [node.op_type for node in self.proto.graph.node]
 
 
 @pytest.fixture
 def exported(tmp_path):
     return lambda *arguments, **options: Exported(tmp_path, *arguments, **options)
-
-
-def check(found: Any, expected: Any, dtype: str = "float32") -> None:
-    """To 1e-6, of the largest where one is above 1, as they may be with "power"."""
-    tolerance = 1e-6 if dtype == "float32" else 1e-14
-    assert found.dtype == expected.dtype
-    scale = np.abs(expected).max(initial=1)
-    np.testing.assert_allclose(found / scale, expected / scale, atol=tolerance, rtol=0)
 
 
 def drawn(seed: int) -> tuple[np.random.Generator, dict[str, Any]]:
@@ -74,6 +53,12 @@ def drawn(seed: int) -> tuple[np.random.Generator, dict[str, Any]]:
     return rng, options | {"dtype": str(rng.choice(["float32", "float32", "float64"])), "seed": rng}
 
 
+def batch(rng: np.random.Generator) -> tuple[int, int, Any]:
+    """T, B and lengths, one of which is T or not, and often one 0."""
+    n_steps, n_rows = int(rng.integers(1, 12)), int(rng.integers(1, 6))
+    return n_steps, n_rows, rng.integers(0, n_steps + 1, n_rows)
+
+
 def tamed(model: Any) -> Any:
     """With weights whose states do not explode where nothing bounds them."""
     layers = [model] if isinstance(model, elman.RNN) else [getattr(model, name) for name in model._layers]
@@ -81,12 +66,6 @@ def tamed(model: Any) -> Any:
         for array in rnn.parameters().values():
             array *= 0.3 if rnn.nonlinearity == "power" else 1
     return model
-
-
-def batch(rng: np.random.Generator) -> tuple[int, int, Any]:
-    """T, B and lengths, one of which is T or not, and often one 0."""
-    n_steps, n_rows = int(rng.integers(1, 12)), int(rng.integers(1, 6))
-    return n_steps, n_rows, rng.integers(0, n_steps + 1, n_rows)
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -129,95 +108,33 @@ def drawn_model(seed: int, pattern: str = "") -> tuple[np.random.Generator, elma
     return rng, tamed(model)
 
 
-def some_inputs(rng: np.random.Generator, model: Any, *shape: int) -> Any:
-    n = model.inputs.n
-    if isinstance(model.inputs, elman.Tokens):
-        return rng.integers(0, n, shape)
-    return rng.normal(size=(*shape, n)).astype(model.parameters()["bias_o"].dtype)
-
-
-def named(model: Any, x: Any) -> dict[str, Any]:
-    return {"tokens" if isinstance(model.inputs, elman.Tokens) else "x": x}
-
-
-def logits_of(model: elman.SequenceModel, x: Any, lengths: Any) -> Any:
-    """weight_ho y + bias_o of the layer's outputs y for x (T, B, ·), or of the last one of each direction."""
-    p, n_units = model.effective_weights(), model.rnn.hidden_size
-    x = np.eye(model.inputs.n)[x] if isinstance(model.inputs, elman.Tokens) else x
-    h_0 = np.repeat(p["h_0"][:, None], x.shape[1], axis=1) if model.learn_h_0 else None
-    y, _ = model.rnn(x, h_0, lengths)
-    if model.pattern.endswith("one"):
-        last = y[lengths - 1, np.arange(x.shape[1]), :n_units]
-        y = y[0] if model.rnn.reverse else np.concatenate([last, y[0, :, n_units:]], axis=1)
-    return y @ p["weight_ho"].T + p["bias_o"]
-
-
-def predicted(model: elman.SequenceModel, x: Any, lengths: Any) -> dict[str, Any]:
-    """Outputs for x (T, B, ·), those of elman's own predictions for each row alone; beyond lengths, 0."""
-    o = logits_of(model, x, lengths)
-    if isinstance(model.outputs, elman.Reals):
-        results = {"y": np.zeros_like(o)}
-    else:
-        shape = o.shape[:-1] if isinstance(model.outputs, elman.Categories) else o.shape
-        results = {"logits": o, "probabilities": np.zeros_like(o), "labels": np.zeros(shape, np.int64)}
-    for b, n in enumerate(lengths):
-        row = [x[0, b] if model.pattern == "one-to-one" else x[:n, b]]
-        place = (slice(n), b) if model.pattern == "many-to-many" else b
-        for name, function in {"y": "predict", "probabilities": "predict_proba", "labels": "predict"}.items():
-            if name in results:
-                results[name][place] = getattr(model, function)(row)[0]
-    return results
-
-
 @pytest.mark.parametrize("seed", range(60))
 def test_onnx_models_agree(seed: int, exported):
     rng, model = drawn_model(seed)
     has_lengths = bool(rng.integers(2)) and model.pattern.startswith("many")
     run = exported(model, OPSETS[seed % len(OPSETS)], lengths=has_lengths)
     for _ in range(3):
-        n_steps, n_rows, lengths = batch(rng)
-        n_steps = 1 if model.pattern == "one-to-one" else n_steps
-        lengths = lengths.clip(1) if has_lengths else np.full(n_rows, n_steps)
-        x = some_inputs(rng, model, n_steps, n_rows)
-        given = named(model, x[0] if model.pattern == "one-to-one" else x)
-        found, expected = run(**given | ({"lengths": lengths} if has_lengths else {})), predicted(model, x, lengths)
-        assert found.keys() == expected.keys()
-        for name, values in expected.items():
-            is_there = np.arange(n_steps)[:, None] < lengths if model.pattern == "many-to-many" else slice(None)
-            check(found[name][is_there], values[is_there], model.rnn.dtype.name)
+        check_predictions(run, model, *batch(rng), rng)
 
 
 @pytest.mark.parametrize("seed", range(24))
 def test_onnx_sequences_go_on_from_one_input(seed: int, exported):
     rng, model = drawn_model(seed, "one-to-many")
     run = exported(model, OPSETS[seed % len(OPSETS)])
-    name = "y" if isinstance(model.outputs, elman.Reals) else "labels"
     for length in (1, 7):
-        x = some_inputs(rng, model, 3)
-        found = run(**named(model, x), length=np.array(length))[name]
-        expected = np.stack([model.generate(start, length, temperature=0) for start in x], axis=1)
-        check(found, expected, model.rnn.dtype.name)
+        check_generated(run, model, length, 3, rng)
 
 
 @pytest.mark.parametrize("seed", range(24))
 def test_onnx_decoders_write_the_same(seed: int, exported):
     rng, options = drawn(2000 + seed)
     options = {name: value for name, value in options.items() if name not in ("excitatory", "mask_hh", "reverse")}
-    n, has_lengths = int(rng.integers(1, 30)), bool(rng.integers(2))
+    n = int(rng.integers(1, 30))
     inputs = elman.Tokens(n) if rng.integers(2) else elman.Features(n)
-    model = elman.Seq2Seq(inputs, elman.Categories(int(rng.integers(1, 6))), **options)
-    model = tamed(model)
-    run = exported(model, OPSETS[seed % len(OPSETS)], lengths=has_lengths)
+    model = tamed(elman.Seq2Seq(inputs, elman.Categories(int(rng.integers(1, 6))), **options))
+    run = exported(model, OPSETS[seed % len(OPSETS)], lengths=bool(rng.integers(2)))
     for _ in range(3):
-        n_steps, n_rows, lengths = batch(rng)
-        lengths = lengths.clip(1) if has_lengths else np.full(n_rows, n_steps)
-        x = some_inputs(rng, model, n_steps, n_rows)
-        found = run(**named(model, x) | ({"lengths": lengths} if has_lengths else {}))
-        assert [*found] == ["y", "y_lengths"]
-        for b, expected in enumerate(model.predict([x[:n, b] for b, n in enumerate(lengths)])):
-            n_y = found["y_lengths"][b]
-            np.testing.assert_array_equal(found["y"][:n_y, b], expected)
-            assert (found["y"][n_y:, b] == model.outputs.n).all()
+        check_decoded(run, model, *batch(rng), rng)
 
 
 # States, and what else may be asked for
@@ -248,7 +165,7 @@ def test_onnx_float64_in_float32(exported):
     run = exported(rnn, dtype="float32")
     assert "RNN" in run.operators
     np.testing.assert_allclose(run(x=x.astype("f"))["y"], rnn(x)[0], atol=1e-6)
-    assert json.loads(metadata_of(run)["elman.config"])["dtype"] == "float32"
+    assert json.loads(run.metadata["elman.config"])["dtype"] == "float32"
     same = exported(elman.RNN(3, 5, seed=0), dtype="float64")
     assert "Scan" in same.operators
     check(same(x=x)["y"], rnn_of(same, x), "float64")
@@ -261,10 +178,6 @@ def rnn_of(run: Exported, x: Any) -> Any:
     weights = {name: own.get(f"{name}.T", own.get(name)) for name in rnn.parameters()}
     rnn.load_state_dict({name: array.T for name, array in weights.items()})
     return rnn(x)[0]
-
-
-def metadata_of(run: Exported) -> dict[str, str]:
-    return {one.key: one.value for one in run.proto.metadata_props}
 
 
 # The file
@@ -300,13 +213,13 @@ def test_onnx_names_say_what_things_are(exported):
     expected = {f"{kind}_l{k}" for kind in kinds for k in range(2)} | {"weight_ho.T", "bias_o"}
     assert expected == {name for name in weights if not name.startswith("integer")}
     assert (run.proto.producer_name, run.proto.producer_version) == ("elman", elman.__version__)
-    assert metadata_of(run)["vocabulary"] == "abcd"
+    assert run.metadata["vocabulary"] == "abcd"
 
 
 @pytest.mark.parametrize("seed", range(0, 12, 2))
 def test_onnx_says_what_makes_the_model(seed: int, exported):
     _, model = drawn_model(seed)
-    config = json.loads(metadata_of(exported(model))["elman.config"])
+    config = json.loads(exported(model).metadata["elman.config"])
     assert config.pop("kind") == "SequenceModel"
     arguments, n = configuration.arguments("SequenceModel", config)
     assert repr(elman.SequenceModel(**arguments)) == repr(model)
@@ -317,7 +230,7 @@ def test_onnx_says_what_makes_a_layer(exported):
     for seed in range(8):
         _, options = drawn(seed)
         rnn = elman.RNN(3, batch_first=True, dropout=0.5, bias=False, **options)
-        config = json.loads(metadata_of(exported(rnn))["elman.config"])
+        config = json.loads(exported(rnn).metadata["elman.config"])
         assert config.pop("kind") == "RNN"
         masks = {name: constraints.from_json(value, name) for name, value in config.items() if name.startswith("mask")}
         assert repr(elman.RNN(**config | masks)) == repr(rnn)

@@ -61,8 +61,8 @@ def export(
         Of a SequenceModel, some of "logits", "probabilities" and "labels", which are what `predict` returns; by default
         all. Real numbers are "y".
     dtype : {"float32", "float64"}, optional
-        Of weights and results, by default the model's. As ONNX Runtime has the operator RNN for float32 alone, layers in
-        float64 are a Scan.
+        Of weights and results, by default the model's. ONNX Runtime has the operator RNN for float32 alone, so layers
+        in float64 are a Scan.
     scan : bool
         Whether layers are a Scan of products and an activation also where they could be the operator RNN. For batches
         ONNX Runtime computes that faster, but fewer programs read it.
