@@ -37,7 +37,7 @@ def run_example(tmp_path, monkeypatch, capsys):
         assert f"The plot is in {name}.png\n" in capsys.readouterr().out
         variables["plt"].close("all")
         if importlib.util.find_spec("onnxruntime"):
-            from tests.bridges.onnx_models import check_models_among
+            from .bridges.onnx_models import check_models_among
 
             assert check_models_among(variables, tmp_path) > 0 or name == "pytorch"
         return variables

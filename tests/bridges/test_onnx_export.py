@@ -20,7 +20,8 @@ from elman.backends.reference import ACTIVATIONS  # noqa: E402
 from elman.cli import main  # noqa: E402
 from elman.layer import constraints  # noqa: E402
 from elman.models import configuration  # noqa: E402
-from tests.bridges.onnx_models import (  # noqa: E402
+
+from .onnx_models import (  # noqa: E402
     Exported,
     check,
     check_decoded,
@@ -29,6 +30,7 @@ from tests.bridges.onnx_models import (  # noqa: E402
 )
 
 OPSETS = range(14, 25)
+OF_OPERATOR = ["tanh", "relu", "sigmoid", "identity", "softplus"]
 
 
 @pytest.fixture
@@ -37,20 +39,21 @@ def exported(tmp_path):
 
 
 def drawn(seed: int) -> tuple[np.random.Generator, dict[str, Any]]:
-    """Options of a layer, what an ONNX operator has and what it has not, half of the time each."""
+    """Options of a layer: half of the time what the operator RNN has."""
     rng = np.random.default_rng(zlib.crc32(f"onnx {seed}".encode()))
-    n_layers, n_units = int(rng.integers(1, 4)), int(rng.integers(1, 8))
-    options: dict[str, Any] = {"num_layers": n_layers, "hidden_size": n_units}
+    n_layers, n_units, is_plain = int(rng.integers(1, 4)), int(rng.integers(1, 8)), bool(rng.integers(2))
+    options: dict[str, Any] = {"num_layers": n_layers, "hidden_size": n_units, "seed": rng}
     options |= [{}, {"bidirectional": True}, {"reverse": True}][rng.integers(3)]
-    options["nonlinearity"] = str(rng.choice([*ACTIVATIONS]))
-    if rng.integers(2):
+    options["nonlinearity"] = str(rng.choice(OF_OPERATOR if is_plain else [*ACTIVATIONS]))
+    if not is_plain:
+        options["dtype"] = str(rng.choice(["float32", "float64"]))
         leaks = [rng.uniform(0.1, 0.9, n_units), *rng.uniform(0.1, 0.9, n_layers - 1)]
-        options["leak"] = leaks if rng.integers(2) else float(leaks[0][0])
+        options["leak"] = [leaks, float(leaks[0][0]), 1.0][rng.integers(3)]
         options |= {"form": str(rng.choice(["rate", "potential"])), "noise": float(rng.choice([0, 0.1]))}
-        options["learn_leak"] = bool(rng.integers(2))
+        options["learn_leak"] = options["leak"] != 1.0 and bool(rng.integers(2))
     if rng.integers(2):
         options |= {"excitatory": 0.6, "mask_hh": rng.random((n_units, n_units)) < 0.7}
-    return rng, options | {"dtype": str(rng.choice(["float32", "float32", "float64"])), "seed": rng}
+    return rng, options
 
 
 def batch(rng: np.random.Generator) -> tuple[int, int, Any]:
@@ -73,11 +76,7 @@ def test_onnx_layers_agree(seed: int, exported):
     rng, options = drawn(seed)
     n, has_lengths, has_states = int(rng.integers(1, 5)), bool(rng.integers(2)), bool(rng.integers(2))
     rnn = tamed(elman.RNN(n, bias=bool(rng.integers(4)), batch_first=bool(rng.integers(2)), **options))
-    scan = bool(rng.integers(3) == 0)
-    run = exported(rnn, OPSETS[seed % len(OPSETS)], lengths=has_lengths, states=has_states, scan=scan)
-    has_operator = rnn.nonlinearity not in ("retanh", "power") and "leak" not in options and rnn.dtype == np.float32
-    is_operator = has_operator and not scan
-    assert ("RNN" in run.operators, "Scan" in run.operators) == (is_operator, not is_operator)
+    run = exported(rnn, OPSETS[seed % len(OPSETS)], lengths=has_lengths, states=has_states, scan=seed % 7 == 0)
     for _ in range(3):
         n_steps, n_rows, lengths = batch(rng)
         x = rng.normal(size=(n_rows, n_steps, n) if rnn.batch_first else (n_steps, n_rows, n)).astype(rnn.dtype)
@@ -88,6 +87,31 @@ def test_onnx_layers_agree(seed: int, exported):
         assert [*found] == ["y", "h_n"]
         check(found["y"], y, rnn.dtype.name)
         check(found["h_n"], h_n, rnn.dtype.name)
+
+
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True}, {"nonlinearity": "relu", "reverse": True}])
+@pytest.mark.parametrize("scan", [False, True])
+def test_onnx_rows_without_steps(options: dict[str, Any], scan: bool, exported):
+    """Their states stay what they are, whatever ONNX Runtime's RNN says; one that begins with zeros keeps these."""
+    rnn, rng = elman.RNN(3, 4, num_layers=2, seed=0, **options), np.random.default_rng(0)
+    h_0, x, lengths = (
+        rng.normal(size=(2 * (1 + rnn.bidirectional), 3, 4)),
+        rng.normal(size=(5, 3, 3)),
+        np.array([0, 3, 0]),
+    )
+    for given in {"h_0": h_0.astype("f")}, {}:
+        run = exported(rnn, lengths=True, states=bool(given), scan=scan)
+        assert ("RNN" in run.operators, "Scan" in run.operators) == (not scan, scan)
+        found, (y, h_n) = run(x=x.astype("f"), lengths=lengths, **given), rnn(x, lengths=lengths, **given)
+        check(found["y"], y)
+        check(found["h_n"], h_n)
+
+
+@pytest.mark.parametrize(
+    "options", [{"nonlinearity": "retanh"}, {"nonlinearity": "power"}, {"leak": 0.5}, {"form": "potential"}]
+)
+def test_onnx_scans_what_the_operator_has_not(options: dict[str, Any], exported):
+    assert "RNN" not in exported(elman.RNN(3, 4, **options)).operators
 
 
 def drawn_model(seed: int, pattern: str = "") -> tuple[np.random.Generator, elman.SequenceModel]:
@@ -324,6 +348,12 @@ def test_onnx_refusals(model: Any, options: dict[str, Any], message: str, tmp_pa
     assert not [*tmp_path.iterdir()]
 
 
+def test_onnx_of_too_much(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["elman.onnx.export"], "MOST_BYTES", 50)
+    with pytest.raises(ValueError, match=r"model must have at most 50 bytes of weights, as ONNX files have, got \d+"):
+        elman.onnx.export(elman.RNN(2, 3), tmp_path / "net.onnx")
+
+
 def test_onnx_of_an_older_release(tmp_path, monkeypatch):
     monkeypatch.setattr("onnx.defs.onnx_opset_version", lambda: 21)
     with pytest.raises(ValueError, match=r"opset must be at most 21 with onnx \S+, got 22: pip install -U onnx"):
@@ -349,8 +379,12 @@ def test_onnx_tokens_that_there_are_not(exported):
 
 def test_onnx_is_imported_on_request_and_named_where_missing():
     program = "import sys, elman; assert 'onnx' not in sys.modules; sys.modules['onnx'] = None; import elman.onnx"
+    words = "elman.onnx needs the package onnx: pip install 'elman[onnx]'\n"
     outcome = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert outcome.stderr.endswith("ImportError: elman.onnx needs the package onnx: pip install 'elman[onnx]'\n")
+    assert outcome.stderr.endswith(f"ImportError: {words}")
+    program = "import sys; sys.modules['onnx'] = None; from elman.cli import main; main(['export', 'a', 'b'])"
+    outcome = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (outcome.returncode, outcome.stderr) == (2, f"Error: {words}")
 
 
 # The command

@@ -26,6 +26,7 @@ from elman.storage import atomic
 
 OPSETS = 14, 24  # from the RNN that has a layout on, to the newest that tests have seen
 CONFIG = "elman.config"  # the entry of metadata_props
+MOST_BYTES = 2**31 - 1  # of one protocol buffer, which a file is
 
 
 def export(
@@ -161,6 +162,9 @@ def _config(rnn: RNN) -> dict[str, Any]:
 
 def _content(graph: Graph, name: str, metadata: dict[str, str], opset: int, words: str) -> bytes:
     """A file, checked in full."""
+    n_bytes = sum(len(one.raw_data) for one in graph.constants.values())
+    if n_bytes > MOST_BYTES:
+        check.refuse(f"model must have at most {MOST_BYTES} bytes of weights, as ONNX files have, got {n_bytes}")
     opsets = [helper.make_opsetid("", opset)]
     proto = helper.make_model(
         graph.proto(name),
