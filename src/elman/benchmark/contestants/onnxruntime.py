@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-import elman
 from elman.benchmark.program import Program, Unsupported, by_steps, only_plain_units, only_possible_steps
 from elman.benchmark.workloads import Arrays, Case
 from elman.typing import Real
@@ -48,5 +47,5 @@ def _session(case: Case, n_threads: int) -> Any:
     wanted = {"states": work.what != "forward", "outputs": ["labels"] if work.is_model else None}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
-        elman.onnx.export(model, file, scan=work.shape.n_rows > 1, **wanted)  # what is faster there
+        elman.onnx.export(model, file, scan=work.shape.n_rows >= 8, **wanted)  # about where that becomes faster
         return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
