@@ -36,7 +36,7 @@ def run_example(tmp_path, monkeypatch, capsys):
         assert (tmp_path / f"{name}.png").read_bytes()[1:4] == b"PNG"
         assert f"The plot is in {name}.png\n" in capsys.readouterr().out
         variables["plt"].close("all")
-        if importlib.util.find_spec("onnxruntime"):
+        if importlib.util.find_spec("onnx") and importlib.util.find_spec("onnxruntime"):
             from .bridges.onnx_models import check_models_among
 
             assert check_models_among(variables, tmp_path) > 0 or name == "pytorch"

@@ -27,7 +27,7 @@ class Value(NamedTuple):
     def proto(self) -> Any:
         """It, as ONNX has it; its meaning is told with shape and type."""
         words = ""
-        if self.meaning:
+        if self.shape is not None and self.meaning:
             shape = f"({', '.join(map(str, self.shape))}{',' * (len(self.shape) == 1)})"
             words = f"{shape} {helper.tensor_dtype_to_np_dtype(self.kind).name}: {self.meaning}"
         return helper.make_tensor_value_info(self.name, self.kind, self.shape, words)
@@ -60,6 +60,7 @@ class Graph:
         elif name:
             name = self._free(name)
             for node in self.nodes:
+                node.name = name if node.name == source else node.name
                 for names in (node.input, node.output):
                     names[:] = [name if one == source else one for one in names]
         self.outputs.append(Value(name or source, kind, shape, meaning))
