@@ -29,7 +29,7 @@ from .onnx_models import (  # noqa: E402
     check_predictions,
 )
 
-OPSETS = range(14, 25)
+OPSETS = range(14, min(24, onnx.defs.onnx_opset_version()) + 1)  # of the installed release
 OF_OPERATOR = ["tanh", "relu", "sigmoid", "identity", "softplus"]
 
 
@@ -280,7 +280,7 @@ def test_onnx_files_are_whole_or_not_there(tmp_path, monkeypatch):
     rnn.parameters()["bias_l0"][1] = np.nan
     with pytest.raises(FloatingPointError, match="the bias_l0 to be exported is nan"):
         elman.onnx.export(rnn, path)
-    monkeypatch.setattr("onnx.checker.check_model", lambda *_, **__: 1 / 0)  # whatever it may find
+    monkeypatch.setattr("onnx.checker.check_model", lambda _, full_check=False: 1 / (not full_check))  # finds fault
     with pytest.raises(ZeroDivisionError):
         elman.onnx.export(elman.RNN(2, 3), path)
     assert [*tmp_path.iterdir()] == [path]
