@@ -1,4 +1,4 @@
-"""ONNX: models as graphs that other programs run.
+"""ONNX: models as graphs that other programs run and a backend with elman's kernels.
 
 Imported only on request: `import elman.onnx`. Needs the package onnx, which `pip install 'elman[onnx]'` brings.
 
@@ -24,6 +24,7 @@ try:
 except ImportError as error:
     raise ImportError("elman.onnx needs the package onnx: pip install 'elman[onnx]'") from error
 
+from elman.onnx.backend import Backend
 from elman.onnx.export import export
 
-__all__ = ["export"]
+__all__ = ["Backend", "export"]

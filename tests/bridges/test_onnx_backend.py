@@ -1,0 +1,143 @@
+"""The backend, by ONNX's own tests of the operator RNN and beside ONNX Runtime."""
+
+import unittest
+import warnings
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from onnx import helper, numpy_helper  # noqa: E402
+from onnx.reference import ReferenceEvaluator  # noqa: E402
+
+import elman  # noqa: E402
+import elman.onnx  # noqa: E402
+from tests.bridges import graphs  # noqa: E402
+
+Backend = elman.onnx.Backend
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Nonlinearities of the layers that elman has run."""
+    called, call = [], elman.RNN.__call__
+
+    def counted(rnn, *arguments, **options):
+        called.append(rnn.nonlinearity)
+        return call(rnn, *arguments, **options)
+
+    monkeypatch.setattr(elman.RNN, "__call__", counted)
+    return called
+
+
+def test_onnx_node_tests(calls):
+    """All that the installed package has with an RNN node, none skipped."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # cases of other operators divide by zero when they are made
+        from onnx.backend.test import BackendTest
+        from onnx.backend.test.loader import load_model_tests
+
+        tests = BackendTest(Backend, __name__).test_cases["OnnxBackendNodeModelTest"]
+        cases = {one.name: one.model for one in load_model_tests(kind="node")}
+    names = sorted(name for name, model in cases.items() if any(node.op_type == "RNN" for node in model.graph.node))
+    assert len(names) >= 6
+    assert {name for name in cases if "_rnn_" in name} <= {*names}
+    result = unittest.TestResult()
+    unittest.TestSuite(tests(f"{name}_cpu") for name in names).run(result)
+    print(*names, sep="\n")
+    assert result.wasSuccessful(), result.failures + result.errors
+    assert result.testsRun == len(names) == len(calls)
+    assert not result.skipped
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_onnx_backend_beside_onnxruntime(seed, calls):
+    case = graphs.drawn(seed)
+    found = dict(zip(case.outputs, Backend.run_model(graphs.model_of(case), graphs.given(case)), strict=True))
+    assert len(calls) == len(case.layers)
+    for name, expected in graphs.by_onnxruntime(case).items():
+        array = found[name].swapaxes(0, 1) if name == "y" and case.layout else found[name]
+        array = graphs.own_end(case, array) if name == "h_n" and len(case.layers) == 1 else array
+        if name == "h_n" and len(case.layers) > 1:
+            expected = graphs.own_end(case, expected)
+            array = graphs.own_end(case, array)
+        np.testing.assert_allclose(array, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", [0, 1])
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+def test_onnx_node_in_float64_beside_the_reference(direction, layout, calls):
+    rng, D = np.random.default_rng(0), 2 if direction == "bidirectional" else 1
+    X, W, R, h_0 = (rng.normal(size=shape) for shape in ((7, 4, 3), (D, 5, 3), (D, 5, 5), (D, 7 if layout else 4, 5)))
+    B, h_0 = rng.normal(size=(D, 10)), h_0.swapaxes(0, 1) if layout else h_0
+    names = ["X", "W", "R", "B", "", "initial_h"]
+    node = helper.make_node("RNN", names, ["Y", "Y_h"], hidden_size=5, direction=direction, layout=layout)
+    found = Backend.run_node(node, [X, W, R, B, h_0])
+    expected = ReferenceEvaluator(node).run(None, dict(zip(names, [X, W, R, B, None, h_0], strict=True)))
+    assert calls == ["tanh"]
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-13, atol=1e-13)
+
+
+def _within(kind):
+    """A model with an RNN node in a function or in a branch of an If."""
+    rng = np.random.default_rng(0)
+    shapes = {"W": (1, 5, 3), "R": (1, 5, 5)}
+    weights = [
+        numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name) for name, shape in shapes.items()
+    ]
+    node = helper.make_node("RNN", ["X", "W", "R"], ["", "Y_h"], hidden_size=5)
+    X = helper.make_tensor_value_info("X", 1, (7, 4, 3))
+    Y_h, result = (helper.make_tensor_value_info(name, 1, (1, 4, 5)) for name in ("Y_h", "result"))
+    opsets, functions = [helper.make_opsetid("", 22)], []
+    if kind == "function":
+        functions = [helper.make_function("own", "Layer", ["X", "W", "R"], ["Y_h"], [node], opsets)]
+        opsets = [*opsets, helper.make_opsetid("own", 1)]
+        nodes = [helper.make_node("Layer", ["X", "W", "R"], ["result"], domain="own")]
+    else:
+        branch = helper.make_graph([node], "branch", [], [Y_h])
+        weights.append(numpy_helper.from_array(np.array(True), "condition"))
+        nodes = [helper.make_node("If", ["condition"], ["result"], then_branch=branch, else_branch=branch)]
+    graph = helper.make_graph(nodes, "graph", [X], [result], weights)
+    return helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=10)
+
+
+@pytest.mark.parametrize("kind", ["function", "branch"])
+def test_onnx_nodes_within_functions_and_branches_are_elmans_too(kind, calls):
+    model, X = _within(kind), np.random.default_rng(1).normal(size=(7, 4, 3)).astype(np.float32)
+    (found,) = Backend.prepare(model).run([X])
+    (expected,) = ReferenceEvaluator(model).run(None, {"X": X})
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+    assert calls == ["tanh"]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        ({"clip": 1.0}, "clip of its RNN node 'one' must not be there, got 1.0"),
+        ({"activations": ["HardSigmoid"]}, "activations of its RNN node 'one' must be one of 'Tanh'"),
+        ({"activations": ["Affine"], "activation_alpha": [0.5]}, "activation_alpha of its RNN node 'one' must be 1"),
+    ],
+)
+def test_onnx_backend_refuses_what_elman_has_not(attributes, words):
+    model = graphs.model_of(graphs.drawn(3, layout=0))
+    node = next(one for one in model.graph.node if one.op_type == "RNN")
+    node.CopyFrom(helper.make_node("RNN", node.input, node.output, name="one", hidden_size=5, **attributes))
+    with pytest.raises(ValueError, match=words):
+        Backend.prepare(model)
+    assert not Backend.is_compatible(model)
+    assert Backend.is_compatible(graphs.model_of(graphs.drawn(3)))
+
+
+def test_onnx_backend_has_one_device():
+    assert Backend.supports_device("CPU")
+    assert not Backend.supports_device("CUDA")
+    with pytest.raises(ValueError, match="device must be 'CPU', got 'CUDA'"):
+        Backend.prepare(graphs.model_of(graphs.drawn(0)), "CUDA")
+
+
+def test_onnx_backend_counts_inputs():
+    with pytest.raises(ValueError, match="inputs must be 1, as many as inputs of the graph, got 2"):
+        Backend.prepare(_within("branch")).run([1, 2])
