@@ -1,4 +1,4 @@
-"""ONNX: models as graphs that other programs run and a backend with elman's kernels.
+"""ONNX: models as graphs that other programs run, networks read from graphs, and a backend with elman's kernels.
 
 Imported only on request: `import elman.onnx`. Needs the package onnx, which `pip install 'elman[onnx]'` brings.
 
@@ -26,5 +26,6 @@ except ImportError as error:
 
 from elman.onnx.backend import Backend
 from elman.onnx.export import export
+from elman.onnx.loading import load
 
-__all__ = ["Backend", "export"]
+__all__ = ["Backend", "export", "load"]
