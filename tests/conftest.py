@@ -11,7 +11,8 @@ import elman.backends
 from elman.backends import native, reference
 
 # Scripts, and what needs other packages
-collect_ignore = ["decisions.py", "bridges/deviations.py", "bridges/onnx_models.py", "bridges/programs.py"]
+collect_ignore = ["decisions.py"]
+collect_ignore += [f"bridges/{name}.py" for name in ("deviations", "onnx_graphs", "onnx_models", "programs")]
 
 SETS = native.instruction_sets()
 COMPILED = [name for name in elman.backends.available() if name != "numpy"]

@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator  # noqa: E402
 
 import elman  # noqa: E402
 import elman.onnx  # noqa: E402
-from tests.bridges import graphs  # noqa: E402
+from tests.bridges import onnx_graphs as graphs  # noqa: E402
 
 Backend = elman.onnx.Backend
 

@@ -14,7 +14,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 from onnx import helper, numpy_helper  # noqa: E402
 
 import elman.onnx  # noqa: E402
-from tests.bridges import graphs  # noqa: E402
+from tests.bridges import onnx_graphs as graphs  # noqa: E402
 
 RNG = np.random.default_rng(0)
 EXACT = {"rtol": 1e-6, "atol": 1e-6}
@@ -267,6 +267,18 @@ def test_onnx_of_elmans_layers_comes_back(tmp_path, options):
     same(elman.onnx.load(tmp_path / "net.onnx"), rnn, is_learned="learn_leak" in options)
 
 
+@pytest.mark.parametrize("opset", [14, 18, 24])
+@pytest.mark.parametrize("options", [{"scan": True}, {"dtype": "float64"}, {"lengths": True}], ids=str)
+def test_onnx_of_elman_in_any_form_comes_back(tmp_path, options, opset):
+    model = elman.SequenceModel(elman.Tokens(9), elman.Binary(2), hidden_size=5, bidirectional=True, seed=0)
+    elman.onnx.export(model, tmp_path / "net.onnx", opset, **options)
+    expected = elman.SequenceModel(
+        elman.Tokens(9), elman.Binary(2), hidden_size=5, bidirectional=True, dtype=options.get("dtype", "float32")
+    )
+    expected.load_state_dict(model.state_dict())
+    same(elman.onnx.load(tmp_path / "net.onnx"), expected, is_learned=False)
+
+
 @pytest.mark.parametrize("inputs", [elman.Tokens(4), elman.Features(3)], ids=repr)
 def test_onnx_of_encoder_and_decoder_comes_back(tmp_path, inputs):
     model = elman.Seq2Seq(inputs, elman.Categories(3), hidden_size=5, num_layers=2, bidirectional=True, seed=0)
@@ -434,6 +446,14 @@ REFUSED = {
         lambda: flat(op("Slice", "flat a b zero a", "z"), op("RNN", "z R R", "o"), a=[-1], b=[-99], zero=[0]),
         "X of its RNN node 'o' must be what the layer below puts out at each step",
     ),
+    "a cut": (
+        lambda: chain(op("Slice", "x a b", "z"), op("RNN", "z W R", "o"), a=[0], b=[100]),
+        "its Slice node 'z' cannot be kept: it cuts at a size that is fixed",
+    ),
+    "half a cut": (
+        lambda: chain(op("Slice", "x a b", "z"), op("RNN", "z W R", "o"), a=[0], b=[3]),
+        "X of its RNN node 'o' must be",
+    ),
     "two chains": (
         lambda: chain(LAYER, op("RNN", "x W R", "o"), outputs=("y", "o")),
         "X of its RNN node 'o' must be what the layer below puts out at each step: elman has one chain",
@@ -564,9 +584,11 @@ def test_onnx_weights_of_another_file_are_refused(tmp_path):
 
 def test_onnx_damaged_files_are_refused(tmp_path):
     """Or read, where the damage is in a number or a name."""
-    path, whole = tmp_path / "net.onnx", graphs.model_of(graphs.drawn(5)).SerializeToString()
-    rng, n_refused = np.random.default_rng(0), 0
-    for i in range(150):
+    path, rng, refusals = tmp_path / "net.onnx", np.random.default_rng(0), []
+    elman.onnx.export(elman.RNN(3, 5, seed=0), path)
+    wholes = path.read_bytes(), graphs.model_of(graphs.drawn(5)).SerializeToString()
+    for i in range(200):
+        whole = wholes[i % 2]
         content = bytearray(whole)
         if i % 3 == 0:
             content = content[: rng.integers(len(whole))]
@@ -577,8 +599,9 @@ def test_onnx_damaged_files_are_refused(tmp_path):
         try:
             elman.onnx.load(path)
         except ValueError as error:
-            n_refused += str(error).startswith(f"{path} is not a network that elman can read: ")
-    assert n_refused > 75
+            refusals.append(str(error))
+    assert len(refusals) > 100
+    assert all(words.startswith(f"{path} is not a network that elman can read: ") for words in refusals)
 
 
 def test_onnx_paths_and_backends(tmp_path):

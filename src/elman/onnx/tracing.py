@@ -84,7 +84,7 @@ class Trace:
         self.values: dict[str, Any] = {"": None}
         self.codes: dict[str, bool] = {}  # names of what is followed, and whether it stands for reals
         self.next_code = 1
-        self.room = _MOST + 16 * sum(prod(one.dims) for one in self.graph.initializer)
+        self.room = _MOST + 4 * model.ByteSize()
         self.inputs: list[tuple[_Vectors, tuple[int, ...], bool]] = []  # with their shapes, and whether they are reals
         self.n_tokens: int | None = None
         self.table: Array | None = None
@@ -217,6 +217,8 @@ class Trace:
         raise ValueError(f"{shown(node)} cannot be kept: {_advice(node)}")
 
     def _evaluate(self, node: onnx.NodeProto, arrays: Sequence[Any]) -> Sequence[Any]:
+        if node.op_type == "Slice" and _is_cut(node, arrays):
+            check.refuse(f"{shown(node)} cannot be kept: it cuts at a size that is fixed")
         try:
             fits = _size_of(node, [array for array in arrays if array is not None]) <= self.room
             values = [
@@ -476,6 +478,12 @@ def _size_of(node: onnx.NodeProto, arrays: Sequence[Any]) -> int:
     if node.op_type in _BINARY:
         return prod(np.broadcast_shapes(*(array.shape for array in arrays)))
     return sum(int(array.size) for array in arrays)
+
+
+def _is_cut(node: onnx.NodeProto, arrays: Sequence[Any]) -> bool:
+    """Whether a Slice goes beyond what is there, but not to the end of whatever there is."""
+    ends = arrays[2] if len(arrays) > 2 else attributes_of(node)["ends"]
+    return any(max(arrays[0].shape) < end < (1 << 31) - 1 for end in ends)
 
 
 def _lengths(n_rows: int, shape: tuple[int, ...]) -> Array:
