@@ -313,6 +313,7 @@ EDITS = {
         model, "elman.config", lambda text: text.replace('num_layers": 1', 'num_layers": 60000')
     ),
     "a function": lambda model: set_entry(model, "elman.config", lambda text: text.replace("tanh", "relu")),
+    "less": lambda model: set_entry(model, "elman.config", lambda text: text.replace('"dropout": 0.0, ', "")),
     "more": lambda model: set_entry(model, "elman.config", lambda text: text.replace('"kind"', '"seed": 1, "kind"', 1)),
     "not JSON": lambda model: set_entry(model, "elman.config", lambda text: text[:-1]),
     "deep JSON": lambda model: set_entry(model, "elman.config", lambda _: "[" * 100000),
@@ -498,6 +499,12 @@ REFUSED = {
         lambda: flat(op("MatMul", "flat V", "z"), op("Add", "z c", "o"), c=np.ones((7, 1, 1), np.float32)),
         "its Add node 'o' cannot be kept: it must be the bias of the readout",
     ),
+    "two biases": (
+        lambda: flat(
+            op("MatMul", "flat V", "z"), op("Add", "z c", "p"), op("Add", "p c", "o"), c=np.ones(4, np.float32)
+        ),
+        "its Add node 'o' cannot be kept: it must be the bias of the readout",
+    ),
     "gemm": (
         lambda: chain(LAYER, LAST[0], op("Gemm", "last V", "o", alpha=2.0), **LAST[1]),
         "its Gemm node 'o' must have transA 0, alpha 1 and beta 1",
@@ -566,6 +573,23 @@ def test_onnx_refusals(tmp_path, what):
     with pytest.raises(ValueError, match=re.escape(words)) as refusal:
         elman.onnx.load(path)
     assert str(refusal.value).startswith(f"{path} is not a network that elman can read: ")
+
+
+@pytest.mark.parametrize("step", [0, -1])
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+@pytest.mark.parametrize("has_lengths", [False, True])
+def test_onnx_readouts_of_one_step_must_be_of_the_last_one(tmp_path, has_lengths, direction, step):
+    """With lengths a step is each row's last one only where that is step 0."""
+    layer = helper.make_node("RNN", ["x", "W", "R", "", "n" if has_lengths else ""], ["y"], direction=direction)
+    nodes = [layer, FLAT[0], op("Gather", "flat step", "z"), op("MatMul", "z V", "o")]
+    inputs = ("x", "n") if has_lengths else ("x",)
+    path = saved(chain(*nodes, inputs=inputs, step=np.int64(step), **FLAT[1]), tmp_path / "net.onnx")
+    if step == 0 if direction == "reverse" else step == -1 and not has_lengths:
+        assert elman.onnx.load(path).pattern == "many-to-one"
+        assert elman.onnx.load(path).rnn.reverse == (direction == "reverse")
+    else:
+        with pytest.raises(ValueError, match="its output 'o' must be what the last node computes"):
+            elman.onnx.load(path)
 
 
 def test_onnx_weights_must_be_finite(tmp_path):
