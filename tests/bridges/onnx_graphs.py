@@ -115,6 +115,16 @@ def by_onnxruntime(case: Case) -> dict[str, Any]:
     return dict(zip(case.outputs, session.run(list(case.outputs), given(case, 0)), strict=True))
 
 
+def by_loops(X: Any, W: Any, R: Any, B: Any, h_0: Any, direction: str) -> tuple[Any, Any]:
+    """Y and Y_h of a node with tanh in layout 0, step by step."""
+    Y, Y_h = np.zeros((len(X), *h_0.shape), X.dtype), h_0.copy()
+    for d in range(len(W)):
+        bias = np.add(*np.split(B[d], 2))
+        for t in reversed(range(len(X))) if d == 1 or direction == "reverse" else range(len(X)):
+            Y[t, d] = Y_h[d] = np.tanh(X[t] @ W[d].T + Y_h[d] @ R[d].T + bias)
+    return Y, Y_h
+
+
 def own_end(case: Case, h_n: Any) -> Any:
     """h_n, but for rows without steps, of which ONNX does not say what it is: ONNX Runtime has zeros there."""
     lengths = case.inputs.get("lengths", np.ones(1))
