@@ -13,10 +13,11 @@ from onnx import helper
 import elman
 from elman import check
 from elman.backends.activations import Activation
+from elman.data.kinds import PATTERNS
 from elman.data.outputs import Reals
 from elman.layer import constraints
 from elman.layer.dynamics import USUAL
-from elman.layer.rnn import RNN
+from elman.layer.rnn import RNN, stack_of
 from elman.models.base import network_of
 from elman.models.seq2seq import Seq2Seq
 from elman.models.sequence import SequenceModel
@@ -144,11 +145,11 @@ def _check_fits(model: SequenceModel | Seq2Seq, *, lengths: bool, states: bool) 
     if not isinstance(model, SequenceModel):
         return
     for name, is_wanted in {"lengths": lengths, "states": states}.items():
-        if is_wanted and network_of(model).kinds.pattern.one_input:
+        if is_wanted and PATTERNS[model.pattern].one_input:
             check.refuse(f"{name} must be False with pattern={model.pattern!r}, whose input is one step")
     if states and model.learn_h_0:
         check.refuse("states must be False with learn_h_0=True, which is about the states that all begin with")
-    if states and (runs_back := network_of(model).stack.architecture.runs_back):
+    if states and (runs_back := stack_of(model.rnn).architecture.runs_back):
         check.refuse(f"states must be False with {runs_back}: that direction begins at the end")
 
 

@@ -173,7 +173,9 @@ class Layers:
         a = graph.add("Add", projected, recurrent, called="a")
         after = a if is_potential else self._activated(graph, a)
         if self.cell != "elman":
-            leak = self._constant("leak", _suffix(k, d), self.dynamics[k].numbers[d])
+            leaks = self.dynamics[k].numbers
+            assert leaks is not None
+            leak = self._constant("leak", _suffix(k, d), leaks[d])
             change = graph.add("Mul", leak, graph.add("Sub", after, before))
             after = graph.add("Add", before, change, called="state")
         return (self._activated(graph, after) if is_potential else after), after

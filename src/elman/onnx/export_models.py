@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from elman.data.inputs import Input, Tokens
+from elman.data.kinds import PATTERNS
 from elman.data.outputs import Binary, Categories, Output
 from elman.layer.rnn import RNN
-from elman.models.base import network_of
 from elman.models.seq2seq import Seq2Seq
 from elman.models.sequence import SequenceModel
-from elman.onnx.export_graph import BOOL, INT64, Graph, Loop, Rows
+from elman.onnx.export_graph import BOOL, INT64, Graph, Loop, Rows, Shape
 from elman.onnx.export_layers import Layers
 from elman.typing import Real
 
@@ -34,7 +34,7 @@ def add_sequence_model(
     graph: Graph, model: SequenceModel, outputs: Sequence[str], *, lengths: bool, states: bool
 ) -> None:
     """From x or tokens, what the readout makes of them; with states, the first ones go in and the last come out."""
-    layers, weights, pattern = Layers(graph, model.rnn), model.effective_weights(), network_of(model).kinds.pattern
+    layers, weights, pattern = Layers(graph, model.rnn), model.effective_weights(), PATTERNS[model.pattern]
     axes = ("B",) if pattern.one_input else ("T", "B")
     x = _x(graph, model.inputs, axes)
     x = graph.add("Unsqueeze", x, graph.integers(0), called="first_step") if pattern.one_input else x
@@ -149,7 +149,7 @@ def _labels(graph: Graph, within: Graph, outputs: Output, o: str) -> str:
 
 def _outputs(graph: Graph, kind: Output, o: str, axes: tuple[str, ...], wanted: Sequence[str]) -> None:
     """Those that are wanted of `names_of_outputs`."""
-    each = *axes, kind.n
+    each: Shape = (*axes, kind.n)
     meanings = {"y": "numbers", "logits": "what the readout gives", "probabilities": "of each category, or of a 1"}
     for name in wanted:
         if name == "labels":

@@ -44,7 +44,7 @@ def _session(case: Case, n_threads: int) -> Any:
     else:
         model = elman.RNN(work.shape.n_inputs, work.shape.n_units, **work.options)
     model.load_state_dict(case.parameters)
-    wanted = {"states": work.what != "forward", "outputs": ["labels"] if work.is_model else None}
+    wanted: dict[str, Any] = {"states": work.what != "forward", "outputs": ["labels"] if work.is_model else None}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         elman.onnx.export(model, file, scan=work.shape.n_rows >= 8, **wanted)  # about where that becomes faster
