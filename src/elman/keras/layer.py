@@ -43,7 +43,8 @@ def inner_loop(layer: Any, sequences: Any, initial_state: Any, mask: Any, traini
             return outputs, outputs, [h_n]
     if reason:
         _say(layer, reason)
-    passes.count("loops")
+    if not engine.is_symbolic(sequences):
+        passes.count("loops")
     return keras.layers.RNN.inner_loop(layer, sequences, initial_state, mask, training)
 
 
@@ -69,18 +70,20 @@ def _call(layer: Any, sequences: Any, initial_state: Any, mask: Any, training: b
     x = sequences if dropout is None else sequences * ops.expand_dims(dropout, 1)
     if layer.stateful:
         h_0 = ops.copy(h_0)  # the layer will write the last states there
-    weights = [None if one is None else ops.convert_to_tensor(one) for one in (cell.kernel, cell.recurrent_kernel, cell.bias)]
+    variables = cell.kernel, cell.recurrent_kernel, cell.bias
+    weights = [None if one is None else ops.convert_to_tensor(one) for one in variables]
     marks = [None if one is None else ops.cast(one, "bool") for one in tree.flatten(mask)[:1]] or [None]
-    return Call(x, h_0, *weights, recurrent_mask, *marks)
+    return Call._make((x, h_0, *weights, recurrent_mask, *marks))
 
 
 def _misfit(call: Call) -> str | None:
-    """Why the kernels cannot compute this call, if they cannot: empty where Keras will refuse it, or has nothing to do."""
+    """Why the kernels cannot compute this call: empty where Keras will refuse it, or nothing is to do."""
     kinds = {keras.backend.standardize_dtype(one.dtype) for one in call[:5] if one is not None}
     if kinds not in ({"float32"}, {"float64"}):
         return f"its inputs and weights are {' and '.join(sorted(kinds))}"
     (n_rows, n_steps, n_inputs), n_units = call.x.shape, call.recurrent_kernel.shape[0]
-    if tuple(call.h_0.shape) != (n_rows, n_units) or call.kernel.shape[0] != n_inputs or not n_rows * n_steps * n_inputs:
+    is_refused = tuple(call.h_0.shape) != (n_rows, n_units) or call.kernel.shape[0] != n_inputs
+    if is_refused or not n_rows * n_steps * n_inputs:
         return ""
     if call.mask is not None and tuple(call.mask.shape) != (n_rows, n_steps):
         return f"its mask has the shape {tuple(call.mask.shape)}"
@@ -96,15 +99,16 @@ def _say(layer: Any, reason: str) -> None:
     said = _said.setdefault(layer, set())
     if reason not in said:
         said.add(reason)
-        warnings.warn(f"the layer {layer.name} is computed by Keras's own loop: {reason}", FallbackWarning, stacklevel=5)
+        message = f"the layer {layer.name} is computed by Keras's own loop: {reason}"
+        warnings.warn(message, FallbackWarning, stacklevel=5)
 
 
 @keras.saving.register_keras_serializable("elman")
 class SimpleRNN(keras.layers.SimpleRNN):
     """`keras.layers.SimpleRNN`, with the loop over a sequence in elman's kernels.
 
-    Arguments, weights, shapes, masks, dropout, states and errors are those of `keras.layers.SimpleRNN`, of which it is a
-    subclass. In files it is `elman>SimpleRNN`: who reads them imports `elman.keras` before, or `restore` comes before
+    Arguments, weights, shapes, masks, dropout, states and errors are those of `keras.layers.SimpleRNN`, of which it is
+    a subclass. In files it is `elman>SimpleRNN`: who reads them imports `elman.keras` before, or `restore` comes before
     they are written.
 
     Parameters

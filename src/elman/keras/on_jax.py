@@ -15,6 +15,11 @@ BEGINS_WITH_STATE = True
 LEAST_STEPS, LEAST_STATES = 32, 20_000  # T and T·B·H
 
 
+def is_symbolic(_: Any) -> bool:
+    """Whether Keras only asks for shapes: it does so by tracing, as it does to compile."""
+    return False
+
+
 def runs(call: Call) -> bool:
     """Whether JAX computes on the CPU, and XLA's own loop would take longer: a call from there takes 0.1 ms.
 
@@ -22,13 +27,13 @@ def runs(call: Call) -> bool:
     """
     n_rows, n_steps, _ = call.x.shape
     is_worth_it = n_steps >= LEAST_STEPS and n_steps * n_rows * call.h_0.shape[1] >= LEAST_STATES
-    return is_worth_it and jax.default_backend() == "cpu"
+    return bool(is_worth_it and jax.default_backend() == "cpu")
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def rnn(call: Call, options: Options) -> tuple[Any, Any]:
     """Outputs and last states, as `passes.forward` has them."""
-    result, h_n, _ = _forward(call, options)
+    result, h_n, _ = _forward(options, call)
     return result, h_n
 
 
@@ -72,7 +77,19 @@ _forward_operation = xla.operation("elman_keras_forward", _run_forward)
 _backward_operation = xla.operation("elman_keras_backward", _run_backward)
 
 
-def _forward(call: Call, options: Options) -> Any:
+def _once(function: Any) -> Any:
+    """Of options and what it can be differentiated by, once more than it has been."""
+
+    def refuse(*_: Any) -> Any:
+        raise TypeError("elman.keras has no gradients of gradients: call elman.keras.restore(model) first")
+
+    refusing = jax.custom_jvp(function, nondiff_argnums=(0,))
+    refusing.defjvp(refuse)
+    return refusing
+
+
+@_once
+def _forward(options: Options, call: Call) -> Any:
     """With the outputs of all steps as the third, which may be the first."""
     all_steps, states = _like(call.x, (*call.x.shape[:2], call.h_0.shape[1])), _like(call.h_0)
     is_kept = not (options.return_sequences and call.mask is None)
@@ -92,28 +109,24 @@ def _like(array: Any, shape: Any = None) -> Any:
 
 def _keep(call: Call, options: Options) -> Any:
     given = Call(*[None if one is None else one.value for one in call])
-    *results, kept = _forward(given, options)
+    *results, kept = _forward(options, given)
     return tuple(results), (given, kept, () if call.x.perturbed else None)
 
 
 def _differentiate(options: Options, saved: Any, d_results: Any) -> tuple[Any]:
     given, kept, has_d_x = saved
     d = [None if isinstance(one, jax.custom_derivatives.SymbolicZero) else one for one in d_results]
-    return (Call(*_gradients(options, has_d_x is not None, (*given, kept, *d)), None, None),)
+    found = _gradients((options, has_d_x is not None), (*given, kept, *d))
+    return (Call._make((*found, None, None)),)
 
 
 rnn.defvjp(_keep, _differentiate, symbolic_zeros=True)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _gradients(options: Options, has_d_x: bool, given: Any) -> Any:
-    call = Call(*given[: len(Call._fields)])
+@_once
+def _gradients(form: tuple[Options, bool], given: Any) -> Any:
+    (options, has_d_x), call = form, Call(*given[: len(Call._fields)])
     wanted = [has_d_x, True, True, True, call.bias is not None]
     results = [_like(one) for one, is_wanted in zip(call, wanted, strict=False) if is_wanted]
     found = iter(_called(_backward_operation, options, given, results, has_d_x))
     return [next(found) if is_wanted else None for is_wanted in wanted]
-
-
-@_gradients.defjvp
-def _no_gradients_of_gradients(*_: Any) -> Any:
-    raise TypeError("elman.keras has no gradients of gradients: call elman.keras.restore(model) first")

@@ -17,6 +17,11 @@ BEGINS_WITH_STATE = False
 _ORDINARY = {Tensor, torch.nn.Parameter}
 
 
+def is_symbolic(x: Tensor) -> bool:
+    """Whether Keras only asks for shapes."""
+    return bool(x.is_meta)
+
+
 def runs(call: Call) -> bool:
     """Whether these are numbers in memory, and nobody besides autograd wants to know what is computed with them."""
     is_traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
@@ -52,10 +57,10 @@ class _RNN(torch.autograd.Function):
             )
         *given, kept = ctx.saved_tensors
         call = _arrays(given)
-        d = [None if tensor is None else tensor.numpy(force=True) for tensor in (d_result, d_h_n)]
+        d_y, d_h = (None if tensor is None else tensor.numpy(force=True) for tensor in (d_result, d_h_n))
         d_x = np.empty(call.x.shape, call.x.dtype) if ctx.needs_input_grad[1] else None
         with _AsManyThreads():
-            found = passes.backward(call, ctx.options, kept.numpy(force=True), *d, d_x)
+            found = passes.backward(call, ctx.options, kept.numpy(force=True), d_y, d_h, d_x)
         return None, *[None if array is None else torch.from_numpy(array) for array in (d_x, *found)], None, None
 
 

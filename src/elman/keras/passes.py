@@ -1,8 +1,8 @@
 """The two passes over a sequence, from arrays to arrays, in the order and with the masks of Keras.
 
 Keras's arrays are (B, T, ·) and its weights (I, H) and (H, H), as the kernels have them, so nothing is copied or
-transposed. Steps that a mask leaves out are taken out of rows, which then have lengths; where all of them are at the end,
-rows stay where they are.
+transposed. Steps that a mask leaves out are taken out of rows, which then have lengths; where all of them are at the
+ends, rows stay where they are.
 """
 
 from __future__ import annotations
@@ -185,9 +185,9 @@ def backward(
     if d_x is not None and steps.lengths is not None:
         d_x.fill(0)
     with _WORKSPACES[d_h_0.dtype].lease(1, *layer.y.shape) as (delta,):
-        given = None if d_y is None else _rows(d_y), np.ascontiguousarray(d_last)[None], delta
-        into = d_h_0[None], None if d_packed is None else d_packed.swapaxes(0, 1)
-        backends.resolve().backward(layer, Gradients(*given, *sums, *into))
+        given, before = None if d_y is None else _rows(d_y), None if d_packed is None else d_packed.swapaxes(0, 1)
+        values: Any = given, np.ascontiguousarray(d_last)[None], delta, *sums, d_h_0[None], before
+        backends.resolve().backward(layer, Gradients(*values))
     count("backward")
     if d_x is not None and d_packed is not None:
         steps.unpack(d_packed, d_x)
@@ -195,10 +195,10 @@ def backward(
 
 
 def _layer(call: Call, options: Options, steps: _Steps, kept: Real, h_n: Real | None) -> Layer:
-    weights = [None if array is None else np.ascontiguousarray(array)[None] for array in call[2:6]]
-    x, h_0, y = steps.packed(call.x), np.ascontiguousarray(call.h_0)[None], _in_time(kept, options)
-    lengths, reverse = steps.lengths, options.go_backwards
-    return Layer(_rows(x), h_0, *weights[:3], _rows(y), h_n, options.activation, lengths, weights[3], reverse=reverse)
+    h_0, *weights, mask = (None if array is None else np.ascontiguousarray(array)[None] for array in call[1:6])
+    x, y = _rows(steps.packed(call.x)), _rows(_in_time(kept, options))
+    values: Any = h_0, *weights, y, h_n, options.activation, steps.lengths, mask, options.go_backwards
+    return Layer(x, *values)
 
 
 def _in_time(rows: Real, options: Options) -> Real:

@@ -44,15 +44,15 @@ class Report(NamedTuple):
 def accelerate(model: keras.layers.Layer) -> Report:
     """Let every `keras.layers.SimpleRNN` of a model compute with elman's kernels, from now on.
 
-    Layers stay what they are, and where they are: their weights, names and class, and so the model's files, are Keras's,
-    which reads them without elman. What has been read, cloned or copied is accelerated by a call of its own. A second
-    time changes nothing; `restore` undoes it.
+    Layers stay what and where they are: weights, names and class, and so the model's files, are Keras's, which reads
+    them without elman. What has been read, cloned or copied is accelerated by a call of its own. A second time changes
+    nothing; `restore` undoes it.
 
     Parameters
     ----------
     model : keras.layers.Layer
-        A model, compiled, trained or not, or a single layer. Layers within layers are found: in models, `Bidirectional`,
-        `TimeDistributed`.
+        A model, compiled, trained or not, or a single layer. Layers within layers are found: in models,
+        `Bidirectional`, `TimeDistributed`.
 
     Returns
     -------
@@ -130,19 +130,26 @@ def restore(model: keras.layers.Layer) -> tuple[str, ...]:
 
 
 def _recurrent(model: Any) -> Iterator[tuple[str, Any]]:
-    """The recurrent layers, each once, and their names."""
+    """The recurrent layers and their names."""
+    return ((name, layer) for name, layer in _layers(model) if isinstance(layer, _RECURRENT))
+
+
+def _layers(model: Any) -> Iterator[tuple[str, Any]]:
+    """All layers but those within recurrent ones, each once, and their names."""
     seen, waiting = set(), [(model.name, model)]
     while waiting:
         name, layer = waiting.pop(0)
         if id(layer) in seen:
             continue
         seen.add(id(layer))
-        if isinstance(layer, (keras.layers.RNN, keras.layers.ConvLSTM1D)):
-            yield name, layer
-            continue
-        prefix = "" if layer is model else f"{name}/"
-        below = layer._flatten_layers(include_self=False, recursive=False)
-        waiting[:0] = [(prefix + one.name, one) for one in below]
+        yield name, layer
+        if not isinstance(layer, _RECURRENT):
+            prefix = "" if layer is model else f"{name}/"
+            waiting[:0] = [(prefix + one.name, one) for one in _below(layer)]
+
+
+_RECURRENT = (keras.layers.RNN, keras.layers.ConvLSTM1D, keras.layers.ConvLSTM2D, keras.layers.ConvLSTM3D)
+_below = keras.Model.layers.fget  # which any layer has, but only models as `layers`
 
 
 def _reason_to_leave(layer: Any) -> str | None:
@@ -158,6 +165,6 @@ def _reason_to_leave(layer: Any) -> str | None:
 
 def _compile_anew(model: Any) -> None:
     """Drop what has been compiled: on JAX, programs with the layers as they were."""
-    for layer in model._flatten_layers():
+    for _, layer in _layers(model):
         if isinstance(layer, keras.Model):
             layer.train_function = layer.test_function = layer.predict_function = None

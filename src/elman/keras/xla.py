@@ -1,8 +1,8 @@
 """Functions of arrays in Python as operations of a program that XLA has compiled, without copies.
 
-That is what `jax.pure_callback` is for, which takes half a millisecond a call, as long as the kernels do. XLA's interface
-for foreign functions, xla/ffi/api/c_api.h beside JAX, hands out pointers instead. Structures are those of that file, and
-as there begin with their size and a list of extensions.
+That is what `jax.pure_callback` is for, which takes half a millisecond a call, as long as the kernels do. XLA's
+interface for foreign functions hands out pointers instead. The structures are those of the file xla/ffi/api/c_api.h
+that JAX brings along, and as there begin with their size and a list of extensions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 Arrays = Sequence[NDArray[Any]]
 _DTYPES = {1: np.dtype(np.bool_), 11: np.dtype(np.float32), 12: np.dtype(np.float64)}
 _METADATA, _EXECUTE, _INTERNAL_ERROR, _VERSION = 1, 3, 13, 0
-_HEAD = [("size", c_size_t), ("extension", c_void_p)]
+_HEAD: list[Any] = [("size", c_size_t), ("extension", c_void_p)]
 
 
 class _Version(ctypes.Structure):
@@ -86,7 +86,7 @@ class _Frame(ctypes.Structure):
 
 
 _Handler = ctypes.CFUNCTYPE(c_void_p, POINTER(_Frame))
-_handlers = []  # for as long as the process
+_handlers: list[Any] = []  # for as long as the process
 
 
 def operation(name: str, run: Callable[[str, Arrays, Arrays], None]) -> Callable[..., Any]:

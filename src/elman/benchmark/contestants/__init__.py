@@ -17,6 +17,7 @@ PEERS = {  # with the packages that each needs, whose names `import` and `pip in
     "elman.torch": ("torch",),
     "jax": ("jax",),
     "keras": ("keras", "tensorflow"),
+    "elman.keras": ("keras", "torch"),
     "onnxruntime": ("onnx", "onnxruntime"),
     "numpy-script": ("numpy",),
 }

@@ -5,7 +5,7 @@ from typing import Any
 from elman.benchmark.program import Program, Unsupported, only_one_layer, only_passes
 from elman.benchmark.workloads import Arrays, Case
 
-_FUNCTIONS = {"tanh": "tanh", "relu": "relu", "sigmoid": "sigmoid", "identity": "linear", "softplus": "softplus"}
+FUNCTIONS = {"tanh": "tanh", "relu": "relu", "sigmoid": "sigmoid", "identity": "linear", "softplus": "softplus"}
 
 ENVIRONMENT = {
     "KERAS_BACKEND": "tensorflow",
@@ -25,9 +25,9 @@ def prepare(case: Case, n_threads: int) -> Program:
     only_one_layer("Keras", case)
     if work.what == "step":
         raise Unsupported("the adapter for Keras has no steps")
-    if work.nonlinearity not in _FUNCTIONS:
+    if work.nonlinearity not in FUNCTIONS:
         raise Unsupported(f"the adapter for Keras has no {work.nonlinearity}")
-    options = {"activation": _FUNCTIONS[work.nonlinearity], "return_sequences": True, "return_state": True}
+    options = {"activation": FUNCTIONS[work.nonlinearity], "return_sequences": True, "return_state": True}
     layer = keras.layers.SimpleRNN(work.shape.n_units, dtype=work.dtype, **options)
     layer.build((work.shape.n_rows, work.shape.n_steps, work.shape.n_inputs))
     layer.set_weights([case.parameters[name].T for name in ("weight_ih_l0", "weight_hh_l0", "bias_l0")])
