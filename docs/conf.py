@@ -5,6 +5,7 @@ and shows their plots.
 """
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -66,8 +67,9 @@ plot_rcparams = {
 plot_apply_rcparams = True
 
 # The reference
+os.environ.setdefault("KERAS_BACKEND", "torch")
 autodoc_mock_imports = [
-    name for name in ("torch",) if not importlib.util.find_spec(name)
+    name for name in ("torch", "keras") if not importlib.util.find_spec(name)
 ]
 autodoc_typehints = "none"  # docstrings say more: shapes
 autodoc_member_order = "bysource"
@@ -85,7 +87,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "examples",
     "filename_pattern": r"\.py$",
-    "ignore_pattern": "/pytorch" if autodoc_mock_imports else "a^",
+    "ignore_pattern": "/pytorch" if "torch" in autodoc_mock_imports else "a^",
     "download_all_examples": False,
     "show_signature": False,
     "min_reported_time": 10_000,

@@ -12,7 +12,8 @@ from elman.backends import native, reference
 
 # Scripts, and what needs other packages
 collect_ignore = ["decisions.py"]
-collect_ignore += [f"bridges/{name}.py" for name in ("deviations", "onnx_graphs", "onnx_models", "programs")]
+SCRIPTS = "deviations", "keras_own", "onnx_graphs", "onnx_models", "programs"
+collect_ignore += [f"bridges/{name}.py" for name in SCRIPTS]
 
 SETS = native.instruction_sets()
 COMPILED = [name for name in elman.backends.available() if name != "numpy"]

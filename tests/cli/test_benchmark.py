@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -123,6 +124,7 @@ def test_every_peer_computes_something() -> None:
     own = [("jax", "both", nonlinearity) for nonlinearity in ACTIVATIONS]
     own += [("keras", "both", "softplus"), ("onnxruntime", "forward", "softplus")]
     own += [(name, what, "tanh") for name in ("torch", "elman.torch", "jax") for what in ("both", "train-rates")]
+    own += [("elman.keras", "both", "softplus")] * (os.environ.get("KERAS_BACKEND") == "torch")
     for name, what, nonlinearity in [("torch", "train", "tanh"), ("numpy-script", "train-sgd", "tanh"), *own]:
         if name not in contestants.missing():
             work = Workload(Shape(7, 1, 3, 11), what, nonlinearity=nonlinearity)

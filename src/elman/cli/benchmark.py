@@ -126,10 +126,10 @@ def bench(
             backend_names = backend_names or earlier.timed(backends.NAMES)
             threads, budget = threads or earlier.machine.n_threads, earlier.budget if budget is None else budget
         n_threads, budget = threads or elman.get_num_threads(), 3.0 if budget is None else budget
-        os.environ |= contestants.environment(n_threads)
         workloads = _workloads(set_name, shapes, changes, list(earlier.measurements) if earlier else SETS["quick"])
         names = _backend_names(backend_names)
         peers, absent = _peers(peer_names, earlier.timed(contestants.PEERS) if earlier else tuple(contestants.PEERS))
+        os.environ |= contestants.environment(n_threads, [one.name for one in peers])
         if earlier is not None:
             earlier.check_common(workloads, names)
         chosen = [*map(backend, names), *peers]

@@ -9,7 +9,7 @@ try:
 except ImportError as error:
     raise ImportError("elman.keras needs Keras and PyTorch or JAX: pip install 'elman[keras]' torch") from error
 
-if _keras.backend.backend() not in ("torch", "jax"):
+if _keras.backend.backend() in ("tensorflow", "numpy", "openvino"):
     raise ImportError(
         f"elman.keras needs Keras's backend torch or jax, got {_keras.backend.backend()}: "
         "set the environment variable KERAS_BACKEND before keras is imported"

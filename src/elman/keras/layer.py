@@ -13,7 +13,7 @@ from keras import activations, ops, tree
 from elman.keras import passes
 from elman.keras.passes import Call, Options
 
-engine = importlib.import_module(f"elman.keras.on_{keras.backend.backend()}")
+engine = importlib.import_module("elman.keras.on_" + ("jax" if keras.backend.backend() == "jax" else "torch"))
 
 _OWN = {"tanh": "tanh", "relu": "relu", "sigmoid": "sigmoid", "linear": "identity", "softplus": "softplus"}
 _ACTIVATIONS = {getattr(of, name): own for name, own in _OWN.items() for of in (activations, ops) if hasattr(of, name)}

@@ -8,6 +8,7 @@ that reads from the environment meanwhile is in its `ENVIRONMENT`.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable
 from types import ModuleType
 
 from elman.benchmark.program import Contestant
@@ -16,8 +17,8 @@ PEERS = {  # with the packages that each needs, whose names `import` and `pip in
     "torch": ("torch",),
     "elman.torch": ("torch",),
     "jax": ("jax",),
-    "keras": ("keras", "tensorflow"),
     "elman.keras": ("keras", "torch"),
+    "keras": ("keras", "tensorflow"),
     "onnxruntime": ("onnx", "onnxruntime"),
     "numpy-script": ("numpy",),
 }
@@ -46,10 +47,13 @@ def missing() -> dict[str, str]:
     }
 
 
-def environment(n_threads: int) -> dict[str, str]:
-    """Variables that tell frameworks, if they are set before the first import, to use n threads and to be quiet."""
+def environment(n_threads: int, peers: Iterable[str] = PEERS) -> dict[str, str]:
+    """Variables that tell frameworks, if they are set before the first import, to use n threads and to be quiet.
+
+    Of two peers that want a variable otherwise, the later one in `PEERS` gets it.
+    """
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")  # the last one is XLA's
     variables = dict.fromkeys(threads, str(n_threads))
-    for name in PEERS:
+    for name in sorted(peers, key=list(PEERS).index):
         variables |= getattr(_file(name), "ENVIRONMENT", {})
     return variables

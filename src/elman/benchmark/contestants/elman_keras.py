@@ -1,13 +1,17 @@
 """`elman.keras.SimpleRNN` on PyTorch, as Keras's users with its backend "torch" have it; its arrays are (B, T, ·)."""
 
+import os
 from typing import Any
 
 from elman.benchmark.contestants.keras import FUNCTIONS
 from elman.benchmark.program import Program, Unsupported, only_one_layer, only_passes
 from elman.benchmark.workloads import Arrays, Case
 
+ENVIRONMENT = {"KERAS_BACKEND": "torch"}
+
 
 def prepare(case: Case, n_threads: int) -> Program:
+    os.environ.setdefault("KERAS_BACKEND", "torch")
     import keras
     import torch
 
@@ -21,7 +25,7 @@ def prepare(case: Case, n_threads: int) -> Program:
     if work.nonlinearity not in FUNCTIONS:
         raise Unsupported(f"the adapter for elman.keras has no {work.nonlinearity}")
     if keras.backend.backend() != "torch":
-        raise Unsupported(f"the adapter for elman.keras needs KERAS_BACKEND=torch, got {keras.backend.backend()}")
+        raise Unsupported(f"the adapter for elman.keras needs Keras on torch, got {keras.backend.backend()}")
     import elman.keras
 
     torch.set_num_threads(n_threads)
