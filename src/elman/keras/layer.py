@@ -124,9 +124,9 @@ class SimpleRNN(keras.layers.SimpleRNN):
 
     Examples
     --------
-    >>> import keras
+    >>> import numpy as np
     >>> model = keras.Sequential([keras.Input((None, 3)), SimpleRNN(5), keras.layers.Dense(1)])
-    >>> model.predict(np.ones((2, 50, 3), "float32"), verbose=0).shape
+    >>> tuple(model(np.ones((2, 50, 3), "float32")).shape)
     (2, 1)
     """
 

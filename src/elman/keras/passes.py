@@ -40,6 +40,7 @@ def kernel_calls() -> Calls:
 
     Examples
     --------
+    >>> from elman.keras import SimpleRNN
     >>> before = kernel_calls()
     >>> y = SimpleRNN(4)(np.ones((2, 50, 3), "float32"))
     >>> kernel_calls().forward - before.forward
