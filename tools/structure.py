@@ -24,7 +24,8 @@ from functools import cached_property
 from pathlib import Path
 
 PACKAGE = "elman"
-PUBLIC = ("elman", "elman.keras", "elman.onnx", "elman.torch", "elman.sklearn")  # the modules whose __all__ is the public API
+# The modules whose __all__ is the public API
+PUBLIC = ("elman", "elman.keras", "elman.onnx", "elman.torch", "elman.sklearn")
 
 MOST_IN_CIRCLES = 0  # modules: each can be read, tested and moved without one that needs it
 MOST_REACHES = 10  # for where a method would cost more than a look inside; at d323fba this counts 122
