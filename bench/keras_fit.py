@@ -14,7 +14,7 @@ import numpy as np
 import elman.keras
 
 SHAPES = ["50,32,8,64", "10,1,4,8", "100,64,64,256"]
-N_ROUNDS, N_STEPS = 9, 10
+N_ROUNDS, N_STEPS = 5, 30
 
 
 def model(n_inputs: int, n_units: int) -> keras.Model:

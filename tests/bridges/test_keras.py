@@ -220,7 +220,7 @@ def test_stateful():
     train_both(plain, ours, x, rng.normal(size=(8, 1)))
     for model in (plain, ours):
         model.layers[1].reset_state()
-    found = [[keras.ops.convert_to_numpy(model(part)) for part in (x[:4], x[:4], x[4:])] for model in (plain, ours)]
+    found = [[keras.ops.convert_to_numpy(model([part])) for part in (x[:4], x[:4], x[4:])] for model in (plain, ours)]
     assert_same(*found)
     assert abs(found[1][0] - found[1][1]).max() > 1e-3  # else states do nothing
 
