@@ -399,7 +399,8 @@ def new_model(c: Case, *patterns: str, kind: str = "SequenceModel", **fixed: Any
     if kind == "Seq2Seq":
         outputs = elman.Categories(n_outputs)
     else:
-        options |= {"pattern": pattern, "learn_h_0": c.chance(0.2)}
+        options |= {"pattern": pattern}
+    options["learn_h_0"] = c.chance(0.2)
     if pattern == "one-to-many":
         options |= FORWARD
         outputs = elman.Categories(c.pick(1, n_inputs)) if isinstance(inputs, elman.Tokens) else outputs

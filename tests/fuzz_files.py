@@ -175,7 +175,7 @@ def good(content: bytes, begin: Callable[[], Any] | None = None) -> Good:
 
 def good_files(path: Path) -> list[Good]:
     files = []
-    many = {"num_layers": 2, "dropout": 0.25}
+    many = {"num_layers": 2, "dropout": 0.25, "learn_h_0": True}
     for model in (tokens_model(), features_model(bidirectional=True, learn_h_0=True), translator(**many)):
         model.metadata = {"vocabulary": '["a", "b"]', "β": ""}
         model.save(path)

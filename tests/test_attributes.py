@@ -96,7 +96,7 @@ FIXED = {
     "RNN": SHAPE,
     "reference.RNN": SHAPE,
     "SequenceModel": ["inputs", "outputs", "pattern", "learn_h_0", "mask_ho", "readout_from", "rnn"],
-    "Seq2Seq": ["inputs", "outputs", "encoder", "decoder"],
+    "Seq2Seq": ["inputs", "outputs", "learn_h_0", "encoder", "decoder"],
     **{name: ["n"] for name in ("Tokens", "Features")},
     **{name: ["n", "class_weights"] for name in ("Categories", "Binary", "Reals")},
 }

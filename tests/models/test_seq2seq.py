@@ -1,6 +1,7 @@
 """Seq2Seq: the loss by hand, gradients, search against trying everything, data sets, files, runs that go on."""
 
 import copy
+import fnmatch
 import itertools
 import pickle
 from typing import Any
@@ -23,6 +24,8 @@ kinds = pytest.mark.parametrize(
         {"num_layers": 2, "bidirectional": True},
         {"inputs": "features", "num_layers": 2},
         {"inputs": "features", "bidirectional": True, "class_weights": [1, 2, 3, 0.5, 1]},
+        {"num_layers": 2, "bidirectional": True, "learn_h_0": True},
+        {"inputs": "features", "learn_h_0": True, "leak": 0.4, "form": "potential", "learn_leak": True},
     ],
     ids=lambda options: "-".join(options) or "plain",
 )
@@ -31,7 +34,13 @@ kinds = pytest.mark.parametrize(
 def make(*, inputs: str = "tokens", class_weights: Any = None, **options: Any) -> elman.Seq2Seq:
     options = {"hidden_size": H, "dtype": "float64", "seed": 4} | options
     kind = elman.Tokens(V) if inputs == "tokens" else elman.Features(N)
-    return elman.Seq2Seq(kind, elman.Categories(V, class_weights=class_weights), **options)
+    model = elman.Seq2Seq(kind, elman.Categories(V, class_weights=class_weights), **options)
+    if model.learn_h_0:  # which are zeros at first
+        h_0 = model.parameters()["h_0"]
+        assert h_0.shape == (model.encoder.num_layers * (1 + model.encoder.bidirectional), options["hidden_size"])
+        assert not h_0.any()
+        h_0[...] = np.random.default_rng(1).uniform(-1, 1, h_0.shape)
+    return model
 
 
 def pairs(model: elman.Seq2Seq, rng: np.random.Generator, n: int = 9) -> tuple[list[Any], list[Any]]:
@@ -46,7 +55,7 @@ def pairs(model: elman.Seq2Seq, rng: np.random.Generator, n: int = 9) -> tuple[l
 
 def first_states(model: elman.Seq2Seq, x: np.ndarray) -> np.ndarray:
     """The decoder's (L, D·H), by the encoder alone."""
-    _, h_n = model.encoder(np.eye(V)[x] if x.dtype == int else x)
+    _, h_n = model.encoder(np.eye(V)[x] if x.dtype == int else x, model.parameters().get("h_0"))
     return h_n.reshape(model.encoder.num_layers, -1)
 
 
@@ -100,6 +109,41 @@ def test_central_differences(options: dict[str, Any], backend: str, rng: np.rand
         ahead, behind = (value({name: before[name] + e * along[name] for name in before}) for e in (1e-6, -1e-6))
         slope = sum((gradients[name] * along[name]).sum() for name in before)
         assert (ahead - behind) / 2e-6 == pytest.approx(slope, rel=1e-6, abs=1e-7)
+
+
+@backend_names
+def test_first_states_are_learned_or_not(backend: str, rng: np.random.Generator):
+    X, Y = pairs(make(), rng)
+
+    def fitted(trainable: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        model = make(bidirectional=True, learn_h_0=True, backend=backend)
+        before = model.state_dict()
+        model.fit(X, Y, epochs=1, batch_size=99, optimizer=elman.SGD(1.0), trainable=trainable, progress=False)
+        return before, model.state_dict()
+
+    before, whole = fitted()
+    assert (before["h_0"] != whole["h_0"]).all()
+    for trainable in (["h_0"], ["encoder.*"], ["decoder.*"], ["h_0", "weight_ho"]):
+        after = fitted(trainable)[1]
+        for name, array in after.items():
+            is_trained = any(fnmatch.fnmatch(name, pattern) for pattern in trainable)
+            expected = (whole if is_trained else before)[name]
+            np.testing.assert_array_equal(array, expected, err_msg=f"{trainable}: {name}")
+
+
+def test_files_without_first_states_are_as_they_were(tmp_path: Any):
+    plain, learned = make(), make(learn_h_0=True)
+    assert "learn_h_0" not in network_of(plain).config()
+    assert list(learned.parameters()) == [*list(plain.parameters())[:-2], "h_0", "weight_ho", "bias_o"]
+    learned.save(tmp_path / "model")
+    assert elman.load(tmp_path / "model").learn_h_0
+    state = plain.__getstate__()
+    del state["learn_h_0"]  # as pickles of 0.1 are
+    old = elman.Seq2Seq.__new__(elman.Seq2Seq)
+    old.__setstate__(state)
+    assert repr(old) == repr(plain)
+    with pytest.raises(TypeError, match="learn_h_0 must be True or False, got 1"):
+        elman.Seq2Seq(elman.Tokens(V), elman.Categories(V), hidden_size=H, learn_h_0=1)  # type: ignore[arg-type]
 
 
 def sharpened(model: elman.Seq2Seq) -> elman.Seq2Seq:
@@ -195,10 +239,12 @@ class Stop(Exception):
     pass
 
 
-def test_a_run_that_was_cut_off_goes_on_bit_for_bit(tmp_path: Any, rng: np.random.Generator):
+@pytest.mark.parametrize("own", [{}, {"learn_h_0": True}], ids=str)
+def test_a_run_that_was_cut_off_goes_on_bit_for_bit(own: dict[str, Any], tmp_path: Any, rng: np.random.Generator):
+    own = {"dropout": 0.3, "num_layers": 2, "bidirectional": True, **own}
     X, Y = pairs(make(), rng, 20)
     options = {"epochs": 3, "batch_size": 6, "progress": False}
-    whole = make(dropout=0.3, num_layers=2, bidirectional=True)
+    whole = make(**own)
     history = whole.fit(X, Y, **options, callbacks=[lambda _: None])
 
     class StopAt(elman.Callback):
@@ -208,8 +254,8 @@ def test_a_run_that_was_cut_off_goes_on_bit_for_bit(tmp_path: Any, rng: np.rando
 
     options |= {"checkpoint": tmp_path / "run", "checkpoint_every": 1}
     with pytest.raises(Stop):
-        make(dropout=0.3, num_layers=2, bidirectional=True).fit(X, Y, **options, callbacks=[StopAt()])
-    model = make(dropout=0.3, num_layers=2, bidirectional=True, seed=None)
+        make(**own).fit(X, Y, **options, callbacks=[StopAt()])
+    model = make(**own, seed=None)
     assert model.fit(X, Y, **options, resume=True, callbacks=[lambda _: None]) == history
     assert_same_bits(model.parameters(), whole.parameters())
     assert_same_bits(elman.load(tmp_path / "run").parameters(), whole.parameters())

@@ -67,6 +67,10 @@ class Architecture:
                 entries.append(Entry(tuple(f"{owner}{kind}{suffix}" for suffix in suffixes), shape))
         return entries
 
+    def initial_entries(self, *, is_learned: bool) -> list[Entry]:
+        """What a model's buffer has of the states before the first step, behind its layers."""
+        return [Entry(("h_0",), (self.n_states, self.hidden_size))] if is_learned else []
+
     def check_addressable(self) -> None:
         """Refuse what memory has no addresses for, before there is an array for each layer."""
         n_inputs = max(self.input_size, self.n_outputs if self.num_layers > 1 else 0)

@@ -50,17 +50,17 @@ def arguments(kind: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], int
     hidden_size, num_layers = (check.positive_int(config[name], name) for name in ("hidden_size", "num_layers"))
     bidirectional = check.flag(config["bidirectional"], "bidirectional")
     more = {"learn_leak": check.flag(config.get("learn_leak", False), "learn_leak")}
+    learns_h_0 = check.flag(config.get("learn_h_0", False), "learn_h_0")
     if is_sequence_model:
         pattern = PATTERNS[check.choice(config["pattern"], "pattern", PATTERNS)]
         input_size = Kinds(inputs, outputs, pattern, check.real_dtype(config["dtype"])).input_size
-        layers = Architecture(input_size, hidden_size, num_layers, bidirectional, **more)
-        is_learned = check.flag(config.get("learn_h_0", False), "learn_h_0")
-        n = layers.n_parameters + is_learned * layers.n_states * layers.hidden_size
-        n += outputs.n * (layers.n_outputs + 1)
+        first = Architecture(input_size, hidden_size, num_layers, bidirectional, **more)
+        n = first.n_parameters + outputs.n * (first.n_outputs + 1)
     else:
-        encoder = Architecture(inputs.n, hidden_size, num_layers, bidirectional, **more)
-        decoder = Architecture(outputs.n + 1, encoder.n_outputs, num_layers, **more)
-        n = encoder.n_parameters + decoder.n_parameters + (outputs.n + 1) * (decoder.n_outputs + 1)
+        first = Architecture(inputs.n, hidden_size, num_layers, bidirectional, **more)
+        decoder = Architecture(outputs.n + 1, first.n_outputs, num_layers, **more)
+        n = first.n_parameters + decoder.n_parameters + (outputs.n + 1) * (decoder.n_outputs + 1)
+    n += learns_h_0 * first.n_states * hidden_size
     masks = {name: constraints.from_json(value, name) for name, value in config.items() if name.startswith("mask")}
     return {**config, **masks, "inputs": inputs, "outputs": outputs}, n
 

@@ -51,21 +51,24 @@ class EncoderDecoder(Network):
         n = self._encoder.architecture.n_entries
         of_encoder, of_decoder = into.arrays[:n], into.arrays[n:]
         to_encoder, to_decoder = self._encoder.lowest_of(of_encoder), self._decoder.lowest_of(of_decoder)
+        if self.trains_h_0(into):
+            to_encoder = 0
         if to_encoder < len(self._encoder.weights):  # by way of the states that the decoder begins with
             to_decoder = 0
         goes_back = to_decoder < len(self._decoder.weights)
-        zeros, (to_encode, to_decode) = self.initial_state(batch.x.shape[1]), self._drawn((encoding, decoding), batch)
-        h_x, options = np.empty_like(zeros), {"lengths": batch.lengths, "drawn": to_encode}
-        with self._encoder.forward(encoding, batch.x, zeros, h_x, **options) as encoded:
+        first, (to_encode, to_decode) = self.initial_state(batch.x.shape[1]), self._drawn((encoding, decoding), batch)
+        h_x, options = np.empty_like(first), {"lengths": batch.lengths, "drawn": to_encode}
+        with self._encoder.forward(encoding, batch.x, first, h_x, **options) as encoded:
             h_0 = self._handed_over(h_x)
-            h_n, d_h_0, d_zeros = np.empty_like(h_0), np.empty_like(h_0), np.empty_like(zeros)
+            h_n, d_h_0, d_first = np.empty_like(h_0), np.empty_like(h_0), np.empty_like(first)
             options = {"lengths": batch.targets.lengths, "drawn": to_decode}
             with self._decoder.forward(decoding, batch.y, h_0, h_n, **options) as decoded:
                 h, d_h = decoded.layers[-1].y, decoded.d_y if goes_back else None
                 loss = self.loss_of(decoding.backend, h, batch.targets, d_h, into)
                 self._decoder.backward(decoded, d_h, None, d_h_0, None, of_decoder, lowest=to_decoder)
             d_h_x = self._handed_back(d_h_0)
-            self._encoder.backward(encoded, None, d_h_x, d_zeros, None, of_encoder, lowest=to_encoder)
+            self._encoder.backward(encoded, None, d_h_x, d_first, None, of_encoder, lowest=to_encoder)
+        self.add_by_h_0(into, d_first)
         return loss + self.penalize_weights(descent.penalties, into), None
 
     def _drawn(self, modes: tuple[Mode, Mode], batch: PairedBatch) -> list[Any]:
@@ -123,10 +126,10 @@ class EncoderDecoder(Network):
 
     def _encoded(self, mode: Mode, x: Real | Int, lengths: Int | None) -> Real:
         """The decoder's first states (L, B, D·H)."""
-        zeros = self.initial_state(x.shape[1])
-        h_x = np.empty_like(zeros)
+        first = self.initial_state(x.shape[1])
+        h_x = np.empty_like(first)
         with self._encoder.lease(*x.shape[:2]) as (y,):
-            self._encoder.evaluate(mode, x, zeros, h_x, y, lengths)
+            self._encoder.evaluate(mode, x, first, h_x, y, lengths)
         return self._handed_over(h_x)
 
     def _handed_over(self, h_x: Real) -> Real:
@@ -148,7 +151,7 @@ class EncoderDecoder(Network):
             one, other = getattr(encoder, name), getattr(decoder, name)
             if one != other:
                 check.refuse(f"{name} must be the same in encoder and decoder to be saved, got {one} and {other}")
-        return configuration.described(self.inputs, self.written, encoder)
+        return configuration.described(self.inputs, self.written, encoder) | self.own_config()
 
 
 def _parts(parameters: Parameters, rnns: tuple[RNN, RNN]) -> list[Parameters]:

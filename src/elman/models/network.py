@@ -64,6 +64,7 @@ class Network:
     parameters: Parameters  # those of the layers, and at the end weight_ho (O, K) and bias_o (O,)
     gradients: Parameters  # room for those of an update
     factors: Factors  # what makes of parameters those that act, none where they are the same
+    learns_h_0: bool  # whether all rows begin with the parameter h_0 (L·D, H)
     shuffle_rng: np.random.Generator  # what the order of a data set is drawn with
     seed: str | None  # what was asked for when the parameters were drawn, if it is known
 
@@ -73,6 +74,7 @@ class Network:
         self.gradients = self.zeros()
         # The buffer ends with h_0, if it is learned, weight_ho and bias_o
         self._h_0, self._weight_ho = (len(self.parameters.arrays) - i for i in (3, 2))
+        self.learns_h_0 = self.parameters.entries[self._h_0].names == ("h_0",)
         self._workspace = stack_of(rnns[-1]).workspace
 
     def zeros(self) -> Parameters:
@@ -93,8 +95,21 @@ class Network:
         return int(stack_of(self.rnns[0]).rng.integers(1 << 63)) if self.is_noisy else None
 
     def initial_state(self, n_rows: int) -> Real:
-        """Fresh states (L·D, B, H) of the first layers, before the first step."""
-        return np.zeros(stack_of(self.rnns[0]).architecture.state_shape(n_rows), self.parameters.flat.dtype)
+        """Fresh states (L·D, B, H) of the first RNN, before the first step."""
+        first = np.zeros(stack_of(self.rnns[0]).architecture.state_shape(n_rows), self.parameters.flat.dtype)
+        if self.learns_h_0:
+            first += self.parameters.named()["h_0"][:, None]
+        return first
+
+    def trains_h_0(self, gradients: Parameters) -> bool:
+        """Whether its gradient is among those that are wanted."""
+        return self.learns_h_0 and gradients.arrays[self._h_0] is not None
+
+    def add_by_h_0(self, gradients: Parameters, d_first: Real) -> None:
+        """Add its gradient to them, if it is wanted, given that by the states (L·D, B, H) that rows begin with."""
+        if self.trains_h_0(gradients):
+            with np.errstate(all="ignore"):  # the update says if they are not finite
+                gradients.named()["h_0"] += d_first.sum(axis=1, dtype=np.float64)
 
     # The readout
 
@@ -162,6 +177,10 @@ class Network:
         """What, besides the parameters, makes this model: arguments of its class, as JSON has them."""
         raise NotImplementedError
 
+    def own_config(self) -> dict[str, Any]:
+        """What of it no layer says: files without it are as they ever were."""
+        return {"learn_h_0": True} if self.learns_h_0 else {}
+
     def check_saveable(self, metadata: Mapping[str, str]) -> dict[str, Any]:
         """The configuration, or an error where a file cannot hold the model."""
         check.text_mapping(metadata, "metadata")
@@ -184,26 +203,18 @@ class SequenceNetwork(Network):
     kind = "SequenceModel"
     kinds: Kinds
     stack: Stack  # the RNN's
-    learns_h_0: bool  # whether all rows begin with the parameter h_0 (L·D, H)
 
-    def __init__(self, kinds: Kinds, rnn: RNN, kept: Kept, *, learns_h_0: bool, readout: ReadoutConstraints) -> None:
+    def __init__(self, kinds: Kinds, rnn: RNN, kept: Kept, *, readout: ReadoutConstraints) -> None:
         move_to(kept.parameters, rnn)
         super().__init__([rnn], kinds.outputs, kept)
         self.readout = readout
-        self.kinds, self.stack, self.learns_h_0, self.metric = kinds, stack_of(rnn), learns_h_0, kinds.outputs.metric
+        self.kinds, self.stack, self.metric = kinds, stack_of(rnn), kinds.outputs.metric
         of_readout = readout.factor(constraints.of_rnn(rnn), self.stack.architecture, rnn.dtype)
         self.factors = self.stack.factors | ({} if of_readout is None else {self._weight_ho: of_readout})
 
     def mode(self) -> Mode:
         """How a call that begins now computes."""
         return mode_of(self.rnns[0])
-
-    def initial_state(self, n_rows: int) -> Real:
-        """Fresh states (L·D, B, H) before the first step."""
-        first = super().initial_state(n_rows)
-        if self.learns_h_0:
-            first += self.parameters.named()["h_0"][:, None]
-        return first
 
     def resets(self, at: Bool | None) -> Resets | None:
         """Those before steps (T, B), to the states that all rows begin with."""
@@ -327,7 +338,7 @@ class SequenceNetwork(Network):
         if memory is not None:
             given = self.stack, mode, batch.x, h_0, self.predicted.n, memory
             n = recomputation.segment_length(*given, has_resets=batch.resets is not None)
-        has_gradient = batch.resets is not None and self._trains_h_0(gradients)
+        has_gradient = batch.resets is not None and self.trains_h_0(gradients)
         d_h_reset = np.zeros_like(h_0) if has_gradient else None
         differentiate = functools.partial(self.differentiate, d_h_reset=d_h_reset)
         if n < n_steps:
@@ -337,17 +348,12 @@ class SequenceNetwork(Network):
         else:
             drawn = self._drawn(mode, batch)
             loss, h_n, d_h_0 = differentiate(mode, batch, h_0, gradients, scales, n_done=n_done, drawn=drawn)
-        if self._trains_h_0(gradients):  # all rows begin with it
-            for d_first in (d_h_0 if is_first else None, d_h_reset):
-                if d_first is not None:
-                    with np.errstate(all="ignore"):  # the update says if they are not finite
-                        gradients.named()["h_0"] += d_first.sum(axis=1, dtype=np.float64)
+        for d_first in (d_h_0 if is_first else None, d_h_reset):
+            if d_first is not None:
+                self.add_by_h_0(gradients, d_first)
         loss += self.penalize_weights(penalties, gradients)
         self.chain(gradients)
         return loss, h_n
-
-    def _trains_h_0(self, gradients: Parameters) -> bool:
-        return self.learns_h_0 and gradients.arrays[self._h_0] is not None
 
     def differentiate(
         self,
@@ -371,7 +377,7 @@ class SequenceNetwork(Network):
         those to be returned, None for all; d_h_reset (L, B, H): the gradient by the states of resets is added to it.
         """
         h_n, d_h_0, one_output = np.empty_like(h_0), np.empty_like(h_0), self.kinds.pattern.one_output
-        lowest = 0 if self._trains_h_0(gradients) else self.stack.lowest_of(gradients.arrays)
+        lowest = 0 if self.trains_h_0(gradients) else self.stack.lowest_of(gradients.arrays)
         resets, goes_back = self.resets(batch.resets), lowest < len(self.stack.weights)
         with self.stack.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths, drawn=drawn, resets=resets) as tape:
             h, d_y, targets = tape.layers[-1].y, tape.d_y, batch.targets
@@ -434,8 +440,7 @@ class SequenceNetwork(Network):
     def config(self) -> dict[str, Any]:
         """Arguments of `SequenceModel`, as JSON has them."""
         config = configuration.described(self.kinds.inputs, self.kinds.outputs, self.rnns[0], self.kinds.pattern)
-        own = {"learn_h_0": True} if self.learns_h_0 else {}  # files without it are as they ever were
-        return config | own | constraints.described(self.readout)
+        return config | self.own_config() | constraints.described(self.readout)
 
 
 def generator_of(seed: Any) -> tuple[np.random.Generator, str | None]:

@@ -53,11 +53,14 @@ class Seq2Seq(Model):
     bidirectional : bool
         Whether the encoder runs in both directions. The decoder then has twice the units, and each of its layers begins
         with the final states of both; a leak or noise (H,) is that of its units in either half.
+    learn_h_0 : bool
+        Whether the encoder's states before the first step, h_0 (L·D, H), are parameters like the others, the same for
+        all sequences and zeros at first; otherwise they stay zeros.
 
     Attributes
     ----------
     encoder, decoder : RNN
-        Fixed, as inputs and outputs are; what `RNN` lets be set, such as dropout, may be set in both.
+        Fixed, as inputs, outputs and learn_h_0 are; what `RNN` lets be set, such as dropout, may be set in both.
     metadata : dict from str to str
         Free text that is saved along, such as a vocabulary.
 
@@ -79,7 +82,7 @@ class Seq2Seq(Model):
     [[2, 2], [0, 0]]
     """
 
-    _fixed = frozenset(("inputs", "outputs", "encoder", "decoder"))
+    _fixed = frozenset(("inputs", "outputs", "learn_h_0", "encoder", "decoder"))
     _layers = ("encoder", "decoder")
 
     def __init__(
@@ -99,6 +102,7 @@ class Seq2Seq(Model):
         noise: Any = 0.0,
         form: str = "rate",
         learn_leak: bool = False,
+        learn_h_0: bool = False,
         dtype: Any = "float32",
         seed: int | np.random.Generator | None = None,
         backend: str | None = None,
@@ -125,7 +129,9 @@ class Seq2Seq(Model):
             options |= {name: of_both_directions(getattr(self.encoder, name)) for name in ("leak", "noise")}
         self.decoder = RNN(outputs.n + 1, width, num_layers, nonlinearity, **options)
         first, second = (stack_of(rnn).architecture for rnn in (self.encoder, self.decoder))
-        entries = [*first.entries("encoder."), *second.entries("decoder.")]
+        self.learn_h_0 = check.flag(learn_h_0, "learn_h_0")
+        h_0 = first.initial_entries(is_learned=self.learn_h_0)
+        entries = [*first.entries("encoder."), *second.entries("decoder."), *h_0]
         kept = Kept.drawn(entries, self.decoder, outputs.n + 1, rng, asked)
         self._network: EncoderDecoder = self._network_on(kept)
         self.metadata = {}
@@ -162,7 +168,7 @@ class Seq2Seq(Model):
         Y : list of integers (T_i,), or one array (N, T)
             The sequences that they become, without start and end; they may be empty.
         epochs, batch_size, steps_per_epoch, optimizer, schedule, clip_norm, clip_value, weight_l1, weight_l2, trainable
-            As in `SequenceModel.fit`; ``["decoder.*"]`` leaves the encoder as it is.
+            As in `SequenceModel.fit`; ``["decoder.*"]`` leaves the encoder as it is, and h_0, which is no part of it.
         validation_data, shuffle, callbacks, progress, checkpoint, checkpoint_every, resume
             Likewise.
 
@@ -231,6 +237,9 @@ class Seq2Seq(Model):
 
     def __repr__(self) -> str:
         return as_made(self, Seq2Seq, self._value_of)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({"learn_h_0": False} | state)  # which those of 0.1 have not
 
     def _network_on(self, kept: Kept) -> EncoderDecoder:
         return EncoderDecoder(self.inputs, self.outputs, (self.encoder, self.decoder), kept)

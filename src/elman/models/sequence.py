@@ -22,7 +22,7 @@ from elman.data.outputs import Binary, Categories, Output, Reals
 from elman.data.sequences import DataSet, Sequences, Window
 from elman.layer.constraints import ReadoutConstraints, of_rnn, unwritable
 from elman.layer.dynamics import row_keys
-from elman.layer.parameters import Entry, Parameters
+from elman.layer.parameters import Parameters
 from elman.layer.resets import check_forward
 from elman.layer.rnn import RNN, stack_of
 from elman.models import generation
@@ -180,7 +180,7 @@ class SequenceModel(Model):
         self.learn_h_0 = check.flag(learn_h_0, "learn_h_0")
         below = of_rnn(self.rnn), architecture
         self.mask_ho, self.readout_from = ReadoutConstraints.of(mask_ho, readout_from, outputs.n, *below)
-        h_0 = [Entry(("h_0",), (architecture.n_states, architecture.hidden_size))] if self.learn_h_0 else []
+        h_0 = architecture.initial_entries(is_learned=self.learn_h_0)
         kept = Kept.drawn([*architecture.entries(), *h_0], self.rnn, outputs.n, rng, asked)
         self._network: SequenceNetwork = self._network_on(kept)
         self.metadata = {}
@@ -685,7 +685,7 @@ class SequenceModel(Model):
     def _network_on(self, kept: Kept) -> SequenceNetwork:
         kinds = Kinds(self.inputs, self.outputs, PATTERNS[self.pattern], self.rnn.dtype)
         readout = ReadoutConstraints(self.mask_ho, self.readout_from)
-        return SequenceNetwork(kinds, self.rnn, kept, learns_h_0=self.learn_h_0, readout=readout)
+        return SequenceNetwork(kinds, self.rnn, kept, readout=readout)
 
     # Checks that depend on the model
 
