@@ -554,8 +554,8 @@ def fit_options(c: Case, model: Any) -> dict[str, Any]:
     }
     if isinstance(model, elman.SequenceModel):
         limits = c.pick({}, {"tbptt": c.pick((1, 1), (2, 3), (3, 8), (10, 10))}, {"memory": c.pick(1, 3, "1MB")})
-        options |= limits | {"activation_l1": c.pick(0.0, 0.01), "weight_l2": c.pick(0.0, 0.01)}
-    return options
+        options |= limits
+    return options | {"activation_l1": c.pick(0.0, 0.01), "weight_l2": c.pick(0.0, 0.01)}
 
 
 def data_sets(c: Case) -> None:

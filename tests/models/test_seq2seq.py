@@ -90,6 +90,37 @@ def test_loss_by_hand(options: dict[str, Any], backend: str, rng: np.random.Gene
     assert model.evaluate(X, Y)["loss"] < expected
 
 
+def penalty_by_hand(model: elman.Seq2Seq, X: list[Any], Y: list[Any], l1: float, l2: float) -> float:
+    read = [np.eye(V + 1)[[V, *y]] for y in Y]
+    h = np.concatenate([model.decoder(y, first_states(model, x))[0] for x, y in zip(X, read, strict=True)])
+    return l1 * float(np.abs(h).mean()) + l2 * float((h**2).mean())
+
+
+@backend_names
+@kinds
+def test_penalties_on_the_decoder(options: dict[str, Any], backend: str, rng: np.random.Generator):
+    model = make(**options, backend=backend)
+    X, Y = pairs(model, rng)
+    before, given = model.state_dict(), {"epochs": 1, "batch_size": 99, "progress": False}
+    losses, gradients = [], []
+    for penalties in ({}, {"activation_l1": 0.3, "activation_l2": 0.7}):
+        model.load_state_dict(before)
+        losses += model.fit(X, Y, optimizer=elman.SGD(1.0), **given, **penalties)["loss"]
+        gradients.append({name: before[name] - array for name, array in model.parameters().items()})
+    model.load_state_dict(before)
+    assert losses[1] - losses[0] == pytest.approx(penalty_by_hand(model, X, Y, 0.3, 0.7), rel=1e-10)
+
+    def value(parameters: dict[str, np.ndarray]) -> float:
+        model.load_state_dict(parameters)
+        return penalty_by_hand(model, X, Y, 0.3, 0.7)
+
+    for _ in range(3):
+        along = {name: rng.standard_normal(array.shape) for name, array in before.items()}
+        ahead, behind = (value({name: before[name] + e * along[name] for name in before}) for e in (1e-6, -1e-6))
+        slope = sum(((gradients[1][name] - gradients[0][name]) * along[name]).sum() for name in before)
+        assert (ahead - behind) / 2e-6 == pytest.approx(slope, rel=1e-6, abs=1e-8)
+
+
 @backend_names
 @kinds
 def test_central_differences(options: dict[str, Any], backend: str, rng: np.random.Generator):

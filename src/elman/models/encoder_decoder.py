@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from elman import check
 from elman.data.inputs import Input
-from elman.data.outputs import Categories, Output, finite_outputs
+from elman.data.outputs import Categories, Output, finite_outputs, penalize
 from elman.data.sequences import DataSet, PairedBatch, Pairs, Window
 from elman.layer.dynamics import mixed
 from elman.layer.parameters import Parameters
@@ -65,6 +65,8 @@ class EncoderDecoder(Network):
             with self._decoder.forward(decoding, batch.y, h_0, h_n, **options) as decoded:
                 h, d_h = decoded.layers[-1].y, decoded.d_y if goes_back else None
                 loss = self.loss_of(decoding.backend, h, batch.targets, d_h, into)
+                if scales := self.activation_scales(descent.penalties, *batch.targets[:2]):
+                    loss += penalize(h, batch.targets.lengths, scales, d_h)
                 self._decoder.backward(decoded, d_h, None, d_h_0, None, of_decoder, lowest=to_decoder)
             d_h_x = self._handed_back(d_h_0)
             self._encoder.backward(encoded, None, d_h_x, d_first, None, of_encoder, lowest=to_encoder)

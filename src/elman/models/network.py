@@ -155,6 +155,15 @@ class Network:
         """Make of gradients by weights that act those by the parameters, or of tangents of these those of what acts."""
         constraints.chain(self.factors, tangent.arrays, self.parameters.arrays)
 
+    def activation_scales(self, penalties: Penalties, steps: Any, lengths: Int | None) -> tuple[float, float] | None:
+        """What makes Σ |h| and Σ h² l1 and l2 times the mean over steps (T, B, ·), in a window those with targets."""
+        l1, l2, *_ = penalties
+        if not (l1 or l2):
+            return None
+        n_steps = steps.shape[0] * steps.shape[1] if lengths is None else int(lengths.sum())
+        n = n_steps * stack_of(self.rnns[-1]).architecture.n_outputs
+        return l1 / n, l2 / n
+
     def penalize_weights(self, penalties: Penalties, gradients: Parameters) -> float:
         """The penalties on the weights as they act, biases apart; their gradients are added."""
         *_, l1, l2 = penalties
@@ -333,7 +342,8 @@ class SequenceNetwork(Network):
         """
         batch, is_first, n_done = window
         mode, n_steps = self.mode(), len(batch.x)
-        scales = self._penalty_scales(batch, penalties)
+        over = (batch.x, batch.lengths) if self.kinds.pattern.one_output else batch.targets[:2]
+        scales = self.activation_scales(penalties, *over)
         n = n_steps
         if memory is not None:
             given = self.stack, mode, batch.x, h_0, self.predicted.n, memory
@@ -425,17 +435,6 @@ class SequenceNetwork(Network):
             layer = outputs_of(mode, last)
             return layer.y, layer
         return np.ascontiguousarray(last.swapaxes(0, 1)).reshape(1, h_n.shape[1], -1), None
-
-    def _penalty_scales(self, batch: Batch, penalties: Penalties) -> tuple[float, float] | None:
-        """What makes Σ |h| and Σ h² l1 and l2 times the mean: over all steps, in a window over those with targets."""
-        l1, l2, *_ = penalties
-        if not (l1 or l2):
-            return None
-        one = self.kinds.pattern.one_output
-        steps, lengths = (batch.x, batch.lengths) if one else batch.targets[:2]
-        n_steps = len(steps) * batch.x.shape[1] if lengths is None else int(lengths.sum())
-        n = n_steps * self.stack.architecture.n_outputs
-        return l1 / n, l2 / n
 
     def config(self) -> dict[str, Any]:
         """Arguments of `SequenceModel`, as JSON has them."""

@@ -148,6 +148,8 @@ class Seq2Seq(Model):
         schedule: Schedule | None = None,
         clip_norm: float | None = None,
         clip_value: float | None = None,
+        activation_l1: float = 0.0,
+        activation_l2: float = 0.0,
         weight_l1: float = 0.0,
         weight_l2: float = 0.0,
         trainable: Iterable[str] | None = None,
@@ -169,6 +171,9 @@ class Seq2Seq(Model):
             The sequences that they become, without start and end; they may be empty.
         epochs, batch_size, steps_per_epoch, optimizer, schedule, clip_norm, clip_value, weight_l1, weight_l2, trainable
             As in `SequenceModel.fit`; ``["decoder.*"]`` leaves the encoder as it is, and h_0, which is no part of it.
+        activation_l1, activation_l2 : float
+            As in `SequenceModel.train_step`, of what the readout sees: the outputs of the decoder's last layer, at all
+            tokens of the targets and their ends. What the encoder puts out is not penalized.
         validation_data, shuffle, callbacks, progress, checkpoint, checkpoint_every, resume
             Likewise.
 
