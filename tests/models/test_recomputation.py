@@ -30,6 +30,8 @@ def make(pattern: str, outputs: Any, *, tokens: bool = False, **options: Any) ->
     return model, x, y
 
 
+BOTH_WAYS = {"bidirectional": True, "num_layers": 1}
+MASK = np.random.default_rng(5).random((19, 19)) < 0.6
 CASES: list[tuple[str, Any, dict[str, Any]]] = [
     ("many-to-many", elman.Categories(V), {}),
     ("many-to-many", elman.Categories(V), {"tokens": True}),
@@ -41,6 +43,12 @@ CASES: list[tuple[str, Any, dict[str, Any]]] = [
     ("many-to-many", elman.Reals(2), {"dropout": 0.4, "recurrent_dropout": 0.3}),
     ("many-to-many", elman.Reals(2), {"learn_h_0": True}),
     ("many-to-one", elman.Reals(2), {"learn_h_0": True}),
+    ("many-to-many", elman.Categories(V), {"tokens": True, **BOTH_WAYS}),
+    ("many-to-many", elman.Binary(2), {"learn_h_0": True, "mask_hh": MASK, **BOTH_WAYS}),
+    ("many-to-one", elman.Reals(2), {"recurrent_dropout": 0.3, "learn_h_0": True, **BOTH_WAYS}),
+    ("many-to-one", elman.Categories(V), {"tokens": True, **BOTH_WAYS}),
+    ("many-to-many", elman.Reals(2), {"noise": 0.2, "input_noise": 0.1, **BOTH_WAYS}),
+    ("many-to-one", elman.Reals(2), {"noise": 0.2, "hidden_size": 1, **BOTH_WAYS}),
 ]
 
 
@@ -61,6 +69,31 @@ def test_gradients_have_the_bits_of_a_full_tape(
         assert_same_bits(recomputed, gradients)
 
 
+LEAKY: list[dict[str, Any]] = [
+    {"leak": 0.3, "learn_leak": True},
+    {"leak": 0.3, "learn_leak": True, "form": "potential", "learn_h_0": True},
+    {"leak": 0.3, "noise": 0.2, "form": "potential", "recurrent_dropout": 0.2},
+    {"hidden_size": 1, "nonlinearity": "relu"},
+]
+
+
+@pytest.mark.parametrize("backend", elman.available_backends())
+@pytest.mark.parametrize("pattern", ["many-to-many", "many-to-one"])
+@pytest.mark.parametrize("options", LEAKY, ids=str)
+def test_both_directions_to_rounding(options: dict[str, Any], pattern: str, backend: str):
+    model, x, y = make(pattern, elman.Reals(2), backend=backend, dtype="float64", **BOTH_WAYS, **options)
+    given: Any = {"noise_seed": 3, "activation_l1": 0.1}
+    for lengths in (None, LENGTHS):
+        before = stack_of(model.rnn).rng.bit_generator.state
+        loss, gradients = model.loss_and_grads(x, y, lengths=lengths, **given)
+        for memory in (1, 5, 22, "40kB"):
+            stack_of(model.rnn).rng.bit_generator.state = before
+            again, recomputed = model.loss_and_grads(x, y, lengths=lengths, **given, memory=memory)
+            assert again == pytest.approx(loss, rel=1e-13)
+            for name, array in gradients.items():
+                np.testing.assert_allclose(recomputed[name], array, rtol=1e-11, atol=1e-14, err_msg=name)
+
+
 def test_the_reference_and_the_state():
     for backend in elman.available_backends():
         model, x, y = make("many-to-many", elman.Reals(2), backend=backend, dtype="float64")
@@ -74,8 +107,9 @@ def test_the_reference_and_the_state():
 
 
 @compiled_names
-def test_training_has_the_bits_of_a_full_tape(backend: str, rng: np.random.Generator):
-    model, _, _ = make("many-to-many", elman.Reals(2), backend=backend)
+@pytest.mark.parametrize("own", [{}, BOTH_WAYS], ids=str)
+def test_training_has_the_bits_of_a_full_tape(own: dict[str, Any], backend: str, rng: np.random.Generator):
+    model, _, _ = make("many-to-many", elman.Reals(2), backend=backend, **own)
     other = copy.deepcopy(model)
     X = [rng.standard_normal((n, N)) for n in rng.integers(1, 60, 20)]
     Y = [rng.standard_normal((len(x), 2)) for x in X]
@@ -105,7 +139,7 @@ def test_dropout_is_the_same_in_both_passes(rng: np.random.Generator):
         assert (ahead - behind) / 2e-6 == pytest.approx(slope, rel=1e-6, abs=1e-7)
 
 
-@pytest.mark.parametrize("options", [{}, {"num_layers": 2}, {"num_layers": 4, "dropout": 0.5}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2}, {"num_layers": 4, "dropout": 0.5}, BOTH_WAYS], ids=str)
 @pytest.mark.parametrize("memory", ["2MB", "4.5MB", "9000kB", "1GB"])
 def test_memory_is_as_promised(memory: str, options: dict[str, Any]):
     n_steps, n_rows = 3000, 8
@@ -142,7 +176,15 @@ def test_bad_memory():
                 call(x, y, memory=memory)
     with pytest.raises(ValueError, match=r"^memory must be None where there is tbptt"):
         model.fit([x[:, 0]], [y[:, 0]], memory=3, tbptt=(2, 2))
-    both, _, _ = make("many-to-many", elman.Reals(2), bidirectional=True)
-    with pytest.raises(ValueError, match=r"^memory must be None with bidirectional=True: that direction begins"):
-        both.loss_and_grads(x, y, memory=3)
+    both: list[tuple[dict[str, Any], str]] = [
+        ({"reverse": True}, "reverse=True: that direction begins at the end"),
+        ({"bidirectional": True}, "bidirectional=True and more than one layer: each needs"),
+        ({**BOTH_WAYS, "leak": 0.5, "learn_leak": True, "noise": 0.1}, "bidirectional=True where leaks of noisy units"),
+    ]
+    for options, message in both:
+        other, _, _ = make("many-to-many", elman.Reals(2), **options)
+        with pytest.raises(ValueError, match=f"^memory must be None with {message}"):
+            other.loss_and_grads(x, y, memory=3)
+        with pytest.raises(ValueError, match=f"^memory must be None with {message}"):
+            other.fit([x[:, 0]], [y[:, 0]], memory=3)
     assert_same_bits(model.parameters(), before)

@@ -417,15 +417,21 @@ class Stack:
         gradients: Sequence[Any],
         d_h_reset: Real | None = None,
         lowest: int = 0,
+        direction: int | None = None,
     ) -> None:
         """Write d_h_0 (L·D, B, H) and, unless None, d_x (T, B, I); *add* to gradients, which lie like parameters.
 
         And to d_h_reset (L, B, H) what reaches the states of resets. Gradients are those by the weights as they act:
         when all is added, `chain` makes of them those by the parameters. Where one is None, nobody wants it; and none
-        of layers below the `lowest`, nor of their states.
+        of layers below the `lowest`, nor of their states. Of one layer in both directions, it may be one `direction`.
         """
         if lowest == len(self.weights):
             return
+        if direction is not None:
+            tape, own, columns = _one_way(tape, direction)
+            d_y, d_h_n = None if d_y is None else d_y[..., columns], None if d_h_n is None else d_h_n[own]
+            d_h_0 = d_h_0[own]
+            gradients = [None if array is None else array[own] for array in gradients]
         y = tape.layers[0].y
         count, by_layer, on_leaks = min(len(self.weights), 3), self.by_layer(gradients), self.adder(tape, gradients)
         if y.size <= SMALL:
@@ -517,6 +523,22 @@ class Stack:
         for k in range(n := len(self.weights)):
             mode.backend.recurrent_mask(_own(mask, k, n), p=mode.recurrent_dropout, key=key, layer=k)
         return mask
+
+
+def _one_way(tape: Tape, direction: int) -> tuple[Tape, slice, slice]:
+    """The tape of one layer in both directions as that of one; and what this has of arrays (D, ·), and of columns.
+
+    Noise is that of the first direction, which matters where kernels draw it again.
+    """
+    layer, own = tape.layers[0], slice(direction, direction + 1)
+    n_units = layer.h_0.shape[2]
+    columns = slice(direction * n_units, (direction + 1) * n_units)
+    given = {name: array for name in _OF_DIRECTIONS if (array := getattr(layer, name)) is not None}
+    parts = {name: array[..., columns] if name in ("y", "second") else array[own] for name, array in given.items()}
+    return tape._replace(layers=[layer._replace(**parts, h_n=None, reverse=direction == 1)]), own, columns
+
+
+_OF_DIRECTIONS = "h_0", "weight_ih", "weight_hh", "bias", "mask", "numbers", "noise", "y", "second"
 
 
 def stretches(x: Real, lengths: Int | None, backwards: bool) -> Iterator[tuple[int, Real, Int | None]]:

@@ -341,23 +341,21 @@ class SequenceNetwork(Network):
         memory: how many steps (an int) or bytes (a float) to keep the states of at a time, None for all steps.
         """
         batch, is_first, n_done = window
-        mode, n_steps = self.mode(), len(batch.x)
+        mode = self.mode()
         over = (batch.x, batch.lengths) if self.kinds.pattern.one_output else batch.targets[:2]
         scales = self.activation_scales(penalties, *over)
-        n = n_steps
+        resets, d_h_reset = self.resets(batch.resets), None
+        n = len(batch.x)
         if memory is not None:
-            given = self.stack, mode, batch.x, h_0, self.predicted.n, memory
-            n = recomputation.segment_length(*given, has_resets=batch.resets is not None)
-        has_gradient = batch.resets is not None and self.trains_h_0(gradients)
-        d_h_reset = np.zeros_like(h_0) if has_gradient else None
-        differentiate = functools.partial(self.differentiate, d_h_reset=d_h_reset)
-        if n < n_steps:
-            into = gradients, scales
-            own = mode, batch, h_0, self.resets(batch.resets)
-            loss, h_n, d_h_0 = recomputation.in_segments(differentiate, n, self.stack, *own, *into)
-        else:
-            drawn = self._drawn(mode, batch)
-            loss, h_n, d_h_0 = differentiate(mode, batch, h_0, gradients, scales, n_done=n_done, drawn=drawn)
+            cost = recomputation.Cost.of(self.stack, mode, batch.x, self.predicted.n, has_resets=resets is not None)
+            (n,) = recomputation.segment_lengths([cost], memory)
+        if resets is not None and self.trains_h_0(gradients):
+            d_h_reset = np.zeros_like(h_0)
+        given: dict[str, Any] = {"scales": scales, "n_done": n_done, "d_h_reset": d_h_reset}
+        differentiate = functools.partial(self.differentiate, gradients=gradients, **given)
+        of_last = functools.partial(self.loss_of_last, mode, batch, gradients=gradients)
+        own = self.stack, mode, batch, h_0, resets, of_last if self.kinds.pattern.one_output else None
+        loss, h_n, d_h_0 = recomputation.differentiated(differentiate, n, *own)
         for d_first in (d_h_0 if is_first else None, d_h_reset):
             if d_first is not None:
                 self.add_by_h_0(gradients, d_first)
@@ -370,21 +368,23 @@ class SequenceNetwork(Network):
         mode: Mode,
         batch: Batch,
         h_0: Real,
+        *,
         gradients: Parameters,
         scales: tuple[float, float] | None = None,
-        *,
         d_h_n: Real | None = None,
         drawn: Drawn | None = None,
         loss: float = 0.0,
         n_done: int | None = None,
         d_h_reset: Real | None = None,
+        direction: int | None = None,
     ) -> tuple[float, Real, Real]:
         """A stretch of steps on one tape: its loss, added to `loss`, the states behind it, and the gradient by h_0.
 
         The gradients by the parameters are added to `gradients`. scales: of Σ |h| and Σ h² in the loss, h being what
         the last layer puts out; d_h_n: by the last states, what comes back from the steps behind, None at the end;
         drawn: what dropout and noise are drawn from, None to draw that; n_done: after how many steps the states are
-        those to be returned, None for all; d_h_reset (L, B, H): the gradient by the states of resets is added to it.
+        those to be returned, None for all; d_h_reset (L, B, H): the gradient by the states of resets is added to it;
+        direction: the one of two to go back through, the second one after the first.
         """
         h_n, d_h_0, one_output = np.empty_like(h_0), np.empty_like(h_0), self.kinds.pattern.one_output
         lowest = 0 if self.trains_h_0(gradients) else self.stack.lowest_of(gradients.arrays)
@@ -404,11 +404,12 @@ class SequenceNetwork(Network):
                 if n_skipped := len(h) - len(targets.y):  # steps without a target
                     d_y[:n_skipped] = 0
                     h, d_h = h[n_skipped:], d_h[n_skipped:]
-                loss += self.loss_of(mode.backend, h, targets, d_h if goes_back else None, gradients)
+                of_readout = None if direction == 1 else gradients  # which have it from the other direction
+                loss += self.loss_of(mode.backend, h, targets, d_h if goes_back else None, of_readout)
             if scales:
                 loss += penalize(h, lengths, scales, d_h if goes_back else None)
             d_last = d_y if scales or not one_output else None
-            self.stack.backward(tape, d_last, d_h_n, d_h_0, None, gradients.arrays, d_h_reset, lowest)
+            self.stack.backward(tape, d_last, d_h_n, d_h_0, None, gradients.arrays, d_h_reset, lowest, direction)
             return loss, h_n if n_done is None else _state_after(n_done, h_n, tape), d_h_0
 
     def loss_of_last(self, mode: Mode, batch: Batch, h_n: Real, gradients: Parameters) -> tuple[float, Real]:

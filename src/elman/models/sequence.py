@@ -30,7 +30,7 @@ from elman.models.base import Model
 from elman.models.curvature import gauss_newton_product, vector_of
 from elman.models.diagnostics import GradientNorms, gradient_norms
 from elman.models.network import Kept, SequenceNetwork, generator_of
-from elman.models.recomputation import memory_limit
+from elman.models.recomputation import memory_of
 from elman.models.streaming import Stream
 from elman.training import loop
 from elman.training.callbacks import Callback, Function, History
@@ -242,8 +242,9 @@ class SequenceModel(Model):
             sum of their absolute values and λ₂ times that of their squares.
         memory : str or int, optional
             For long sequences: states are computed twice, and kept for so many steps at a time, or for as many as need
-            less than, say, "200MB". The gradients are the same to the last bit, with a leak to rounding. Needs the
-            forward direction alone.
+            less than, say, "200MB". The gradients are the same to the last bit, with a leak to rounding. Not with
+            `reverse`, and with `bidirectional` in one layer only, whose states are computed three times, or, where each
+            sequence has one target, four; there, noise of units whose leaks are learned is refused.
         trainable : list of str, optional
             The names of parameters to change, or patterns such as "bias_*"; by default all. The others stay as they
             are, weight decay or not; there is no work for their gradients, which are no part of the norm either.
@@ -578,7 +579,7 @@ class SequenceModel(Model):
         """
         given = locals()  # all arguments, by name
         windows = None if tbptt is None else self._truncation(tbptt)
-        plan = Plan.of(given, self._network.parameters, tbptt=windows, memory=self._memory(memory))
+        plan = Plan.of(given, self._network.parameters, tbptt=windows, memory=memory_of(memory, "memory", self.rnn))
         data = data_of(given, _NAMES, self._data)
         held_out = None
         if validation_data is not None:
@@ -703,7 +704,7 @@ class SequenceModel(Model):
         resets: Any,
     ) -> tuple[float, Real]:
         """The mean loss of a batch, and its last states; the loss's gradients are added."""
-        most = self._memory(memory)
+        most = memory_of(memory, "memory", self.rnn)
         self._check_resets(resets)
         batch = batch_of(x, y, lengths, weights, self._network.kinds, resets)
         batch = batch._replace(keys=row_keys(noise_seed, batch.x.shape[1]))
@@ -749,12 +750,6 @@ class SequenceModel(Model):
         if self._network.kinds.pattern.one_output:
             check.refuse(f"tbptt needs a target for each step, got pattern={self.pattern!r}")
         return k1, k2
-
-    def _memory(self, memory: Any) -> float | None:
-        """Time steps (an int), bytes (a float), or no limit."""
-        if memory is not None:
-            self._check_forward("memory must be None")
-        return memory_limit(memory, "memory")
 
     def _predictions(
         self, X: Any, batch_size: Any, function: Callable[[Real], Any], noise_seed: Any, resets: Any
