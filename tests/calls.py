@@ -552,9 +552,8 @@ def fit_options(c: Case, model: Any) -> dict[str, Any]:
         "shuffle": c.chance(0.5),
         "progress": False,
     }
-    if isinstance(model, elman.SequenceModel):
-        limits = c.pick({}, {"tbptt": c.pick((1, 1), (2, 3), (3, 8), (10, 10))}, {"memory": c.pick(1, 3, "1MB")})
-        options |= limits
+    truncated = {"tbptt": c.pick((1, 1), (2, 3), (3, 8), (10, 10))} if isinstance(model, elman.SequenceModel) else {}
+    options |= c.pick({}, truncated, {"memory": c.pick(1, 3, "1MB")})
     return options | {"activation_l1": c.pick(0.0, 0.01), "weight_l2": c.pick(0.0, 0.01)}
 
 

@@ -188,3 +188,88 @@ def test_bad_memory():
         with pytest.raises(ValueError, match=f"^memory must be None with {message}"):
             other.fit([x[:, 0]], [y[:, 0]], memory=3)
     assert_same_bits(model.parameters(), before)
+
+
+# Seq2Seq
+
+PAIRED: list[dict[str, Any]] = [
+    {},
+    {"tokens": True, "num_layers": 1, "hidden_size": 1},
+    {"learn_h_0": True, "dropout": 0.3, "recurrent_dropout": 0.2},
+    {"tokens": True, "noise": 0.2, "num_layers": 2},
+    {"learn_h_0": True, "noise": 0.2, "recurrent_dropout": 0.2, **BOTH_WAYS},
+    {"tokens": True, **BOTH_WAYS},
+]
+
+
+def pairs(*, tokens: bool = False, n: int = 7, **options: Any) -> tuple[Any, list[Any], list[Any]]:
+    """A function that makes a model, and unequal pairs for it: one of a single step, and one whose target is empty."""
+    rng = np.random.default_rng(3)
+    lengths = [1, *rng.integers(2, 30, n - 1)]
+    X = [rng.integers(0, V, k) if tokens else rng.standard_normal((k, N)) for k in lengths]
+    Y = [rng.integers(0, V, k) for k in [*rng.integers(1, 25, n - 1), 0]]
+    inputs = elman.Tokens(V) if tokens else elman.Features(N)
+    options = {"hidden_size": 19, "num_layers": 3, "seed": 0} | options
+    return lambda: elman.Seq2Seq(inputs, elman.Categories(V), **options), X, Y
+
+
+@compiled_names
+@pytest.mark.parametrize("options", PAIRED, ids=str)
+def test_pairs_are_trained_with_the_bits_of_a_full_tape(options: dict[str, Any], backend: str, dtype: str):
+    new, X, Y = pairs(**options, backend=backend, dtype=dtype)
+    given: dict[str, Any] = {"epochs": 2, "batch_size": 4, "progress": False, "activation_l2": 0.5, "weight_l1": 1e-3}
+    whole = new()
+    history = whole.fit(X, Y, **given)
+    assert np.isfinite(history["loss"]).all()
+    for memory in (1, 4, 24, "100kB", "1GB"):
+        model = new()
+        losses = model.fit(X, Y, **given, memory=memory)["loss"]
+        np.testing.assert_allclose(losses, history["loss"], rtol=1e-6 if dtype == "float32" else 1e-13)
+        assert_same_bits(model.parameters(), whole.parameters())
+
+
+@pytest.mark.parametrize("backend", elman.available_backends())
+@pytest.mark.parametrize("trainable", [["weight_ho"], ["encoder.bias_l0"], ["decoder.*"], ["h_0"], None], ids=str)
+@pytest.mark.parametrize("own", [{"num_layers": 2}, BOTH_WAYS, {**BOTH_WAYS, "leak": 0.4, "learn_leak": True}], ids=str)
+def test_parts_of_pairs_are_trained_as_ever(own: dict[str, Any], trainable: Any, backend: str):
+    new, X, Y = pairs(learn_h_0=True, backend=backend, dtype="float64", **own)
+    whole, model = new(), new()
+    given: dict[str, Any] = {"epochs": 1, "trainable": trainable, "optimizer": elman.SGD(0.5), "progress": False}
+    whole.fit(X, Y, **given)
+    model.fit(X, Y, **given, memory=5)
+    for name, array in whole.parameters().items():
+        np.testing.assert_allclose(model.parameters()[name], array, rtol=1e-11, atol=1e-14, err_msg=name)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "dropout": 0.5}, BOTH_WAYS], ids=str)
+@pytest.mark.parametrize("memory", ["3MB", "6.5MB", "1GB"])
+def test_memory_of_pairs_is_as_promised(memory: str, options: dict[str, Any]):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((8, 3000, 2)).astype("float32"), rng.integers(0, 3, (8, 2000))
+    options = {"hidden_size": 32, "num_layers": 1, "seed": 0} | options
+    model = elman.Seq2Seq(elman.Features(2), elman.Categories(3), **options)
+    model.fit(x[:, :2], y[:, :2], epochs=1, progress=False)  # imports what it needs
+    fixed = 4 * network_of(model).parameters.flat.nbytes + 100_000 + 8 * y.nbytes + 2 * x.nbytes  # and batches
+    tracemalloc.start()
+    model.fit(x, y, epochs=1, progress=False, memory=memory)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    allowed = {"3MB": 3e6, "6.5MB": 6.5e6, "1GB": 1e9}[memory]
+    assert peak < allowed + fixed
+    if memory != "1GB":
+        assert peak > 0.6 * allowed, "as much as it may"
+
+
+def test_bad_memory_of_pairs():
+    new, X, Y = pairs()
+    model = new()
+    before = model.state_dict()
+    messages = [(0, "a positive int, got 0"), ("much", "None, a number"), ("1kB", r"at least '0\.0[0-9]*MB'")]
+    for memory, message in messages:
+        with pytest.raises(ValueError, match=f"^memory must be {message}"):
+            model.fit(X, Y, memory=memory, progress=False)
+    assert_same_bits(model.parameters(), before)
+    for own in ({}, {"num_layers": 1, "leak": 0.5, "learn_leak": True, "noise": 0.1}):
+        new, X, Y = pairs(bidirectional=True, **own)
+        with pytest.raises(ValueError, match=r"^memory must be None with bidirectional=True"):
+            new().fit(X, Y, memory=3, progress=False)

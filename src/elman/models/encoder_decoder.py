@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,14 @@ from numpy.typing import NDArray
 from elman import check
 from elman.data.inputs import Input
 from elman.data.outputs import Categories, Output, finite_outputs, penalize
-from elman.data.sequences import DataSet, PairedBatch, Pairs, Window
+from elman.data.sequences import Batch, DataSet, PairedBatch, Pairs, Window
 from elman.layer.dynamics import mixed
 from elman.layer.parameters import Parameters
 from elman.layer.rnn import RNN, mode_of, move_to, stack_of
-from elman.layer.stack import Mode
+from elman.layer.stack import Drawn, Mode
 from elman.models import configuration
 from elman.models.network import Kept, Network
+from elman.models.recomputation import Cost, OfLast, differentiated, segment_lengths
 from elman.training.plan import Descent
 from elman.typing import Int, Real
 
@@ -45,41 +47,84 @@ class EncoderDecoder(Network):
 
     def gradients_of(self, window: Window, state: Any, descent: Descent, /) -> tuple[float, Real | None]:  # noqa: ARG002
         """One update's mean loss; `gradients` are written. There is one window, so nothing is handed on."""
-        batch: PairedBatch = window.batch
         (encoding, decoding), into = self.modes(), descent.wanted(self.gradients)
         into.flat.fill(0)
-        n = self._encoder.architecture.n_entries
-        of_encoder, of_decoder = into.arrays[:n], into.arrays[n:]
-        to_encoder, to_decoder = self._encoder.lowest_of(of_encoder), self._decoder.lowest_of(of_decoder)
-        if self.trains_h_0(into):
-            to_encoder = 0
-        if to_encoder < len(self._encoder.weights):  # by way of the states that the decoder begins with
-            to_decoder = 0
-        goes_back = to_decoder < len(self._decoder.weights)
-        first, (to_encode, to_decode) = self.initial_state(batch.x.shape[1]), self._drawn((encoding, decoding), batch)
-        h_x, options = np.empty_like(first), {"lengths": batch.lengths, "drawn": to_encode}
-        with self._encoder.forward(encoding, batch.x, first, h_x, **options) as encoded:
+        read, written = _batches(window.batch)
+        to_encoder, to_decoder = self._lowest_of(into)
+        scales = self.activation_scales(descent.penalties, *written.targets[:2])
+        decode = functools.partial(self._decode, gradients=into, scales=scales, lowest=to_decoder)
+        n_read, n_written = len(read.x), len(written.x)
+        if descent.memory is not None:
+            of_encoder = Cost.of(self._encoder, encoding, read.x)
+            of_decoder = Cost.of(self._decoder, decoding, written.x, self.predicted.n)
+            n_read, n_written = segment_lengths([of_encoder, of_decoder], descent.memory)
+
+        def of_last(h_x: Real) -> tuple[float, Real]:
             h_0 = self._handed_over(h_x)
-            h_n, d_h_0, d_first = np.empty_like(h_0), np.empty_like(h_0), np.empty_like(first)
-            options = {"lengths": batch.targets.lengths, "drawn": to_decode}
-            with self._decoder.forward(decoding, batch.y, h_0, h_n, **options) as decoded:
-                h, d_h = decoded.layers[-1].y, decoded.d_y if goes_back else None
-                loss = self.loss_of(decoding.backend, h, batch.targets, d_h, into)
-                if scales := self.activation_scales(descent.penalties, *batch.targets[:2]):
-                    loss += penalize(h, batch.targets.lengths, scales, d_h)
-                self._decoder.backward(decoded, d_h, None, d_h_0, None, of_decoder, lowest=to_decoder)
-            d_h_x = self._handed_back(d_h_0)
-            self._encoder.backward(encoded, None, d_h_x, d_first, None, of_encoder, lowest=to_encoder)
+            loss, _, d_h_0 = differentiated(decode, n_written, self._decoder, decoding, written, h_0)
+            return loss, self._handed_back(d_h_0)
+
+        encode = functools.partial(self._encode, of_last=of_last, gradients=into, lowest=to_encoder)
+        first = self.initial_state(read.x.shape[1])
+        loss, _, d_first = differentiated(encode, n_read, self._encoder, encoding, read, first, of_last=of_last)
         self.add_by_h_0(into, d_first)
         return loss + self.penalize_weights(descent.penalties, into), None
 
-    def _drawn(self, modes: tuple[Mode, Mode], batch: PairedBatch) -> list[Any]:
-        """What encoder and decoder draw from; None where the batch has no noise of its own."""
-        if batch.keys is None:
-            return [None, None]
-        keys = batch.keys, mixed(batch.keys.view(np.uint64), 0).view(np.int64)
-        stacks = self._encoder, self._decoder
-        return [stack.draw(mode, len(own), own) for stack, mode, own in zip(stacks, modes, keys, strict=True)]
+    def _lowest_of(self, gradients: Parameters) -> tuple[int, int]:
+        """The lowest layers of encoder and decoder of which gradients are wanted, L where none is."""
+        n = self._encoder.architecture.n_entries
+        of_encoder, of_decoder = gradients.arrays[:n], gradients.arrays[n:]
+        to_encoder, to_decoder = self._encoder.lowest_of(of_encoder), self._decoder.lowest_of(of_decoder)
+        to_encoder = 0 if self.trains_h_0(gradients) else to_encoder
+        # To the encoder by way of the states that the decoder begins with
+        return to_encoder, 0 if to_encoder < len(self._encoder.weights) else to_decoder
+
+    def _encode(
+        self,
+        mode: Mode,
+        batch: Batch,
+        h_0: Real,
+        *,
+        of_last: OfLast,
+        gradients: Parameters,
+        lowest: int,
+        d_h_n: Real | None = None,
+        drawn: Drawn | None = None,
+        loss: float = 0.0,
+        direction: int | None = None,
+    ) -> tuple[float, Real, Real]:
+        """A stretch of the encoder's steps, as `recomputation.differentiated` asks for it."""
+        h_n, d_h_0 = np.empty_like(h_0), np.empty_like(h_0)
+        with self._encoder.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths, drawn=drawn) as tape:
+            if d_h_n is None:
+                loss, d_h_n = of_last(h_n)
+            own = gradients.arrays, None, lowest, direction
+            self._encoder.backward(tape, None, d_h_n, d_h_0, None, *own)
+        return loss, h_n, d_h_0
+
+    def _decode(
+        self,
+        mode: Mode,
+        batch: Batch,
+        h_0: Real,
+        *,
+        gradients: Parameters,
+        scales: tuple[float, float] | None,
+        lowest: int,
+        d_h_n: Real | None = None,
+        drawn: Drawn | None = None,
+        loss: float = 0.0,
+    ) -> tuple[float, Real, Real]:
+        """The same of the decoder's, with the loss of what they put out."""
+        h_n, d_h_0, targets = np.empty_like(h_0), np.empty_like(h_0), batch.targets
+        with self._decoder.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths, drawn=drawn) as tape:
+            h, d_h = tape.layers[-1].y, tape.d_y if lowest < len(self._decoder.weights) else None
+            loss += self.loss_of(mode.backend, h, targets, d_h, gradients)
+            if scales:
+                loss += penalize(h, targets.lengths, scales, d_h)
+            of_decoder = gradients.arrays[self._encoder.architecture.n_entries :]
+            self._decoder.backward(tape, d_h, d_h_n, d_h_0, None, of_decoder, lowest=lowest)
+        return loss, h_n, d_h_0
 
     def evaluate(self, data: Pairs, batch_size: int) -> dict[str, float]:
         """The loss of a data set, with its targets fed to the decoder, and the part that `decode` gets right."""
@@ -160,6 +205,13 @@ def _parts(parameters: Parameters, rnns: tuple[RNN, RNN]) -> list[Parameters]:
     """The encoder's and the decoder's, under their own names."""
     first, second = (stack_of(rnn).architecture.entries() for rnn in rnns)
     return [parameters.part(0, first), parameters.part(len(first), second)]
+
+
+def _batches(batch: PairedBatch) -> tuple[Batch, Batch]:
+    """What the encoder reads, beside targets that are not its own, and what the decoder does."""
+    keys = None if batch.keys is None else mixed(batch.keys.view(np.uint64), 0).view(np.int64)
+    x, lengths, y, targets, _ = batch
+    return Batch(x, lengths, targets, batch.keys), Batch(y, targets.lengths, targets, keys)
 
 
 class _Search:

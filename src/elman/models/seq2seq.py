@@ -23,6 +23,7 @@ from elman.layer.rnn import RNN, stack_of
 from elman.models.base import Model
 from elman.models.encoder_decoder import EncoderDecoder
 from elman.models.network import Kept, generator_of
+from elman.models.recomputation import memory_of
 from elman.training import loop
 from elman.training.callbacks import Callback, Function, History
 from elman.training.optimizers import Optimizer
@@ -148,6 +149,7 @@ class Seq2Seq(Model):
         schedule: Schedule | None = None,
         clip_norm: float | None = None,
         clip_value: float | None = None,
+        memory: int | str | None = None,
         activation_l1: float = 0.0,
         activation_l2: float = 0.0,
         weight_l1: float = 0.0,
@@ -171,6 +173,9 @@ class Seq2Seq(Model):
             The sequences that they become, without start and end; they may be empty.
         epochs, batch_size, steps_per_epoch, optimizer, schedule, clip_norm, clip_value, weight_l1, weight_l2, trainable
             As in `SequenceModel.fit`; ``["decoder.*"]`` leaves the encoder as it is, and h_0, which is no part of it.
+        memory : str or int, optional
+            As in `SequenceModel.train_step`, for encoder and decoder together, or so many steps of each. Bidirectional
+            encoders need to have one layer.
         activation_l1, activation_l2 : float
             As in `SequenceModel.train_step`, of what the readout sees: the outputs of the decoder's last layer, at all
             tokens of the targets and their ends. What the encoder puts out is not penalized.
@@ -190,7 +195,8 @@ class Seq2Seq(Model):
             If the loss or its gradient is not finite.
         """
         given = locals()  # all arguments, by name
-        plan = Plan.of(given, self._network.parameters)
+        most = memory_of(memory, "memory", self.encoder)
+        plan = Plan.of(given, self._network.parameters, memory=most)
         data, held_out = data_of(given, ("X", "Y"), self._data), None
         if validation_data is not None:
             pair, name = check.pair(validation_data, "validation_data"), "validation_data"
