@@ -610,7 +610,7 @@ def streams(c: Case) -> None:
     n_rows = c.pick(None, 1, 2, 3, 17, 64)
     if c.chance(0.2):
         c.call("stream", model.stream, n_rows, spoil=1)
-    stream = c.call("stream", model.stream, n_rows, spoil=0)
+    stream = c.call("stream", model.stream, n_rows, noise_seed=c.pick(None, 3), spoil=0)
     if stream is REFUSED:
         return
     axes = () if n_rows is None else (n_rows,)
@@ -622,8 +622,11 @@ def streams(c: Case) -> None:
             case "state":
                 set_state(c, stream, c.real(model.rnn.num_layers, n_rows or 1, model.rnn.hidden_size))
             case name:
-                x = c.lay(inputs_of(c, model, c.size(9), *axes))
+                rows: Any = c.rng.permutation(n_rows or 1)[: c.rng.integers(1, 1 + (n_rows or 1))]
+                chosen = {"rows": c.lay(rows)} if n_rows and c.chance(0.4) else {}
+                x = c.lay(inputs_of(c, model, c.size(9), *((len(rows),) if chosen else axes)))
                 own = {"resets": c.lay(c.rng.random(np.shape(x)[: 1 + bool(n_rows)]) < 0.3)} if c.chance(0.3) else {}
+                own |= chosen
                 c.call(f"stream.{name}", getattr(stream, name), x, **own)
 
 

@@ -31,12 +31,19 @@ class Stream:
     >>> stream.predict(np.ones((3, 2))).shape
     (3, 1)
     >>> stream.reset()
+
+    Many sequences, of which some go on at a time:
+
+    >>> stream = model.stream(100)
+    >>> stream.predict(np.ones((1, 2, 2)), rows=[7, 3]).shape  # a step of two of them
+    (1, 2, 1)
     """
 
     def __init__(self, model: Model, batch_size: int | None, keys: Int | None = None) -> None:
         self._model = model
         self._batch_size = batch_size
-        self._keys, self._n_steps = keys, 0  # of the noise, and how many steps have been made
+        # Of the noise, and how many steps each row has made
+        self._keys, self._n_steps = keys, np.zeros(batch_size or 1, np.int64)
         self._state = self._network.initial_state(batch_size or 1)
 
     @property
@@ -54,7 +61,7 @@ class Stream:
         check.finite(array, "state")
         self._state[...] = array
 
-    def predict(self, x: Any, *, resets: Any = None) -> Any:
+    def predict(self, x: Any, *, resets: Any = None, rows: Any = None) -> Any:
         """The likeliest labels, or the numbers, for the next steps.
 
         Parameters
@@ -62,6 +69,9 @@ class Stream:
         x : integers (T,) or array (T, n); with a batch size (T, B) or (T, B, n)
         resets : bool (T,), or with a batch size (T, B), optional
             Where new sequences begin, as with `reset` before such a step; but noise goes on.
+        rows : integers (R,), or bool (B,), optional
+            Those that x is about, with R in the place of B, in this order, each once. The others stay as they are, and
+            take no time. Needs a batch size.
 
         Returns
         -------
@@ -71,16 +81,16 @@ class Stream:
         Raises
         ------
         TypeError, ValueError
-            If x or resets do not fit.
+            If x, resets or rows do not fit.
         FloatingPointError
             If the outputs are not finite, as parameters or states are not, or far too large. In both cases the state is
             left as it was.
         """
-        return self._run(x, self._network.kinds.outputs.predict, resets)
+        return self._run(x, self._network.kinds.outputs.predict, resets, rows)
 
-    def predict_proba(self, x: Any, *, resets: Any = None) -> Real:
+    def predict_proba(self, x: Any, *, resets: Any = None, rows: Any = None) -> Real:
         """The probability of each category, or of each label being 1, in the form of `predict` with an axis of n."""
-        probabilities: Real = self._run(x, self._network.kinds.outputs.probabilities, resets)
+        probabilities: Real = self._run(x, self._network.kinds.outputs.probabilities, resets, rows)
         return probabilities
 
     def reset(self, rows: Any = None) -> None:
@@ -90,33 +100,64 @@ class Stream:
         """
         n_rows = self.state.shape[1]
         if rows is None:
-            self._n_steps = 0
+            self._n_steps[:] = 0
         begins = slice(None) if rows is None else _row_indices(rows, "rows", n_rows)
         self.state[:, begins] = self._network.initial_state(n_rows)[:, begins]
 
-    def _run(self, x: Any, function: Any, resets: Any) -> Any:
-        network = self._network
-        inputs, _, pattern, dtype = network.kinds
-        axes: Any = ("T",) if self._batch_size is None else ("T", self._batch_size)
+    def _run(self, x: Any, function: Any, resets: Any, rows: Any) -> Any:
+        inputs, _, pattern, dtype = self._network.kinds
+        chosen = None if rows is None else self._chosen(rows)
+        n_rows = self._batch_size if chosen is None else len(chosen)
+        axes: Any = ("T",) if n_rows is None else ("T", n_rows)
         x = own(inputs.array(x, "x", dtype, axes))
         if resets is not None:
             resets = check.booleans(resets, "resets", x.shape[: len(axes)]).reshape(len(x), -1)
-        x = x if self._batch_size else x[:, None]
-        mode, stack, drawn = network.mode(), network.stack, network.noise(self._keys)
-        if drawn is not None:
-            drawn = drawn._replace(first_step=self._n_steps)
-        if len(x) == 1 and resets is None:  # with less around it
-            h_n = np.empty_like(self._state)
-            y = stack.step(mode, np.ascontiguousarray(x[0]), self._state, h_n, drawn)
-            values = function(network.outputs(mode.backend, y[None]))
-        else:
-            with stack.lease(*x.shape[:2]) as (y,):
-                h, h_n = network.states(mode, x, None, self._state, y, drawn, resets)
-                values = function(network.outputs(mode.backend, h))
-        self._state[...] = h_n
-        self._n_steps += len(x)
-        values = values if self._batch_size else values[:, 0]
+        x = x if n_rows else x[:, None]
+        own_rows: Any = slice(None) if chosen is None else chosen
+        is_noisy = self._keys is not None and self._network.stack.dynamics.is_noisy
+        outcome = self._outcome_by_steps if is_noisy and np.ptp(self._n_steps[own_rows]) else self._outcome
+        values, self._state[:, own_rows] = outcome(x, function, resets, own_rows)
+        self._n_steps[own_rows] += len(x)
+        values = values if n_rows else values[:, 0]
         return values[0] if pattern.one_output else values
+
+    def _chosen(self, rows: Any) -> Int:
+        """Indices of rows, each once."""
+        if self._batch_size is None:
+            check.refuse("rows must be None for a stream without a batch size")
+        chosen = _row_indices(rows, "rows", self._batch_size)
+        chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+        check.shape(chosen.shape, "rows", (("R",),))
+        if len({*chosen.tolist()}) < len(chosen):
+            twice = np.bincount(chosen).argmax()
+            raise ValueError(f"rows must have each row once, got {twice} more often")
+        return chosen
+
+    def _outcome_by_steps(self, x: Any, function: Any, resets: Any, rows: Any) -> tuple[Any, Real]:
+        """`_outcome` of rows that have made unequal numbers of steps, for each of which noise is drawn by itself."""
+        n_steps, indices, parts = self._n_steps[rows], np.arange(len(self._n_steps))[rows], []
+        groups = [np.flatnonzero(n_steps == n) for n in np.unique(n_steps)]
+        for group in groups:
+            begins = None if resets is None else resets[:, group]
+            parts.append(self._outcome(np.ascontiguousarray(x[:, group]), function, begins, indices[group]))
+        order = np.argsort(np.concatenate(groups))
+        values, states = (np.concatenate(each, axis=1)[:, order] for each in zip(*parts, strict=True))
+        return values, states
+
+    def _outcome(self, x: Real | Int, function: Any, resets: Any, rows: Any) -> tuple[Any, Real]:
+        """What comes of the next steps of some rows, with as many behind them: values (T, R, ·), and the states."""
+        network, state = self._network, np.ascontiguousarray(self._state[:, rows])
+        mode, stack = network.mode(), network.stack
+        drawn = None if self._keys is None else network.noise(self._keys[rows])
+        if drawn is not None:
+            drawn = drawn._replace(first_step=int(self._n_steps[rows][0]))
+        if len(x) == 1 and resets is None:  # with less around it
+            h_n = np.empty_like(state)
+            y = stack.step(mode, np.ascontiguousarray(x[0]), state, h_n, drawn)
+            return function(network.outputs(mode.backend, y[None])), h_n
+        with stack.lease(*x.shape[:2]) as (y,):
+            h, h_n = network.states(mode, x, None, state, y, drawn, resets)
+            return function(network.outputs(mode.backend, h)), h_n
 
     def __repr__(self) -> str:
         return f"Stream({self._model}, batch_size={self._batch_size})"
