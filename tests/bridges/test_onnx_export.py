@@ -161,6 +161,20 @@ def test_onnx_decoders_write_the_same(seed: int, exported):
         check_decoded(run, model, *batch(rng), rng)
 
 
+@pytest.mark.parametrize("options", [{}, {"leak": 0.3}, {"bidirectional": True, "num_layers": 2}], ids=str)
+def test_onnx_encoders_begin_with_what_they_have_learned(options: dict[str, Any], exported):
+    rng, written = np.random.default_rng(0), set()
+    kinds = elman.Tokens(3), elman.Categories(4)
+    model = elman.Seq2Seq(*kinds, hidden_size=6, learn_h_0=True, seed=0, **options)
+    for array in model.parameters().values():
+        array *= 3
+    for _ in range(6):
+        model.parameters()["h_0"][...] = 3 * rng.normal(size=model.parameters()["h_0"].shape)
+        check_decoded(exported(model), model, 2, 1, None, rng)
+        written.add(tuple(model.predict([[0, 1]])[0]))
+    assert len(written) > 1, "it matters"
+
+
 # States, and what else may be asked for
 
 

@@ -282,8 +282,12 @@ def test_onnx_of_elman_in_any_form_comes_back(tmp_path, options, opset):
 
 
 @pytest.mark.parametrize("inputs", [elman.Tokens(4), elman.Features(3)], ids=repr)
-def test_onnx_of_encoder_and_decoder_comes_back(tmp_path, inputs):
-    model = elman.Seq2Seq(inputs, elman.Categories(3), hidden_size=5, num_layers=2, bidirectional=True, seed=0)
+@pytest.mark.parametrize("own", [{}, {"learn_h_0": True}, {"learn_h_0": True, "leak": 0.3}], ids=str)
+def test_onnx_of_encoder_and_decoder_comes_back(tmp_path, own, inputs):
+    options = {"hidden_size": 5, "num_layers": 2, "bidirectional": True, "seed": 0, **own}
+    model = elman.Seq2Seq(inputs, elman.Categories(3), **options)
+    if model.learn_h_0:
+        model.parameters()["h_0"][...] = np.linspace(-1, 1, 20).reshape(4, 5)
     elman.onnx.export(model, tmp_path / "net.onnx")
     same(elman.onnx.load(tmp_path / "net.onnx"), model, is_learned=False)
 

@@ -141,7 +141,7 @@ def _check_fits(model: SequenceModel | Seq2Seq, *, lengths: bool, states: bool) 
     if CONFIG in model.metadata:
         check.refuse(f"metadata must not have an entry {CONFIG!r}, which an ONNX file has of its own")
     if states and isinstance(model, Seq2Seq):
-        check.refuse("states must be False for a Seq2Seq, whose encoder begins with zeros")
+        check.refuse("states must be False for a Seq2Seq, whose encoder begins with zeros, or with what it has learned")
     if not isinstance(model, SequenceModel):
         return
     for name, is_wanted in {"lengths": lengths, "states": states}.items():

@@ -46,8 +46,9 @@ class Layers:
     def first(self, rows: Rows, h_0: Real | None = None) -> str:
         """The states (L·D, B, H) of rows that begin with some (L·D, H), or with zeros."""
         n_states, _, n_units = self.architecture.state_shape(1)
-        h_0 = np.zeros((n_states, n_units)) if h_0 is None else h_0
-        return rows.all_alike(f"{self._owner}h_0", h_0)
+        if h_0 is None:
+            return rows.all_alike(f"{self._owner}h_0", np.zeros((n_states, n_units)))
+        return rows.all_alike("h_0", h_0)  # a parameter of models, whose name has no owner
 
     def step(self, body: Graph, x: str, states: Sequence[str], *, is_tokens: bool) -> tuple[str, list[str]]:
         """One step of all layers, in one direction: from x (B, I) or tokens (B,), y (B, H) and the states (B, H)."""

@@ -56,7 +56,8 @@ def add_seq2seq(graph: Graph, model: Seq2Seq, *, lengths: bool) -> None:
     encoder, decoder = Layers(graph, model.encoder, "encoder."), Layers(graph, model.decoder, "decoder.")
     x = _x(graph, model.inputs, ("T", "B"))
     rows = _rows(graph, x, lengths=lengths)
-    _, last = encoder.run(x, rows, "", is_tokens=isinstance(model.inputs, Tokens))
+    h_0 = encoder.first(rows, model.parameters()["h_0"]) if model.learn_h_0 else ""
+    _, last = encoder.run(x, rows, h_0, is_tokens=isinstance(model.inputs, Tokens))
     edge, never = graph.constant("edge", np.int64(model.outputs.n)), graph.constant("never", np.bool_(False))
     n_x = rows.lengths or graph.add("Expand", rows.n_steps, rows.n_rows)
     limits = graph.add("Add", graph.add("Mul", n_x, graph.integer(2)), graph.integer(10), called="limits")
