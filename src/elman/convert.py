@@ -6,7 +6,7 @@ what comes from one framework can go to another. The forms are side by side in :
 
 Arrays are float32 or float64, in anything that NumPy makes an array of; results are copies of the same width,
 C-contiguous. elman has one bias: two are added up, and the second of two is written as zeros. Where only some layers
-have a bias, or a readout has none, zeros stand for it. All raise TypeError or ValueError, with a message that names the
+have a bias, or none beside a readout, or a readout has none, zeros stand for it. All raise TypeError or ValueError, with a message that names the
 array, where something is missing or does not fit, and where weights are those of a GRU or an LSTM.
 """
 
@@ -59,6 +59,8 @@ def from_pytorch(state: Mapping[str, Any], layers: str | None = None, readout: s
         if len(found) != 1:
             raise ValueError(f"layers must be the name of one nn.RNN, of which state has {found}")
         layers = found[0]
+    elif layers and not any(name.startswith(f"{layers}.weight_ih_l0") for name in names):
+        raise ValueError(f"layers must be the name of an nn.RNN in state, got {layers!r} beside {names}")
     prefix = f"{check.text(layers, 'layers')}." if layers != "" else ""
     own = {name[len(prefix) :]: state[name] for name in names if re.match(re.escape(prefix) + r"(weight|bias)_", name)}
     if readout is not None:
@@ -66,6 +68,9 @@ def from_pytorch(state: Mapping[str, Any], layers: str | None = None, readout: s
         if weight not in state:
             raise ValueError(f"readout must be the name of an nn.Linear in state, got {readout!r} beside {names}")
         own |= {"weight_ho": state[weight], "bias_o": state.get(bias, np.zeros(len(state[weight]), np.float32))}
+        if not any(name.startswith("bias_ih") for name in own):  # a model always has them
+            recurrent = [name for name in own if name.startswith("weight_hh")]
+            own |= {name.replace("weight_hh", "bias"): np.zeros(len(own[name]), np.float32) for name in recurrent}
     return _checked(own)[1]
 
 
@@ -85,8 +90,8 @@ def to_pytorch(state: Mapping[str, Any], layers: str = "", readout: str | None =
     prefix = f"{check.text(layers, 'layers')}." if layers != "" else ""
     named = _checked(state)[1]
     last = {"weight": named.pop("weight_ho"), "bias": named.pop("bias_o")} if "weight_ho" in named else {}
-    if last:
-        check.text(readout, "readout")
+    if last and readout is None:
+        raise TypeError("readout must be the name of an nn.Linear, as state has weight_ho, got None")
     own = {f"{prefix}{name}": array for name, array in _with_two_biases(named).items()}
     return own | {f"{readout}.{name}": array for name, array in last.items()}
 
@@ -117,6 +122,13 @@ def from_keras(weights: Sequence[Any], *, bidirectional: bool = False) -> dict[s
         cells.append(rest[:n])
         rest = rest[n:]
     layers = [cells[i : i + n_directions] for i in range(0, len(cells), n_directions)]
+    if [array.ndim for _, array in arrays[:3]] == [2, 2, 2]:
+        (_, n), (n_rows, n_units), recurrent = (array.shape for _, array in arrays[:3])
+        if n == n_rows != n_units and recurrent == (n_units, n_units):
+            raise ValueError(
+                "weights[0] must be a SimpleRNN's kernel, got what an Embedding has: leave it out, and put "
+                "weights[0] @ weights[1] for weights[1]"
+            )
     if not cells or len(cells) % n_directions:
         words = "Bidirectional(SimpleRNN)" if bidirectional else "SimpleRNN"
         shapes = [array.shape for _, array in arrays]
@@ -306,7 +318,7 @@ def _state(layers: list[list[_Cell]], readout: list[_Labelled], *, rows: bool) -
         raise ValueError("layers must be one or more, all of them in one direction or all in both")
     if len(readout) > 2:
         raise ValueError(f"{readout[2][0]} must not be there: elman has nothing behind a readout")
-    has_bias = any(len(cell) > 2 for cells in layers for cell in cells)
+    has_bias = bool(readout) or any(len(cell) > 2 for cells in layers for cell in cells)  # a model always has them
     found: list[_Labelled | None] = []
     for cells in layers:  # in elman's order, each kind of array for both directions
         padded = [[*cell, None][: 2 + has_bias] for cell in cells]

@@ -443,6 +443,17 @@ def test_biases_that_some_have():
     np.testing.assert_array_equal(state["bias_o"], np.zeros(2))
 
 
+def test_models_always_have_biases():
+    rng = np.random.default_rng(0)
+    model = elman.SequenceModel(elman.Features(3), elman.Reals(2), hidden_size=5)
+    model.load_state_dict(convert.from_keras([rng.normal(size=shape) for shape in ((3, 5), (5, 5), (5, 2))]))
+    assert not model.parameters()["bias_l0"].any()
+    shapes = {"rnn.weight_ih_l0": (5, 3), "rnn.weight_hh_l0": (5, 5), "out.weight": (2, 5)}
+    net = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    model.load_state_dict(convert.from_pytorch(net, readout="out"))
+    np.testing.assert_array_equal(model.parameters()["weight_ho"], net["out.weight"].astype(np.float32))
+
+
 def test_weights_as_they_act():
     rnn = elman.RNN(3, 5, excitatory=0.6, mask_hh=~np.eye(5, dtype=bool), seed=0)
     other = elman.RNN(3, 5)
@@ -484,6 +495,10 @@ ERRORS: list[tuple[Callable[[], Any], str]] = [
         "weights[5] must not be there: elman has nothing behind a",
     ),
     (lambda: convert.from_keras([*SIMPLE, drawn(5)]), "weights[3] must have shape (5, O), got (5,)"),
+    (
+        lambda: convert.from_keras([drawn(9, 4), drawn(4, 5), drawn(5, 5)]),
+        "weights[0] must be a SimpleRNN's kernel, got what an Embedding has: leave it out",
+    ),
     (lambda: convert.from_keras([drawn(3, 5), drawn(5, 7)]), "weights[1] must have shape (H, H), got (5, 7)"),
     (
         lambda: convert.from_keras(GRU),

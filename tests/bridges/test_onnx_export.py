@@ -419,7 +419,11 @@ def test_onnx_command(tmp_path):
     for arguments, message in (
         ((tmp_path / "no.safetensors", own[1]), f"{tmp_path / 'no.safetensors'}: No such file or directory"),
         ((own[0], tmp_path / "no" / "net.onnx"), f"{tmp_path / 'no' / 'net.onnx'}: No such file or directory"),
-        ((own[1], own[1]), f"{own[1]} is not an elman model: it does not begin like a file of safetensors"),
+        ((own[0], own[0]), f"OUTPUT must be another file than MODEL, got {own[0]} for both"),
+        (
+            (own[1], tmp_path / "other.onnx"),
+            f"{own[1]} is not an elman model: it does not begin like a file of safetensors (ONNX's are for elman.onnx.load)",
+        ),
         ((*own, "--opset", 13), "Invalid value for '--opset': 13 is not in the range 14<=x<=24."),
     ):
         outcome = invoke(*arguments)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from elman import check
 from elman.cli.common import reported
 
 
@@ -26,4 +27,6 @@ def export(model: Path, output: Path, **options: Any) -> None:
     with reported():
         import elman.onnx
 
+        if output.exists() and output.samefile(model):
+            check.refuse(f"OUTPUT must be another file than MODEL, got {output} for both")
         elman.onnx.export(elman.load(model), output, **options)

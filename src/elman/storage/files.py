@@ -122,7 +122,7 @@ def _from_json(text: str | bytes) -> Any:
 def _read_header(file: Any) -> dict[str, Any]:
     size = int.from_bytes(file.read(8), "little")
     if not 0 < size <= os.fstat(file.fileno()).st_size - 8:
-        check.refuse("it does not begin like a file of safetensors, or is truncated")
+        check.refuse("it does not begin like a file of safetensors (ONNX's are for elman.onnx.load), or is truncated")
     return check.instance(_from_json(file.read(size)), "its header", dict)
 
 
