@@ -6,8 +6,9 @@ what comes from one framework can go to another. The forms are side by side in :
 
 Arrays are float32 or float64, in anything that NumPy makes an array of; results are copies of the same width,
 C-contiguous. elman has one bias: two are added up, and the second of two is written as zeros. Where only some layers
-have a bias, or none beside a readout, or a readout has none, zeros stand for it. All raise TypeError or ValueError, with a message that names the
-array, where something is missing or does not fit, and where weights are those of a GRU or an LSTM.
+have a bias, or none beside a readout, or a readout has none, zeros stand for it. All raise TypeError or ValueError, with
+a message that names the array, where something is missing or does not fit, and where weights are those of a GRU or an
+LSTM.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def from_pytorch(state: Mapping[str, Any], layers: str | None = None, readout: s
         if len(found) != 1:
             raise ValueError(f"layers must be the name of one nn.RNN, of which state has {found}")
         layers = found[0]
-    elif layers and not any(name.startswith(f"{layers}.weight_ih_l0") for name in names):
+    elif check.text(layers, "layers") and not any(name.startswith(f"{layers}.weight_ih_l0") for name in names):
         raise ValueError(f"layers must be the name of an nn.RNN in state, got {layers!r} beside {names}")
     prefix = f"{check.text(layers, 'layers')}." if layers != "" else ""
     own = {name[len(prefix) :]: state[name] for name in names if re.match(re.escape(prefix) + r"(weight|bias)_", name)}

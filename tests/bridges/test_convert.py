@@ -580,7 +580,7 @@ ERRORS: list[tuple[Callable[[], Any], str]] = [
     (lambda: convert.from_numpy([SIMPLE], (drawn(2, 5),), rows=True), "readout[0] must have shape (5, O), got (2, 5)"),
     (lambda: convert.from_pytorch(3), "state must be a dict from names to arrays, got 3"),
     (lambda: convert.from_pytorch(STATE, 3), "layers must be a str, got 3"),
-    (lambda: convert.from_pytorch(STATE, "rnn"), "state must have the keys weight_ih_l0 and weight_hh_l0, got []"),
+    (lambda: convert.from_pytorch(STATE, "rnn"), "layers must be the name of an nn.RNN in state, got 'rnn' beside"),
     (
         lambda: convert.from_pytorch(STATE, readout="out"),
         "readout must be the name of an nn.Linear in state, got 'out'",
@@ -607,7 +607,7 @@ ERRORS: list[tuple[Callable[[], Any], str]] = [
     (lambda: convert.to_numpy(STATE, rows=None), "rows must be True or False, got None"),
     (
         lambda: convert.to_pytorch(STATE | {"weight_ho": drawn(2, 5), "bias_o": drawn(2)}, "rnn"),
-        "readout must be a str, got None",
+        "readout must be the name of an nn.Linear, as state has weight_ho, got None",
     ),
 ]
 

@@ -422,7 +422,7 @@ def test_onnx_command(tmp_path):
         ((own[0], own[0]), f"OUTPUT must be another file than MODEL, got {own[0]} for both"),
         (
             (own[1], tmp_path / "other.onnx"),
-            f"{own[1]} is not an elman model: it does not begin like a file of safetensors (ONNX's are for elman.onnx.load)",
+            f"{own[1]} is not an elman model: it does not begin like a file of safetensors (ONNX's are for elman.onnx",
         ),
         ((*own, "--opset", 13), "Invalid value for '--opset': 13 is not in the range 14<=x<=24."),
     ):
