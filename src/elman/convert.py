@@ -6,9 +6,9 @@ what comes from one framework can go to another. The forms are side by side in :
 
 Arrays are float32 or float64, in anything that NumPy makes an array of; results are copies of the same width,
 C-contiguous. elman has one bias: two are added up, and the second of two is written as zeros. Where only some layers
-have a bias, or none beside a readout, or a readout has none, zeros stand for it. All raise TypeError or ValueError, with a
-message that names the array, where something is missing or does not fit, and where weights are those of a GRU or an
-LSTM.
+have a bias, or none beside a readout, or a readout has none, zeros stand for it. All raise TypeError or ValueError,
+with a message that names the array, where something is missing or does not fit, and where weights are those of a GRU
+or an LSTM.
 """
 
 from __future__ import annotations
