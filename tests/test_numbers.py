@@ -140,6 +140,7 @@ CASES: dict[str, Callable[..., Case]] = {
     "Categories": simple(elman.Categories, n=1),
     "Binary": simple(elman.Binary),
     "Reals": simple(elman.Reals),
+    "Windows": simple(elman.Windows, series=np.zeros(9, int), length=3, stride=2, horizon=1),
     "SGD": simple(elman.SGD, lr=0.1),
     "Adagrad": simple(elman.Adagrad, lr=0.1),
     "Adam": simple(elman.Adam, lr=0.1),

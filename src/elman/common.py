@@ -10,6 +10,7 @@ from elman.backends import use_backend
 from elman.backends.activations import activation
 from elman.data.inputs import Features, Tokens
 from elman.data.outputs import Binary, Categories, Reals
+from elman.data.windows import Windows
 from elman.models.many import fit_many
 from elman.threads import get_num_threads, set_num_threads
 from elman.training import optimizers as _optimizers
@@ -25,6 +26,7 @@ __all__ = [
     "History",
     "Reals",
     "Tokens",
+    "Windows",
     "activation",
     "available_backends",
     "convert",

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from elman import check
+from elman.data.rows import is_column, is_sliced
 from elman.typing import Int, Real
-
-T = TypeVar("T")
 
 
 def n_steps(value: Any, name: str) -> int:
@@ -153,9 +152,11 @@ def any_weight(total: float, name: str, is_weighted: bool) -> None:
 
 def one_for_each(value: Any, name: str) -> Any:
     """One item for each sequence: a list, or an array along its first axis."""
-    if hasattr(value, "__array__") and not isinstance(value, np.ndarray):  # a tensor, say
+    is_read_later = is_sliced(value) or is_column(value)
+    if not is_read_later and hasattr(value, "__array__") and not isinstance(value, np.ndarray):  # a tensor, say
         value = check.as_array(value, name)
-    is_listed = isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim > 0)
+    is_array = isinstance(value, np.ndarray) and value.ndim > 0
+    is_listed = is_read_later or isinstance(value, (list, tuple)) or is_array
     if not is_listed:
         raise TypeError(f"{name} must be a list of sequences or an array (N, T), got {check.shown(value)}")
     if len(value) == 0:
@@ -163,12 +164,11 @@ def one_for_each(value: Any, name: str) -> Any:
     return value
 
 
-def sequences(value: Any, name: str, check_item: Callable[[Any, str], T]) -> list[T]:
-    """Each of a list of sequences, as `check_item` returns it."""
-    value = one_for_each(value, name)
+def listed(value: Any, name: str) -> Any:
+    """What `one_for_each` returns, if its items are sequences."""
     if any(map(np.isscalar, value[:1])):
         raise TypeError(f"{name} must be a list of sequences or an array (N, T), got {check.shown(value)}")
-    return [check_item(item, f"{name}[{i}]") for i, item in enumerate(value)]
+    return value
 
 
 def token_sequence(value: Any, name: str, n: int) -> Int:

@@ -6,6 +6,7 @@ The loss of a model is the mean over all steps that have a target, weighted if t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -21,6 +22,18 @@ from elman.lengths import clipped, within
 from elman.typing import Int, Real
 
 _sigmoid = ACTIVATIONS["sigmoid"][0]
+
+
+Scored = tuple[Any, Any, Real]  # targets, predictions and weights of some steps
+
+
+def _mean(parts: Iterable[tuple[Any, Real]]) -> float:
+    """Of values (N,) with weights (N,)."""
+    total, weight = 0.0, 0.0
+    for values, weights in parts:
+        total += float((values * weights).sum())
+        weight += float(weights.sum())
+    return total / weight
 
 
 class Output(Checked):
@@ -78,8 +91,8 @@ class Output(Checked):
         """The second derivative of a step's loss, summed over labels or numbers, times a tangent d_o of o (..., n)."""
         raise NotImplementedError
 
-    def score(self, y: Real | Int, predicted: Real | Int, weights: Real) -> float:
-        """How good predictions (N, ...) are for targets y (N, ...), with weights (N,)."""
+    def score(self, parts: Iterable[Scored]) -> float:
+        """How good predictions (N, ...) are for targets y (N, ...), with weights (N,): of all parts together."""
         raise NotImplementedError
 
     def feed(self, y: Real | Int, out: Real) -> None:
@@ -132,8 +145,8 @@ class Categories(Output):
         mean: Real = (p * d_o).sum(axis=-1, keepdims=True)
         return p * (d_o - mean)
 
-    def score(self, y: Real | Int, predicted: Real | Int, weights: Real) -> float:
-        return float(np.average(y == predicted, weights=weights))
+    def score(self, parts: Iterable[Scored]) -> float:
+        return _mean((y == predicted, weights) for y, predicted, weights in parts)
 
     def feed(self, y: Real | Int, out: Real) -> None:
         out[...] = np.arange(self.n) == y[..., None]
@@ -183,8 +196,8 @@ class Binary(Output):
         p = self.probabilities(o)
         return p * (1 - p) * d_o
 
-    def score(self, y: Real | Int, predicted: Real | Int, weights: Real) -> float:
-        return float(np.average(((y >= 0.5) == predicted).mean(axis=1), weights=weights))
+    def score(self, parts: Iterable[Scored]) -> float:
+        return _mean((((y >= 0.5) == predicted).mean(axis=1), weights) for y, predicted, weights in parts)
 
 
 class Reals(Output):
@@ -214,11 +227,19 @@ class Reals(Output):
     def curved(self, o: Real, d_o: Real) -> Real:  # noqa: ARG002
         return 2 * d_o
 
-    def score(self, y: Real | Int, predicted: Real | Int, weights: Real) -> float:
+    def score(self, parts: Iterable[Scored]) -> float:
         """R²: the part of the targets' variance that is explained, the mean over the n numbers."""
-        y, weights = y.astype(np.float64), weights[:, None]
-        rest = (weights * (y - predicted) ** 2).sum(axis=0)
-        spread = (weights * (y - (weights * y).sum(axis=0) / weights.sum()) ** 2).sum(axis=0)
+        total, mean, spread, rest = 0.0, np.zeros(self.n), np.zeros(self.n), np.zeros(self.n)
+        for own_y, predicted, own_weights in parts:
+            if not (n := own_weights.sum()):
+                continue
+            y, weights = own_y.astype(np.float64), own_weights[:, None]
+            rest += (weights * (y - predicted) ** 2).sum(axis=0)
+            own_mean = (weights * y).sum(axis=0) / n
+            spread += (weights * (y - own_mean) ** 2).sum(axis=0)
+            spread += (own_mean - mean) ** 2 * (total * n / (total + n))  # Chan, Golub & LeVeque (1983), eq. 2.1b
+            mean += (own_mean - mean) * (n / (total + n))
+            total += n
         explained = 1 - rest / np.where(spread > 0, spread, 1)
         return float(np.where(spread > 0, explained, rest == 0).mean())
 

@@ -14,11 +14,15 @@ from elman.data import checks
 from elman.data.checks import Read
 from elman.data.inputs import Input, Tokens
 from elman.data.kinds import PATTERNS, Kinds, Pattern
-from elman.data.outputs import Output, Targets, total_weight
-from elman.lengths import clipped
+from elman.data.order import Groups
+from elman.data.outputs import Categories, Output, Targets, total_weight
+from elman.data.rows import Column, Listed, Rows, Table, is_column, is_sliced, row_of
+from elman.lengths import clipped, within
 from elman.typing import Bool, Int, Real
 
 _SORTED_TOGETHER = 32  # batches, by length: padding goes, chance stays
+_COUNTED_TOGETHER = 64  # rows
+_MOST_LISTED = 1 << 20  # rows, of those that are read when they are needed; of more, an order takes too much memory
 
 
 class Batch(NamedTuple):
@@ -110,9 +114,6 @@ class Epoch(NamedTuple):
     items: Iterator[Item]
 
 
-Rows = list[Any] | Real | Int | Bool  # an array (N, T, ·) where all sequences are equally long, or a list of (T_i, ·)
-
-
 class DataSet:
     """A data set of sequences, or of single items, without targets; with the steps before which they begin anew."""
 
@@ -131,10 +132,10 @@ class DataSet:
     ) -> None:
         self.dtype = dtype
         self.x = _input_rows(X, inputs, pattern, dtype, name)
-        self.lengths = lengths_of(self.x)
-        self.resets = None if resets is None else _reset_rows(resets, resets_name, self.lengths, name)
+        self.lengths = self.x.lengths
+        self.resets = None if resets is None else _reset_rows(resets, resets_name, self.x, name)
         self.costs = self.lengths  # what is about equal in a batch
-        self.is_array = isinstance(self.x, np.ndarray)
+        self.is_array, self.are_there = self.x.is_table, self.x.are_there
 
     def rows(self) -> Int:
         """The sequences that there is something to learn from."""
@@ -144,14 +145,20 @@ class DataSet:
         """Some of the sequences, as the network takes them."""
         raise NotImplementedError
 
-    def parts(self) -> dict[str, Rows | None]:
+    def parts(self) -> dict[str, Rows | Real | None]:
         """The rows, by the names of `fit`'s arguments."""
         raise NotImplementedError
 
     def epoch(self, batch_size: int, rng: np.random.Generator | None, epoch: int, start: int) -> Epoch:  # noqa: ARG002
         """All batches of an epoch from that number on, in the order of the groups."""
         groups = self.groups(batch_size, rng)
-        return Epoch(len(groups), (Item(i, self.batch(groups[i]), groups[i]) for i in range(start, len(groups))))
+
+        def item(i: int) -> Item:
+            rows = groups[i]
+            batch = self.batch(rows)
+            return Item(i, batch if batch.targets.total > 0 else None, rows)
+
+        return Epoch(len(groups), map(item, range(start, len(groups))))
 
     def skip(self, n_epochs: int) -> None:
         """Nothing comes of so many epochs that have been before."""
@@ -159,8 +166,11 @@ class DataSet:
     def close(self) -> None:
         """Nothing has to be ended."""
 
-    def groups(self, batch_size: int, rng: np.random.Generator | None = None) -> list[Int]:
+    def groups(self, batch_size: int, rng: np.random.Generator | None = None) -> Sequence[Int]:
         """The sequences of each batch, of about equal length; drawn at random if there is a generator."""
+        if not self.are_there and len(self.lengths) > _MOST_LISTED:
+            key = None if rng is None else int(rng.integers(1 << 63))
+            return Groups(self.costs, batch_size, _SORTED_TOGETHER, key)
         order = self.rows()
         n = len(order)
         if rng is not None:
@@ -175,11 +185,11 @@ class DataSet:
 
     def inputs_of(self, rows: Int) -> tuple[Real | Int, Int | None]:
         """(T, B, ·) and lengths."""
-        return side_by_side(self.x, rows), _or_none(self.lengths[rows])
+        return self.x.side_by_side(rows), _or_none(self.lengths[rows])
 
     def resets_of(self, rows: Int) -> Bool | None:
         """(T, B), if there are some."""
-        return None if self.resets is None else np.asarray(side_by_side(self.resets, rows))
+        return None if self.resets is None else np.asarray(self.resets.side_by_side(rows))
 
 
 class Sequences(DataSet):
@@ -200,27 +210,24 @@ class Sequences(DataSet):
         super().__init__(X, kinds.inputs, pattern, kinds.dtype, names[0], resets, names[3])
         given = None if weights is None else _Weights(weights, kinds, names, len(self.x))
         self.y = _target_rows(Y, kinds, names, len(self.x), given)
-        self.weights = None if given is None else given.rows(lengths_of(self.y))
+        self.weights = None if given is None else given.rows(self.y)
         if not pattern.one_output:
-            y_lengths = lengths_of(self.y)
             if not pattern.one_input:
-                checks.same_lengths(y_lengths, self.lengths, names[1], names[0])
-            self.lengths = self.costs = y_lengths
-        if kinds.feeds_back and self.y[0].ndim == 1:
-            for i, y in enumerate(self.y):
-                checks.no_gaps(y, f"{names[1]}[{i}]", None if given is None else given.read(i, y))
-        self.counts = self._counting()
-        if not may_be_empty:
+                _check_same_lengths(self.y, self.x, names[1], names[0])
+            self.lengths = self.costs = self.y.lengths
+        self.are_there = self.x.are_there and self.y.are_there
+        self.counts = self._counting() if self.are_there else None
+        if self.counts is not None and not may_be_empty:
             checks.any_weight(float(self.counts.any()), names[1], weights is not None)
 
-    def parts(self) -> dict[str, Rows | None]:
+    def parts(self) -> dict[str, Rows | Real | None]:
         return {"X": self.x, "Y": self.y, "weights": self.weights, "resets": self.resets}
 
     def rows(self) -> Int:
-        return np.flatnonzero(self.counts)
+        return super().rows() if self.counts is None else np.flatnonzero(self.counts)
 
     def batch(self, rows: Int) -> Batch:
-        x, y, lengths = side_by_side(self.x, rows), side_by_side(self.y, rows), _or_none(self.lengths[rows])
+        x, y, lengths = self.x.side_by_side(rows), self.y.side_by_side(rows), _or_none(self.lengths[rows])
         of_targets = None if self.kinds.pattern.one_output else lengths
         targets = Targets.of(self.kinds.outputs, y, of_targets, self.user_weights(rows, y), self.dtype)
         return Batch(self.kinds.taught(x, y), lengths, targets, resets=self.resets_of(rows))
@@ -229,19 +236,21 @@ class Sequences(DataSet):
         """(T, B), without class weights."""
         if self.weights is None:
             return None
-        if isinstance(self.weights, np.ndarray) and self.weights.ndim == 1:
+        if isinstance(self.weights, np.ndarray):
             return np.broadcast_to(self.weights[rows], y.shape[:2])
-        weights: Real = side_by_side(self.weights, rows)
+        weights: Real = self.weights.side_by_side(rows)
         return weights
 
     def _counting(self) -> NDArray[np.bool_]:
         """Which sequences have a target of a weight that is not 0."""
-        if isinstance(self.y, np.ndarray) and self.weights is None:
-            return np.asarray(self.kinds.outputs.has_target(self.y).any(axis=1))
-        counts = [self.kinds.outputs.has_target(y) for y in self.y]
-        if self.weights is not None:
-            counts = [each & (w > 0) for each, w in zip(counts, self.weights, strict=True)]
-        return np.array([each.any() for each in counts])
+        counts = np.empty(len(self.y), bool)
+        for start in range(0, len(counts), _COUNTED_TOGETHER):
+            rows = np.arange(start, min(start + _COUNTED_TOGETHER, len(counts)))
+            y = self.y.side_by_side(rows)
+            has_target = self.kinds.outputs.has_target(y) & within(len(y), self.y.lengths[rows])
+            weights = self.user_weights(rows, y)
+            counts[rows] = (has_target if weights is None else has_target & (weights > 0)).any(axis=0)
+        return counts
 
 
 class PairedBatch(NamedTuple):
@@ -265,16 +274,25 @@ class Pairs(DataSet):
     ) -> None:
         super().__init__(X, inputs, PATTERNS["many-to-many"], dtype, names[0])
         self.predicted, self.edge = predicted, predicted.n - 1
-        self.y = checks.sequences(Y, names[1], lambda item, name: checks.token_sequence(item, name, self.edge))
+
+        def checked(value: Any, name: str, which: Any) -> Int:
+            if isinstance(which, int):
+                return checks.token_sequence(value, name, self.edge)
+            return check.tokens(value, name, self.edge, ("N", "T"))
+
+        Y, dtype_y = checks.one_for_each(Y, names[1]), np.dtype(np.int64)
+        is_table = _is_table(Y) and 0 not in Y.shape
+        self.y = Table(Y, names[1], checked, dtype=dtype_y) if is_table else _listed(Y, names[1], checked, dtype_y)
         checks.same_number(len(self.y), len(self.x), names[1], names[0])
-        self.y_lengths = lengths_of(self.y)
+        self.y_lengths = self.y.lengths
+        self.are_there = self.x.are_there and self.y.are_there
         self.costs = self.lengths + self.y_lengths
 
-    def parts(self) -> dict[str, Rows | None]:
+    def parts(self) -> dict[str, Rows | Real | None]:
         return {"X": self.x, "Y": self.y}
 
     def batch(self, rows: Int) -> PairedBatch:
-        y, n_rows = side_by_side(self.y, rows), len(rows)
+        y, n_rows = self.y.side_by_side(rows), len(rows)
         y_in = np.concatenate([np.full((1, n_rows), self.edge), y])
         y_out = np.concatenate([y, np.zeros((1, n_rows), np.int64)])
         y_out[self.y_lengths[rows], np.arange(n_rows)] = self.edge
@@ -283,45 +301,83 @@ class Pairs(DataSet):
 
 
 def _input_rows(X: Any, inputs: Input, pattern: Pattern, dtype: np.dtype[Any], name: str) -> Rows:
-    X = checks.one_for_each(X, name)
+    X, dtype_in = checks.one_for_each(X, name), np.dtype(np.int64) if isinstance(inputs, Tokens) else dtype
+
+    def checked(value: Any, name: str, which: Any) -> Real | Int:
+        is_one = isinstance(which, int)
+        if pattern.one_input:
+            shapes: list[Any] = [(), (1,)] if is_one else [("N",), ("N", 1)]
+        else:
+            shapes = [("T",)] if is_one else [("N", "T")]
+        found: Real | Int = inputs.array(value, name, dtype, *shapes)
+        return found
+
     if pattern.one_input:
-        array: Real | Int = inputs.array(X, name, dtype, ("N",), ("N", 1))
-        n_axes = 2 if isinstance(inputs, Tokens) else 3
-        return array if array.ndim == n_axes else array[:, None]
-    if isinstance(X, np.ndarray) and X.dtype != object and X.ndim > 1:
-        return np.asarray(inputs.array(X, name, dtype, ("N", "T")))
-    return checks.sequences(X, name, lambda item, name: inputs.array(item, name, dtype, ("T",)))
+        X = X if is_sliced(X) else check.as_array(X, name)
+        return Table(X, name, checked, dtype=dtype_in, are_items=True)
+    if _is_table(X):
+        return Table(X, name, checked, dtype=dtype_in)
+    return _listed(X, name, checked, dtype_in)
 
 
-def _reset_rows(resets: Any, name: str, lengths: Int, x_name: str) -> Rows:
+def _listed(value: Any, name: str, checked: Any, dtype: Any) -> Rows:
+    if is_column(value):
+        return Column(value, name, checked)
+    return Listed(checks.listed(value, name), name, checked, dtype=dtype)
+
+
+def _is_table(value: Any) -> bool:
+    """Whether it is one array of sequences."""
+    return (isinstance(value, np.ndarray) or is_sliced(value)) and value.dtype != object and len(value.shape) > 1
+
+
+def _reset_rows(resets: Any, name: str, x: Rows, x_name: str) -> Rows:
     resets = checks.one_for_each(resets, name)
-    checks.same_number(len(resets), len(lengths), name, x_name)
-    if isinstance(resets, np.ndarray) and resets.ndim == 2:
-        array = check.booleans(resets, name, ("N", "T"))
-        checks.same_lengths(lengths_of(array), lengths, name, x_name)
-        return array
-    return [
-        check.booleans(item, f"{name}[{i}]", (n,), allow_empty=True)
-        for i, (item, n) in enumerate(zip(resets, lengths.tolist(), strict=True))
-    ]
+    checks.same_number(len(resets), len(x), name, x_name)
+    if _is_table(resets):
+        table = Table(resets, name, lambda value, name, _: check.booleans(value, name, ("N", "T"), ("T",)), dtype=bool)
+        _check_same_lengths(table, x, name, x_name)
+        return table
+
+    def checked(value: Any, name: str, i: Any) -> Bool:
+        return check.booleans(value, name, (int(x.lengths[i]),), allow_empty=True)
+
+    return _listed(resets, name, checked, bool)
 
 
-def _target_rows(
-    Y: Any, kinds: Kinds, names: Sequence[str], n: int, weights: _Weights | None
-) -> list[Any] | Real | Int:
+def _target_rows(Y: Any, kinds: Kinds, names: Sequence[str], n: int, weights: _Weights | None) -> Rows:
     (x_name, name, *_), (_, outputs, pattern, dtype) = names, kinds
-    Y = checks.one_for_each(Y, name)
+    Y, is_category = checks.one_for_each(Y, name), isinstance(outputs, Categories)
     checks.same_number(len(Y), n, name, x_name)
+    has_time, dtype_in = not pattern.one_output, np.dtype(np.int64) if is_category else dtype
+
+    def checked(value: Any, name: str, which: Any) -> Real | Int:
+        shape = (() if isinstance(which, int) else ("N",)) + (("T",) if has_time else ())
+        read = None if weights is None else weights.read(which, np.shape(value)[len(shape) - 1] if has_time else None)
+        found: Real | Int = outputs.targets(value, name, dtype, shape, read=read)
+        if kinds.feeds_back and is_category:
+            of_one = [(found, name, which)] if isinstance(which, int) else _each(found, name, which)
+            for y, own_name, i in of_one:
+                checks.no_gaps(y, own_name, None if weights is None else weights.read(i, len(y)))
+        return found
+
     if pattern.one_output:
-        array = outputs.targets(Y, name, dtype, ("N",), read=None if weights is None else weights.read_all(None))
-        return np.asarray(array)[:, None]
-    if isinstance(Y, np.ndarray) and Y.dtype != object and Y.ndim > 1:
-        read = None if weights is None else weights.read_all(Y.shape[1])
-        return np.asarray(outputs.targets(Y, name, dtype, ("N", "T"), read=read))
-    return [
-        outputs.targets(item, f"{name}[{i}]", dtype, ("T",), read=None if weights is None else weights.read(i, item))
-        for i, item in enumerate(checks.sequences(Y, name, lambda item, _: item))
-    ]
+        Y = Y if is_sliced(Y) else check.as_array(Y, name)
+        return Table(Y, name, checked, dtype=dtype_in, are_items=True)
+    if _is_table(Y):
+        return Table(Y, name, checked, dtype=dtype_in)
+    return _listed(Y, name, checked, dtype_in)
+
+
+def _each(rows: Any, name: str, which: Int) -> Iterator[tuple[Any, str, int]]:
+    """Rows, each with its name and its number."""
+    for row, i in zip(rows, which.tolist(), strict=True):
+        yield row, f"{name}[{i}]", i
+
+
+def _check_same_lengths(rows: Rows, expected: Rows, name: str, expected_name: str) -> None:
+    n = 1 if rows.is_table and expected.is_table else None  # all have that of the first
+    checks.same_lengths(rows.lengths[:n], expected.lengths[:n], name, expected_name)
 
 
 class _Weights:
@@ -331,7 +387,7 @@ class _Weights:
         x_name, _, self.name, _ = names
         self.given, self.dtype, self.n = checks.one_for_each(given, self.name), kinds.dtype, n
         checks.same_number(len(self.given), n, self.name, x_name)
-        self.is_of_sequences = np.ndim(self.given[0]) == 0 or kinds.pattern.one_output
+        self.is_of_sequences = np.ndim(row_of(self.given, 0)) == 0 or kinds.pattern.one_output
         self.is_fed_back = kinds.feeds_back
 
     @functools.cached_property
@@ -339,12 +395,20 @@ class _Weights:
         return checks.weights(self.given, self.name, self.dtype, (self.n,))
 
     def of_steps(self, i: int, n_steps: int) -> Real:
-        return checks.weights(self.given[i], f"{self.name}[{i}]", self.dtype, (n_steps,))
+        return checks.weights(row_of(self.given, i), f"{self.name}[{i}]", self.dtype, (n_steps,))
 
-    def rows(self, lengths: Int) -> Rows:
+    def rows(self, y: Rows) -> Rows | Real:
+        """Once the targets are known."""
         if self.is_of_sequences:
             return self.of_sequences
-        return [self.of_steps(i, n) for i, n in enumerate(lengths.tolist())]
+
+        def checked(value: Any, name: str, which: Any) -> Real:
+            shape = (int(y.lengths[which]),) if isinstance(which, int) else (len(which), int(y.lengths[0]))
+            return checks.weights(value, name, self.dtype, shape)
+
+        if y.is_table and _is_table(self.given):
+            return Table(self.given, self.name, checked, dtype=self.dtype)
+        return _listed(self.given, self.name, checked, self.dtype)
 
     def counts(self, i: int, n_steps: int) -> NDArray[np.bool_]:
         """Which targets of a sequence have a weight above 0."""
@@ -352,36 +416,14 @@ class _Weights:
             return np.full(n_steps, self.of_sequences[i] > 0)
         return np.asarray(self.of_steps(i, n_steps) > 0)
 
-    def read(self, i: int, targets: Any) -> Read:
-        """Which targets of a sequence are looked at."""
-        return Read(lambda: self.counts(i, len(targets)), self.is_fed_back)
-
-    def read_all(self, n_steps: int | None) -> Read:
-        """The same of all sequences, (N, T), or (N,) if there is one target for each."""
+    def read(self, which: Any, n_steps: int | None) -> Read:
+        """Which targets are looked at: of a sequence, or of several, (N, T), or (N,) if there is one for each."""
         if n_steps is None:
-            return Read(lambda: self.of_sequences > 0)
-        return Read(lambda: np.stack([self.counts(i, n_steps) for i in range(self.n)]), self.is_fed_back, time_axis=1)
-
-
-def lengths_of(rows: Rows) -> Int:
-    if isinstance(rows, np.ndarray):
-        return np.full(len(rows), rows.shape[1], dtype=np.int64)
-    return np.array([len(row) for row in rows], dtype=np.int64)
+            return Read(lambda: np.asarray(self.of_sequences[which] > 0))
+        if isinstance(which, int):
+            return Read(lambda: self.counts(which, n_steps), self.is_fed_back)
+        return Read(lambda: np.stack([self.counts(i, n_steps) for i in which]), self.is_fed_back, time_axis=1)
 
 
 def _or_none(lengths: Int) -> Int | None:
     return None if lengths.min() == lengths.max() else lengths
-
-
-def side_by_side(data: Rows, rows: Int) -> Any:
-    """Some of the sequences as (T, B, ·): (B, T, ·) in memory, and what the system hands out as zeros beyond the ends.
-
-    So the cost follows the sum of the lengths.
-    """
-    if isinstance(data, np.ndarray):
-        return data.take(rows, axis=0).swapaxes(0, 1)  # data[rows] would lie in memory in the order that data does
-    n_steps, first = max(len(data[row]) for row in rows), data[rows[0]]
-    together = np.zeros((len(rows), n_steps, *first.shape[1:]), first.dtype)
-    for i, row in enumerate(rows):
-        together[i, : len(data[row])] = data[row]
-    return together.swapaxes(0, 1)

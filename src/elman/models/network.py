@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, ClassVar, NamedTuple
 
@@ -19,8 +19,9 @@ from elman import check
 from elman.backends.activations import Activation
 from elman.backends.contract import Layer, Readout
 from elman.backends.reference import CELLS
+from elman.data import checks
 from elman.data.kinds import Kinds
-from elman.data.outputs import Output, Targets, finite_outputs, penalize
+from elman.data.outputs import Output, Scored, Targets, finite_outputs, penalize
 from elman.data.sequences import Batch, DataSet, Sequences, Window
 from elman.layer import constraints
 from elman.layer.constraints import Factors, ReadoutConstraints
@@ -280,11 +281,21 @@ class SequenceNetwork(Network):
 
     def evaluate(self, data: Sequences, batch_size: int, keys: Int | None = None) -> dict[str, float]:
         """The loss of a data set and the metric of its outputs, by name; keys (N,) are for noise."""
+        losses, totals = list[float](), list[float]()
+        parts = self._scored(data, batch_size, keys, losses, totals)
+        score = self.kinds.outputs.score(parts)
+        return {"loss": float(np.average(losses, weights=totals)), self.metric: score}
+
+    def _scored(
+        self, data: Sequences, batch_size: int, keys: Int | None, losses: list[float], totals: list[float]
+    ) -> Iterator[Scored]:
+        """What of each batch is compared; its loss, and the weight of its targets, are appended."""
         mode, outputs = self.mode(), self.kinds.outputs
-        losses, totals, kept = [], [], []
         for rows in data.groups(batch_size):
             batch = data.batch(rows)
             targets = batch.targets
+            if targets.total == 0:
+                continue
             with self.stack.lease(*batch.x.shape[:2]) as (y,):
                 drawn = None if keys is None else self.noise(keys[rows])
                 h_0 = self.initial_state(len(rows))
@@ -298,10 +309,8 @@ class SequenceNetwork(Network):
             weights = data.user_weights(rows, targets.y)
             if weights is not None:
                 counts = counts & (weights > 0)  # the others' targets are anything, and may overflow
-            weights = np.ones(counts.sum()) if weights is None else weights[counts]
-            kept.append((targets.y[counts], predicted[counts], weights))
-        y, predicted, weights = (np.concatenate(parts) for parts in zip(*kept, strict=True))
-        return {"loss": float(np.average(losses, weights=totals)), self.metric: outputs.score(y, predicted, weights)}
+            yield targets.y[counts], predicted[counts], np.ones(counts.sum()) if weights is None else weights[counts]
+        checks.any_weight(sum(totals), "Y", data.weights is not None)
 
     # Gradients
 

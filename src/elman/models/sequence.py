@@ -20,6 +20,7 @@ from elman.data.inputs import Features, Tokens
 from elman.data.kinds import PATTERNS, Kinds
 from elman.data.outputs import Binary, Categories, Output, Reals
 from elman.data.sequences import DataSet, Sequences, Window
+from elman.data.windows import Windows
 from elman.layer.constraints import ReadoutConstraints, of_rnn, unwritable
 from elman.layer.dynamics import row_keys
 from elman.layer.parameters import Parameters
@@ -484,7 +485,7 @@ class SequenceModel(Model):
         weights: Any = None,
         trainable: Iterable[str] | None = None,
         resets: Any = None,
-        validation_data: tuple[Any, ...] | None = None,
+        validation_data: tuple[Any, ...] | Windows | None = None,
         shuffle: bool = True,
         callbacks: Iterable[Callback | Function] = (),
         progress: bool = True,
@@ -585,7 +586,8 @@ class SequenceModel(Model):
         if validation_data is not None:
             name = "validation_data"
             names = [f"{name}[{i}]" for i in range(4)]
-            held_out = self._data(*_two_to_four(validation_data, name), names=names)
+            parts = (validation_data,) if isinstance(validation_data, Windows) else _two_to_four(validation_data, name)
+            held_out = self._data(*parts, names=names)
         return loop.fit(self, self._network, data, held_out, plan)
 
     def predict(self, X: Any, *, batch_size: int = 128, noise_seed: Any = None, resets: Any = None) -> Any:
@@ -619,7 +621,7 @@ class SequenceModel(Model):
     def evaluate(
         self,
         X: Any,
-        Y: Any,
+        Y: Any = None,
         *,
         weights: Any = None,
         batch_size: int = 128,
@@ -723,10 +725,22 @@ class SequenceModel(Model):
             check.refuse(f"state must be None with pattern={self.pattern!r}, whose input comes first")
         return _updatable(state, "state", first.dtype, first.shape)
 
-    def _data(self, X: Any, Y: Any, weights: Any = None, resets: Any = None, **options: Any) -> Sequences:
+    def _data(self, X: Any, Y: Any = None, weights: Any = None, resets: Any = None, **options: Any) -> Sequences:
         """A data set, as `Sequences` takes it."""
-        self._check_resets(resets, options.get("names", _NAMES)[3])
+        names = options.get("names", _NAMES)
+        self._check_resets(resets, names[3])
+        if isinstance(X, Windows):
+            X, Y = self._of_windows(X, Y, names)
         return Sequences(X, Y, weights, resets, kinds=self._network.kinds, **options)
+
+    def _of_windows(self, windows: Windows, Y: Any, names: Sequence[str]) -> tuple[Any, Any]:
+        """Their X and Y."""
+        if Y is not None:
+            given = check.shown(Y)
+            raise TypeError(f"{names[1]} must be None where {names[0]} is Windows, which have targets, got {given}")
+        if self._network.kinds.pattern.one_input:
+            check.refuse(f"{names[0]} must be one input for each sequence with pattern={self.pattern!r}, got {windows}")
+        return windows.inputs_for(self._network.kinds), windows.targets_for(self._network.kinds)
 
     def _check_resets(self, resets: Any, name: str = "resets") -> None:
         """Refuse them where sequences cannot begin anew."""
@@ -759,6 +773,7 @@ class SequenceModel(Model):
         if self._network.kinds.feeds_back:
             check.refuse(f"pattern={self.pattern!r} has no inputs to predict from at each step: use generate")
         self._check_resets(resets)
+        X = X.inputs_for(self._network.kinds) if isinstance(X, Windows) else X
         data = DataSet(X, inputs, pattern, dtype, "X", resets)
         keys = row_keys(noise_seed, len(data.lengths))
         return self._network.predictions(data, check.positive_int(batch_size, "batch_size"), function, keys)

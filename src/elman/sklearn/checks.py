@@ -10,8 +10,13 @@ from numpy.typing import NDArray
 
 from elman import check
 from elman.data import checks as data_checks
-from elman.data.sequences import Rows
 from elman.typing import Int
+
+Rows = list[Any] | NDArray[Any]  # one array where all sequences are equally long
+
+
+def lengths_of(rows: Rows) -> Int:
+    return np.array([len(row) for row in rows], dtype=np.int64)
 
 
 def cut(steps: Any, lengths: Int) -> Rows:
@@ -61,7 +66,8 @@ def enough_held_out(n: int, name: str) -> None:
 
 def label_sequences(value: Any, name: str) -> tuple[NDArray[Any], Int]:
     """The labels of all steps one after another, and how many each sequence has."""
-    items = data_checks.sequences(value, name, check.as_array)
+    value = data_checks.listed(data_checks.one_for_each(value, name), name)
+    items = [check.as_array(item, f"{name}[{i}]") for i, item in enumerate(value)]
     for i, item in enumerate(items):
         check.shape(item.shape, f"{name}[{i}]", (("T",),))
     return np.concatenate(items), np.array([len(item) for item in items])

@@ -22,9 +22,9 @@ from elman import check
 from elman.data import checks as data_checks
 from elman.data.inputs import Features
 from elman.data.outputs import Categories, Output, Reals
-from elman.data.sequences import Rows, lengths_of
 from elman.models.sequence import SequenceModel
 from elman.sklearn import checks
+from elman.sklearn.checks import Rows, lengths_of
 from elman.training.callbacks import EarlyStopping, History
 from elman.training.optimizers import AdamW
 from elman.typing import Int, Real

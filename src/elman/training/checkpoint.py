@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from elman import check
 from elman.attributes import settings_of
-from elman.data.sequences import Rows, lengths_of
+from elman.data.rows import Rows, total_of
 from elman.storage import files
 from elman.training.optimizers import Optimizer, checks_of_memories
 from elman.typing import Int, Real
@@ -34,13 +34,16 @@ _SETTINGS.maxlist, _SETTINGS.maxlevel = 50, 3
 _MOST_VALUES = 1 << 20  # of a data set that a fingerprint is made of
 
 
-def fingerprint(rows: Rows) -> str:
+def fingerprint(rows: Rows | Real) -> str:
     """The sizes of a data set, and a hash of its lengths and values: of all of them, or of a million of many."""
-    rows = rows[:, None] if isinstance(rows, np.ndarray) and rows.ndim == 1 else rows
-    lengths = lengths_of(rows)
-    n_values = int(lengths.sum()) * int(np.prod(rows[0].shape[1:]))
-    parts = _sampled(rows, n_values) if n_values > _MOST_VALUES else rows
-    return f"{_sizes(len(rows), int(lengths.sum()))} (fingerprint {fingerprint_of([lengths, *parts])})"
+    given: Any = rows[:, None] if isinstance(rows, np.ndarray) else rows
+    n, is_there = len(rows), isinstance(rows, np.ndarray) or rows.are_there
+    n_steps = n if isinstance(rows, np.ndarray) else total_of(rows)
+    lengths = np.ones(n, np.int64) if isinstance(rows, np.ndarray) else rows.lengths
+    n_values = n_steps * int(np.prod(given[0].shape[1:]))
+    parts = _sampled(given, n_values, is_there=is_there) if n_values > _MOST_VALUES else given
+    of_all = lengths if is_there else lengths[:: max(1, n >> 16)]
+    return f"{_sizes(n, n_steps)} (fingerprint {fingerprint_of([of_all, *parts])})"
 
 
 def fingerprint_of(arrays: Iterable[NDArray[Any]]) -> str:
@@ -50,11 +53,12 @@ def fingerprint_of(arrays: Iterable[NDArray[Any]]) -> str:
     return found.hexdigest()[:12]
 
 
-def _sampled(rows: Rows, n_values: int) -> Iterator[Real | Int]:
+def _sampled(rows: Any, n_values: int, *, is_there: bool) -> Iterator[Real | Int]:
     """About a million values, always the same ones."""
     rng, mean = np.random.default_rng(0), max(1, n_values // len(rows))
     most = max(1024, _MOST_VALUES // len(rows))  # of a row
-    n_rows = min(_MOST_VALUES // min(most, mean), 1 << 16)  # a row takes a microsecond, however short it is
+    most_rows = 1 << (16 if is_there else 8)  # each takes a microsecond, however short it is, or what a disk takes
+    n_rows = min(_MOST_VALUES // min(most, mean), most_rows)
     for i in np.unique(rng.integers(0, len(rows), n_rows)):
         values = rows[i].reshape(-1)
         yield values if len(values) <= most else values[rng.integers(0, len(values), most)]

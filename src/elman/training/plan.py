@@ -17,7 +17,8 @@ import numpy as np
 from elman import check
 from elman.attributes import Settings, optional
 from elman.data.outputs import Output
-from elman.data.sequences import Epoch, Rows, Window
+from elman.data.rows import Rows
+from elman.data.sequences import Epoch, Window
 from elman.layer.parameters import Parameters
 from elman.layer.rnn import RNN
 from elman.storage import atomic, files
@@ -219,7 +220,7 @@ class Data(Protocol):
     may_wait: bool
     digest: str | None
 
-    def parts(self) -> dict[str, Rows | None]: ...
+    def parts(self) -> dict[str, Rows | Real | None]: ...
     def epoch(self, batch_size: int, rng: np.random.Generator | None, epoch: int, start: int) -> Epoch: ...
     def skip(self, n_epochs: int) -> None: ...
     def close(self) -> None: ...

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from elman import check
-from elman.data.sequences import DataSet, Epoch, Item, Rows
+from elman.data.rows import Rows
+from elman.data.sequences import DataSet, Epoch, Item
 from elman.training.checkpoint import fingerprint
+from elman.typing import Real
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -65,7 +67,7 @@ class Streamed:
         self._n_rows = 0  # of what has been prepared in the epoch
         self.digest = "" if is_compared else None  # of all that has been prepared
 
-    def parts(self) -> dict[str, Rows | None]:
+    def parts(self) -> dict[str, Rows | Real | None]:
         """Nothing that could be compared before it is there."""
         return {}
 
