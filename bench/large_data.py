@@ -48,11 +48,14 @@ def written(path: Path) -> np.ndarray:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         X = written(Path(folder) / "tokens.u8")
-        model = elman.SequenceModel(elman.Tokens(N_TOKENS), elman.Categories(N_TOKENS), hidden_size=1, seed=0)
-        few = np.zeros((512, STEPS), np.uint8)
-        model.fit(few, few, epochs=1, batch_size=512, progress=False)  # what a training takes of small data, too
+        Y = (X[:, 0] % 2).copy()
+        options = {"pattern": "many-to-one", "hidden_size": 1, "seed": 0}
+        model = elman.SequenceModel(elman.Tokens(N_TOKENS), elman.Categories(2), **options)
+        model.fit(
+            X[:512], Y[:512], epochs=1, batch_size=512, progress=False
+        )  # what a training takes of small data, too
         before, watch, start = megabytes(), Watch(), time.perf_counter()
-        model.fit(X, X, epochs=2, batch_size=512, progress=False, callbacks=[watch])
+        model.fit(X, Y, epochs=2, batch_size=512, progress=False, callbacks=[watch])
         print(f"{GB:g} GB, {len(X):,} sequences of {STEPS} steps, two epochs, shuffled")
         print(f"to the first step          {watch.first:8.2f} s")
         print(f"most memory, beyond before {watch.most - before:8.0f} MB")

@@ -528,10 +528,13 @@ def dataset(c: Case, model: Any) -> tuple[Any, Any, Any]:
     is_array, is_pairs, (one_input, one_output) = c.chance(0.4), isinstance(model, elman.Seq2Seq), sides(model)
     lengths = np.full(N, T) if is_array else c.integers(T + 1, N, least=1)
 
+    is_mapped = c.chance(0.15)
+
     def rows(of: Any, is_one: bool, lengths: np.ndarray) -> Any:
+        lay = c.mapped if is_mapped else c.lay
         if is_one or is_array:
-            return c.lay(of(c, model, N, *(() if is_one else (lengths[0],))))
-        return [c.lay(of(c, model, n)) for n in lengths]
+            return lay(of(c, model, N, *(() if is_one else (lengths[0],))))
+        return [lay(of(c, model, n)) for n in lengths]
 
     y_lengths = np.full(N, c.size(9)) if is_pairs and is_array else c.integers(9, N) if is_pairs else lengths
     per_row = c.lay(c.rng.uniform(0.5, 2, N) * c.pick(1, c.integers(2, N)))

@@ -186,6 +186,15 @@ class Draw:
         self.n_files += 1
         return self.directory / f"{self.n_files}.bin"
 
+    def mapped(self, array: np.ndarray) -> np.ndarray:
+        """In a file that is mapped to memory."""
+        if not array.size:
+            return array
+        path = self.file()
+        with path.open("wb") as file:
+            np.save(file, array)
+        return np.load(path, mmap_mode=self.pick("r", "c"))
+
     def change(self, array: Any, *values: Any) -> None:
         """Overwrite an array, if that is possible."""
         if isinstance(array, np.ndarray) and array.flags.writeable:

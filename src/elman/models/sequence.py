@@ -499,7 +499,9 @@ class SequenceModel(Model):
         ----------
         X : list of integers (T_i,) or arrays (T_i, n); or one array (N, T) or (N, T, n)
             Sequences of tokens or features; (N,) or (N, n) where the pattern has one input for each. Batches gather
-            sequences of about equal length, so that the cost follows the sum of the lengths. Or a function without
+            sequences of about equal length, so that the cost follows the sum of the lengths. Memory maps, h5py, zarr
+            and Arrow columns are read a batch at a time, and what is wrong in a row is named when it is met. Or
+            `elman.Windows`, which have their own `Y`. Or a function without
             arguments that returns the batches of an epoch, any iterator of (X, Y), (X, Y, weights) or (X, Y, weights,
             resets), weights perhaps None; `Y`, `weights` and `resets` are not given then. It runs in a thread of its
             own, a batch ahead, so it must leave the model alone.
