@@ -204,7 +204,7 @@ def test_dropout_is_kerass(rates, go_backwards):
         dropout, recurrent_dropout = rates
         own = {"return_sequences": True, "go_backwards": go_backwards, "seed": 3}
         x = keras.layers.SimpleRNN(5, dropout=dropout, recurrent_dropout=recurrent_dropout, **own)(x)
-        return keras.layers.Dense(2)(x)
+        return keras.layers.Dense(2)(keras.layers.Dropout(0.2, seed=4)(x))  # whose mask follows the order of memory
 
     rng = np.random.default_rng(0)
     train_both(*twins(layers, ((6, 3), {})), rng.normal(size=(8, 6, 3)), rng.normal(size=(8, 6, 2)))

@@ -26,6 +26,8 @@ def runs(call: Call) -> bool:
     Measured with bench/keras_fit.py: docs/drop-in/keras.md.
     """
     n_rows, n_steps, _ = call.x.shape
+    if not (isinstance(n_rows, int) and isinstance(n_steps, int)):  # jax.export's symbols
+        return False
     is_worth_it = n_steps >= LEAST_STEPS and n_steps * n_rows * call.h_0.shape[1] >= LEAST_STATES
     return bool(is_worth_it and jax.default_backend() == "cpu")
 

@@ -149,7 +149,8 @@ def forward(call: Call, options: Options, kept: Real | None = None) -> tuple[Rea
     """
     steps, (n_rows, n_steps, _) = _Steps(call, options), call.x.shape
     if kept is None:
-        kept = np.empty((n_rows, n_steps, call.h_0.shape[1]), call.x.dtype)
+        kept = np.empty((n_steps, n_rows, call.h_0.shape[1]), call.x.dtype).swapaxes(0, 1)  # PyTorch's dropout behind
+        # the layer draws in the order of memory, which is that of time where Keras's loop has written it
     h_n = np.empty((1, *call.h_0.shape), call.x.dtype)
     backends.resolve().forward(_layer(call, options, steps, kept, h_n))
     count("forward")
