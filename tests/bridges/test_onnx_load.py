@@ -176,6 +176,7 @@ def classifier(kind):
         "last": (Classifier(pass_on, "last", softmax, **first), None, f"{features}, {categories}{last}"),
         "h_n": (Classifier(pass_on, "h_n", torch.nn.Sigmoid(), **two), None, f"{features}, Binary(4){last}"),
         "both": (Classifier(pass_on, "both", softmax, **two, **both), None, f"{features}, {categories}{last}"),
+        "no biases": (Classifier(pass_on, "all", softmax, bias=False, **two), None, f"{features}, {categories}"),
         "reals": (Classifier(pass_on, "all", pass_on), None, f"{features}, Reals(4)"),
         "table": (Classifier(table, "all", softmax), tokens, f"Tokens(9), {categories}"),
         "rows of tokens": (Classifier(table, "last", softmax, **first), tokens, f"Tokens(9), {categories}{last}"),
@@ -183,7 +184,7 @@ def classifier(kind):
     }[kind]
 
 
-KINDS = ["all", "rows", "last", "h_n", "both", "reals", "table", "rows of tokens", "one-hot"]
+KINDS = ["all", "rows", "last", "h_n", "both", "no biases", "reals", "table", "rows of tokens", "one-hot"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -488,6 +489,12 @@ REFUSED = {
     "scaled": (
         lambda: flat(op("Mul", "flat two", "z"), op("MatMul", "z V", "o"), two=np.float32(2)),
         "its Mul node 'z'",
+    ),
+    "a size as a factor": (
+        lambda: flat(
+            op("Shape", "x", "t", end=1), op("Cast", "t", "f", to=1), op("Mul", "V f", "U"), op("MatMul", "flat U", "o")
+        ),
+        "its weights must not depend on the sizes of its inputs",
     ),
     "axis": (
         lambda: flat(op("MatMul", "flat V", "z"), op("Softmax", "z", "o", axis=0)),

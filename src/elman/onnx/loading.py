@@ -9,13 +9,13 @@ import numpy as np
 import onnx
 
 from elman import backends, check
+from elman.convert import from_onnx
 from elman.data.inputs import Features, Tokens
 from elman.data.outputs import Binary, Categories, Reals
 from elman.layer.rnn import RNN
 from elman.models.base import network_of
 from elman.models.sequence import SequenceModel
 from elman.onnx.export import CONFIG
-from elman.onnx.operator import state_of
 from elman.onnx.own import load_own
 from elman.onnx.tracing import Found, Trace
 from elman.storage import atomic, files
@@ -78,7 +78,9 @@ def load(path: str | Path, *, backend: str | None = None) -> Any:
         model = _parsed(content)
         if any(entry.key == CONFIG for entry in model.metadata_props):
             return load_own(model, backend)
-        found, *_ = [Trace(model, n).run() for n in _SIZES]
+        found, other = (Trace(model, n).run() for n in _SIZES)
+        if not _is_same(found, other):
+            check.refuse("its weights must not depend on the sizes of its inputs")
         if found.weight_ho is None:
             return _rnn(found, backend)
         return _sequence_model(found, {entry.key: entry.value for entry in model.metadata_props}, backend)
@@ -96,6 +98,14 @@ def _parsed(content: bytes) -> onnx.ModelProto:
     except onnx.checker.ValidationError as error:
         raise ValueError(f"it is no valid ONNX: {error}") from error
     return model
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if isinstance(one, (tuple, list)) and isinstance(other, (tuple, list)):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return np.array_equal(one, other, equal_nan=True)  # what is not finite is refused later, by its name
+    return type(one) is type(other) and bool(one == other)
 
 
 def _check_kinds(graph: onnx.GraphProto) -> None:
@@ -131,6 +141,8 @@ def _sequence_model(found: Found, metadata: dict[str, str], backend: str | None)
     assert found.weight_ho is not None
     if found.table is not None:  # exact for one-hot rows
         first = first._replace(W=(first.W.astype(np.float64) @ found.table.T).astype(first.W.dtype))
+    if first.B is None:  # a model's layers always have biases
+        first = first._replace(B=np.zeros((len(first.R), 2 * first.R.shape[2])))
     layers = [first, *found.layers[1:]]
     model = SequenceModel(
         Features(first.W.shape[2]) if found.n_tokens is None else Tokens(found.n_tokens),
@@ -148,7 +160,7 @@ def _sequence_model(found: Found, metadata: dict[str, str], backend: str | None)
     )
     network_of(model).seed = None  # nobody asked for the one above
     bias = np.zeros(len(found.weight_ho)) if bias is None else bias
-    state = state_of(layers, bias=True) | {"weight_ho": found.weight_ho, "bias_o": bias}
+    state = from_onnx(layers) | {"weight_ho": found.weight_ho, "bias_o": bias}
     model.load_state_dict(state | ({} if found.h_0 is None else {"h_0": found.h_0}))
     model.metadata = metadata
     return model

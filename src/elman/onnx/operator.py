@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, helper
 
 from elman import check
+from elman.convert import from_onnx
 from elman.layer.rnn import RNN
 
 _NONLINEARITIES = {"tanh": "tanh", "relu": "relu", "sigmoid": "sigmoid", "softplus": "softplus", "affine": "identity"}
@@ -79,21 +80,8 @@ class Operator(NamedTuple):
             seed=0,
             **options,
         )
-        rnn.load_state_dict(state_of(layers, bias=rnn.bias))
+        rnn.load_state_dict(from_onnx(layers))
         return rnn
-
-
-def state_of(layers: Sequence[Weights], *, bias: bool) -> dict[str, NDArray[Any]]:
-    """A state dict with PyTorch's two biases; zeros where only other layers have some."""
-    state: dict[str, NDArray[Any]] = {}
-    for k, (W, R, B) in enumerate(layers):
-        halves = np.split(np.zeros((len(R), 2 * R.shape[2])) if B is None else B, 2, axis=1)
-        arrays = {"weight_ih": W, "weight_hh": R} | (
-            dict(zip(("bias_ih", "bias_hh"), halves, strict=True)) if bias else {}
-        )
-        for name, array in arrays.items():
-            state |= {f"{name}_l{k}{end}": one for end, one in zip(("", "_reverse"), array, strict=False)}
-    return state
 
 
 def attributes_of(node: NodeProto) -> dict[str, Any]:
