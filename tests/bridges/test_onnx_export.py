@@ -374,10 +374,11 @@ def test_onnx_of_an_older_release(tmp_path, monkeypatch):
         elman.onnx.export(elman.RNN(2, 3), tmp_path / "net.onnx")
 
 
-def test_onnx_metadata_has_one_name_of_its_own(tmp_path):
+@pytest.mark.parametrize("key", ["elman.config", "elman.digest"])
+def test_onnx_metadata_has_names_of_its_own(tmp_path, key):
     model = model_of()
-    model.metadata = {"elman.config": "{}"}
-    with pytest.raises(ValueError, match=r"metadata must not have an entry 'elman\.config'"):
+    model.metadata = {key: "{}"}
+    with pytest.raises(ValueError, match=f"metadata must not have an entry '{key}'"):
         elman.onnx.export(model, tmp_path / "net.onnx")
 
 

@@ -1,5 +1,6 @@
 """Reading ONNX: RNN nodes beside ONNX Runtime, what PyTorch exports, what elman exports, and what is refused."""
 
+import hashlib
 import re
 import warnings
 
@@ -320,7 +321,7 @@ EDITS = {
         model, "elman.config", lambda text: text.replace('num_layers": 1', 'num_layers": 60000')
     ),
     "a function": lambda model: set_entry(model, "elman.config", lambda text: text.replace("tanh", "relu")),
-    "less": lambda model: set_entry(model, "elman.config", lambda text: text.replace('"dropout": 0.0, ', "")),
+    "less": lambda model: set_entry(model, "elman.config", lambda text: text.replace('"dropout": 0.1, ', "")),
     "more": lambda model: set_entry(model, "elman.config", lambda text: text.replace('"kind"', '"seed": 1, "kind"', 1)),
     "not JSON": lambda model: set_entry(model, "elman.config", lambda text: text[:-1]),
     "deep JSON": lambda model: set_entry(model, "elman.config", lambda _: "[" * 100000),
@@ -343,13 +344,45 @@ def replace(model, name, change):
     one.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(change(numpy_helper.to_array(one))), name))
 
 
+def tagger(path):
+    model = elman.SequenceModel(elman.Tokens(3), elman.Categories(3), hidden_size=5, dropout=0.1, seed=0)
+    elman.onnx.export(model, path, outputs=["probabilities"])
+    return model
+
+
 @pytest.mark.parametrize("what", EDITS)
-def test_onnx_of_elman_is_not_believed_where_it_was_edited(tmp_path, what):
-    model = elman.SequenceModel(elman.Tokens(3), elman.Categories(3), hidden_size=5, seed=0)
+def test_onnx_of_elman_is_read_as_any_other_where_it_was_edited(tmp_path, what):
+    path, tokens = tmp_path / "net.onnx", np.array([[0, 1, 2, 2], [2, 1, 1, 0]])
+    tagger(path)
+    edited(path, EDITS[what])
+    if what in ("a node", "an attribute", "weights", "a shape"):
+        with pytest.raises(ValueError, match=re.escape(f"{path} is not a network that elman can read: ")):
+            elman.onnx.load(path)
+    else:
+        found = elman.onnx.load(path)
+        assert (found.rnn.dropout, found.metadata) == (0, {})  # which its configuration says, or nothing does
+        expected = run(path, tokens=tokens.T)["probabilities"].swapaxes(0, 1)
+        np.testing.assert_allclose(found.predict_proba(tokens), expected, **EXACT)
+
+
+@pytest.mark.parametrize("what", ["units", "sizes", "layers", "more", "not JSON", "deep JSON", "another kind"])
+def test_onnx_configurations_that_do_not_fit_are_refused(tmp_path, what):
+    """As somebody could write them, with the digest that they have then."""
     path = tmp_path / "net.onnx"
-    elman.onnx.export(model, path)
+    tagger(path)
+    model = onnx.load(edited(path, EDITS[what]))
+    config = next(one.value for one in model.metadata_props if one.key == "elman.config")
+    content = model.graph.SerializeToString(deterministic=True) + config.encode()
+    set_entry(model, "elman.digest", lambda _: hashlib.sha256(content).hexdigest())
     with pytest.raises(ValueError, match=re.escape(f"{path} is not a network that elman can read: ")):
-        elman.onnx.load(edited(path, EDITS[what]))
+        elman.onnx.load(saved(model, path))
+
+
+def test_onnx_of_elman_comes_back_when_it_is_saved_anew(tmp_path):
+    model = tagger(tmp_path / "net.onnx")
+    model_again = elman.onnx.load(edited(tmp_path / "net.onnx", lambda proto: setattr(proto, "producer_name", "other")))
+    assert model_again.rnn.dropout == model.rnn.dropout
+    same(model_again, model, is_learned=False)
 
 
 @pytest.mark.parametrize("pattern", ["many-to-many", "many-to-one", "one-to-one"])
@@ -359,7 +392,7 @@ def test_onnx_of_elman_without_its_configuration_is_read_as_any_other(tmp_path, 
     model = elman.SequenceModel(inputs, elman.Categories(4), pattern=pattern, seed=0, **options)
     model.parameters()["h_0"][...] = RNG.normal(size=model.parameters()["h_0"].shape)
     elman.onnx.export(model, tmp_path / "net.onnx", outputs=["probabilities"])
-    found = elman.onnx.load(edited(tmp_path / "net.onnx", lambda proto: proto.metadata_props.pop()))
+    found = elman.onnx.load(edited(tmp_path / "net.onnx", lambda proto: proto.ClearField("metadata_props")))
     same(found, model, is_learned=False)
 
 

@@ -2,11 +2,15 @@
 
 Imported only on request: `import elman.onnx`. Needs the package onnx, which `pip install 'elman[onnx]'` brings.
 
-What a graph does not say of the model that it has been made of stands in its metadata_props. Under "elman.config" there
-is JSON: the arguments of the class, as files of models have them (`elman.models.configuration`), and "kind", which is
-"RNN", "SequenceModel" or "Seq2Seq". Weights in a graph are those that act, with signs and masks, and a leak that is
-learned is there as α, not as its logit; constants have the names of `parameters()`, with "encoder." or "decoder."
-before them in a Seq2Seq:
+What a graph does not say of the model that it has been made of stands in its metadata_props:
+
+- "elman.config" is JSON: the arguments of the class, as files of models have them (`elman.models.configuration`), and
+  "kind", which is "RNN", "SequenceModel" or "Seq2Seq".
+- "elman.digest" is the SHA-256, in hex, of the graph as protobuf serializes it deterministically and, behind it, that
+  JSON in UTF-8. Where it does not fit, one of the two has been changed: the graph is read like one of another program.
+
+Weights in a graph are those that act, with signs and masks, and a leak that is learned is there as α, not as its logit;
+constants have the names of `parameters()`, with "encoder." or "decoder." before them in a Seq2Seq:
 
 - weight_ih_l{k}, weight_hh_l{k}, bias_l{k} are those of a node RNN: (D, H, ·), both directions in one, and (D, 2·H);
 - weight_ih_l{k}.T, weight_hh_l{k}.T, weight_ho.T are transposed, for MatMul and Gather, each direction's apart, with

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ from elman.onnx.export_models import add_rnn, add_seq2seq, add_sequence_model
 from elman.storage import atomic
 
 OPSETS = 14, 24  # from the RNN that has a layout on, to the newest that tests have seen
-CONFIG = "elman.config"  # the entry of metadata_props
+CONFIG, DIGEST = "elman.config", "elman.digest"  # entries of metadata_props
 MOST_BYTES = 2**31 - 1  # of one protocol buffer, which a file is
 
 
@@ -87,8 +88,24 @@ def export(
     >>> [output.name for output in onnx.load(file).graph.output]
     ['logits', 'probabilities', 'labels']
     """
+    path = check.path(path, "path")
+    proto = model_proto(model, opset, lengths=lengths, states=states, outputs=outputs, dtype=dtype, scan=scan)
+    atomic.write(path, proto.SerializeToString())
+
+
+def model_proto(
+    model: RNN | SequenceModel | Seq2Seq,
+    opset: int = 22,
+    *,
+    lengths: bool = False,
+    states: bool = False,
+    outputs: Sequence[str] | None = None,
+    dtype: Any = None,
+    scan: bool = False,
+) -> onnx.ModelProto:
+    """What `export` writes."""
     model = check.kind(model, "model", (RNN, SequenceModel, Seq2Seq))
-    path, opset = check.path(path, "path"), _opset(opset)
+    opset = _opset(opset)
     wanted = {"lengths": check.flag(lengths, "lengths"), "states": check.flag(states, "states")}
     rnns = [model] if isinstance(model, RNN) else network_of(model).rnns
     dtype = rnns[-1].dtype if dtype is None else check.real_dtype(dtype)
@@ -109,8 +126,7 @@ def export(
     elif isinstance(model, Seq2Seq):
         add_seq2seq(graph, model, lengths=lengths)
     config = {"kind": kind, **config, "dtype": dtype.name}
-    content = _content(graph, kind, {CONFIG: json.dumps(config), **metadata}, opset, repr(model))
-    atomic.write(path, content)
+    return _checked(graph, kind, json.dumps(config), metadata, opset, repr(model))
 
 
 def _opset(value: Any) -> int:
@@ -138,8 +154,9 @@ def _names_of_outputs(value: Any, model: Any) -> tuple[str, ...]:
 
 def _check_fits(model: SequenceModel | Seq2Seq, *, lengths: bool, states: bool) -> None:
     """Refuse inputs that a model cannot have, and metadata that a file cannot."""
-    if CONFIG in model.metadata:
-        check.refuse(f"metadata must not have an entry {CONFIG!r}, which an ONNX file has of its own")
+    for key in CONFIG, DIGEST:
+        if key in model.metadata:
+            check.refuse(f"metadata must not have an entry {key!r}, which an ONNX file has of its own")
     if states and isinstance(model, Seq2Seq):
         check.refuse("states must be False for a Seq2Seq, whose encoder begins with zeros, or with what it has learned")
     if not isinstance(model, SequenceModel):
@@ -161,8 +178,8 @@ def _config(rnn: RNN) -> dict[str, Any]:
     return config | constraints.described(constraints.of_rnn(rnn))
 
 
-def _content(graph: Graph, name: str, metadata: dict[str, str], opset: int, words: str) -> bytes:
-    """A file, checked in full."""
+def _checked(graph: Graph, name: str, config: str, metadata: dict[str, str], opset: int, words: str) -> onnx.ModelProto:
+    """All of a file, which has been checked in full."""
     n_bytes = sum(len(one.raw_data) for one in graph.constants.values())
     if n_bytes > MOST_BYTES:
         check.refuse(f"model must have at most {MOST_BYTES} bytes of weights, as ONNX files have, got {n_bytes}")
@@ -176,6 +193,11 @@ def _content(graph: Graph, name: str, metadata: dict[str, str], opset: int, word
         doc_string=words,
     )
     proto.graph.initializer.extend(graph.constants.values())
-    helper.set_model_props(proto, metadata)
+    helper.set_model_props(proto, {CONFIG: config, DIGEST: digest(proto.graph, config), **metadata})
     onnx.checker.check_model(proto, full_check=True)
-    return bytes(proto.SerializeToString())
+    return proto
+
+
+def digest(graph: onnx.GraphProto, config: str) -> str:
+    """SHA-256 of both, in hex: whoever changes one of them does not write this anew."""
+    return hashlib.sha256(graph.SerializeToString(deterministic=True) + config.encode()).hexdigest()

@@ -15,8 +15,8 @@ from elman.data.outputs import Binary, Categories, Reals
 from elman.layer.rnn import RNN
 from elman.models.base import network_of
 from elman.models.sequence import SequenceModel
-from elman.onnx.export import CONFIG
-from elman.onnx.own import load_own
+from elman.onnx.export import CONFIG, DIGEST
+from elman.onnx.own import is_own, load_own
 from elman.onnx.tracing import Found, Trace
 from elman.storage import atomic, files
 
@@ -76,14 +76,16 @@ def load(path: str | Path, *, backend: str | None = None) -> Any:
         with atomic.open_to_read(path) as file:
             content = file.read()
         model = _parsed(content)
-        if any(entry.key == CONFIG for entry in model.metadata_props):
-            return load_own(model, backend)
+        entries = {entry.key: entry.value for entry in model.metadata_props}
+        metadata = {name: value for name, value in entries.items() if name not in (CONFIG, DIGEST)}
+        if is_own(model, entries):
+            return load_own(model, entries[CONFIG], metadata, backend)
         found, other = (Trace(model, n).run() for n in _SIZES)
         if not _is_same(found, other):
             check.refuse("its weights must not depend on the sizes of its inputs")
         if found.weight_ho is None:
             return _rnn(found, backend)
-        return _sequence_model(found, {entry.key: entry.value for entry in model.metadata_props}, backend)
+        return _sequence_model(found, metadata, backend)
 
 
 def _parsed(content: bytes) -> onnx.ModelProto:

@@ -1,11 +1,10 @@
 """What `elman.onnx.export` writes, in ONNX Runtime: forward, or a step at a time, with a readout for a stream."""
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import elman
 from elman.benchmark.program import Program, Unsupported, by_steps, only_plain_units, only_possible_steps
 from elman.benchmark.workloads import Arrays, Case
 from elman.typing import Real
@@ -35,7 +34,7 @@ def prepare(case: Case, n_threads: int) -> Program:
 def _session(case: Case, n_threads: int) -> Any:
     import onnxruntime
 
-    import elman.onnx
+    from elman.onnx.export import model_proto
 
     work, options = case.work, onnxruntime.SessionOptions()
     options.intra_op_num_threads = n_threads
@@ -45,7 +44,5 @@ def _session(case: Case, n_threads: int) -> Any:
         model = elman.RNN(work.shape.n_inputs, work.shape.n_units, **work.options)
     model.load_state_dict(case.parameters)
     wanted: dict[str, Any] = {"states": work.what != "forward", "outputs": ["labels"] if work.is_model else None}
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "model.onnx"
-        elman.onnx.export(model, file, scan=work.shape.n_rows >= 8, **wanted)  # about where that becomes faster
-        return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    proto = model_proto(model, scan=work.shape.n_rows >= 8, **wanted)  # about where that becomes faster
+    return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
