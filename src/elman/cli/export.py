@@ -14,7 +14,7 @@ from elman.cli.common import reported
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("output", type=click.Path(path_type=Path))
-@click.option("--opset", type=click.IntRange(14, 24), default=22, help="Version of ONNX's operators.")
+@click.option("--opset", type=int, default=22, help="Version of ONNX's operators.")
 @click.option("--lengths", is_flag=True, show_default=False, help="Let the lengths of sequences be an input.")
 @click.option("--states", is_flag=True, show_default=False, help="Let states go in and come out.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Instead of the model's.")

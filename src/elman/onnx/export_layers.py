@@ -10,10 +10,8 @@ import numpy as np
 from elman.backends.reference import CELLS
 from elman.layer.rnn import RNN, stack_of
 from elman.onnx.export_graph import BOOL, Graph, Rows
+from elman.onnx.operator import ACTIVATIONS
 from elman.typing import Real
-
-# Names that the operator has for activations
-_OPERATORS = {"tanh": "Tanh", "relu": "Relu", "sigmoid": "Sigmoid", "identity": "Affine", "softplus": "Softplus"}
 
 
 class Layers:
@@ -25,7 +23,7 @@ class Layers:
         self.weights, self.dynamics, self.cell = rnn.effective_weights(), stack.dynamics_now(), stack.dynamics.cell
         self.architecture, self._graph, self._owner = stack.architecture, graph, owner
         self._f = str(rnn.nonlinearity)
-        self._is_operator = self.cell == "elman" and self._f in _OPERATORS and graph.has_rnn
+        self._is_operator = self.cell == "elman" and self._f in ACTIVATIONS and graph.has_rnn
 
     def run(self, x: str, rows: Rows, h_0: str, *, is_tokens: bool = False) -> tuple[str, list[str]]:
         """From x (T, B, I) or tokens (T, B): y (T, B, D·H), and of each layer the last states (D, B, H).
@@ -84,7 +82,7 @@ class Layers:
             self._constant("bias", suffix, np.concatenate([bias, np.zeros_like(bias)], axis=1)) if sizes.bias else "",
         ]
         states = h_0 and self._states(h_0, [*range(k * n, (k + 1) * n)])
-        attributes: dict[str, Any] = {"hidden_size": sizes.hidden_size, "activations": [_OPERATORS[self._f]] * n}
+        attributes: dict[str, Any] = {"hidden_size": sizes.hidden_size, "activations": [ACTIVATIONS[self._f]] * n}
         if self._f == "identity":  # 1 a + 0
             attributes |= {"activation_alpha": [1.0] * n, "activation_beta": [0.0] * n}
         if sizes.runs_back:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, helper
 
@@ -13,9 +12,10 @@ from elman import check
 from elman.convert import from_onnx
 from elman.layer.rnn import RNN
 
-_NONLINEARITIES = {"tanh": "tanh", "relu": "relu", "sigmoid": "sigmoid", "softplus": "softplus", "affine": "identity"}
+ACTIVATIONS = {"tanh": "Tanh", "relu": "Relu", "sigmoid": "Sigmoid", "softplus": "Softplus", "identity": "Affine"}
+_NONLINEARITIES = {activation.lower(): name for name, activation in ACTIVATIONS.items()}
 _DIRECTIONS = ("forward", "reverse", "bidirectional")
-_ATTRIBUTES = (*("activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size", "layout"),)
+_ATTRIBUTES = ("activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size", "layout")
 _DTYPES = ("float32", "float64")
 
 
@@ -45,12 +45,11 @@ class Operator(NamedTuple):
             check.refuse(f"clip of {who} must not be there, got {given['clip']}: elman does not clip pre-activations")
         direction = check.choice(_text(given.get("direction", "forward")), f"direction of {who}", _DIRECTIONS)
         layout = check.below(given.get("layout", 0), f"layout of {who}", 2)
-        n_directions = 2 if direction == "bidirectional" else 1
-        return cls(_nonlinearity(given, n_directions, who), direction, given.get("hidden_size"), layout == 1)
+        return cls(_nonlinearity(given, direction, who), direction, given.get("hidden_size"), layout == 1)
 
     @property
     def n_directions(self) -> int:
-        return 2 if self.direction == "bidirectional" else 1
+        return _n_directions(self.direction)
 
     def check_weights(self, weights: Weights, who: str) -> None:
         """Refuse shapes and types that contradict the attributes or each other."""
@@ -93,13 +92,18 @@ def shown(node: NodeProto) -> str:
     return f"its {node.op_type} node {check.shown(node.name or ', '.join(node.output))}"
 
 
-def _nonlinearity(given: Mapping[str, Any], n_directions: int, who: str) -> str:
+def _n_directions(direction: str) -> int:
+    return 2 if direction == "bidirectional" else 1
+
+
+def _nonlinearity(given: Mapping[str, Any], direction: str, who: str) -> str:
+    n_directions = _n_directions(direction)
     names = [_text(name).lower() for name in given.get("activations", ["tanh"] * n_directions)][:n_directions]
     check.same_count(len(names), n_directions, f"activations of {who}", "directions")
     if len({*names}) > 1:
         check.refuse(f"activations of {who} must be the same in both directions, got {names}: elman has one for all")
     if names[0] not in _NONLINEARITIES:
-        known = check.listed(name.capitalize() for name in _NONLINEARITIES)
+        known = check.listed(ACTIVATIONS.values())
         check.refuse(f"activations of {who} must be one of {known}, got {check.shown(names[0].capitalize())}")
     if names[0] == "affine":
         for name, neutral in ("activation_alpha", 1), ("activation_beta", 0):

@@ -22,10 +22,8 @@ from elman.onnx.operator import Operator, Weights, attributes_of, shown
 
 Array = NDArray[Any]
 _MOST = 1 << 25  # elements of all arrays of a graph, besides what is in proportion to its file
-_MOVING = {
-    *("Concat", "Dropout", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze"),
-    *("Transpose", "Unsqueeze"),
-}
+_MOVING = {"Concat", "Dropout", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze"}
+_MOVING |= {"Transpose", "Unsqueeze"}
 _BINARY = {"Add", "Div", "Equal", "Mod", "Mul", "Sub", "Where"}
 _PLAIN = _MOVING | _BINARY  # what may be done with what is not followed; it makes no more than `_size_of` says
 _PLAIN |= {"Cast", "Constant", "ConstantOfShape", "Neg", "ScatterElements", "Shape", "Size", "TopK"}
