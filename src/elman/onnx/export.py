@@ -67,8 +67,8 @@ def export(
         Of weights and results, by default the model's. ONNX Runtime has the operator RNN for float32 alone, so layers
         in float64 are a Scan.
     scan : bool
-        Whether layers are a Scan of products and an activation also where they could be the operator RNN. For large
-        batches ONNX Runtime computes that faster, but fewer programs read it.
+        Whether layers are a Scan of products and an activation also where they could be the operator RNN. Which of
+        them ONNX Runtime computes faster depends on sizes and batch; fewer programs read a Scan.
 
     Raises
     ------

@@ -48,7 +48,7 @@ def load(path: str | Path, *, backend: str | None = None) -> Any:
     ------
     ValueError
         If the file is damaged, or if its graph does anything else: the message names the node, or its attribute.
-        Nothing but what moves elements is executed, in memory in proportion to the file.
+        Nothing but what moves elements is executed, in memory in proportion to the file, and 2²⁵ numbers besides.
     OSError
         If it cannot be read.
 

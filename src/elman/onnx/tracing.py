@@ -21,7 +21,7 @@ from elman import check
 from elman.onnx.operator import Operator, Weights, attributes_of, shown
 
 Array = NDArray[Any]
-_MOST = 1 << 25  # elements of all arrays of a graph, besides what is in proportion to its file
+_MOST = 1 << 25  # elements of all arrays of a graph, besides what is in proportion to its file: its sizes may be fixed
 _MOVING = {"Concat", "Dropout", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze"}
 _MOVING |= {"Transpose", "Unsqueeze"}
 _BINARY = {"Add", "Div", "Equal", "Mod", "Mul", "Sub", "Where"}

@@ -44,5 +44,5 @@ def _session(case: Case, n_threads: int) -> Any:
         model = elman.RNN(work.shape.n_inputs, work.shape.n_units, **work.options)
     model.load_state_dict(case.parameters)
     wanted: dict[str, Any] = {"states": work.what != "forward", "outputs": ["labels"] if work.is_model else None}
-    proto = model_proto(model, scan=work.shape.n_rows >= 8, **wanted)  # about where that becomes faster
+    proto = model_proto(model, scan=work.shape.n_rows >= 8, **wanted)  # a user would choose by batch, too
     return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
