@@ -154,10 +154,8 @@ def through(
 def last(stack: Stack, mode: Mode, call: Call, moves: Moves, drawn: Drawn | None) -> tuple[Real, Real]:
     """h_n and its tangents. In one direction, no more steps than a stretch are kept at a time."""
     h, architecture = call.h_0, stack.architecture
-    whole = [(0, call.x, call.lengths)]
-    for start, x, lengths in (
-        whole if architecture.bidirectional else stretches(call.x, call.lengths, architecture.reverse)
-    ):
+    parts = stretches(call.x, call.lengths, architecture.reverse)
+    for start, x, lengths in [(0, call.x, call.lengths)] if architecture.bidirectional else parts:
         d_x = None if moves.d_x is None else [one[start : start + len(x)] for one in moves.d_x]
         own = (drawn or Drawn())._replace(first_step=start)
         _, h, _, d_h = through(stack, mode, x, h, lengths, moves._replace(d_x=d_x), drawn=own)
