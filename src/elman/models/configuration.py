@@ -26,6 +26,13 @@ def described(inputs: Input, outputs: Output, rnn: RNN, pattern: Pattern | None 
         "inputs": {"kind": type(inputs).__name__, "n": inputs.n},
         "outputs": {"kind": type(outputs).__name__, "n": outputs.n, **weights},
         **({} if pattern is None else {"pattern": pattern.name}),
+        **of_layers(rnn),
+    }
+
+
+def of_layers(rnn: RNN) -> dict[str, Any]:
+    """What models and layers alone have in common."""
+    return {
         "hidden_size": rnn.hidden_size,
         "num_layers": rnn.num_layers,
         "nonlinearity": rnn.nonlinearity,

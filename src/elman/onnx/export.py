@@ -16,9 +16,8 @@ from elman import check
 from elman.backends.activations import Activation
 from elman.data.kinds import PATTERNS
 from elman.data.outputs import Reals
-from elman.layer import constraints
-from elman.layer.dynamics import USUAL
 from elman.layer.rnn import RNN, stack_of
+from elman.models import configuration
 from elman.models.base import network_of
 from elman.models.seq2seq import Seq2Seq
 from elman.models.sequence import SequenceModel
@@ -115,7 +114,8 @@ def model_proto(
             check.refuse(f"nonlinearity {rnn.nonlinearity} cannot be exported: ONNX has no such function")
     graph, kind, metadata = Graph(dtype, scan=check.flag(scan, "scan")), "RNN", {}
     if isinstance(model, RNN):
-        config = _config(model)
+        own = {name: getattr(model, name) for name in ("input_size", "bias", "batch_first")}
+        config = own | configuration.of_layers(model)
         add_rnn(graph, model, **wanted)
     else:
         _check_fits(model, **wanted)
@@ -168,14 +168,6 @@ def _check_fits(model: SequenceModel | Seq2Seq, *, lengths: bool, states: bool) 
         check.refuse("states must be False with learn_h_0=True, which is about the states that all begin with")
     if states and (runs_back := stack_of(model.rnn).architecture.runs_back):
         check.refuse(f"states must be False with {runs_back}: that direction begins at the end")
-
-
-def _config(rnn: RNN) -> dict[str, Any]:
-    """Arguments of `RNN`, as JSON has them."""
-    names = "input_size hidden_size num_layers nonlinearity bias batch_first dropout bidirectional recurrent_dropout"
-    config = {name: getattr(rnn, name) for name in names.split()} | ({"reverse": True} if rnn.reverse else {})
-    config |= {name: value for name, usual in USUAL.items() if (value := getattr(rnn, name)) != usual}
-    return config | constraints.described(constraints.of_rnn(rnn))
 
 
 def _checked(graph: Graph, name: str, config: str, metadata: dict[str, str], opset: int, words: str) -> onnx.ModelProto:
