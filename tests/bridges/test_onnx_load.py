@@ -125,15 +125,17 @@ def test_onnx_of_torch_layers(tmp_path, options, has_h_0, any_size):
         np.testing.assert_allclose(found, expected.detach().numpy(), **EXACT)
 
 
+@pytest.mark.parametrize("any_size", [False, True])
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}], ids=str)
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_onnx_of_packed_sequences(tmp_path, batch_first):
+def test_onnx_of_packed_sequences(tmp_path, batch_first, options, any_size):
     torch = pytest.importorskip("torch")
     from torch.nn.utils import rnn as packing
 
     class Packed(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.rnn = torch.nn.RNN(3, 5, 2, bidirectional=True, batch_first=batch_first)
+            self.rnn = torch.nn.RNN(3, 5, batch_first=batch_first, **options)
 
         def forward(self, x, n):
             packed = packing.pack_padded_sequence(x, n, enforce_sorted=False, batch_first=batch_first)
@@ -141,7 +143,9 @@ def test_onnx_of_packed_sequences(tmp_path, batch_first):
             return packing.pad_packed_sequence(y, batch_first=batch_first)[0], h_n
 
     theirs, x, n = Packed(), torch.randn(4, 4, 3), torch.tensor([2, 4, 1, 3])
-    rnn = elman.onnx.load(from_torch(theirs, tmp_path / "net.onnx", x, n))
+    axes = {"input_names": ["x", "n"], "dynamic_axes": {"x": [0, 1], "n": [0]}} if any_size else {}
+    rnn = elman.onnx.load(from_torch(theirs, tmp_path / "net.onnx", x, n, **axes))
+    assert rnn.batch_first == batch_first
     for found, expected in zip(rnn(x.numpy(), lengths=n.numpy()), theirs(x, n), strict=True):
         np.testing.assert_allclose(found, expected.detach().numpy(), **EXACT)
 
@@ -600,6 +604,10 @@ REFUSED = {
     "a large array": (
         lambda: chain(op("ConstantOfShape", "n", "z"), op("RNN", "x W R", "o"), n=[1 << 40]),
         "its ConstantOfShape node 'z' makes an array with too many elements",
+    ),
+    "a long range": (
+        lambda: chain(op("Range", "a n b", "z"), op("RNN", "x W R", "o"), a=0, n=1 << 40, b=1),
+        "its Range node 'z' makes an array with too many elements",
     ),
     "a large axis": (
         lambda: node_model(shapes={"x": (1 << 30, 1 << 30, 3)}),

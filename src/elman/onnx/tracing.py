@@ -8,7 +8,7 @@ vector of codes belongs to: step t of row b, t·B + b, or the last step of row b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import ceil, prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +26,8 @@ _MOVING = {"Concat", "Dropout", "Expand", "Flatten", "Gather", "Identity", "Resh
 _MOVING |= {"Transpose", "Unsqueeze"}
 _BINARY = {"Add", "Div", "Equal", "Mod", "Mul", "Sub", "Where"}
 _PLAIN = _MOVING | _BINARY  # what may be done with what is not followed; it makes no more than `_size_of` says
-_PLAIN |= {"Cast", "Constant", "ConstantOfShape", "Neg", "ScatterElements", "Shape", "Size", "TopK"}
+_PLAIN |= {"Cast", "Constant", "ConstantOfShape", "Neg", "Range", "ReduceProd", "ScatterElements", "Shape"}
+_PLAIN |= {"Size", "TopK"}
 _FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE}
 _INTS = {TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8}
 _LINKS = ("Softmax", "LogSoftmax", "Sigmoid")
@@ -468,6 +469,9 @@ def _size_of(node: onnx.NodeProto, arrays: Sequence[Any]) -> int:
     """At most so many elements a node makes."""
     if node.op_type == "ConstantOfShape":
         return prod(int(size) for size in arrays[0])
+    if node.op_type == "Range":
+        start, limit, step = (array.item() for array in arrays)
+        return max(0, ceil((limit - start) / step))
     if node.op_type == "Expand":
         return prod(np.broadcast_shapes(arrays[0].shape, tuple(int(size) for size in arrays[1])))
     if node.op_type == "Gather":
