@@ -120,6 +120,7 @@ def test_onnx_nodes_within_functions_and_branches_are_elmans_too(kind, calls):
     [
         ({"clip": 1.0}, "clip of its RNN node 'one' must not be there, got 1.0"),
         ({"activations": ["HardSigmoid"]}, "activations of its RNN node 'one' must be one of 'Tanh'"),
+        ({"activations": ["Affine"]}, "activation_alpha of its RNN node 'one' must be there for Affine"),
         ({"activations": ["Affine"], "activation_alpha": [0.5]}, "activation_alpha of its RNN node 'one' must be 1"),
     ],
 )

@@ -438,6 +438,14 @@ REFUSED = {
         lambda: node_model(activations=["Affine"], activation_alpha=[2.0]),
         "activation_alpha of its RNN node 'one'",
     ),
+    "no alpha": (
+        lambda: node_model(activations=["Affine"]),
+        "activation_alpha of its RNN node 'one' must be there for Affine, 1 for each direction",
+    ),
+    "one alpha": (
+        lambda: node_model(2, direction="bidirectional", activations=["Affine"] * 2, activation_alpha=[1.0]),
+        "activation_alpha of its RNN node 'one' must be there for Affine, 1 for each direction",
+    ),
     "beta": (
         lambda: node_model(activations=["Affine"], activation_beta=[2.0]),
         "activation_beta of its RNN node 'one'",

@@ -110,6 +110,8 @@ def _nonlinearity(given: Mapping[str, Any], direction: str, who: str) -> str:
             wrong = [value for value in given.get(name, ()) if value != neutral]
             if wrong:
                 check.refuse(f"{name} of {who} must be {neutral} for Affine, elman's identity, got {wrong[0]}")
+        if len(given.get("activation_alpha", ())) < n_directions:  # ONNX has no default, and others take 0
+            check.refuse(f"activation_alpha of {who} must be there for Affine, 1 for each direction")
     return _NONLINEARITIES[names[0]]
 
 
