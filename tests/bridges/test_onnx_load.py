@@ -78,6 +78,22 @@ def test_onnx_doubles_load(tmp_path):
     np.testing.assert_allclose(h_n, Y_h, rtol=1e-14, atol=1e-14)
 
 
+def without_shapes(model):
+    for one in [*model.graph.input, *model.graph.output]:
+        one.type.tensor_type.ClearField("shape")
+    return model
+
+
+@pytest.mark.parametrize("layout", [0, 1])
+def test_onnx_of_values_without_shapes_loads(tmp_path, layout):
+    model = chain(helper.make_node("RNN", ["x", "W", "R", "", "n"], ["", "o"], layout=layout), inputs=("x", "n"))
+    model.graph.input[1].type.tensor_type.elem_type = 6  # int32, as lengths are without a Cast
+    expected = elman.onnx.load(saved(model, tmp_path / "net.onnx"))
+    found = elman.onnx.load(saved(without_shapes(model), tmp_path / "net.onnx"))
+    same(found, expected, is_learned=False)
+    assert found.batch_first == (layout == 1)
+
+
 @pytest.mark.parametrize("name", ["TANH", "tanh", "Tanh"])
 def test_onnx_activations_are_known_by_names_in_any_case(tmp_path, name):
     model = node_model(activations=[name], activation_alpha=[0.5])  # which that function does not take
@@ -469,6 +485,14 @@ REFUSED = {
     "inputs": (
         lambda: node_model(shapes={"W": (1, 5, 4)}),
         "columns of W of its RNN node 'one' must be 3, as many as columns of X, got 4",
+    ),
+    "no shape": (
+        lambda: without_shapes(chain(op("Identity", "x", "z"), op("RNN", "z W R", "o"))),
+        "its input 'x' has no shape: give it one, whose sizes may be open",
+    ),
+    "no shape of states": (
+        lambda: without_shapes(chain(helper.make_node("RNN", ["x", "W", "R", "", "", "h"], ["o"]), inputs=("x", "h"))),
+        "its input 'h' has no shape: give it one, whose sizes may be open",
     ),
     "half": (lambda: node_model(dtype=np.float16), "its input 'x' must hold floats, doubles or ints"),
     "GRU": (

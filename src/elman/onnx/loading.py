@@ -95,6 +95,7 @@ def _parsed(content: bytes) -> onnx.ModelProto:
         raise ValueError(f"it is no ONNX file, or damaged: {error}") from error
     _check_kinds(model.graph)
     _check_self_contained(model.graph)
+    _fill_shapes(model.graph)
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
@@ -128,6 +129,22 @@ def _check_self_contained(graph: onnx.GraphProto) -> None:
         if onnx.external_data_helper.uses_external_data(one):
             given = f"its {check.shown(one.name)} is in another file"
             check.refuse(f"{given}: make it one, onnx.save(onnx.load(path), path)")
+
+
+def _fill_shapes(graph: onnx.GraphProto) -> None:
+    """Open sizes where a value has no shape, which ONNX's checker wants: as many as what reads it says."""
+    ranks = {one.name: 0 for one in graph.output}  # whose shapes nobody reads
+    ranks |= {one.name: len(one.dims) for one in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "RNN":
+            ranks |= dict(zip(node.input, (3, 3, 3, 2, 1), strict=False))
+    for one in [*graph.input, *graph.output]:
+        tensor = one.type.tensor_type
+        if one.type.HasField("tensor_type") and not tensor.HasField("shape"):
+            if one.name not in ranks:
+                check.refuse(f"its input {check.shown(one.name)} has no shape: give it one, whose sizes may be open")
+            tensor.shape.SetInParent()
+            tensor.shape.dim.extend(onnx.TensorShapeProto.Dimension() for _ in range(ranks[one.name]))
 
 
 def _rnn(found: Found, backend: str | None) -> RNN:
