@@ -226,6 +226,29 @@ def test_onnx_of_torch_models(tmp_path, kind):
     np.testing.assert_allclose(found, np.exp(expected) if kind == "rows" else expected, **EXACT)
 
 
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("n_labels", [1, 2])
+def test_onnx_of_torch_with_sigmoid_behind_what_moves(tmp_path, n_labels, last):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+
+    class Detector(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.out = torch.nn.RNN(3, 5, batch_first=True), torch.nn.Linear(5, n_labels)
+
+        def forward(self, x):
+            logits = self.out(self.rnn(x)[1][-1] if last else self.rnn(x)[0])
+            return (logits.squeeze(-1) if n_labels == 1 else logits.transpose(-1, 0)).sigmoid().transpose(-1, 0)
+
+    theirs, x = Detector(), torch.randn(4, 7, 3)
+    path = from_torch(theirs, tmp_path / "net.onnx", x, input_names=["x"], dynamic_axes={"x": [0, 1]})
+    model, expected = elman.onnx.load(path), theirs(x).detach().numpy()
+    assert model.outputs == elman.Binary(n_labels)
+    expected = expected if n_labels == 2 else (expected if last else expected.T)[..., None]
+    np.testing.assert_allclose(model.predict_proba(x.numpy()), expected, **EXACT)
+
+
 # elman's own
 
 OWN = [
@@ -564,6 +587,14 @@ REFUSED = {
     "axis": (
         lambda: flat(op("MatMul", "flat V", "z"), op("Softmax", "z", "o", axis=0)),
         "its Softmax node 'o' cannot be kept: it must come after the readout, along its last axis",
+    ),
+    "a link before": (
+        lambda: flat(op("Sigmoid", "flat", "z"), op("MatMul", "z V", "o")),
+        "its Sigmoid node 'z' cannot be kept: it must come after the readout",
+    ),
+    "logits beside a link": (
+        lambda: flat(op("MatMul", "flat V", "p"), op("Sigmoid", "p", "o"), outputs=("o", "p")),
+        "its output 'p' must be what the last node computes",
     ),
     "another link": (
         lambda: flat(op("MatMul", "flat V", "z"), op("Relu", "z", "o")),

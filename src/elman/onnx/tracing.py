@@ -407,12 +407,27 @@ class Trace:
         return made
 
     def _linked(self, node: onnx.NodeProto, codes: Array) -> Array:
-        axis = attributes_of(node).get("axis", -1 if self.version >= 13 else 1)
         n = 0 if self.weight_ho is None else len(self.weight_ho)
-        fits = n > 0 and self.link is None and (node.op_type == "Sigmoid" or axis in (-1, codes.ndim - 1))
-        made = self._advanced(node, codes, n, "come after the readout, along its last axis", fits=fits)
+        fits = n > 0 and self.link is None
+        if node.op_type == "Sigmoid":
+            made = self._each(node, codes, fits=fits)
+        else:
+            axis = attributes_of(node).get("axis", -1 if self.version >= 13 else 1)
+            fits = fits and axis in (-1, codes.ndim - 1)
+            made = self._advanced(node, codes, n, "come after the readout, along its last axis", fits=fits)
         self.link = node.op_type
         return made
+
+    def _each(self, node: onnx.NodeProto, codes: Array, *, fits: bool) -> Array:
+        """Codes for what a node makes of each element of what the readout puts out, in whatever order it is."""
+        read = self.vectors
+        is_inside = read is not None and np.all((read.first <= codes) & (codes < read.first + read.n * read.width))
+        if read is None or not fits or not is_inside:
+            raise ValueError(f"{shown(node)} cannot be kept: it must come after the readout")
+        self.vectors = self._new(read.n, read.width)
+        step = self.vectors.first - read.first
+        self.final = self.final + step
+        return codes + step
 
     # What it comes to
 
@@ -471,7 +486,7 @@ def _size_of(node: onnx.NodeProto, arrays: Sequence[Any]) -> int:
         return prod(int(size) for size in arrays[0])
     if node.op_type == "Range":
         start, limit, step = (array.item() for array in arrays)
-        return max(0, ceil((limit - start) / step))
+        return int(max(0, ceil((limit - start) / step)))
     if node.op_type == "Expand":
         return prod(np.broadcast_shapes(arrays[0].shape, tuple(int(size) for size in arrays[1])))
     if node.op_type == "Gather":
