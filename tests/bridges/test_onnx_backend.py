@@ -136,9 +136,15 @@ def test_onnx_backend_refuses_what_elman_has_not(attributes, words):
 
 def test_onnx_backend_has_one_device():
     assert Backend.supports_device("CPU")
-    assert not Backend.supports_device("CUDA")
-    with pytest.raises(ValueError, match="device must be 'CPU', got 'CUDA'"):
-        Backend.prepare(graphs.model_of(graphs.drawn(0)), "CUDA")
+    assert Backend.supports_device("CPU:0")
+    node = helper.make_node("RNN", ["X", "W", "R"], ["Y"])
+    arrays = [np.ones(shape, np.float32) for shape in ((7, 4, 3), (1, 5, 3), (1, 5, 5))]
+    for device, words in ("CUDA", "'CUDA'"), (None, "None"):
+        assert not Backend.supports_device(device)
+        with pytest.raises(ValueError, match=f"device must be 'CPU', got {words}"):
+            Backend.prepare(graphs.model_of(graphs.drawn(0)), device)
+        with pytest.raises(ValueError, match=f"device must be 'CPU', got {words}"):
+            Backend.run_node(node, arrays, device)
 
 
 def test_onnx_backend_counts_inputs():

@@ -54,8 +54,7 @@ class Backend(OnnxBackend):  # type: ignore[misc]
         onnx.checker.ValidationError
             If the model is no valid one.
         """
-        if not cls.supports_device(device):
-            check.refuse(f"device must be 'CPU', got {check.shown(device)}")
+        cls._check_device(device)
         onnx.checker.check_model(model)
         return Prepared(_Evaluator(model))
 
@@ -63,7 +62,8 @@ class Backend(OnnxBackend):  # type: ignore[misc]
     def run_node(
         cls, node: onnx.NodeProto, inputs: Any, device: str = "CPU", outputs_info: Any = None, **kwargs: Any
     ) -> tuple[Any, ...]:
-        """Outputs of a single node, of the newest opset or `opset_version`."""
+        """Outputs of a single node, of the newest opset or `opset_version`. Raises as `prepare` does."""
+        cls._check_device(device)
         super().run_node(node, inputs, device, outputs_info, **kwargs)
         version = kwargs.get("opset_version", onnx.defs.onnx_opset_version())
         values = [[onnx.ValueInfoProto(name=name) for name in names if name] for names in (node.input, node.output)]
@@ -79,7 +79,12 @@ class Backend(OnnxBackend):  # type: ignore[misc]
         >>> Backend.supports_device("CPU"), Backend.supports_device("CUDA:1")
         (True, False)
         """
-        return device.split(":")[0] == "CPU"
+        return isinstance(device, str) and device.split(":")[0] == "CPU"
+
+    @classmethod
+    def _check_device(cls, device: str) -> None:
+        if not cls.supports_device(device):
+            check.refuse(f"device must be 'CPU', got {check.shown(device)}")
 
 
 class Prepared(BackendRep):  # type: ignore[misc]
