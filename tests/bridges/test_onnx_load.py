@@ -420,13 +420,23 @@ def test_onnx_of_elman_comes_back_when_it_is_saved_anew(tmp_path):
 
 @pytest.mark.parametrize("pattern", ["many-to-many", "many-to-one", "one-to-one"])
 @pytest.mark.parametrize("inputs", [elman.Tokens(3), elman.Tokens(30), elman.Features(3)], ids=repr)
-def test_onnx_of_elman_without_its_configuration_is_read_as_any_other(tmp_path, inputs, pattern):
+@pytest.mark.parametrize("outputs", [elman.Categories(4), elman.Binary(2)], ids=repr)
+@pytest.mark.parametrize("names", [None, ["labels"]], ids=str)
+def test_onnx_of_elman_without_its_configuration_is_read_as_any_other(tmp_path, inputs, outputs, names, pattern):
     options = {"hidden_size": 5, "num_layers": 2, "learn_h_0": True, "bidirectional": pattern == "many-to-one"}
-    model = elman.SequenceModel(inputs, elman.Categories(4), pattern=pattern, seed=0, **options)
+    model = elman.SequenceModel(inputs, outputs, pattern=pattern, seed=0, **options)
     model.parameters()["h_0"][...] = RNG.normal(size=model.parameters()["h_0"].shape)
-    elman.onnx.export(model, tmp_path / "net.onnx", outputs=["probabilities"])
+    elman.onnx.export(model, tmp_path / "net.onnx", outputs=names)
     found = elman.onnx.load(edited(tmp_path / "net.onnx", lambda proto: proto.ClearField("metadata_props")))
     same(found, model, is_learned=False)
+
+
+@pytest.mark.parametrize("link", ["Softmax", "Sigmoid"])
+@pytest.mark.parametrize("names", [["p"], ["o"], ["p", "o"]], ids=str)
+def test_onnx_outputs_say_what_the_readout_is(tmp_path, names, link):
+    model = flat(op("MatMul", "flat V", "p"), op(link, "p", "o"), outputs=names)
+    kind = {"Softmax": elman.Categories, "Sigmoid": elman.Binary}[link] if "o" in names else elman.Reals
+    assert elman.onnx.load(saved(model, tmp_path / "net.onnx")).outputs == kind(4)
 
 
 # What is refused
@@ -592,9 +602,35 @@ REFUSED = {
         lambda: flat(op("Sigmoid", "flat", "z"), op("MatMul", "z V", "o")),
         "its Sigmoid node 'z' cannot be kept: it must come after the readout",
     ),
-    "logits beside a link": (
-        lambda: flat(op("MatMul", "flat V", "p"), op("Sigmoid", "p", "o"), outputs=("o", "p")),
-        "its output 'p' must be what the last node computes",
+    "labels along another axis": (
+        lambda: flat(op("MatMul", "flat V", "p"), op("ArgMax", "p", "o", axis=0)),
+        "its ArgMax node 'o' cannot be kept: it must make labels of what the readout puts out",
+    ),
+    "another threshold": (
+        lambda: flat(
+            op("MatMul", "flat V", "p"), op("Greater", "p c", "z"), op("Cast", "z", "o", to=7), c=np.float32(0.5)
+        ),
+        "its Greater node 'z' cannot be kept: it must make labels of what the readout puts out",
+    ),
+    "labels before the bias": (
+        lambda: flat(
+            op("MatMul", "flat V", "p"),
+            op("ArgMax", "p", "z", axis=2),
+            op("Add", "p c", "o"),
+            outputs=("o", "z"),
+            c=np.ones(4, np.float32),
+        ),
+        "its Add node 'o' cannot be kept: it must be the bias of the readout",
+    ),
+    "labels of two kinds": (
+        lambda: flat(
+            op("MatMul", "flat V", "p"), op("Sigmoid", "p", "z"), op("ArgMax", "p", "o", axis=2), outputs=("o", "z")
+        ),
+        "it must have one output of the readout",
+    ),
+    "a table of labels": (
+        lambda: flat(op("MatMul", "flat V", "p"), op("ArgMax", "p", "z", axis=2, keepdims=0), op("Gather", "V z", "o")),
+        "its Gather node 'o' cannot be kept",
     ),
     "another link": (
         lambda: flat(op("MatMul", "flat V", "z"), op("Relu", "z", "o")),

@@ -31,6 +31,13 @@ _PLAIN |= {"Size", "TopK"}
 _FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE}
 _INTS = {TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8}
 _LINKS = ("Softmax", "LogSoftmax", "Sigmoid")
+_KINDS = {
+    "Softmax": "Softmax",
+    "LogSoftmax": "Softmax",
+    "ArgMax": "Softmax",
+    "Sigmoid": "Sigmoid",
+    "Greater": "Sigmoid",
+}
 
 
 class Found(NamedTuple):
@@ -45,7 +52,7 @@ class Found(NamedTuple):
     h_0: Array | None  # (L·D, H) of each row
     weight_ho: Array | None  # None without a readout
     bias_o: Array | None
-    link: str | None  # what comes after it
+    link: str | None  # what comes after it, "Softmax" or "Sigmoid", also where it leaves only labels
     one_output: bool
 
 
@@ -101,6 +108,7 @@ class Trace:
         self.weight_ho: Array | None = None
         self.bias_o: Array | None = None
         self.link: str | None = None
+        self.beside: list[tuple[str | None, _Vectors, Array]] = []  # logits and labels, with their `final`
 
     def run(self) -> Found:
         for one in self.graph.initializer:
@@ -201,7 +209,8 @@ class Trace:
         is_first = followed[0] and not any(followed[1:])
         if op == "Cast" and attributes_of(node)["to"] in (_FLOATS if is_real else _INTS):
             return arrays, is_real
-        if op in ("OneHot", "Gather") and not is_real and followed[1 if op == "Gather" else 0]:
+        is_token = not is_real and self.weight_ho is None  # not a label
+        if op in ("OneHot", "Gather") and is_token and followed[1 if op == "Gather" else 0]:
             return [self._embedded(node, arrays)], True
         if op in _MOVING and (all(followed) if op == "Concat" else is_first) and not (op == "Dropout" and arrays[2:]):
             return self._evaluate(node, arrays), is_real
@@ -213,6 +222,8 @@ class Trace:
             return [self._biased(node, arrays[followed.index(True)], arrays[followed.index(False)])], True
         if op in _LINKS:
             return [self._linked(node, arrays[0])], True
+        if op in ("ArgMax", "Greater") and is_first:
+            return [self._labelled(node, *arrays)], False
         raise ValueError(f"{shown(node)} cannot be kept: {_advice(node)}")
 
     def _evaluate(self, node: onnx.NodeProto, arrays: Sequence[Any]) -> Sequence[Any]:
@@ -400,14 +411,14 @@ class Trace:
 
     def _biased(self, node: onnx.NodeProto, codes: Array, bias: Array) -> Array:
         n = 0 if self.weight_ho is None else len(self.weight_ho)
-        fits = n > 0 and self.bias_o is None and self.link is None and prod(bias.shape[:-1]) == 1
+        fits = n > 0 and self.bias_o is None and not self.beside and self.link is None and prod(bias.shape[:-1]) == 1
         fits = fits and bias.size in (1, n) and bias.ndim <= codes.ndim
         made = self._advanced(node, codes, n, "be the bias of the readout", fits=fits)
         self.bias_o = np.broadcast_to(bias.reshape(-1), (n,))
         return made
 
     def _linked(self, node: onnx.NodeProto, codes: Array) -> Array:
-        n = 0 if self.weight_ho is None else len(self.weight_ho)
+        n, read, final = 0 if self.weight_ho is None else len(self.weight_ho), self.vectors, self.final
         fits = n > 0 and self.link is None
         if node.op_type == "Sigmoid":
             made = self._each(node, codes, fits=fits)
@@ -415,8 +426,30 @@ class Trace:
             axis = attributes_of(node).get("axis", -1 if self.version >= 13 else 1)
             fits = fits and axis in (-1, codes.ndim - 1)
             made = self._advanced(node, codes, n, "come after the readout, along its last axis", fits=fits)
+        assert read is not None
+        self.beside.append((None, read, final))
         self.link = node.op_type
         return made
+
+    def _labelled(self, node: onnx.NodeProto, codes: Array, threshold: Array | None = None) -> Array:
+        """Labels, of logits or of what came after them: nothing follows them."""
+        now = self.link, self.vectors, self.final
+        for link, vectors, final in [now, *self.beside]:
+            if vectors is not None and vectors.places(codes) is not None:
+                break
+        given = {"axis": 0, "keepdims": 1, "select_last_index": 0} | attributes_of(node)
+        if threshold is None:
+            fits = given["axis"] in (-1, codes.ndim - 1) and not given["select_last_index"]
+        else:
+            fits = link in (None, "Sigmoid") and bool(np.all(threshold == (0 if link is None else 0.5)))
+        self.vectors, self.final = vectors, final
+        width = 1 if threshold is None else codes.shape[-1]
+        fits = fits and self.weight_ho is not None
+        made = self._advanced(node, codes, width, "make labels of what the readout puts out", fits=fits)
+        assert self.vectors is not None
+        self.beside.append((node.op_type, self.vectors, self.final))
+        _, self.vectors, self.final = now
+        return made if threshold is not None or given["keepdims"] else made[..., 0]
 
     def _each(self, node: onnx.NodeProto, codes: Array, *, fits: bool) -> Array:
         """Codes for what a node makes of each element of what the readout puts out, in whatever order it is."""
@@ -436,7 +469,8 @@ class Trace:
         if self.h_0 and self.h_0_starts:
             check.refuse("initial_h must be an input of all its RNN nodes, or of none")
         forms = {form for name in (one.name for one in self.graph.output) if (form := self._form(name)) is not None}
-        if self.weight_ho is not None and len(forms) != 1:
+        links = {_KINDS[link] for link, _ in forms if link is not None}
+        if self.weight_ho is not None and (len({is_one for _, is_one in forms}) != 1 or len(links) > 1):
             check.refuse("it must have one output of the readout")
         h_0 = np.concatenate(self.h_0) if any(map(np.any, self.h_0)) else None
         return Found(
@@ -449,30 +483,38 @@ class Trace:
             h_0,
             self.weight_ho,
             self.bias_o,
-            self.link,
-            forms == {True},
+            next(iter(links), None),
+            {is_one for _, is_one in forms} == {True},
         )
 
-    def _form(self, name: str) -> bool | None:
-        """Whether an output has one item for each sequence instead of one for each step; None for states."""
+    def _form(self, name: str) -> tuple[str | None, bool] | None:
+        """What an output comes after, and whether it has one item for each sequence instead of each step.
+
+        None for states.
+        """
         codes, vectors = self.values.get(name), self.vectors
         assert vectors is not None
         if name in self.codes and codes is not None:
             states = [np.concatenate(self.states), *self.states]
             if _is_one_of(codes, [form for one in states for form in (one, one.swapaxes(0, 1))]):
                 return None
-            every = vectors.codes(np.arange(prod(self.shape)).reshape(self.shape))
-            by_direction = every.reshape(*self.shape, len(self.states[0]) if self.weight_ho is None else 1, -1)
-            if _is_one_of(codes, [form for one in (every, by_direction) for form in (one, one.swapaxes(0, 1))]):
-                return self.one_input
-            if _is_one_of(codes, [by_direction.swapaxes(1, 2)]):
-                return False
-            if _is_one_of(codes, [self.final]):
-                return True
+            for link, made, final in [(self.link, vectors, self.final), *self.beside]:
+                is_one = self._is_one(codes, made, final)
+                if is_one is not None:
+                    return link, is_one
         raise ValueError(
             f"its output {check.shown(name)} must be what the last node computes, in its order: of all steps, "
             "of each sequence's last one, or states"
         )
+
+    def _is_one(self, codes: Array, vectors: _Vectors, final: Array) -> bool | None:
+        every = vectors.codes(np.arange(prod(self.shape)).reshape(self.shape))
+        by_direction = every.reshape(*self.shape, len(self.states[0]) if self.weight_ho is None else 1, -1)
+        if _is_one_of(codes, [form for one in (every, by_direction) for form in (one, one.swapaxes(0, 1))]):
+            return self.one_input
+        if _is_one_of(codes, [by_direction.swapaxes(1, 2)]):
+            return False
+        return True if _is_one_of(codes, [final]) else None
 
 
 def _is_one_of(codes: Array, forms: Sequence[Array]) -> bool:
