@@ -86,8 +86,7 @@ def without_shapes(model):
 
 @pytest.mark.parametrize("layout", [0, 1])
 def test_onnx_of_values_without_shapes_loads(tmp_path, layout):
-    model = chain(helper.make_node("RNN", ["x", "W", "R", "", "n"], ["", "o"], layout=layout), inputs=("x", "n"))
-    model.graph.input[1].type.tensor_type.elem_type = 6  # int32, as lengths are without a Cast
+    model = chain(helper.make_node("RNN", ["x", "W", "R", "", "m"], ["", "o"], layout=layout), inputs=("x", "m"))
     expected = elman.onnx.load(saved(model, tmp_path / "net.onnx"))
     found = elman.onnx.load(saved(without_shapes(model), tmp_path / "net.onnx"))
     same(found, expected, is_learned=False)
@@ -431,6 +430,15 @@ def test_onnx_of_elman_without_its_configuration_is_read_as_any_other(tmp_path, 
     same(found, model, is_learned=False)
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_onnx_of_elman_with_lengths_and_states_is_read_as_any_other(tmp_path, bidirectional):
+    rnn = elman.RNN(3, 5, num_layers=2, bidirectional=bidirectional, seed=0)
+    elman.onnx.export(rnn, tmp_path / "net.onnx", lengths=True, states=True)
+    found = elman.onnx.load(edited(tmp_path / "net.onnx", lambda proto: proto.ClearField("metadata_props")))
+    same(found, rnn, is_learned=False)
+    assert type(elman.onnx.load(saved(empty_rows(zero=0, states="h"), tmp_path / "net.onnx"))) is elman.RNN
+
+
 @pytest.mark.parametrize("link", ["Softmax", "Sigmoid"])
 @pytest.mark.parametrize("names", [["p"], ["o"], ["p", "o"]], ids=str)
 def test_onnx_outputs_say_what_the_readout_is(tmp_path, names, link):
@@ -454,10 +462,8 @@ def chain(*nodes, outputs=("o",), inputs=("x",), version=22, **constants):
     for name, array in arrays.items():  # reals have names in capitals
         kind = np.asarray(array).dtype if name.islower() else np.float32
         made.append(numpy_helper.from_array(np.asarray(array, kind), name))
-    values = [
-        helper.make_tensor_value_info(name, 1 if name != "n" else 7, ("T", "B", 3) if name != "n" else ("B",))
-        for name in inputs
-    ]
+    sizes = {"x": (1, ("T", "B", 3)), "n": (7, ("B",)), "m": (6, ("B",))}
+    values = [helper.make_tensor_value_info(name, *sizes.get(name, (1, (1, "B", 5)))) for name in inputs]
     results = [helper.make_tensor_value_info(name, 1, [None] * 3) for name in outputs]
     graph = helper.make_graph(nodes, "graph", values, results, made)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", version)], ir_version=8)
@@ -474,6 +480,18 @@ LAST = op("Squeeze", "h_n zero", "last"), {"zero": np.array([0])}
 
 def flat(*nodes, **constants):
     return chain(LAYER, FLAT[0], *nodes, **FLAT[1], **constants)
+
+
+def empty_rows(zero, states, axes=(0, 2)):
+    """States that are others where a row's length is `zero`."""
+    nodes = [
+        op("Cast", "n", "m", to=6),
+        helper.make_node("RNN", ["x", "W", "R", "", "m", "h"], ["y", "h_n"]),
+        op("Equal", "n zero", "equal"),
+        op("Unsqueeze", "equal axes", "c"),
+        op("Where", f"c {states} h_n", "o"),
+    ]
+    return chain(*nodes, inputs=("x", "n", *sorted({"h", states})), zero=np.int64(zero), axes=np.array(axes))
 
 
 REFUSED = {
@@ -635,6 +653,22 @@ REFUSED = {
     "another link": (
         lambda: flat(op("MatMul", "flat V", "z"), op("Relu", "z", "o")),
         "its Relu node 'o' cannot be kept",
+    ),
+    "other states of rows without steps": (
+        lambda: empty_rows(zero=0, states="k"),
+        "its Where node 'o' cannot be kept",
+    ),
+    "states of short rows": (lambda: empty_rows(zero=1, states="h"), "its Where node 'o' cannot be kept"),
+    "states of units": (lambda: empty_rows(zero=0, states="h", axes=(0, 1)), "its Where node 'o' cannot be kept"),
+    "two lengths": (
+        lambda: chain(
+            helper.make_node("RNN", ["x", "W", "R", "", "n"], ["y"]),
+            FLAT[0],
+            helper.make_node("RNN", ["flat", "R", "R", "", "m"], ["o"]),
+            inputs=("x", "n", "m"),
+            **FLAT[1],
+        ),
+        "its input 'm' must not be there: elman has one input of lengths",
     ),
     "two links": (
         lambda: flat(op("MatMul", "flat V", "z"), op("Sigmoid", "z", "p"), op("Softmax", "p", "o")),

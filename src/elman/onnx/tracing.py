@@ -153,6 +153,8 @@ class Trace:
             if prod(shape) > self.room:
                 check.refuse(f"its input {check.shown(name)} has too many elements, {shape}: leave its sizes open")
             if name in of_lengths and len(shape) == 1 and is_int:
+                if self.lengths is not None:
+                    check.refuse(f"its input {check.shown(name)} must not be there: elman has one input of lengths")
                 self.lengths = _lengths(shape[0], next((one for one in others if len(one) > 1), (1, 1)))
                 self._keep(name, self.lengths)
                 continue
@@ -214,6 +216,8 @@ class Trace:
             return [self._embedded(node, arrays)], True
         if op in _MOVING and (all(followed) if op == "Concat" else is_first) and not (op == "Dropout" and arrays[2:]):
             return self._evaluate(node, arrays), is_real
+        if op == "Where" and self._is_of_empty_rows(node):
+            return [arrays[2]], is_real
         if op == "MatMul" and is_first:
             return [self._read_out(node, arrays[0], arrays[1])], True
         if op == "Gemm" and is_first:
@@ -346,6 +350,21 @@ class Trace:
         raise ValueError(
             f"X of {who} must be an input or tokens, with nothing computed before: elman has no such layer"
         )
+
+    def _is_of_empty_rows(self, node: onnx.NodeProto) -> bool:
+        """Whether it puts initial states (D, B, H) where a length is 0, as elman does: in none of those fed here."""
+        made_by = {name: one for one in self.graph.node for name in one.output}
+        condition, initial, states = node.input
+        equal = made_by.get(condition)
+        rnn = made_by.get(states)
+        if equal is not None and equal.op_type == "Unsqueeze":
+            equal = made_by.get(equal.input[0])
+        if equal is None or equal.op_type != "Equal" or rnn is None or rnn.op_type != "RNN" or self.lengths is None:
+            return False
+        lengths, zero = equal.input
+        is_zero = self.values[lengths] is self.lengths and not np.any(self.values[zero])
+        is_its_own = [*rnn.input][5:] == [initial] and [*rnn.output][1:] == [states]
+        return is_zero and is_its_own and self.values[condition].shape == (1, len(self.lengths), 1)
 
     def _lengths_of(self, name: str, rows: Array, n_steps: int, node: onnx.NodeProto) -> Array:
         """(B,), in the order of the input's rows."""
