@@ -105,6 +105,29 @@ def given(case: Case, layout: int | None = None) -> dict[str, Any]:
     return case.inputs | ({"x": case.inputs["x"].swapaxes(0, 1)} if layout else {})
 
 
+def within(kind: str) -> onnx.ModelProto:
+    """A model with an RNN node in a function or in a branch of an If."""
+    rng = np.random.default_rng(0)
+    shapes = {"W": (1, 5, 3), "R": (1, 5, 5)}
+    weights = [
+        numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name) for name, shape in shapes.items()
+    ]
+    node = helper.make_node("RNN", ["X", "W", "R"], ["", "Y_h"], hidden_size=5)
+    X = helper.make_tensor_value_info("X", 1, (7, 4, 3))
+    Y_h, result = (helper.make_tensor_value_info(name, 1, (1, 4, 5)) for name in ("Y_h", "result"))
+    opsets, functions = [helper.make_opsetid("", 22)], []
+    if kind == "function":
+        functions = [helper.make_function("own", "Layer", ["X", "W", "R"], ["Y_h"], [node], opsets)]
+        opsets = [*opsets, helper.make_opsetid("own", 1)]
+        nodes = [helper.make_node("Layer", ["X", "W", "R"], ["result"], domain="own")]
+    else:
+        branch = helper.make_graph([node], "branch", [], [Y_h])
+        weights.append(numpy_helper.from_array(np.array(True), "condition"))
+        nodes = [helper.make_node("If", ["condition"], ["result"], then_branch=branch, else_branch=branch)]
+    graph = helper.make_graph(nodes, "graph", [X], [result], weights)
+    return helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=10)
+
+
 def by_onnxruntime(case: Case) -> dict[str, Any]:
     """Outputs, time-major; ONNX Runtime has layout 0 alone."""
     import onnxruntime

@@ -9,7 +9,7 @@ import pytest
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from onnx import helper, numpy_helper  # noqa: E402
+from onnx import helper  # noqa: E402
 from onnx.reference import ReferenceEvaluator  # noqa: E402
 
 import elman  # noqa: E402
@@ -83,32 +83,9 @@ def test_onnx_node_in_float64_beside_loops(direction, layout, calls):
         np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-13)
 
 
-def _within(kind):
-    """A model with an RNN node in a function or in a branch of an If."""
-    rng = np.random.default_rng(0)
-    shapes = {"W": (1, 5, 3), "R": (1, 5, 5)}
-    weights = [
-        numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name) for name, shape in shapes.items()
-    ]
-    node = helper.make_node("RNN", ["X", "W", "R"], ["", "Y_h"], hidden_size=5)
-    X = helper.make_tensor_value_info("X", 1, (7, 4, 3))
-    Y_h, result = (helper.make_tensor_value_info(name, 1, (1, 4, 5)) for name in ("Y_h", "result"))
-    opsets, functions = [helper.make_opsetid("", 22)], []
-    if kind == "function":
-        functions = [helper.make_function("own", "Layer", ["X", "W", "R"], ["Y_h"], [node], opsets)]
-        opsets = [*opsets, helper.make_opsetid("own", 1)]
-        nodes = [helper.make_node("Layer", ["X", "W", "R"], ["result"], domain="own")]
-    else:
-        branch = helper.make_graph([node], "branch", [], [Y_h])
-        weights.append(numpy_helper.from_array(np.array(True), "condition"))
-        nodes = [helper.make_node("If", ["condition"], ["result"], then_branch=branch, else_branch=branch)]
-    graph = helper.make_graph(nodes, "graph", [X], [result], weights)
-    return helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=10)
-
-
 @pytest.mark.parametrize("kind", ["function", "branch"])
 def test_onnx_nodes_within_functions_and_branches_are_elmans_too(kind, calls):
-    model, X = _within(kind), np.random.default_rng(1).normal(size=(7, 4, 3)).astype(np.float32)
+    model, X = graphs.within(kind), np.random.default_rng(1).normal(size=(7, 4, 3)).astype(np.float32)
     (found,) = Backend.prepare(model).run([X])
     (expected,) = ReferenceEvaluator(model).run(None, {"X": X})
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
@@ -149,4 +126,4 @@ def test_onnx_backend_has_one_device():
 
 def test_onnx_backend_counts_inputs():
     with pytest.raises(ValueError, match="inputs must be 1, as many as inputs of the graph, got 2"):
-        Backend.prepare(_within("branch")).run([1, 2])
+        Backend.prepare(graphs.within("branch")).run([1, 2])

@@ -12,7 +12,7 @@ import elman
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from onnx import helper, numpy_helper  # noqa: E402
+from onnx import helper, inliner, numpy_helper  # noqa: E402
 
 import elman.onnx  # noqa: E402
 from tests.bridges import onnx_graphs as graphs  # noqa: E402
@@ -646,6 +646,10 @@ REFUSED = {
         ),
         "it must have one output of the readout",
     ),
+    "labels of labels": (
+        lambda: flat(op("MatMul", "flat V", "p"), op("ArgMax", "p", "z", axis=2), op("ArgMax", "z", "o", axis=2)),
+        "its ArgMax node 'o' cannot be kept",
+    ),
     "a table of labels": (
         lambda: flat(op("MatMul", "flat V", "p"), op("ArgMax", "p", "z", axis=2, keepdims=0), op("Gather", "V z", "o")),
         "its Gather node 'o' cannot be kept",
@@ -787,6 +791,24 @@ def test_onnx_weights_of_another_file_are_refused(tmp_path):
     onnx.save(node_model(), path, save_as_external_data=True, location="weights", size_threshold=0)
     with pytest.raises(ValueError, match=r"its 'W' is in another file: make it one, onnx\.save"):
         elman.onnx.load(path)
+
+
+@pytest.mark.parametrize("kind", ["function", "branch"])
+def test_onnx_nodes_within_functions_and_branches_are_refused(tmp_path, kind):
+    with pytest.raises(ValueError, match=r"its RNN nodes must be in the graph itself, not in branches"):
+        elman.onnx.load(saved(graphs.within(kind), tmp_path / "net.onnx"))
+    if kind == "function":
+        inlined = inliner.inline_local_functions(graphs.within(kind))
+        assert type(elman.onnx.load(saved(inlined, tmp_path / "net.onnx"))) is elman.RNN
+
+
+def test_onnx_sparse_weights_are_refused(tmp_path):
+    model = node_model()
+    values, places = numpy_helper.from_array(np.ones(1, np.float32), "R"), numpy_helper.from_array(np.int64([0]))
+    del model.graph.initializer[1]
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, (1, 5, 5)))
+    with pytest.raises(ValueError, match="its 'R' is sparse, and has to be an initializer as any other"):
+        elman.onnx.load(saved(model, tmp_path / "net.onnx"))
 
 
 def test_onnx_damaged_files_are_refused(tmp_path):

@@ -93,7 +93,7 @@ def _parsed(content: bytes) -> onnx.ModelProto:
         model = onnx.load_model_from_string(content)
     except Exception as error:  # the parser's own
         raise ValueError(f"it is no ONNX file, or damaged: {error}") from error
-    _check_kinds(model.graph)
+    _check_kinds(model)
     _check_self_contained(model.graph)
     _fill_shapes(model.graph)
     try:
@@ -111,12 +111,18 @@ def _is_same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and bool(one == other)
 
 
-def _check_kinds(graph: onnx.GraphProto) -> None:
-    kinds = {node.op_type for node in graph.node}
+def _check_kinds(model: onnx.ModelProto) -> None:
+    kinds = {node.op_type for node in model.graph.node}
     if kinds and not kinds & {"RNN", "Scan", "Loop"}:
         for other in "GRU", "LSTM":
             if other in kinds:
                 check.refuse(f"it has {other} nodes, and elman has no {other}")
+        branches = (attribute.g for node in model.graph.node for attribute in node.attribute)
+        if any(node.op_type == "RNN" for one in [*model.functions, *branches] for node in one.node):
+            check.refuse(
+                "its RNN nodes must be in the graph itself, not in branches, or in functions, which "
+                "onnx.inliner.inline_local_functions resolves"
+            )
         check.refuse(
             "it has no RNN node: a program that writes each step as nodes of its own, as torch.onnx.export does with "
             "dynamo=True, has to be told not to: dynamo=False"
@@ -124,6 +130,8 @@ def _check_kinds(graph: onnx.GraphProto) -> None:
 
 
 def _check_self_contained(graph: onnx.GraphProto) -> None:
+    for sparse in graph.sparse_initializer:
+        check.refuse(f"its {check.shown(sparse.values.name)} is sparse, and has to be an initializer as any other")
     in_nodes = (attribute.t for node in graph.node for attribute in node.attribute)
     for one in [*graph.initializer, *in_nodes]:
         if onnx.external_data_helper.uses_external_data(one):

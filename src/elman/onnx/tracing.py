@@ -226,7 +226,7 @@ class Trace:
             return [self._biased(node, arrays[followed.index(True)], arrays[followed.index(False)])], True
         if op in _LINKS:
             return [self._linked(node, arrays[0])], True
-        if op in ("ArgMax", "Greater") and is_first:
+        if op in ("ArgMax", "Greater") and is_first and is_real:
             return [self._labelled(node, *arrays)], False
         raise ValueError(f"{shown(node)} cannot be kept: {_advice(node)}")
 
@@ -453,15 +453,13 @@ class Trace:
     def _labelled(self, node: onnx.NodeProto, codes: Array, threshold: Array | None = None) -> Array:
         """Labels, of logits or of what came after them: nothing follows them."""
         now = self.link, self.vectors, self.final
-        for link, vectors, final in [now, *self.beside]:
-            if vectors is not None and vectors.places(codes) is not None:
-                break
+        ends = [one for one in [now, *self.beside] if one[1] is not None and one[1].places(codes) is not None]
+        link, self.vectors, self.final = ends[0] if ends else now
         given = {"axis": 0, "keepdims": 1, "select_last_index": 0} | attributes_of(node)
         if threshold is None:
             fits = given["axis"] in (-1, codes.ndim - 1) and not given["select_last_index"]
         else:
             fits = link in (None, "Sigmoid") and bool(np.all(threshold == (0 if link is None else 0.5)))
-        self.vectors, self.final = vectors, final
         width = 1 if threshold is None else codes.shape[-1]
         fits = fits and self.weight_ho is not None
         made = self._advanced(node, codes, width, "make labels of what the readout puts out", fits=fits)
