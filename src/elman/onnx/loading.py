@@ -29,9 +29,9 @@ def load(path: str | Path, *, backend: str | None = None) -> Any:
 
     A file of `export` becomes the model that it was made of, with weights as they act. In another one there may be RNN
     nodes above one another, with all that moves elements between them, and a readout: a linear map (MatMul, Gemm, Add)
-    of all steps or of last states, and softmax or sigmoid. Without a readout it is an `RNN`, with batch_first as the
-    graph has it. With one it is a `SequenceModel`: of Tokens where ints are read through OneHot or a table, whose
-    product with the first weight is weight_ih; of Categories after softmax, Binary after sigmoid and else Reals.
+    of all steps or of last states, and softmax, sigmoid or labels. Without a readout it is an `RNN`, with batch_first
+    as the graph has it. With one it is a `SequenceModel`: of Tokens where ints are read through OneHot or a table,
+    whose product with the first weight is weight_ih; of Categories after softmax, Binary after sigmoid and else Reals.
     Initial states that are the same for all rows and not zero are learn_h_0.
 
     Parameters
