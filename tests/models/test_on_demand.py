@@ -170,8 +170,15 @@ def test_batches_without_a_target_are_left_out(tmp_path: Path):
     other = model()
     assert history == other.fit(x[rest], y[rest], epochs=1, batch_size=8, shuffle=False, progress=False)
     assert made.evaluate(mapped(x, tmp_path), mapped(y, tmp_path)) == pytest.approx(other.evaluate(x[rest], y[rest]))
-    with pytest.raises(ValueError, match="must hold at least one target"):
-        made.evaluate(x, mapped(np.full_like(y, -1), tmp_path))
+    nothing = mapped(np.full_like(y, -1), tmp_path)
+    with pytest.raises(ValueError, match=r"^Y must hold at least one target"):
+        made.evaluate(x, nothing)
+    with pytest.raises(ValueError, match=r"^Y must hold at least one target in each epoch"):
+        made.fit(x, nothing, epochs=1, progress=False)
+    with pytest.raises(ValueError, match=r"^validation_data\[1\] must hold at least one target"):
+        made.fit(x, y, validation_data=(x, nothing), epochs=1, progress=False)
+    given = {"epochs": 1, "batch_size": 8, "progress": False}
+    assert model().fit(x, y, **given) == model().fit(mapped(x, tmp_path), y, **given)
 
 
 @pytest.mark.parametrize("is_large", [False, True])
@@ -195,6 +202,8 @@ def test_a_run_resumes_within_an_epoch(is_large: bool, tmp_path: Path, monkeypat
     assert all(np.array_equal(value, whole.state_dict()[name]) for name, value in resumed.state_dict().items())
     with pytest.raises(ValueError, match="X is 70 sequences of 630 steps"):
         model().fit(mapped(tokens(5, N, T), tmp_path), y, **options, checkpoint=path, resume=True)
+    with pytest.raises(ValueError, match="X is 70 sequences of 630 steps"):
+        model().fit(np.array(x), y, **options, checkpoint=path, resume=True)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 63, 64, 65, 1000])

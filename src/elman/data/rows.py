@@ -16,6 +16,7 @@ from elman.typing import Int
 
 Check = Callable[[Any, str, Any], NDArray[Any]]  # of rows as given, their name, and which they are, to checked ones
 _BLOCK = 1 << 22  # bytes of an array that are checked at a time
+_READ_TOGETHER = 32  # rows of a file that is mapped
 _LARGE = 1 << 26  # bytes of a file that is mapped from which on its pages are given back
 
 
@@ -175,8 +176,12 @@ def row_of(source: Any, i: int) -> Any:
 def gathered(source: Any, rows: Int) -> NDArray[Any]:
     """Some rows of an array of any kind, as a fresh array."""
     if isinstance(source, np.ndarray):
-        found = np.asarray(source).take(rows, axis=0)  # source[rows] would lie in memory in the order that source does
-        _give_back(source)
+        if _mapped(source) is None:
+            return source.take(rows, axis=0)  # source[rows] would lie in memory in the order that source does
+        found = np.empty((len(rows), *source.shape[1:]), source.dtype)
+        for part in _parts(len(rows)):
+            np.take(np.asarray(source), rows[part], axis=0, out=found[part], mode="clip")
+            _give_back(source)
         return found
     if hasattr(source, "rows_at"):
         return np.asarray(source.rows_at(rows))
@@ -189,9 +194,17 @@ def gathered(source: Any, rows: Int) -> NDArray[Any]:
 
 def stretches_of(source: Any, starts: Int, n: int) -> NDArray[Any]:
     """The n rows from each of some starts on, as a fresh array (B, n, ·)."""
-    found = np.stack([np.asarray(source[start : start + n]) for start in starts.tolist()])
-    _give_back(source)
+    found = np.empty((len(starts), n, *source.shape[1:]), source.dtype)
+    for part in _parts(len(starts)):
+        for into, start in zip(found[part], starts[part].tolist(), strict=True):
+            into[...] = source[start : start + n]
+        _give_back(source)
     return found
+
+
+def _parts(n: int) -> Iterator[slice]:
+    """Of the rows of a batch, so that each takes little memory of a file's pages, which come with many neighbours."""
+    return (slice(start, start + _READ_TOGETHER) for start in range(0, n, _READ_TOGETHER))
 
 
 def _as_it_is(rows: Any, name: str, which: Any) -> Any:  # noqa: ARG001

@@ -215,8 +215,8 @@ class Sequences(DataSet):
             if not pattern.one_input:
                 _check_same_lengths(self.y, self.x, names[1], names[0])
             self.lengths = self.costs = self.y.lengths
-        self.are_there = self.x.are_there and self.y.are_there
-        self.counts = self._counting() if self.are_there else None
+        self.are_there, self.y_name = self.x.are_there and self.y.are_there, names[1]
+        self.counts = self._counting() if self.y.are_there else None
         if self.counts is not None and not may_be_empty:
             checks.any_weight(float(self.counts.any()), names[1], weights is not None)
 

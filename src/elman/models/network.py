@@ -310,7 +310,7 @@ class SequenceNetwork(Network):
             if weights is not None:
                 counts = counts & (weights > 0)  # the others' targets are anything, and may overflow
             yield targets.y[counts], predicted[counts], np.ones(counts.sum()) if weights is None else weights[counts]
-        checks.any_weight(sum(totals), "Y", data.weights is not None)
+        checks.any_weight(sum(totals), data.y_name, data.weights is not None)
 
     # Gradients
 

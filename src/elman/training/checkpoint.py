@@ -43,7 +43,8 @@ def fingerprint(rows: Rows | Real) -> str:
     n_values = n_steps * int(np.prod(given[0].shape[1:]))
     parts = _sampled(given, n_values, is_there=is_there) if n_values > _MOST_VALUES else given
     of_all = lengths if is_there else lengths[:: max(1, n >> 16)]
-    return f"{_sizes(n, n_steps)} (fingerprint {fingerprint_of([of_all, *parts])})"
+    read = "" if is_there else ", read as they are needed"  # in an order of their own, as not all targets are known
+    return f"{_sizes(n, n_steps)}{read} (fingerprint {fingerprint_of([of_all, *parts])})"
 
 
 def fingerprint_of(arrays: Iterable[NDArray[Any]]) -> str:
