@@ -23,6 +23,7 @@ PAGES = [path for path in sorted(DOCS.rglob("*.md")) if path.relative_to(DOCS).p
 TESTED_ELSEWHERE = {"activations"}  # in test_activation.py; they take long to compile
 # Programs that need these are run where they are installed
 PEERS = {"dask", "flax", "jax", "keras", "onnx", "onnxruntime", "torch"}
+BRIDGES = {"elman.keras": {"keras"}, "elman.onnx": {"onnx", "onnxruntime"}, "elman.torch": {"torch"}}  # with what runs it
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 
@@ -42,7 +43,8 @@ def test_the_programs_of_a_page_run(page, tmp_path, monkeypatch):
     names: dict = {"__name__": "__main__"}
     runner = doctest.DocTestRunner(optionflags=FLAGS)
     for line, program in programs(page):
-        peers = [name for name in PEERS if f"import {name}" in program or f"from {name}" in program]
+        peers = {name for name in PEERS if f"import {name}" in program or f"from {name}" in program}
+        peers.update(*(needed for bridge, needed in BRIDGES.items() if bridge in program))
         if not all(map(_is_installed, peers)):
             continue
         with warnings.catch_warnings():
