@@ -23,7 +23,8 @@ PAGES = [path for path in sorted(DOCS.rglob("*.md")) if path.relative_to(DOCS).p
 TESTED_ELSEWHERE = {"activations"}  # in test_activation.py; they take long to compile
 # Programs that need these are run where they are installed
 PEERS = {"dask", "flax", "jax", "keras", "onnx", "onnxruntime", "torch"}
-BRIDGES = {"elman.keras": {"keras"}, "elman.onnx": {"onnx", "onnxruntime"}, "elman.torch": {"torch"}}  # with what runs it
+# With what runs what they write
+BRIDGES = {"elman.keras": {"keras"}, "elman.onnx": {"onnx", "onnxruntime"}, "elman.torch": {"torch"}}
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 
