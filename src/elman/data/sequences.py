@@ -282,7 +282,11 @@ class Pairs(DataSet):
 
         Y, dtype_y = checks.one_for_each(Y, names[1]), np.dtype(np.int64)
         is_table = _is_table(Y) and 0 not in Y.shape
-        self.y = Table(Y, names[1], checked, dtype=dtype_y) if is_table else _listed(Y, names[1], checked, dtype_y)
+        self.y = (
+            Table(Y, names[1], checked, dtype=dtype_y)
+            if is_table
+            else _listed(checks.listed(Y, names[1]), names[1], checked, dtype_y)
+        )
         checks.same_number(len(self.y), len(self.x), names[1], names[0])
         self.y_lengths = self.y.lengths
         self.are_there = self.x.are_there and self.y.are_there
@@ -317,13 +321,13 @@ def _input_rows(X: Any, inputs: Input, pattern: Pattern, dtype: np.dtype[Any], n
         return Table(X, name, checked, dtype=dtype_in, are_items=True)
     if _is_table(X):
         return Table(X, name, checked, dtype=dtype_in)
-    return _listed(X, name, checked, dtype_in)
+    return _listed(checks.listed(X, name), name, checked, dtype_in)
 
 
 def _listed(value: Any, name: str, checked: Any, dtype: Any) -> Rows:
     if is_column(value):
         return Column(value, name, checked)
-    return Listed(checks.listed(value, name), name, checked, dtype=dtype)
+    return Listed(value, name, checked, dtype=dtype)
 
 
 def _is_table(value: Any) -> bool:
@@ -366,7 +370,7 @@ def _target_rows(Y: Any, kinds: Kinds, names: Sequence[str], n: int, weights: _W
         return Table(Y, name, checked, dtype=dtype_in, are_items=True)
     if _is_table(Y):
         return Table(Y, name, checked, dtype=dtype_in)
-    return _listed(Y, name, checked, dtype_in)
+    return _listed(checks.listed(Y, name), name, checked, dtype_in)
 
 
 def _each(rows: Any, name: str, which: Int) -> Iterator[tuple[Any, str, int]]:
