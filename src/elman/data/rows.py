@@ -119,7 +119,8 @@ class Listed(Rows):
         if self._check is not _as_it_is and not isinstance(item, np.ndarray):
             item = np.asarray(item[:])
         found = self._check(item, f"{self._name}[{i}]", i)
-        _give_back(item)
+        if not self.are_there:
+            _give_back(item)
         return found
 
 

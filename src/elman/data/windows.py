@@ -98,7 +98,7 @@ class _Windowed:
         return int(self.shape[0])
 
     def __getitem__(self, i: Any) -> NDArray[Any]:
-        return self.rows_at(np.atleast_1d(np.arange(len(self))[i]))
+        return self.rows_at(np.atleast_1d(range(len(self))[i]))  # not of all of them, which may be many
 
     def rows_at(self, rows: Int) -> NDArray[Any]:
         """Some of them, as a fresh array."""
