@@ -17,6 +17,7 @@ if _keras.backend.backend() in ("tensorflow", "numpy", "openvino"):
 
 from elman.keras.layer import FallbackWarning, SimpleRNN
 from elman.keras.passes import Calls, kernel_calls
-from elman.keras.replacement import Report, accelerate, restore
+from elman.keras.replacement import accelerate, restore
+from elman.replaced import Report
 
 __all__ = ["Calls", "FallbackWarning", "Report", "SimpleRNN", "accelerate", "kernel_calls", "restore"]

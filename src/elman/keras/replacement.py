@@ -4,41 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 
 from elman import check
 from elman.keras.layer import SimpleRNN, inner_loop, reason_to_leave
-
-
-class Report(NamedTuple):
-    """What `accelerate` did, by the layers' names, with those that they are in before: "tagger/rnn".
-
-    Attributes
-    ----------
-    replaced : tuple of str
-    left : dict from str to str
-        The other recurrent layers, with the reason why they were left.
-    own : tuple of str
-        Those that were elman's before.
-
-    Examples
-    --------
-    >>> import keras
-    >>> accelerate(keras.layers.GRU(5, name="decoder")).left
-    {'decoder': 'elman has no GRU'}
-    """
-
-    replaced: tuple[str, ...]
-    left: dict[str, str]
-    own: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        lines = [f"{name}: replaced" for name in self.replaced]
-        lines += [f"{name}: elman's before" for name in self.own]
-        lines += [f"{name}: left, {reason}" for name, reason in self.left.items()]
-        return "\n".join(lines) or "no recurrent layers"
+from elman.replaced import Report
 
 
 def accelerate(model: keras.layers.Layer) -> Report:

@@ -8,8 +8,9 @@ try:
 except ImportError as error:
     raise ImportError("elman.torch needs PyTorch: pip install 'elman[torch]'") from error
 
+from elman.replaced import Report
 from elman.torch.leaky import LeakyRNN
 from elman.torch.modules import RNN, RNNCell
-from elman.torch.replacement import Report, accelerate, restore
+from elman.torch.replacement import accelerate, restore
 
 __all__ = ["RNN", "LeakyRNN", "RNNCell", "Report", "accelerate", "restore"]

@@ -2,45 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 
 from elman import check
+from elman.replaced import Report
 from elman.torch.modules import RNN
 from elman.torch.recurrent import Recurrent, runs_here
 
 _RECURRENT = (torch.nn.RNNBase, torch.nn.RNNCellBase)
 _NAMES = {"RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell"}
-
-
-class Report(NamedTuple):
-    """What `accelerate` did, by the names that `model.named_modules()` gives; that of the model itself is empty.
-
-    Attributes
-    ----------
-    replaced : tuple of str
-    left : dict from str to str
-        The other recurrent layers, with the reason why they were left.
-    own : tuple of str
-        Those that were elman's before.
-
-    Examples
-    --------
-    >>> import torch
-    >>> accelerate(torch.nn.GRU(3, 5)).left
-    {'': 'elman has no GRU'}
-    """
-
-    replaced: tuple[str, ...]
-    left: dict[str, str]
-    own: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        lines = [f"{_shown(name)}: replaced" for name in self.replaced]
-        lines += [f"{_shown(name)}: elman's before" for name in self.own]
-        lines += [f"{_shown(name)}: left, {reason}" for name, reason in self.left.items()]
-        return "\n".join(lines) or "no recurrent layers"
 
 
 def accelerate(model: torch.nn.Module) -> Report:
@@ -155,7 +125,3 @@ def _reason_to_leave(module: torch.nn.Module) -> str | None:
             f"elman computes on the CPU in float32 or float64, not in {parameters[0].dtype} on {parameters[0].device}"
         )
     return None
-
-
-def _shown(name: str) -> str:
-    return name or "the model"
