@@ -64,9 +64,13 @@ class Windows(NamedTuple):
     tbptt: tuple[int, int] | None = None  # k1, k2
     outputs: Output | None = None
 
-    def count(self, batch: Any) -> int:
-        """How many updates a batch leads to."""
-        return 1 if self.tbptt is None else -(-len(batch.x) // self.tbptt[0])
+    def count(self, n_steps: int) -> int:
+        """How many updates a batch of so many steps leads to."""
+        return 1 if self.tbptt is None else -(-n_steps // self.tbptt[0])
+
+    def has(self, batch: Any, i: int) -> bool:
+        """Whether a batch has steps whose targets are those of window number i."""
+        return self.tbptt is None or i * self.tbptt[0] < len(batch.x)
 
     def window(self, batch: Any, i: int) -> Window:
         """Number i of a batch."""
@@ -117,6 +121,7 @@ class Epoch(NamedTuple):
 class DataSet:
     """A data set of sequences, or of single items, without targets; with the steps before which they begin anew."""
 
+    shards: Sequence[slice] | None = None  # of the rows of a batch, where epochs give each on its own
     may_wait = False  # whether batches may take their time
     digest: str | None = None  # of what epochs have given, as `Item` has it
 
@@ -155,10 +160,16 @@ class DataSet:
 
         def item(i: int) -> Item:
             rows = groups[i]
-            batch = self.batch(rows)
-            return Item(i, batch if batch.targets.total > 0 else None, rows)
+            return Item(i, self.prepared(rows), rows)
 
         return Epoch(len(groups), map(item, range(start, len(groups))))
+
+    def prepared(self, rows: Int) -> Any:
+        """A batch, None where nothing has a target; or a list of batches, one for each part, None where it is empty."""
+        if self.shards is None:
+            batch = self.batch(rows) if len(rows) else None
+            return batch if batch is not None and batch.targets.total > 0 else None
+        return [self.batch(own) if len(own := rows[part]) else None for part in self.shards]
 
     def skip(self, n_epochs: int) -> None:
         """Nothing comes of so many epochs that have been before."""

@@ -16,6 +16,7 @@ from elman.layer.dynamics import mixed
 from elman.layer.parameters import Parameters
 from elman.layer.rnn import RNN, mode_of, move_to, stack_of
 from elman.layer.stack import Drawn, Mode
+from elman.lengths import n_steps_of
 from elman.models import configuration
 from elman.models.network import Kept, Network
 from elman.models.recomputation import Cost, OfLast, differentiated, segment_lengths
@@ -51,7 +52,7 @@ class EncoderDecoder(Network):
         into.flat.fill(0)
         read, written = _batches(window.batch)
         to_encoder, to_decoder = self._lowest_of(into)
-        scales = self.activation_scales(descent.penalties, *written.targets[:2])
+        scales = self.activation_scales(descent.penalties, window.batch)
         decode = functools.partial(self._decode, gradients=into, scales=scales, lowest=to_decoder)
         n_read, n_written = len(read.x), len(written.x)
         if descent.memory is not None:
@@ -69,6 +70,9 @@ class EncoderDecoder(Network):
         loss, _, d_first = differentiated(encode, n_read, self._encoder, encoding, read, first, of_last=of_last)
         self.add_by_h_0(into, d_first)
         return loss + self.penalize_weights(descent.penalties, into), None
+
+    def n_penalized(self, batch: PairedBatch) -> int:
+        return n_steps_of(*batch.targets[:2])
 
     def _lowest_of(self, gradients: Parameters) -> tuple[int, int]:
         """The lowest layers of encoder and decoder of which gradients are wanted, L where none is."""

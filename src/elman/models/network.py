@@ -30,7 +30,7 @@ from elman.layer.parameters import Entry, Parameters
 from elman.layer.resets import Resets
 from elman.layer.rnn import RNN, mode_of, move_to, stack_of
 from elman.layer.stack import Drawn, Mode, Stack, Tape, add_by_states, outputs_of, states_of
-from elman.lengths import within
+from elman.lengths import n_steps_of, within
 from elman.models import configuration, recomputation
 from elman.storage import files
 from elman.training.plan import Descent, Penalties
@@ -156,13 +156,16 @@ class Network:
         """Make of gradients by weights that act those by the parameters, or of tangents of these those of what acts."""
         constraints.chain(self.factors, tangent.arrays, self.parameters.arrays)
 
-    def activation_scales(self, penalties: Penalties, steps: Any, lengths: Int | None) -> tuple[float, float] | None:
-        """What makes Σ |h| and Σ h² l1 and l2 times the mean over steps (T, B, ·), in a window those with targets."""
+    def n_penalized(self, batch: Any) -> int:
+        """How many steps of a batch, in a window those with targets, the penalties on activations are a mean over."""
+        raise NotImplementedError
+
+    def activation_scales(self, penalties: Penalties, batch: Any) -> tuple[float, float] | None:
+        """What makes Σ |h| and Σ h² l1 and l2 times their mean."""
         l1, l2, *_ = penalties
         if not (l1 or l2):
             return None
-        n_steps = steps.shape[0] * steps.shape[1] if lengths is None else int(lengths.sum())
-        n = n_steps * stack_of(self.rnns[-1]).architecture.n_outputs
+        n = self.n_penalized(batch) * stack_of(self.rnns[-1]).architecture.n_outputs
         return l1 / n, l2 / n
 
     def penalize_weights(self, penalties: Penalties, gradients: Parameters) -> float:
@@ -330,6 +333,10 @@ class SequenceNetwork(Network):
         with self.stack.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths, **own) as tape:
             return 0.0, _state_after(window.n_done or 0, h_n, tape)
 
+    def n_penalized(self, batch: Batch) -> int:
+        over = (batch.x, batch.lengths) if self.kinds.pattern.one_output else batch.targets[:2]
+        return n_steps_of(*over)
+
     def _drawn(self, mode: Mode, batch: Batch) -> Drawn | None:
         """What a batch's own noise is drawn from, and dropout with it; None where the batch has none of its own."""
         if batch.keys is None:
@@ -351,8 +358,7 @@ class SequenceNetwork(Network):
         """
         batch, is_first, n_done = window
         mode = self.mode()
-        over = (batch.x, batch.lengths) if self.kinds.pattern.one_output else batch.targets[:2]
-        scales = self.activation_scales(penalties, *over)
+        scales = self.activation_scales(penalties, batch)
         resets, d_h_reset = self.resets(batch.resets), None
         n = len(batch.x)
         if memory is not None:

@@ -24,9 +24,10 @@ from elman.models.base import Model
 from elman.models.encoder_decoder import EncoderDecoder
 from elman.models.network import Kept, generator_of
 from elman.models.recomputation import memory_of
-from elman.training import loop
 from elman.training.callbacks import Callback, Function, History
+from elman.training.fit import fit
 from elman.training.optimizers import Optimizer
+from elman.training.ranks import joined
 from elman.training.plan import Plan, Schedule
 from elman.training.streamed import data_of
 from elman.typing import Int
@@ -162,6 +163,8 @@ class Seq2Seq(Model):
         checkpoint: str | Path | None = None,
         checkpoint_every: int | None = None,
         resume: bool = False,
+        comm: Any = None,
+        shards: int = 8,
     ) -> History:
         """Train on a data set, `epochs` times over, with the targets fed to the decoder (teacher forcing).
 
@@ -179,7 +182,7 @@ class Seq2Seq(Model):
         activation_l1, activation_l2 : float
             As in `SequenceModel.train_step`, of what the readout sees: the outputs of the decoder's last layer, at all
             tokens of the targets and their ends. What the encoder puts out is not penalized.
-        validation_data, shuffle, callbacks, progress, checkpoint, checkpoint_every, resume
+        validation_data, shuffle, callbacks, progress, checkpoint, checkpoint_every, resume, comm, shards
             Likewise.
 
         Returns
@@ -195,13 +198,12 @@ class Seq2Seq(Model):
             If the loss or its gradient is not finite.
         """
         given = locals()  # all arguments, by name
-        most = memory_of(memory, "memory", self.encoder)
-        plan = Plan.of(given, self._network.parameters, memory=most)
-        data, held_out = data_of(given, ("X", "Y"), self._data), None
-        if validation_data is not None:
-            pair, name = check.pair(validation_data, "validation_data"), "validation_data"
-            held_out = self._data(*pair, names=(f"{name}[0]", f"{name}[1]"))
-        return loop.fit(self, self._network, data, held_out, plan)
+        with joined(given) as (own, ranks):
+            plan = Plan.of(own, self._network.parameters, memory=memory_of(memory, "memory", self.encoder))
+            data, held_out, name = data_of(own, ("X", "Y"), self._data), None, "validation_data"
+            if own[name] is not None:
+                held_out = self._data(*check.pair(own[name], name), names=(f"{name}[0]", f"{name}[1]"))
+            return fit(self, self._network, data, held_out, plan, ranks)
 
     def predict(self, X: Any, *, beam: int = 1, max_length: int | None = None, batch_size: int = 128) -> list[Int]:
         """The sequence that each of X becomes.

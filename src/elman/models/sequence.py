@@ -33,10 +33,11 @@ from elman.models.diagnostics import GradientNorms, gradient_norms
 from elman.models.network import Kept, SequenceNetwork, generator_of
 from elman.models.recomputation import memory_of
 from elman.models.streaming import Stream
-from elman.training import loop
 from elman.training.callbacks import Callback, Function, History
+from elman.training.fit import fit
 from elman.training.optimizers import Optimizer
 from elman.training.plan import Descent, Penalties, Plan, Schedule, Trained
+from elman.training.ranks import joined
 from elman.training.streamed import data_of
 from elman.typing import Real
 
@@ -492,6 +493,8 @@ class SequenceModel(Model):
         checkpoint: str | Path | None = None,
         checkpoint_every: int | None = None,
         resume: bool = False,
+        comm: Any = None,
+        shards: int = 8,
     ) -> History:
         """Train on a data set, `epochs` times over.
 
@@ -557,6 +560,15 @@ class SequenceModel(Model):
             million values, a schedule by a thousand of its values), and the model's configuration and seed, if it was
             given one. A run that a callback has stopped is over. A function X is asked again for all batches that
             were done, which are compared by their hashes and left out.
+        comm : communicator of mpi4py, optional
+            Processes that train the model together, each of which makes this call: ``MPI.COMM_WORLD`` and ``mpiexec -n 4
+            python train.py``. Needs ``pip install 'elman[mpi]'``. All begin and end with the parameters of rank 0, and
+            the bits of a run are the same for any number of ranks. Rank 0 alone evaluates, calls the callbacks, shows
+            progress, reads and writes the checkpoint, from which a run goes on with any number of ranks; what callbacks
+            change of parameters and optimizer, and `stop`, goes to the others. An error in one rank ends all.
+        shards : int
+            With `comm`: how many parts of a batch gradients are taken of, then added up in an order of their own; the
+            most ranks that there may be. Another number gives other bits.
 
         Returns
         -------
@@ -581,16 +593,12 @@ class SequenceModel(Model):
         True
         """
         given = locals()  # all arguments, by name
-        windows = None if tbptt is None else self._truncation(tbptt)
-        plan = Plan.of(given, self._network.parameters, tbptt=windows, memory=memory_of(memory, "memory", self.rnn))
-        data = data_of(given, _NAMES, self._data)
-        held_out = None
-        if validation_data is not None:
-            name = "validation_data"
-            names = [f"{name}[{i}]" for i in range(4)]
-            parts = (validation_data,) if isinstance(validation_data, Windows) else _two_to_four(validation_data, name)
-            held_out = self._data(*parts, names=names)
-        return loop.fit(self, self._network, data, held_out, plan)
+        with joined(given) as (own, ranks):
+            most = memory_of(memory, "memory", self.rnn)
+            windows = None if tbptt is None else self._truncation(tbptt)
+            plan = Plan.of(own, self._network.parameters, tbptt=windows, memory=most)
+            data, held_out = data_of(own, _NAMES, self._data), self._held_out(own["validation_data"])
+            return fit(self, self._network, data, held_out, plan, ranks)
 
     def predict(self, X: Any, *, batch_size: int = 128, noise_seed: Any = None, resets: Any = None) -> Any:
         """The likeliest labels, or the numbers, for a data set X, with its `resets`, as `fit` takes it.
@@ -734,6 +742,14 @@ class SequenceModel(Model):
         if isinstance(X, Windows):
             X, Y = self._of_windows(X, Y, names)
         return Sequences(X, Y, weights, resets, kinds=self._network.kinds, **options)
+
+    def _held_out(self, given: Any) -> Sequences | None:
+        """The data set of `validation_data`."""
+        if given is None:
+            return None
+        name = "validation_data"
+        parts = (given,) if isinstance(given, Windows) else _two_to_four(given, name)
+        return self._data(*parts, names=[f"{name}[{i}]" for i in range(4)])
 
     def _of_windows(self, windows: Windows, Y: Any, names: Sequence[str]) -> tuple[Any, Any]:
         """Their X and Y."""

@@ -17,43 +17,33 @@ from elman.layer.dynamics import keys_of_rows
 from elman.training.callbacks import History, Training
 from elman.training.plan import Data, Plan, Trainable
 from elman.training.resumable import Resumable
-from elman.typing import Int
-
-
-def fit(model: Any, network: Trainable, data: Data, held_out: Data | None, plan: Plan) -> History:
-    """Train a network; the model, which it is behind, is what callbacks see."""
-    with contextlib.closing(data):
-        run = Run(model, network, data, held_out, plan)
-        if plan.checkpoint is not None:
-            run.check_storable()
-        if plan.checkpoint is not None and plan.resume and plan.checkpoint.exists():
-            run.restore(plan.checkpoint)
-        else:
-            run.begin()
-        run.go_on()
-        return run.history
+from elman.typing import Int, Real
 
 
 class Run(Resumable):
     """One run of `fit`, and how it goes on."""
 
-    def begin(self) -> None:
-        """Draw what stays the same until the end."""
-        self._noise_seed = self._network.draw_noise_seed()
+    def prepare(self) -> None:
+        """Go to where the checkpoint stands, if there is one, or draw what stays the same until the end."""
+        path = self._plan.checkpoint
+        if path is not None:
+            self.check_storable()
+        if path is not None and self._plan.resume and path.exists():
+            self.restore(path)
+        else:
+            self._noise_seed = self._network.draw_noise_seed()
 
     def go_on(self) -> None:
         """From where it stands to the last epoch, unless a callback or Ctrl-C ends it before."""
         try:
-            for callback in self._plan.callbacks:
-                callback.on_start(self)
+            self._call("on_start")
             with _progress_bar(self, show=self._plan.progress) as bar, self._interrupts.handled():
                 while self.epoch < self.epochs and not self._is_stopped:
                     self._run_epoch(bar)
         finally:
             for name, value in self._given.items():  # a schedule, or callbacks, have changed them
                 setattr(self.optimizer, name, value)
-        for callback in self._plan.callbacks:
-            callback.on_end(self)
+        self._call("on_end")
 
     def _run_epoch(self, bar: Any) -> None:
         plan, rng = self._plan, self._network.shuffle_rng
@@ -62,7 +52,7 @@ class Run(Resumable):
             n, items = self._data.epoch(plan.batch_size, rng if plan.shuffle else None, self.epoch, self._batch)
         while (item := self._next(items)) is not None:
             batch, i = self._with_noise(item.batch, item.rows), item.number
-            n_windows = 0 if batch is None else self._windows.count(batch)
+            n_windows = self._n_windows(item)
             for window in range(self._window, n_windows):
                 self._step(batch, window, (i + (window + 0.5) / n_windows) / (n or math.inf))
                 is_last = window + 1 == n_windows
@@ -80,6 +70,14 @@ class Run(Resumable):
         if plan.checkpoint is not None:
             self.save()
         self._stop_if_interrupted()
+
+    def _call(self, name: str) -> None:
+        """The callbacks' methods of a name."""
+        for callback in self._plan.callbacks:
+            getattr(callback, name)(self)
+
+    def _n_windows(self, item: Item) -> int:
+        return 0 if item.batch is None else self._windows.count(len(item.batch.x))
 
     def _next(self, items: Iterator[Item]) -> Item | None:
         with self._waiting():
@@ -99,10 +97,8 @@ class Run(Resumable):
         plan = self._plan
         if plan.schedule is not None:
             self.optimizer.lr = self._lr * plan.factor(self.epoch + done)
-        window = self._windows.window(batch, i)
-        weight = window.batch.targets.total
         with self._nothing_changes():
-            loss, after = self._network.gradients_of(window, self._state if i else None, plan.descent)
+            loss, weight, after = self._gradients(batch, i)
         with self._interrupts.noting(True):  # an update is whole, or is none
             if weight > 0:
                 self._network.update(loss, plan.descent)
@@ -110,9 +106,14 @@ class Run(Resumable):
             self.steps += 1
             self._sums = self._sums[0] + weight * loss, self._sums[1] + weight
 
+    def _gradients(self, batch: Any, i: int) -> tuple[float, float, Real | None]:
+        """The mean loss of window number i, the weight of its targets, the states behind it; the network's gradients."""
+        window = self._windows.window(batch, i)
+        loss, after = self._network.gradients_of(window, self._state if i else None, self._plan.descent)
+        return loss, window.batch.targets.total, after
+
     def _after_step(self) -> None:
-        for callback in self._plan.callbacks:
-            callback.on_step(self)
+        self._call("on_step")
         every = self._plan.checkpoint_every
         if every is not None and self.steps % every == 0:
             self.save()
@@ -132,8 +133,7 @@ class Run(Resumable):
         self.epoch += 1
         self._batch, self._sums = 0, (0.0, 0.0)
         self._order = self._network.shuffle_rng.bit_generator.state
-        for callback in self._plan.callbacks:
-            callback.on_epoch(self)
+        self._call("on_epoch")
 
     @contextlib.contextmanager
     def _nothing_changes(self) -> Iterator[None]:

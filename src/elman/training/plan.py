@@ -122,6 +122,7 @@ class Plan(NamedTuple):
     descent: Descent
     epochs: int
     batch_size: int
+    shards: int | None
     steps_per_epoch: int | None
     schedule: Schedule | None
     shuffle: bool
@@ -149,7 +150,8 @@ class Plan(NamedTuple):
         trained = Trained.of(given["trainable"], parameters)
         descent = Descent.of(optimizer, given["clip_norm"], given["clip_value"], trained)
         descent = descent._replace(tbptt=tbptt, memory=memory, penalties=Penalties.of(given))
-        return cls(descent, **{name: accepted(given[name], name) for name, accepted in _ACCEPTED.items()})
+        shards = None if given["comm"] is None else given["shards"]
+        return cls(descent, shards=shards, **{name: accepted(given[name], name) for name, accepted in _ACCEPTED.items()})
 
     def factor(self, done: float, epochs: int | None = None) -> float:
         """What the learning rate is multiplied by when so many epochs are done, of the plan's or of so many."""
@@ -167,6 +169,7 @@ class Plan(NamedTuple):
         descent = self.descent
         return {
             "batch_size": self.batch_size,
+            "shards": self.shards,
             "steps_per_epoch": self.steps_per_epoch,
             "optimizer": repr(descent.optimizer),
             "schedule": self.described_schedule(self.epochs),
@@ -217,6 +220,7 @@ _ACCEPTED = {
 class Data(Protocol):
     """What is trained on: a data set (elman.data.sequences), or what gives batches (elman.training.streamed)."""
 
+    shards: Sequence[slice] | None
     may_wait: bool
     digest: str | None
 
@@ -241,7 +245,10 @@ class Trainable(Protocol):
     @property
     def is_noisy(self) -> bool: ...
     def draw_noise_seed(self) -> int | None: ...
+    gradients: Parameters
+
     def initial_state(self, n_rows: int) -> Real: ...
+    def n_penalized(self, batch: Any, /) -> int: ...
     def gradients_of(self, window: Window, state: Real | None, descent: Descent, /) -> tuple[float, Real | None]: ...
     def update(self, loss: float, descent: Descent) -> None: ...
     def evaluate(self, data: Any, batch_size: int) -> dict[str, float]: ...

@@ -189,7 +189,7 @@ class Resumable(Training):
     ) -> Real | None:
         """The state before the next window; the sums of what has been done are checked, too."""
         batch: Any = None if item is None else item.batch
-        window = check.below(record["window"], "its window", 1 if batch is None else self._windows.count(batch))
+        window = check.below(record["window"], "its window", 1 if batch is None else self._windows.count(len(batch.x)))
         weight = self._windows.weight_before(batch, window) if window else 0.0
         is_something_done = sums[1] > 0 if self._data.may_wait else has_batches or weight > 0
         _check_sums(*sums, is_something_done=is_something_done, name="its sums")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,7 +35,7 @@ def data_of(given: Mapping[str, Any], names: tuple[str, ...], read: Callable[...
             )
     if given["schedule"] is not None and n_batches is None:
         check.refuse("steps_per_epoch must be an int where X is a function and there is a schedule, got None")
-    is_compared = given["checkpoint"] is not None
+    is_compared = given["checkpoint"] is not None or given["comm"] is not None
     read = functools.partial(read, may_be_empty=True)
     return Streamed(given["X"], n_batches, names, read, is_compared=is_compared)
 
@@ -47,6 +47,7 @@ class Streamed:
     """
 
     may_wait = True
+    shards: Sequence[slice] | None = None  # as those of a data set
 
     def __init__(
         self,
@@ -146,7 +147,8 @@ class Streamed:
         if before is not None:
             parts = [fingerprint(part) for part in data.parts().values() if part is not None]
             self.digest = hashlib.sha256("\n".join([before, *parts]).encode()).hexdigest()[:12]
-        return Item(i, data.batch(rows) if len(rows) else None, first + rows, before, self.digest)
+        data.shards = self.shards
+        return Item(i, data.prepared(rows), first + rows, before, self.digest)
 
 
 _END = object()

@@ -1,0 +1,195 @@
+"""Processes that train one model together: what they tell each other, and sums that do not depend on their number.
+
+A batch is cut into shards, and a rank has some neighbouring ones. Sums over shards follow one binary tree, whoever
+computes its nodes: so the bits of a run are the same for any number of ranks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elman import check
+from elman.interrupts import postponed
+from elman.typing import Real
+
+_METHODS = "Get_rank", "Get_size", "Allgather", "Allgatherv", "Alltoallv", "allgather", "bcast"
+_ROOTS_ALONE = {"validation_data": None, "callbacks": (), "progress": False}
+_ROOTS_ALONE |= {"checkpoint": None, "checkpoint_every": None, "resume": False}
+_MOST_NUMBERS = 3  # that a shard has in an exchange
+_LEAVES = 0.0  # in the place of what an exchange is about
+
+
+@contextlib.contextmanager
+def joined(given: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Ranks | None]]:
+    """The arguments of `fit` as they are for this process, and the ranks that it is one of; None without `comm`.
+
+    An error in one process ends all.
+    """
+    shards = check.positive_int(given["shards"], "shards")
+    if given["comm"] is None:
+        yield given, None
+        return
+    ranks = Ranks(given["comm"], shards)
+    try:
+        yield given if ranks.is_root else {**given, **_ROOTS_ALONE}, ranks
+        ranks.gathered("end")
+    except BaseException as error:
+        ranks.leave(error)
+        raise
+
+
+class Ranks:
+    """A communicator of mpi4py, and the shards of each rank.
+
+    Every exchange begins with what it is about and whether a rank leaves with an error, so that none waits in vain.
+    """
+
+    def __init__(self, comm: Any, n_shards: int) -> None:
+        if not all(callable(getattr(comm, name, None)) for name in _METHODS) or comm.Is_inter():
+            raise TypeError(
+                f"comm must be an intracommunicator of mpi4py, such as MPI.COMM_WORLD, got {check.shown(comm)}"
+            )
+        self._comm, self.rank, self.n_shards = comm, comm.Get_rank(), n_shards
+        n_ranks = comm.Get_size()
+        if n_ranks > n_shards:
+            raise ValueError(f"comm must have no more ranks than there are shards, {n_shards}, got {n_ranks}")
+        bounds = [rank * n_shards // n_ranks for rank in range(n_ranks + 1)]
+        self._shards = [range(*pair) for pair in zip(bounds, bounds[1:], strict=False)]
+        self.own = self._shards[self.rank]
+        self._has_ended = False
+
+    @property
+    def is_root(self) -> bool:
+        return bool(self.rank == 0)
+
+    def gathered(self, what: str, values: Sequence[Sequence[float]] = ()) -> NDArray[np.float64]:
+        """Up to three numbers of each shard, (shards, 3), given those of the own ones."""
+        with postponed():
+            return self._gathered(what, values)
+
+    def shared(self, what: str, value: Any) -> Any:
+        """What rank 0 gives."""
+        with postponed():
+            self._gathered(what)
+            return self._comm.bcast(value)
+
+    def listed(self, what: str, values: Sequence[Any]) -> list[Any]:
+        """An item of each shard, given those of the own ones."""
+        with postponed():
+            self._gathered(what)
+            return [item for items in self._comm.allgather(values) for item in items]
+
+    def summed(self, losses: Sequence[float], sums: Sums) -> tuple[NDArray[np.float64], Real]:
+        """The loss of each shard, and the sum of all shards' gradients, which is each rank's for a part of it.
+
+        A rank sends the others what it has of their parts, (ranks − 1) / ranks of a gradient for each node of the
+        tree, and its own part of the sum.
+        """
+        with postponed():
+            found = self._gathered("losses", [[loss] for loss in losses])[:, 0]
+            return found, self._summed(sums)
+
+    def leave(self, error: BaseException) -> None:
+        """Tell the others of an error, unless they know."""
+        if not self._has_ended:
+            with postponed(), contextlib.suppress(_Left):
+                self._exchanged(_LEAVES, (), error)
+
+    def _gathered(self, what: str, values: Sequence[Sequence[float]] = ()) -> NDArray[np.float64]:
+        return self._exchanged(1.0 + _ABOUT.index(what), values)
+
+    def _exchanged(
+        self, about: float, values: Sequence[Sequence[float]], error: BaseException | None = None
+    ) -> NDArray[np.float64]:
+        most = max(map(len, self._shards))
+        sent, received = np.zeros(1 + most * _MOST_NUMBERS), np.empty((len(self._shards), 1 + most * _MOST_NUMBERS))
+        sent[0] = about
+        for place, numbers in zip(sent[1:].reshape(most, _MOST_NUMBERS), values, strict=False):
+            place[: len(numbers)] = numbers
+        self._comm.Allgather(sent, received)
+        leaving = np.flatnonzero(received[:, 0] == _LEAVES).tolist()
+        if leaving:
+            self._has_ended = True
+            told = None if error is None else (isinstance(error, KeyboardInterrupt), f"{type(error).__name__}: {error}")
+            is_interrupt, text = self._comm.bcast(told, root=leaving[0])
+            if error is None and is_interrupt:
+                raise KeyboardInterrupt
+            raise _Left(f"training has ended, as rank {leaving[0]} did, with {text}")
+        if (received[:, 0] != about).any():
+            self._has_ended = True
+            raise RuntimeError("comm must have the same calls, and as many batches, on all ranks: they have come apart")
+        by_rank = received[:, 1:].reshape(len(self._shards), most, _MOST_NUMBERS)
+        return np.concatenate([own[: len(shards)] for own, shards in zip(by_rank, self._shards, strict=True)])
+
+    def _summed(self, sums: Sums) -> Real:
+        if len(self._shards) == 1:
+            return sums.total()
+        n, n_ranks = len(sums.nodes[0].array), len(self._shards)
+        bounds = np.array([n * rank // n_ranks for rank in range(n_ranks + 1)])
+        sizes = np.diff(bounds)
+        sent = [node.array[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False) for node in sums.nodes]
+        nodes = [_nodes(shards) for shards in self._shards]
+        received = np.empty(sizes[self.rank] * sum(map(len, nodes)), sent[0].dtype)
+        counts = sizes[self.rank] * np.array([*map(len, nodes)])
+        self._comm.Alltoallv([np.concatenate(sent), sizes * len(sums.nodes)], [received, counts])
+        part = Sums()
+        arrays = received.reshape(-1, sizes[self.rank])
+        for (start, size), array in zip((node for own in nodes for node in own), arrays, strict=True):
+            part.add(start, array, size)
+        total = np.empty(n, received.dtype)
+        self._comm.Allgatherv(part.total(), [total, sizes])
+        return total
+
+
+class _Left(RuntimeError):
+    """Another rank has ended the training."""
+
+
+_ABOUT = "end", "settings", "run", "batch", "window", "losses", "states", "parameters", "callbacks"
+
+
+class _Node:
+    def __init__(self, start: int, size: int, array: Real) -> None:
+        self.start, self.size, self.array = start, size, array
+
+
+class Sums:
+    """Sums over neighbouring shards: nodes of the binary tree over all of them, as large as possible."""
+
+    def __init__(self) -> None:
+        self.nodes: list[_Node] = []
+
+    def add(self, start: int, array: Real, size: int = 1) -> None:
+        """That of the shards behind those that are there; the array is taken over."""
+        self.nodes.append(_Node(start, size, array))
+        while len(self.nodes) > 1 and _are_siblings(*self.nodes[-2:]):
+            self._merge()
+
+    def total(self) -> Real:
+        """Of all, where their number is no power of two from the last ones on."""
+        while len(self.nodes) > 1:
+            self._merge()
+        return self.nodes[0].array
+
+    def _merge(self) -> None:
+        last = self.nodes.pop()
+        with np.errstate(all="ignore"):  # the update says if they are not finite
+            self.nodes[-1].array += last.array
+        self.nodes[-1].size += last.size
+
+
+def _are_siblings(one: _Node, other: _Node) -> bool:
+    return one.size == other.size and one.start % (2 * one.size) == 0
+
+
+def _nodes(shards: range) -> list[tuple[int, int]]:
+    """Start and size of each node that `Sums` has of such shards."""
+    sums = Sums()
+    for shard in shards:
+        sums.add(shard, np.zeros(0))
+    return [(node.start, node.size) for node in sums.nodes]
