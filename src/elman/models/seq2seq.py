@@ -27,8 +27,8 @@ from elman.models.recomputation import memory_of
 from elman.training.callbacks import Callback, Function, History
 from elman.training.fit import fit
 from elman.training.optimizers import Optimizer
-from elman.training.ranks import joined
 from elman.training.plan import Plan, Schedule
+from elman.training.ranks import joined
 from elman.training.streamed import data_of
 from elman.typing import Int
 

@@ -561,11 +561,12 @@ class SequenceModel(Model):
             given one. A run that a callback has stopped is over. A function X is asked again for all batches that
             were done, which are compared by their hashes and left out.
         comm : communicator of mpi4py, optional
-            Processes that train the model together, each of which makes this call: ``MPI.COMM_WORLD`` and ``mpiexec -n 4
-            python train.py``. Needs ``pip install 'elman[mpi]'``. All begin and end with the parameters of rank 0, and
-            the bits of a run are the same for any number of ranks. Rank 0 alone evaluates, calls the callbacks, shows
-            progress, reads and writes the checkpoint, from which a run goes on with any number of ranks; what callbacks
-            change of parameters and optimizer, and `stop`, goes to the others. An error in one rank ends all.
+            Processes that train the model together, each of which makes this call: ``MPI.COMM_WORLD``, and
+            ``mpiexec -n 4 python train.py``. Needs ``pip install 'elman[mpi]'``. All begin and end with the parameters
+            of rank 0, and the bits of a run are the same for any number of ranks. Rank 0 alone evaluates, calls the
+            callbacks, shows progress, reads and writes the checkpoint, from which a run goes on with any number of
+            ranks; what callbacks change of parameters and optimizer, and `stop`, goes to the others. An error in one
+            rank ends all.
         shards : int
             With `comm`: how many parts of a batch gradients are taken of, then added up in an order of their own; the
             most ranks that there may be. Another number gives other bits.

@@ -15,7 +15,6 @@ from elman import check
 from elman.about import instruction_set
 from elman.attributes import settings_of
 from elman.data.sequences import Item, Window
-from elman.layer.dynamics import keys_of_rows
 from elman.layer.rnn import mode_of
 from elman.storage import files
 from elman.training.callbacks import Callback
@@ -52,9 +51,7 @@ class DistributedRun(Run):
         memories = memories_of(optimizer, "flat")
         own = {name: getattr(self, name) for name in _WHERE_IT_STANDS}
         of_optimizer = memories, optimizer.steps, settings_of(optimizer)
-        given = self._ranks.shared(
-            "run", (own, watches, self.history, network.parameters.flat, states, of_optimizer)
-        )
+        given = self._ranks.shared("run", (own, watches, self.history, network.parameters.flat, states, of_optimizer))
         own, self._watches_steps, history, network.parameters.flat[:], states, of_optimizer = given
         self.history.update(history)
         for name, value in own.items():
@@ -132,7 +129,7 @@ class DistributedRun(Run):
     def _gradients_of_shard(
         self, shard: int, window: Window | None, total: float, descent: Descent
     ) -> tuple[float, Real | None]:
-        """The part of the mean loss that comes from a shard, and the states behind it; the network's gradients."""
+        """A shard's part of the mean loss, and the states behind it. Its gradients are written."""
         rows = slice(shard, None, self._ranks.n_shards)
         before = None if self._state is None else np.ascontiguousarray(self._state[:, rows])
         if window is None:
@@ -187,7 +184,7 @@ class DistributedRun(Run):
                 check.refuse(f"callbacks, which rank 0 alone calls, must leave the model as it is, got {given}")
 
     def _end_epoch(self) -> None:
-        found = zlib.crc32(self._network.parameters.flat)
+        found = zlib.crc32(self._network.parameters.flat.data)
         with self._nothing_changes():
             by_shard = self._ranks.gathered("parameters", [[found]] * len(self._ranks.own))[:, 0]
         if (by_shard != by_shard[0]).any():

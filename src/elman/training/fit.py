@@ -12,9 +12,7 @@ from elman.training.plan import Data, Plan, Trainable
 from elman.training.ranks import Ranks
 
 
-def fit(
-    model: Any, network: Trainable, data: Data, held_out: Data | None, plan: Plan, ranks: Ranks | None
-) -> History:
+def fit(model: Any, network: Trainable, data: Data, held_out: Data | None, plan: Plan, ranks: Ranks | None) -> History:
     """Train a network, on several ranks if there are some; the model, which it is behind, is what callbacks see."""
     given = model, network, data, held_out, plan
     with contextlib.closing(data):

@@ -14,8 +14,7 @@ from typing import Any
 
 from elman.data.sequences import Item
 from elman.layer.dynamics import keys_of_rows
-from elman.training.callbacks import History, Training
-from elman.training.plan import Data, Plan, Trainable
+from elman.training.callbacks import Training
 from elman.training.resumable import Resumable
 from elman.typing import Int, Real
 
@@ -107,7 +106,7 @@ class Run(Resumable):
             self._sums = self._sums[0] + weight * loss, self._sums[1] + weight
 
     def _gradients(self, batch: Any, i: int) -> tuple[float, float, Real | None]:
-        """The mean loss of window number i, the weight of its targets, the states behind it; the network's gradients."""
+        """Of window number i: the mean loss, the weight of its targets, the states behind it. Gradients are written."""
         window = self._windows.window(batch, i)
         loss, after = self._network.gradients_of(window, self._state if i else None, self._plan.descent)
         return loss, window.batch.targets.total, after

@@ -151,7 +151,9 @@ class Plan(NamedTuple):
         descent = Descent.of(optimizer, given["clip_norm"], given["clip_value"], trained)
         descent = descent._replace(tbptt=tbptt, memory=memory, penalties=Penalties.of(given))
         shards = None if given["comm"] is None else given["shards"]
-        return cls(descent, shards=shards, **{name: accepted(given[name], name) for name, accepted in _ACCEPTED.items()})
+        return cls(
+            descent, shards=shards, **{name: accepted(given[name], name) for name, accepted in _ACCEPTED.items()}
+        )
 
     def factor(self, done: float, epochs: int | None = None) -> float:
         """What the learning rate is multiplied by when so many epochs are done, of the plan's or of so many."""
@@ -245,6 +247,7 @@ class Trainable(Protocol):
     @property
     def is_noisy(self) -> bool: ...
     def draw_noise_seed(self) -> int | None: ...
+
     gradients: Parameters
 
     def initial_state(self, n_rows: int) -> Real: ...

@@ -7,6 +7,7 @@ computes its nodes: so the bits of a run are the same for any number of ranks.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -30,11 +31,11 @@ def joined(given: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Ranks 
 
     An error in one process ends all.
     """
-    shards = check.positive_int(given["shards"], "shards")
     if given["comm"] is None:
+        check.positive_int(given["shards"], "shards")
         yield given, None
         return
-    ranks = Ranks(given["comm"], shards)
+    ranks = Ranks(given["comm"], given["shards"])
     try:
         yield given if ranks.is_root else {**given, **_ROOTS_ALONE}, ranks
         ranks.gathered("end")
@@ -49,22 +50,26 @@ class Ranks:
     Every exchange begins with what it is about and whether a rank leaves with an error, so that none waits in vain.
     """
 
-    def __init__(self, comm: Any, n_shards: int) -> None:
+    def __init__(self, comm: Any, shards: Any) -> None:
         if not all(callable(getattr(comm, name, None)) for name in _METHODS) or comm.Is_inter():
             raise TypeError(
                 f"comm must be an intracommunicator of mpi4py, such as MPI.COMM_WORLD, got {check.shown(comm)}"
             )
-        self._comm, self.rank, self.n_shards = comm, comm.Get_rank(), n_shards
-        n_ranks = comm.Get_size()
+        self._comm, self.rank, n_ranks = comm, comm.Get_rank(), comm.Get_size()
+        of_ranks = [check.positive_int(value, "shards") for value in comm.allgather(shards)]  # so that all say so
+        self.n_shards = n_shards = of_ranks[0]
+        if len(set(of_ranks)) > 1:
+            raise ValueError(f"shards must be the same on all ranks, got {of_ranks}")
         if n_ranks > n_shards:
             raise ValueError(f"comm must have no more ranks than there are shards, {n_shards}, got {n_ranks}")
         bounds = [rank * n_shards // n_ranks for rank in range(n_ranks + 1)]
-        self._shards = [range(*pair) for pair in zip(bounds, bounds[1:], strict=False)]
+        self._shards = [range(*pair) for pair in itertools.pairwise(bounds)]
         self.own = self._shards[self.rank]
         self._has_ended = False
 
     @property
     def is_root(self) -> bool:
+        """Whether this is rank 0."""
         return bool(self.rank == 0)
 
     def gathered(self, what: str, values: Sequence[Sequence[float]] = ()) -> NDArray[np.float64]:
@@ -132,7 +137,7 @@ class Ranks:
         n, n_ranks = len(sums.nodes[0].array), len(self._shards)
         bounds = np.array([n * rank // n_ranks for rank in range(n_ranks + 1)])
         sizes = np.diff(bounds)
-        sent = [node.array[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False) for node in sums.nodes]
+        sent = [node.array[start:stop] for start, stop in itertools.pairwise(bounds) for node in sums.nodes]
         nodes = [_nodes(shards) for shards in self._shards]
         received = np.empty(sizes[self.rank] * sum(map(len, nodes)), sent[0].dtype)
         counts = sizes[self.rank] * np.array([*map(len, nodes)])
