@@ -1,6 +1,6 @@
-"""What a training step takes on several ranks of MPI, and what they send: `mpiexec -n 2 python bench/ranks.py [T,B,V,H …]`.
+"""What a training step takes on several ranks of MPI, and what one sends: `mpiexec -n 2 python bench/ranks.py`.
 
-Below the ranks, a line without `comm` on as many threads as there are ranks says what one process makes of them.
+Arguments are shapes T,B,V,H. Beside it, without `comm`, one process on as many threads as there are ranks.
 """
 
 import statistics

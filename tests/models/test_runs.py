@@ -120,6 +120,7 @@ HONOURED: dict[str, list[Any]] = {
 }
 NEITHER = {"checkpoint", "resume"}  # which file, and that a run goes on from it
 NEITHER |= {"steps_per_epoch"}  # where X is a function: test_streamed.py
+NEITHER |= {"comm", "shards"}  # several processes: test_ranks.py
 MAY_DIFFER = [(name, value) for name, values in HONOURED.items() for value in values]
 CASES = [(name, value) for name, values in REFUSED.items() for value in values]
 

@@ -22,6 +22,7 @@ from elman.training.callbacks import Callback, History, Training, as_callbacks
 from elman.training.optimizers import Adam, Optimizer
 
 _NOT_SHARED = ("self", "X", "Y", "optimizer", "checkpoint", "checkpoint_every", "resume")  # what each model has alone
+_NOT_SHARED += ("comm", "shards")  # what one model has on many processes
 
 
 class _Job(NamedTuple):
@@ -84,7 +85,7 @@ def fit_many(
     progress : bool
         Whether to show how many models are done.
     **options
-        The other arguments of `fit`, but `checkpoint`, `checkpoint_every` and `resume`.
+        The other arguments of `fit`, but `checkpoint`, `checkpoint_every`, `resume`, `comm` and `shards`.
 
     Returns
     -------
