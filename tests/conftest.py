@@ -74,3 +74,23 @@ def threads():
     before = elman.get_num_threads()
     yield elman.set_num_threads
     elman.set_num_threads(before)
+
+
+@pytest.fixture(params=["dask", "ray"])
+def cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Two processes of each kind of cluster that joblib sends work to, by the name that joblib has for it."""
+    if request.param == "dask":
+        distributed = pytest.importorskip("distributed")
+        with (
+            distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as workers,
+            distributed.Client(workers),
+        ):
+            yield "dask"
+    else:
+        ray = pytest.importorskip("ray", reason="CONTRIBUTING.md has the command with Ray")
+        from ray.util.joblib import register_ray
+
+        monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # or it writes a token to the user's home
+        register_ray()
+        with ray.init(num_cpus=2, include_dashboard=False):
+            yield "ray"

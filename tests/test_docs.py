@@ -22,7 +22,7 @@ GENERATED = {"_build", "_ext", "_static", "examples"}
 PAGES = [path for path in sorted(DOCS.rglob("*.md")) if path.relative_to(DOCS).parts[0] not in GENERATED]
 TESTED_ELSEWHERE = {"activations"}  # in test_activation.py; they take long to compile
 # Programs that need these are run where they are installed
-PEERS = {"dask", "flax", "jax", "keras", "mpi4py", "onnx", "onnxruntime", "torch"}
+PEERS = {"dask", "flax", "jax", "keras", "mpi4py", "onnx", "onnxruntime", "optuna", "ray", "torch"}
 # With what runs what they write
 BRIDGES = {"elman.keras": {"keras"}, "elman.onnx": {"onnx", "onnxruntime"}, "elman.torch": {"torch"}}
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS

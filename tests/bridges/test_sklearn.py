@@ -16,10 +16,18 @@ from elman.models.base import network_of
 pytest.importorskip("sklearn")
 
 import joblib
+from scipy.stats import uniform
 from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.exceptions import ConvergenceWarning, DataConversionWarning, NotFittedError
-from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.model_selection import (
+    GridSearchCV,
+    HalvingRandomSearchCV,
+    cross_val_score,
+    cross_validate,
+    train_test_split,
+)
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils import check_random_state
@@ -521,30 +529,29 @@ def test_data_frames(rng):
     assert sum(map(len, tagger.predict(frames))) == 30
 
 
-def test_searches_on_a_cluster(rng):
-    """Two processes that Dask starts, as the documentation does it."""
-    distributed = pytest.importorskip("distributed")
-    X = unequal(rng)
+def test_searches_on_a_cluster(cluster, rng):
+    """Two processes, with one thread each, find what this one does."""
+    X = series(rng)
     y = targets(RNNClassifier, X)
-    search = GridSearchCV(RNNClassifier(max_iter=3, random_state=0), {"hidden_size": [3, 5]}, cv=2)
-    alone = clone(search).fit(X, y)
+    classifier, rates = RNNClassifier(3, max_iter=3, random_state=0), {"learning_rate_init": uniform(0.001, 0.1)}
+    searches = [
+        GridSearchCV(classifier, {"hidden_size": [3, 5]}, cv=2),
+        HalvingRandomSearchCV(classifier, rates, n_candidates=3, min_resources=20, cv=2, random_state=0),
+    ]
 
-    def process(estimator, X, y):  # noqa: ARG001
-        return float(os.getpid())
+    def where(estimator, X, y):  # noqa: ARG001
+        return {"process": os.getpid(), "threads": elman.get_num_threads()}
 
-    with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        with joblib.parallel_config(backend="dask"):
-            search.fit(X, y)
-            processes = cross_val_score(search.estimator, X, y, cv=4, scoring=process)
-        workers = client.run(os.getpid).values()
-        assert set(client.run(elman.get_num_threads).values()) == {1}
-    assert len(workers) == 2
-    assert set(processes) <= set(workers)
-    np.testing.assert_array_equal(search.cv_results_["mean_test_score"], alone.cv_results_["mean_test_score"])
-    np.testing.assert_array_equal(search.predict(X), alone.predict(X))
+    with joblib.parallel_config(backend=cluster, n_jobs=-1):
+        there = [clone(search).fit(X, y) for search in searches]
+        scores = cross_validate(classifier, X, y, cv=4, scoring=where)
+    assert os.getpid() not in scores["test_process"]
+    assert set(scores["test_threads"]) == {1}
+    for found, search in zip(there, searches, strict=True):
+        alone = search.fit(X, y)
+        assert found.best_params_ == alone.best_params_
+        np.testing.assert_array_equal(found.cv_results_["mean_test_score"], alone.cv_results_["mean_test_score"])
+        np.testing.assert_array_equal(parameters(found.best_estimator_), parameters(alone.best_estimator_))
 
 
 # Where it is missing

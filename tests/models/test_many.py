@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,29 +95,7 @@ def test_large_data_and_what_only_this_process_knows():
         assert_same_bits(model.parameters(), other.parameters())
 
 
-@pytest.fixture
-def dask() -> Iterator[str]:
-    distributed = pytest.importorskip("distributed")
-    with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-        distributed.Client(cluster),
-    ):
-        yield "dask"
-
-
-@pytest.fixture
-def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    ray = pytest.importorskip("ray", reason="CONTRIBUTING.md has the command with Ray")
-    from ray.util.joblib import register_ray
-
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # or it writes a token to the user's home
-    register_ray()
-    with ray.init(num_cpus=2, include_dashboard=False):
-        yield "ray"
-
-
-@pytest.mark.parametrize("cluster", ["dask", "ray"])
-def test_on_a_cluster(cluster: str, request: pytest.FixtureRequest, tmp_path: Path):
+def test_on_a_cluster(cluster: str, tmp_path: Path):
     """Two processes: all as in this one, and an error that harms nothing."""
 
     def note(training: Training) -> None:  # noqa: ARG001
@@ -127,7 +104,7 @@ def test_on_a_cluster(cluster: str, request: pytest.FixtureRequest, tmp_path: Pa
 
     alone, models = make_models(), make_models()
     wrong = elman.SequenceModel(elman.Tokens(4), elman.Categories(5), hidden_size=4, seed=0)
-    with joblib.parallel_config(request.getfixturevalue(cluster), n_jobs=-1), elman.use_backend("numpy"):
+    with joblib.parallel_config(cluster, n_jobs=-1), elman.use_backend("numpy"):
         expected = elman.fit_many(alone, X, Y, workers=1, **OPTIONS)
         with pytest.raises(ValueError, match=r"^models\[1\]: X\[0\] must hold tokens from 0 to 3"):
             elman.fit_many([make_models()[0], wrong], X, Y, progress=False)

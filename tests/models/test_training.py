@@ -148,6 +148,42 @@ def test_a_callback_may_stop_and_change_the_learning_rate():
     assert len(fit(make_model(), epochs=9, optimizer=optimizer, callbacks=[halve])["loss"]) == 2
 
 
+def test_what_a_callback_raises_leaves_the_model_as_a_stop_does(tmp_path: Path):
+    class Pruned(Exception):
+        pass
+
+    class Ends(elman.Callback):
+        def __init__(self, *, raises: bool) -> None:
+            self.raises, self.ended = raises, False
+
+        def on_epoch(self, training: Training) -> None:
+            if training.epoch == 2:
+                training.stop()
+                if self.raises:
+                    raise Pruned
+
+        def on_end(self, training: Training) -> None:  # noqa: ARG002
+            self.ended = True
+
+    models, optimizers = [make_model() for _ in range(2)], [elman.Adam(0.1) for _ in range(2)]
+    callbacks = [Ends(raises=raises) for raises in (False, True)]
+    options: dict[str, Any] = {"epochs": 5, "batch_size": 10, "schedule": elman.schedules.Cosine()}
+    path = tmp_path / "run.safetensors"
+    fit(models[0], **options, optimizer=optimizers[0], callbacks=callbacks[:1])
+    with pytest.raises(Pruned):
+        fit(models[1], **options, optimizer=optimizers[1], callbacks=callbacks[1:], checkpoint=path)
+    assert [callback.ended for callback in callbacks] == [True, False]
+    assert_same_bits(models[0].parameters(), models[1].parameters())
+    assert [optimizer.lr for optimizer in optimizers] == [0.1, 0.1]
+    again = [fit(model, **options, optimizer=each) for model, each in zip(models, optimizers, strict=True)]
+    assert again[0] == again[1], "the optimizer's memory and what is random, too"
+    epochs: list[int] = []
+    whole = fit(make_model(), **options, optimizer=elman.Adam(0.1))
+    resumed = {"checkpoint": path, "resume": True, "callbacks": [lambda training: epochs.append(training.epoch)]}
+    assert fit(make_model(), **options, optimizer=elman.Adam(0.1), **resumed) == whole
+    assert epochs == [2, 3, 4, 5], "the file is that of the epoch before"
+
+
 def test_early_stopping():
     """Losses that are given: the best one is the third, and two epochs later it is over."""
     values = [1.0, 0.9, 0.5, 0.7, 0.45, 0.3]
