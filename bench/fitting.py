@@ -20,7 +20,6 @@ N, V, H = 64, 64, 128
 WAYS: dict[str, dict[str, Any]] = {
     "fit": {},
     'fit, dtype="float64"': {"dtype": "float64"},
-    'fit, backend="numpy"': {"backend": "numpy"},
     "fit, batch_size=8": {"batch_size": 8},
     "fit, batch_size=1": {"batch_size": 1},
     'fit, memory="80MB"': {"memory": "80MB"},
