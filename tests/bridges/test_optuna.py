@@ -18,7 +18,7 @@ PROGRAM = re.search(r"^```python\n(import elman\nimport optuna\n.*?)^```$", PAGE
 
 def start(program, n_trials):
     """A process of its own, which says on standard error what it has done."""
-    Path(program).write_text(PROGRAM.replace("MaxTrialsCallback(24,", f"MaxTrialsCallback({n_trials},"))
+    Path(program).write_text(re.sub(r"\b24\b", str(n_trials), PROGRAM))
     environment = {**os.environ, "ELMAN_NUM_THREADS": "1"}
     with Path(f"{program}.log").open("w") as log:
         return subprocess.Popen([sys.executable, program], env=environment, stderr=log)
