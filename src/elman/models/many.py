@@ -21,8 +21,8 @@ from elman.models.sequence import SequenceModel
 from elman.training.callbacks import Callback, History, Training, as_callbacks
 from elman.training.optimizers import Adam, Optimizer
 
-_NOT_SHARED = ("self", "X", "Y", "optimizer", "checkpoint", "checkpoint_every", "resume")  # what each model has alone
-_NOT_SHARED += ("comm", "shards")  # what one model has on many processes
+_OF_ONE = {"self", "X", "Y", "optimizer", "checkpoint", "checkpoint_every", "resume"}  # what each model has alone
+_OF_ONE |= {"comm", "shards"}  # what one has on many processes
 
 
 class _Job(NamedTuple):
@@ -140,7 +140,7 @@ def fit_many(
     optimizers = _distinct(optimizers, "optimizers", (Optimizer,), n=len(models))
     workers = workers if workers is None else check.positive_int(workers, "workers")
     for model in models:
-        _check_options(options, set(inspect.signature(type(model).fit).parameters) - set(_NOT_SHARED), "fit_many")
+        _check_options(options, set(inspect.signature(type(model).fit).parameters) - _OF_ONE, "fit_many")
     arguments = {"X": X, "Y": Y, "callbacks": as_callbacks(callbacks, "callbacks"), **options}
     jobs = [_Job(*pair) for pair in zip(models, optimizers, strict=True)]
     is_alone = workers == 1 or len(jobs) == 1 or (workers is None and _default_workers() == 1)
