@@ -1,6 +1,7 @@
 """`fit` on several ranks: the same bits for any number of them, and one end for all. Here ranks are threads."""
 
 import itertools
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,41 @@ def test_callbacks_are_called_on_rank_0_and_change_all():
     assert len(one[0]["loss"]) == 2
 
 
+def test_what_callbacks_draw_and_set_is_for_all():
+    def callback(training: Any) -> None:
+        training.model.train_step(X[0][:, None], X[0][:, None], optimizer=elman.SGD(0.01))  # draws what it drops
+        training.optimizer.steps = 0
+        training.epochs = 2
+        training.model.metadata["epoch"] = str(training.epoch)
+        training.history.setdefault("more", []).append(1.0)
+
+    def run(comm: Comm) -> Any:
+        model = make(num_layers=2, dropout=0.3)
+        history = model.fit(X, Y, epochs=5, progress=False, callbacks=[callback], comm=comm)
+        return ended(model, history), model.metadata, len(history["loss"])
+
+    expected = on_ranks(1, run)
+    assert expected[0][1:] == ({"epoch": "2"}, 2)
+    assert on_ranks(3, run) == expected * 3
+
+
+class Nameless(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("error", [Nameless, TypeError, AttributeError])
+def test_errors_of_all_kinds_end_all(error: type[Exception]):
+    def callback(training: Any) -> None:
+        if error is Nameless:
+            raise error
+        training.history["more"] = [lambda: 0]  # which cannot be sent
+
+    ends = on_ranks(2, lambda comm: make().fit(X, Y, progress=False, callbacks=[callback], comm=comm))
+    assert isinstance(ends[0], (Nameless, TypeError, AttributeError, pickle.PicklingError))
+    assert isinstance(ends[1], RuntimeError)
+
+
 def ends(n: int = 2, /, on_rank: int = 1, **given: Any) -> list[Any]:
     """How ranks end of which one is given something else."""
 
@@ -199,6 +235,7 @@ def fails() -> Any:
         ({"epochs": 3}, ValueError, "epochs must be the same on all ranks, got 2 on rank 0 and 3 on rank 1"),
         ({"X": [[1]], "Y": [[2]]}, ValueError, "X must be the same on all ranks, got 21 sequences"),
         ({"clip_norm": -1}, ValueError, "clip_norm must be"),
+        ({"memory": 3}, ValueError, "memory must be the same on all ranks, got None on rank 0 and 3 on rank 1"),
         ({"weights": [1] * (N - 1) + [-1]}, ValueError, r"weights must be finite and at least 0, got -1.0 at \[20\]"),
     ],
     ids=str,
@@ -270,10 +307,14 @@ def test_what_is_no_communicator():
         assert str(end) == "comm must have no more ranks than there are shards, 2, got 3"
 
 
-def test_shards_are_alike():
-    for end in ends(shards=2):
-        assert isinstance(end, ValueError)
-        assert str(end) == "shards must be the same on all ranks, got [8, 2]"
+@pytest.mark.parametrize("shards", [2, 0, None, 1.5, lambda: 0])
+def test_shards_are_alike(shards: Any):
+    one, other = ends(shards=shards)
+    assert str(one) == f"shards must be the same on all ranks, got [8, {shards if isinstance(shards, int) else 0}]"
+    assert isinstance(other, (TypeError, ValueError))
+    assert on_ranks(2, lambda comm: make().fit(X, Y, epochs=1, progress=False, comm=comm, shards=np.int64(8)))[0][
+        "loss"
+    ]
 
 
 def test_callbacks_leave_the_model_as_it_is():

@@ -25,7 +25,8 @@ from elman.training.plan import Data, Descent, Penalties, Plan, Trainable
 from elman.training.ranks import Ranks, Sums
 from elman.typing import Int, Real
 
-_WHERE_IT_STANDS = "epoch", "steps", "_is_stopped", "_sums", "_batch", "_window", "_state", "_noise_seed"
+_WHERE_IT_STANDS = "epoch", "steps", "_sums", "_batch", "_window", "_state", "_noise_seed"
+_FOLLOWED = "epochs", "history", "_is_stopped"
 _OF_RANK_0 = "seed", "initialization", "spectral_radius", "callbacks that keep a state"  # and what follows from them
 
 
@@ -45,20 +46,14 @@ class DistributedRun(Run):
         self._check_alike()
         if self._ranks.is_root:
             super().prepare()
-        watches = any(type(callback).on_step is not Callback.on_step for callback in self._plan.callbacks)
-        network, optimizer = self._network, self.optimizer
-        states = [generator.bit_generator.state for generator in network.generators()]
-        memories = memories_of(optimizer, "flat")
+        methods = [getattr(callback.on_step, "__func__", None) for callback in self._plan.callbacks]
         own = {name: getattr(self, name) for name in _WHERE_IT_STANDS}
-        of_optimizer = memories, optimizer.steps, settings_of(optimizer)
-        given = self._ranks.shared("run", (own, watches, self.history, network.parameters.flat, states, of_optimizer))
-        own, self._watches_steps, history, network.parameters.flat[:], states, of_optimizer = given
-        self.history.update(history)
+        memories, watches = memories_of(self.optimizer, "flat"), any(one is not Callback.on_step for one in methods)
+        own, memories, self._watches_steps = self._ranks.shared("run", (own, memories, watches))
         for name, value in own.items():
             setattr(self, name, value)
-        for generator, state in zip(network.generators(), states, strict=True):
-            generator.bit_generator.state = state
-        go_on(optimizer, "flat", *of_optimizer)
+        go_on(self.optimizer, "flat", memories, self.optimizer.steps, {})
+        self._follow()
 
     def _check_alike(self) -> None:
         """Refuse what would make the ranks' models differ, or their batches."""
@@ -67,7 +62,8 @@ class DistributedRun(Run):
         own = files.as_read(
             {name: about[name] for name in about if name not in _OF_RANK_0 and not name.startswith("validation_data")}
             | self._config()
-            | {"epochs": self.epochs, "backend": mode_of(rnn).backend.__name__, "instruction set": instruction_set()}
+            | {"epochs": self.epochs, "memory": self._plan.descent.memory}
+            | {"backend": mode_of(rnn).backend.__name__, "instruction set": instruction_set()}
         )
         expected = self._ranks.shared("settings", own)
         for name in [*expected, *own]:
@@ -171,25 +167,37 @@ class DistributedRun(Run):
         super()._call(name)
         if name == "on_step" and not self._watches_steps:
             return
-        flat, optimizer = self._network.parameters.flat, self.optimizer
-        own = self.history, self._is_stopped, settings_of(optimizer), flat, self._config()
         with self._nothing_changes():
-            history, self._is_stopped, settings, flat[:], config = self._ranks.shared("callbacks", own)
-        self.history.update(history)
-        for key, value in settings.items():
-            setattr(optimizer, key, value)
+            self._follow()
+
+    def _follow(self) -> None:
+        """Become what rank 0 is."""
+        network, optimizer, states = self._network, self.optimizer, self._generators()
+        settings = {**settings_of(optimizer), "steps": optimizer.steps}
+        own = [getattr(self, name) for name in _FOLLOWED], settings, network.parameters.flat, states
+        shared = self._ranks.shared("callbacks", (*own, self.model.metadata, self._config()))
+        followed, settings, network.parameters.flat[:], states, self.model.metadata, config = shared
+        for name, value in zip(_FOLLOWED, followed, strict=True):
+            setattr(self, name, value)
+        for name, value in settings.items():
+            setattr(optimizer, name, value)
+        for generator, state in zip(network.generators(), states, strict=True):
+            generator.bit_generator.state = state
         for key, value in self._config().items():
             if value != config[key]:
                 given = f"{key}={config[key]} on rank 0 and {value} on rank {self._ranks.rank}"
                 check.refuse(f"callbacks, which rank 0 alone calls, must leave the model as it is, got {given}")
 
     def _end_epoch(self) -> None:
-        found = zlib.crc32(self._network.parameters.flat.data)
+        found = zlib.crc32(repr(self._generators()).encode(), zlib.crc32(self._network.parameters.flat.data))
         with self._nothing_changes():
             by_shard = self._ranks.gathered("parameters", [[found]] * len(self._ranks.own))[:, 0]
         if (by_shard != by_shard[0]).any():
             raise RuntimeError(f"the ranks' parameters have come apart in epoch {self.epoch}")
         super()._end_epoch()
+
+    def _generators(self) -> list[Any]:
+        return [generator.bit_generator.state for generator in self._network.generators()]
 
     # Where it stands, from a checkpoint that rank 0 alone has read
 

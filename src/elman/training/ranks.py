@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -35,12 +36,16 @@ def joined(given: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Ranks 
         check.positive_int(given["shards"], "shards")
         yield given, None
         return
-    ranks = Ranks(given["comm"], given["shards"])
+    ranks = None
     try:
-        yield given if ranks.is_root else {**given, **_ROOTS_ALONE}, ranks
-        ranks.gathered("end")
+        with postponed():
+            ranks = Ranks(given["comm"], given["shards"])
+        own = {} if ranks.is_root else _ROOTS_ALONE
+        yield {**given, **own, "shards": ranks.n_shards}, ranks
+        ranks.end()
     except BaseException as error:
-        ranks.leave(error)
+        if ranks is not None:
+            ranks.leave(error)
         raise
 
 
@@ -51,21 +56,22 @@ class Ranks:
     """
 
     def __init__(self, comm: Any, shards: Any) -> None:
-        if not all(callable(getattr(comm, name, None)) for name in _METHODS) or comm.Is_inter():
+        if not _is_communicator(comm):
             raise TypeError(
                 f"comm must be an intracommunicator of mpi4py, such as MPI.COMM_WORLD, got {check.shown(comm)}"
             )
         self._comm, self.rank, n_ranks = comm, comm.Get_rank(), comm.Get_size()
-        of_ranks = [check.positive_int(value, "shards") for value in comm.allgather(shards)]  # so that all say so
-        self.n_shards = n_shards = of_ranks[0]
+        of_ranks = comm.allgather(int(shards) if check.is_int(shards) else 0)  # so that what is wrong is so on all
+        check.positive_int(shards, "shards")
         if len(set(of_ranks)) > 1:
             raise ValueError(f"shards must be the same on all ranks, got {of_ranks}")
+        self.n_shards = n_shards = of_ranks[0]
         if n_ranks > n_shards:
             raise ValueError(f"comm must have no more ranks than there are shards, {n_shards}, got {n_ranks}")
         bounds = [rank * n_shards // n_ranks for rank in range(n_ranks + 1)]
         self._shards = [range(*pair) for pair in itertools.pairwise(bounds)]
         self.own = self._shards[self.rank]
-        self._has_ended = False
+        self._is_told, self._has_ended = False, False  # of an error; well
 
     @property
     def is_root(self) -> bool:
@@ -79,9 +85,11 @@ class Ranks:
 
     def shared(self, what: str, value: Any) -> Any:
         """What rank 0 gives."""
+        pickled = pickle.dumps(value) if self.is_root else b""  # or an error, before others wait for it
         with postponed():
             self._gathered(what)
-            return self._comm.bcast(value)
+            pickled = self._comm.bcast(pickled)
+        return value if self.is_root else pickle.loads(pickled)
 
     def listed(self, what: str, values: Sequence[Any]) -> list[Any]:
         """An item of each shard, given those of the own ones."""
@@ -95,15 +103,41 @@ class Ranks:
         A rank sends the others what it has of their parts, (ranks − 1) / ranks of a gradient for each node of the
         tree, and its own part of the sum.
         """
+        of_own, n_ranks = [[loss] for loss in losses], len(self._shards)
+        if n_ranks == 1:
+            return self.gathered("losses", of_own)[:, 0], sums.total()
+        total = np.empty_like(sums.nodes[0].array)
+        bounds = [len(total) * rank // n_ranks for rank in range(n_ranks + 1)]
+        sizes, part = np.diff(bounds), Sums()
+        parts = [node.array[slice(*pair)] for pair in itertools.pairwise(bounds) for node in sums.nodes]
+        sent, nodes = np.concatenate(parts), [_nodes(shards) for shards in self._shards]
+        received = np.empty(sum(map(len, nodes)) * sizes[self.rank], sent.dtype)
+        counts = sizes[self.rank] * np.array([*map(len, nodes)])
+        with postponed():  # with nothing in it that may fail in one rank alone
+            found = self._gathered("losses", of_own)[:, 0]
+            self._comm.Alltoallv([sent, sizes * len(sums.nodes)], [received, counts])
+            for (start, size), array in zip(
+                itertools.chain(*nodes), received.reshape(-1, sizes[self.rank]), strict=True
+            ):
+                part.add(start, array, size)
+            self._comm.Allgatherv(part.total(), [total, sizes])
+        return found, total
+
+    def end(self) -> None:
+        """Be sure that none has an error any more."""
         with postponed():
-            found = self._gathered("losses", [[loss] for loss in losses])[:, 0]
-            return found, self._summed(sums)
+            self._gathered("end")
+            self._has_ended = True
 
     def leave(self, error: BaseException) -> None:
-        """Tell the others of an error, unless they know."""
-        if not self._has_ended:
-            with postponed(), contextlib.suppress(_Left):
-                self._exchanged(_LEAVES, (), error)
+        """Tell the others of an error, unless they know; and wait until rank 0 has saved what it saves then."""
+        if self._has_ended:
+            return
+        with postponed():
+            if not self._is_told:
+                with contextlib.suppress(RuntimeError):
+                    self._exchanged(_LEAVES, (), error)
+            self._comm.allgather(None)
 
     def _gathered(self, what: str, values: Sequence[Sequence[float]] = ()) -> NDArray[np.float64]:
         return self._exchanged(1.0 + _ABOUT.index(what), values)
@@ -119,40 +153,34 @@ class Ranks:
         self._comm.Allgather(sent, received)
         leaving = np.flatnonzero(received[:, 0] == _LEAVES).tolist()
         if leaving:
-            self._has_ended = True
-            told = None if error is None else (isinstance(error, KeyboardInterrupt), f"{type(error).__name__}: {error}")
+            self._is_told = True
+            told = None if error is None else (isinstance(error, KeyboardInterrupt), _text(error))
             is_interrupt, text = self._comm.bcast(told, root=leaving[0])
             if error is None and is_interrupt:
                 raise KeyboardInterrupt
-            raise _Left(f"training has ended, as rank {leaving[0]} did, with {text}")
+            raise RuntimeError(f"training has ended, as rank {leaving[0]} did, with {text}")
         if (received[:, 0] != about).any():
-            self._has_ended = True
+            self._is_told = True
             raise RuntimeError("comm must have the same calls, and as many batches, on all ranks: they have come apart")
         by_rank = received[:, 1:].reshape(len(self._shards), most, _MOST_NUMBERS)
         return np.concatenate([own[: len(shards)] for own, shards in zip(by_rank, self._shards, strict=True)])
 
-    def _summed(self, sums: Sums) -> Real:
-        if len(self._shards) == 1:
-            return sums.total()
-        n, n_ranks = len(sums.nodes[0].array), len(self._shards)
-        bounds = np.array([n * rank // n_ranks for rank in range(n_ranks + 1)])
-        sizes = np.diff(bounds)
-        sent = [node.array[start:stop] for start, stop in itertools.pairwise(bounds) for node in sums.nodes]
-        nodes = [_nodes(shards) for shards in self._shards]
-        received = np.empty(sizes[self.rank] * sum(map(len, nodes)), sent[0].dtype)
-        counts = sizes[self.rank] * np.array([*map(len, nodes)])
-        self._comm.Alltoallv([np.concatenate(sent), sizes * len(sums.nodes)], [received, counts])
-        part = Sums()
-        arrays = received.reshape(-1, sizes[self.rank])
-        for (start, size), array in zip((node for own in nodes for node in own), arrays, strict=True):
-            part.add(start, array, size)
-        total = np.empty(n, received.dtype)
-        self._comm.Allgatherv(part.total(), [total, sizes])
-        return total
+
+def _is_communicator(value: Any) -> bool:
+    if not all(callable(getattr(value, name, None)) for name in _METHODS):
+        return False
+    try:
+        return not value.Is_inter()
+    except Exception:  # of mpi4py, where it is none any more
+        return False
 
 
-class _Left(RuntimeError):
-    """Another rank has ended the training."""
+def _text(error: BaseException) -> str:
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"
+    except Exception:  # of a stranger's class
+        return name
 
 
 _ABOUT = "end", "settings", "run", "batch", "window", "losses", "states", "parameters", "callbacks"
