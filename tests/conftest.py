@@ -1,5 +1,6 @@
 import contextlib
 import itertools
+import signal
 import zlib
 from collections.abc import Iterator
 from types import ModuleType
@@ -94,3 +95,11 @@ def cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         register_ray()
         with ray.init(num_cpus=2, include_dashboard=False):
             yield "ray"
+
+
+@pytest.fixture
+def usual_handler() -> Iterator[None]:
+    """Where tests run in the background, SIGINT may be ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

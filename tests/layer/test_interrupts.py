@@ -20,7 +20,10 @@ from elman.layer.rnn import stack_of
 
 from ..compare import assert_same_bits
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals"),
+    pytest.mark.usefixtures("usual_handler"),
+]
 
 COMPILED = [name for name in elman.available_backends() if name != "numpy"]
 TRIES = 4  # of which the best counts, as the machine may have other things to do
@@ -29,14 +32,6 @@ TRIES = 4  # of which the best counts, as the machine may have other things to d
 @pytest.fixture(params=COMPILED)
 def compiled_name(request: pytest.FixtureRequest) -> str:
     return request.param
-
-
-@pytest.fixture(autouse=True)
-def usual_handler() -> Iterator[None]:
-    """Where tests run in the background, SIGINT may be ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def soon() -> float:

@@ -225,6 +225,7 @@ def test_iterators_are_closed():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there Ctrl-C does not come to a process alone")
+@pytest.mark.usefixtures("usual_handler")
 def test_ctrl_c_while_it_waits(tmp_path: Path):
     entered = []
 
