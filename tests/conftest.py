@@ -12,7 +12,7 @@ import elman.backends
 from elman.backends import native, reference
 
 # Scripts, and what needs other packages
-collect_ignore = ["decisions.py"]
+collect_ignore = ["decisions.py", "models/trained_by_ranks.py"]
 SCRIPTS = "deviations", "keras_own", "onnx_graphs", "onnx_models", "programs"
 collect_ignore += [f"bridges/{name}.py" for name in SCRIPTS]
 
