@@ -102,6 +102,13 @@ def numbers(
     return array
 
 
+def widened(value: Any, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """An array, as `dtype` where it holds small numbers: bool, float16, or integers of which float32 has all."""
+    array = value if type(value) is np.ndarray else check.as_array(value, name)
+    is_small = array.dtype.kind in "biuf" and np.can_cast(array.dtype, np.float32)
+    return np.array(array, dtype=dtype, order="C") if is_small and array.dtype != dtype else array
+
+
 def _looked_at(wrong: NDArray[np.bool_], read: Read | None) -> Iterator[tuple[int, ...]]:
     """The first place of a wrong target that is looked at, if there is one."""
     if read is not None and wrong.any():

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from elman import check
 from elman.data import checks
+from elman.data.ahead import Ahead
 from elman.data.checks import Read
 from elman.data.inputs import Input, Tokens
 from elman.data.kinds import PATTERNS, Kinds, Pattern
@@ -20,6 +22,7 @@ from elman.data.rows import Column, Listed, Rows, Table, is_column, is_sliced, r
 from elman.lengths import clipped, within
 from elman.typing import Bool, Int, Real
 
+T = TypeVar("T")
 _SORTED_TOGETHER = 32  # batches, by length: padding goes, chance stays
 _COUNTED_TOGETHER = 64  # rows
 _MOST_LISTED = 1 << 20  # rows, of those that are read when they are needed; of more, an order takes too much memory
@@ -119,10 +122,12 @@ class Epoch(NamedTuple):
 
 
 class DataSet:
-    """A data set of sequences, or of single items, without targets; with the steps before which they begin anew."""
+    """A data set of sequences, or of single items, without targets; with the steps before which they begin anew.
+
+    Batches of what is read when it is needed are prepared one ahead, in a thread.
+    """
 
     shards: Sequence[slice] | None = None  # of the rows of a batch, where epochs give each on its own
-    may_wait = False  # whether batches may take their time
     digest: str | None = None  # of what epochs have given, as `Item` has it
 
     def __init__(
@@ -140,7 +145,12 @@ class DataSet:
         self.lengths = self.x.lengths
         self.resets = None if resets is None else _reset_rows(resets, resets_name, self.x, name)
         self.costs = self.lengths  # what is about equal in a batch
-        self.is_array, self.are_there = self.x.is_table, self.x.are_there
+        self.is_array, self.are_there, self._ahead = self.x.is_table, self.x.are_there, Ahead()
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether batches may take their time, or have no target."""
+        return not self.are_there
 
     def rows(self) -> Int:
         """The sequences that there is something to learn from."""
@@ -162,7 +172,16 @@ class DataSet:
             rows = groups[i]
             return Item(i, self.prepared(rows), rows)
 
-        return Epoch(len(groups), map(item, range(start, len(groups))))
+        return Epoch(len(groups), self._in_turn(item, range(start, len(groups))))
+
+    @contextlib.contextmanager
+    def each(self, function: Callable[[Int], T], batch_size: int) -> Iterator[Iterator[tuple[Int, T]]]:
+        """The rows of each batch, of about equal length, and function(rows)."""
+        with contextlib.closing(self):
+            yield self._in_turn(lambda rows: (rows, function(rows)), self.groups(batch_size))
+
+    def _in_turn(self, function: Callable[[Any], T], values: Iterable[Any]) -> Iterator[T]:
+        return map(function, values) if self.are_there else self._ahead.map(function, values)
 
     def prepared(self, rows: Int) -> Any:
         """A batch, None where nothing has a target; or a list of batches, one for each part, None where it is empty."""
@@ -175,7 +194,8 @@ class DataSet:
         """Nothing comes of so many epochs that have been before."""
 
     def close(self) -> None:
-        """Nothing has to be ended."""
+        """End the thread."""
+        self._ahead.close()
 
     def groups(self, batch_size: int, rng: np.random.Generator | None = None) -> Sequence[Int]:
         """The sequences of each batch, of about equal length; drawn at random if there is a generator."""
@@ -242,6 +262,11 @@ class Sequences(DataSet):
         of_targets = None if self.kinds.pattern.one_output else lengths
         targets = Targets.of(self.kinds.outputs, y, of_targets, self.user_weights(rows, y), self.dtype)
         return Batch(self.kinds.taught(x, y), lengths, targets, resets=self.resets_of(rows))
+
+    def weighted(self, rows: Int) -> tuple[Batch, Real | None]:
+        """Some of the sequences, and what their targets count, without class weights."""
+        batch = self.batch(rows)
+        return batch, self.user_weights(rows, batch.targets.y)
 
     def user_weights(self, rows: Int, y: Real | Int) -> Real | None:
         """(T, B), without class weights."""
@@ -324,6 +349,7 @@ def _input_rows(X: Any, inputs: Input, pattern: Pattern, dtype: np.dtype[Any], n
             shapes: list[Any] = [(), (1,)] if is_one else [("N",), ("N", 1)]
         else:
             shapes = [("T",)] if is_one else [("N", "T")]
+        value = value if isinstance(inputs, Tokens) else checks.widened(value, name, dtype)
         found: Real | Int = inputs.array(value, name, dtype, *shapes)
         return found
 
@@ -368,6 +394,7 @@ def _target_rows(Y: Any, kinds: Kinds, names: Sequence[str], n: int, weights: _W
 
     def checked(value: Any, name: str, which: Any) -> Real | Int:
         shape = (() if isinstance(which, int) else ("N",)) + (("T",) if has_time else ())
+        value = value if is_category else checks.widened(value, name, dtype)
         read = None if weights is None else weights.read(which, np.shape(value)[len(shape) - 1] if has_time else None)
         found: Real | Int = outputs.targets(value, name, dtype, shape, read=read)
         if kinds.feeds_back and is_category:

@@ -133,14 +133,14 @@ class EncoderDecoder(Network):
     def evaluate(self, data: Pairs, batch_size: int) -> dict[str, float]:
         """The loss of a data set, with its targets fed to the decoder, and the part that `decode` gets right."""
         modes, losses, totals = self.modes(), [], []
-        for rows in data.groups(batch_size):
-            batch = data.batch(rows)
-            h_0 = self._encoded(modes[0], batch.x, batch.lengths)
-            h_n = np.empty_like(h_0)
-            with self._decoder.lease(*batch.y.shape) as (h,):
-                self._decoder.evaluate(modes[1], batch.y, h_0, h_n, h, batch.targets.lengths)
-                losses.append(self.loss_of(modes[1].backend, h, batch.targets))
-            totals.append(batch.targets.total)
+        with data.each(data.batch, batch_size) as batches:
+            for _, batch in batches:
+                h_0 = self._encoded(modes[0], batch.x, batch.lengths)
+                h_n = np.empty_like(h_0)
+                with self._decoder.lease(*batch.y.shape) as (h,):
+                    self._decoder.evaluate(modes[1], batch.y, h_0, h_n, h, batch.targets.lengths)
+                    losses.append(self.loss_of(modes[1].backend, h, batch.targets))
+                totals.append(batch.targets.total)
         finite_outputs(losses, "loss")
         # No prediction of more tokens than there are can be right: one beyond them tells.
         predicted = self.decode(data, 1, data.y_lengths + 1, batch_size)
@@ -150,10 +150,11 @@ class EncoderDecoder(Network):
     def decode(self, data: DataSet, beam: int, limits: Int, batch_size: int) -> list[Int]:
         """What each sequence of a data set becomes: tokens (n,), no more than its limit."""
         modes, results = self.modes(), list[Any]([None] * len(data.lengths))
-        for rows in data.groups(batch_size):
-            h = self._encoded(modes[0], *data.inputs_of(rows))
-            for row, tokens in zip(rows, self._search(modes[1], h, beam, limits[rows]), strict=True):
-                results[row] = np.array(tokens, dtype=np.int64)
+        with data.each(data.inputs_of, batch_size) as batches:
+            for rows, inputs in batches:
+                h = self._encoded(modes[0], *inputs)
+                for row, tokens in zip(rows, self._search(modes[1], h, beam, limits[rows]), strict=True):
+                    results[row] = np.array(tokens, dtype=np.int64)
         return results
 
     def _search(self, mode: Mode, h: Real, beam: int, limits: Int) -> list[list[int]]:

@@ -265,37 +265,42 @@ class SequenceNetwork(Network):
         """function(outputs (T, B, O)) for each sequence of a data set, in its form; keys (N,) are for noise."""
         pattern, mode = self.kinds.pattern, self.mode()
         results: Any = [None] * len(data.lengths)
-        for rows in data.groups(batch_size):
-            x, lengths = data.inputs_of(rows)
-            with self.stack.lease(*x.shape[:2]) as (y,):
-                drawn = None if keys is None else self.noise(keys[rows])
-                h, _ = self.states(mode, x, lengths, self.initial_state(len(rows)), y, drawn, data.resets_of(rows))
-                o = self.outputs(mode.backend, h, None if pattern.one_output else lengths)
-            values = function(o).swapaxes(0, 1)  # (B, T, ·), or (B, 1, ·)
-            if pattern.one_output or data.is_array:
-                values = values[:, 0] if pattern.one_output else values
-                if isinstance(results, list):
-                    results = np.empty((len(results), *values.shape[1:]), values.dtype)
-                results[rows] = values
-            else:
-                for b, row in enumerate(rows):
-                    results[row] = values[b, : data.lengths[row]].copy()
+        with data.each(lambda rows: (*data.inputs_of(rows), data.resets_of(rows)), batch_size) as batches:
+            for rows, (x, lengths, resets) in batches:
+                with self.stack.lease(*x.shape[:2]) as (y,):
+                    drawn = None if keys is None else self.noise(keys[rows])
+                    h, _ = self.states(mode, x, lengths, self.initial_state(len(rows)), y, drawn, resets)
+                    o = self.outputs(mode.backend, h, None if pattern.one_output else lengths)
+                values = function(o).swapaxes(0, 1)  # (B, T, ·), or (B, 1, ·)
+                if pattern.one_output or data.is_array:
+                    values = values[:, 0] if pattern.one_output else values
+                    if isinstance(results, list):
+                        results = np.empty((len(results), *values.shape[1:]), values.dtype)
+                    results[rows] = values
+                else:
+                    for b, row in enumerate(rows):
+                        results[row] = values[b, : data.lengths[row]].copy()
         return results
 
     def evaluate(self, data: Sequences, batch_size: int, keys: Int | None = None) -> dict[str, float]:
         """The loss of a data set and the metric of its outputs, by name; keys (N,) are for noise."""
         losses, totals = list[float](), list[float]()
-        parts = self._scored(data, batch_size, keys, losses, totals)
-        score = self.kinds.outputs.score(parts)
+        with data.each(data.weighted, batch_size) as batches:
+            parts = self._scored(batches, data, keys, losses, totals)
+            score = self.kinds.outputs.score(parts)
         return {"loss": float(np.average(losses, weights=totals)), self.metric: score}
 
     def _scored(
-        self, data: Sequences, batch_size: int, keys: Int | None, losses: list[float], totals: list[float]
+        self,
+        batches: Iterator[tuple[Int, tuple[Batch, Real | None]]],
+        data: Sequences,
+        keys: Int | None,
+        losses: list[float],
+        totals: list[float],
     ) -> Iterator[Scored]:
         """What of each batch is compared; its loss, and the weight of its targets, are appended."""
         mode, outputs = self.mode(), self.kinds.outputs
-        for rows in data.groups(batch_size):
-            batch = data.batch(rows)
+        for rows, (batch, weights) in batches:
             targets = batch.targets
             if targets.total == 0:
                 continue
@@ -309,7 +314,6 @@ class SequenceNetwork(Network):
             counts = outputs.has_target(targets.y)
             if targets.lengths is not None:
                 counts = counts & within(len(targets.y), targets.lengths)
-            weights = data.user_weights(rows, targets.y)
             if weights is not None:
                 counts = counts & (weights > 0)  # the others' targets are anything, and may overflow
             yield targets.y[counts], predicted[counts], np.ones(counts.sum()) if weights is None else weights[counts]

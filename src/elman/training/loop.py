@@ -124,7 +124,8 @@ class Run(Resumable):
             with self._nothing_changes():
                 measured = self._network.evaluate(self._held_out, self._plan.batch_size)
         if self._sums[1] == 0:
-            given = "X must return batches with a target" if self._data.may_wait else "Y must hold at least one target"
+            is_data = self._data.parts()  # and no function
+            given = "Y must hold at least one target" if is_data else "X must return batches with a target"
             raise ValueError(f"{given} in each epoch, got none in epoch {self.epoch}")
         self.history["loss"].append(self._sums[0] / self._sums[1])
         for name, value in measured.items():

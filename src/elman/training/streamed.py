@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections import deque
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from elman import check
+from elman.data.ahead import Ahead
 from elman.data.rows import Rows
 from elman.data.sequences import DataSet, Epoch, Item
 from elman.training.checkpoint import fingerprint
 from elman.typing import Real
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
 
 
 def data_of(given: Mapping[str, Any], names: tuple[str, ...], read: Callable[..., DataSet]) -> DataSet | Streamed:
@@ -60,11 +58,12 @@ class Streamed:
     ) -> None:
         """names: of what a batch may consist of; read: from that, and `names` of it for messages, to a data set."""
         self._function, self._n_batches, self._names, self._read = function, n_batches, names, read
-        self._pool: Any = None
+        self._ahead = Ahead()
         self._iterator: Iterator[Any] = iter(())
+        self._prepared: Iterator[Item] = iter(())  # what becomes of its batches
         self._is_over = True  # whether it has given all
-        self._epoch, self._i = -1, 0  # of the first one of those that are prepared
-        self._prepared: deque[Future[Item | None]] = deque()
+        self._epoch, self._i = -1, 0  # of the next one
+        self._next: Item | None = None  # where it has been asked for
         self._n_rows = 0  # of what has been prepared in the epoch
         self.digest = "" if is_compared else None  # of all that has been prepared
 
@@ -91,11 +90,9 @@ class Streamed:
                 pass
 
     def close(self) -> None:
-        """End the thread, when what it prepares is there. The iterator is no more than let go: others may have it."""
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-        self._iterator, self._is_over = iter(()), True
-        self._prepared.clear()
+        """End the thread. The iterator is no more than let go: others may have it."""
+        self._ahead.close()
+        self._iterator, self._prepared, self._next, self._is_over = iter(()), iter(()), None, True
 
     def _begin_epoch(self) -> None:
         given = self._function()
@@ -103,35 +100,22 @@ class Streamed:
             raise TypeError(f"X must return an iterator of batches, got {check.shown(given)}")
         self._iterator, self._is_over = iter(given), False
         self._epoch, self._i, self._n_rows = self._epoch + 1, 0, 0
+        numbers = itertools.count() if self._n_batches is None else range(self._n_batches)
+        self._prepared = self._ahead.map(self._item, numbers)
 
     def _items(self) -> Iterator[Item]:
         """From the next batch on to the end of the epoch. An item is the next one until that after it is asked for."""
         while not self._is_over:
-            self._prepare(1)
-            item = self._prepared[0].result() if self._prepared else None
+            self._next = item = self._next or next(self._prepared, None)
             if item is None:
-                self._prepared.clear()
                 self._is_over = True
                 if self._i < (self._n_batches or 0):
                     expected = f"steps_per_epoch={self._n_batches} batches"
                     raise ValueError(f"X must return an iterator of at least {expected}, got {self._i}")
                 return
-            self._prepare(2)
             yield item
-            self._prepared.popleft()
+            self._next = None
             self._i += 1
-
-    def _prepare(self, n: int) -> None:
-        """See to it that so many batches are prepared, or being so, unless the epoch has fewer."""
-        if self._pool is None:
-            from concurrent.futures import ThreadPoolExecutor  # only here: `import elman` does without it
-
-            self._pool = ThreadPoolExecutor(1, "elman-batches")
-        while len(self._prepared) < n:
-            i = self._i + len(self._prepared)
-            if i == self._n_batches:
-                break
-            self._prepared.append(self._pool.submit(self._item, i))
 
     def _item(self, i: int) -> Item | None:
         """The next batch, None after the last one: in the thread."""
