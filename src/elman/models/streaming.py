@@ -8,6 +8,7 @@ import numpy as np
 
 from elman import check
 from elman.data.batches import own
+from elman.data.checks import n_steps as n_steps_of
 from elman.models.base import Model, network_of
 from elman.models.network import SequenceNetwork
 from elman.typing import Int, Real
@@ -70,8 +71,8 @@ class Stream:
         resets : bool (T,), or with a batch size (T, B), optional
             Where new sequences begin, as with `reset` before such a step; but noise goes on.
         rows : integers (R,), or bool (B,), optional
-            Those that x is about, with R in the place of B, in this order, each once. The others stay as they are, and
-            take no time. Needs a batch size.
+            Those that x is about, with R in the place of B, in this order, each once, or none. The others stay as they
+            are, and take no time. Needs a batch size.
 
         Returns
         -------
@@ -94,19 +95,26 @@ class Stream:
         return probabilities
 
     def reset(self, rows: Any = None) -> None:
-        """Let new sequences begin: in all rows, or in those of an array of indices or of bool (B,).
+        """Let new sequences begin: in all rows, or in those that `rows` says, as in `predict`.
 
         Noise begins anew where all rows do.
         """
         n_rows = self.state.shape[1]
         if rows is None:
             self._n_steps[:] = 0
-        begins = slice(None) if rows is None else _row_indices(rows, "rows", n_rows)
+        begins = slice(None) if rows is None else _row_indices(rows, n_rows)
         self.state[:, begins] = self._network.initial_state(n_rows)[:, begins]
 
     def _run(self, x: Any, function: Any, resets: Any, rows: Any) -> Any:
-        inputs, _, pattern, dtype = self._network.kinds
-        chosen = None if rows is None else self._chosen(rows)
+        inputs, outputs, pattern, dtype = self._network.kinds
+        if rows is not None and self._batch_size is None:
+            check.refuse("rows must be None for a stream without a batch size")
+        chosen = None if rows is None else _row_indices(rows, len(self._n_steps))
+        if chosen is not None and not len(chosen):
+            n_steps = n_steps_of(x, "x")
+            check.shape(np.shape(x)[:2], "x", ((n_steps, 0),), allow_empty=True)
+            values = function(np.empty((n_steps, 0, outputs.n), dtype))
+            return values[0] if pattern.one_output else values
         n_rows = self._batch_size if chosen is None else len(chosen)
         axes: Any = ("T",) if n_rows is None else ("T", n_rows)
         x = own(inputs.array(x, "x", dtype, axes))
@@ -120,18 +128,6 @@ class Stream:
         self._n_steps[own_rows] += len(x)
         values = values if n_rows else values[:, 0]
         return values[0] if pattern.one_output else values
-
-    def _chosen(self, rows: Any) -> Int:
-        """Indices of rows, each once."""
-        if self._batch_size is None:
-            check.refuse("rows must be None for a stream without a batch size")
-        chosen = _row_indices(rows, "rows", self._batch_size)
-        chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
-        check.shape(chosen.shape, "rows", (("R",),))
-        if len({*chosen.tolist()}) < len(chosen):
-            twice = np.bincount(chosen).argmax()
-            raise ValueError(f"rows must have each row once, got {twice} more often")
-        return chosen
 
     def _outcome_by_steps(self, x: Any, function: Any, resets: Any, rows: Any) -> tuple[Any, Real]:
         """`_outcome` of rows that have made unequal numbers of steps, for each of which noise is drawn by itself."""
@@ -163,13 +159,17 @@ class Stream:
         return f"Stream({self._model}, batch_size={self._batch_size})"
 
 
-def _row_indices(value: Any, name: str, n_rows: int) -> Any:
-    """Indices from 0 to n_rows - 1, or bool (n_rows,)."""
-    array = np.atleast_1d(check.as_array(value, name))
+def _row_indices(rows: Any, n_rows: int) -> Int:
+    """Indices from 0 to n_rows - 1, each once, of some rows, which a bool (n_rows,) may tell."""
+    array = np.atleast_1d(check.as_array(rows, "rows"))
     if array.dtype == bool:
-        check.shape(array.shape, name, ((n_rows,),))
-        return array
-    array = check.as_int64(array, name)
+        check.shape(array.shape, "rows", ((n_rows,),))
+        return np.flatnonzero(array)
+    array = check.as_int64(array, "rows")
+    check.shape(array.shape, "rows", (("R",),), allow_empty=True)
     if array.size and not (array.min() >= 0 and array.max() < n_rows):
-        raise ValueError(f"{name} must be from 0 to {n_rows - 1}, got {array.min()} to {array.max()}")
+        raise ValueError(f"rows must be from 0 to {n_rows - 1}, got {array.min()} to {array.max()}")
+    if len({*array.tolist()}) < len(array):
+        twice = np.bincount(array).argmax()
+        raise ValueError(f"rows must have each row once, got {twice} more often")
     return array
