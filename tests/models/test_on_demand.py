@@ -1,5 +1,9 @@
 """Data that are read when a batch needs them: the same runs as with arrays in memory, messages that name the row."""
 
+import re
+import threading
+import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,6 +125,48 @@ def test_all_kinds_and_patterns(way: str, inputs: Any, outputs: Any, options: di
     assert results[0] == results[1]
 
 
+SMALL = ["bool", "float16", "int8", "uint8", ">i2", "uint16"]
+
+
+@pytest.mark.parametrize("dtype", SMALL)
+@pytest.mark.parametrize("way", ["memmap", "list of memmaps", "h5py", "small integers"])
+def test_small_dtypes_are_the_reals_that_they_stand_for(way: str, dtype: str, tmp_path: Path):
+    rng, n = np.random.default_rng(0), 20
+    least, most = (0, 2) if dtype == "bool" else (0, 60) if "u" in dtype else (-60, 60)
+    x, y = (rng.integers(least, most, (n, T, columns)).astype(dtype) for columns in (3, 2))
+    labels, weights = rng.integers(0, 2, (n, T, 2)).astype(dtype), rng.integers(0, 3, (n, T)).astype(dtype)
+    options = {"dtype": "float64", "backend": "numpy"} if dtype == "float16" else {}
+    for own_y, outputs in ((y, elman.Reals(2)), (labels, elman.Binary(2))):
+        results = []
+        for give in (lambda array, _: array.astype(np.float32), WAYS[way]):
+            X, Y, own_weights = (give(array, tmp_path) for array in (x, own_y, weights))
+            results.append(run(model(elman.Features(3), outputs, **options), X, Y, weights=own_weights))
+        assert results[0] == results[1]
+
+
+def test_small_dtypes_are_never_there_as_reals_in_whole():
+    x = np.random.default_rng(0).integers(0, 255, (2000, 50, 40)).astype(np.uint8)
+    made = model(elman.Features(40), elman.Reals(1), pattern="many-to-one")
+    given = {"epochs": 1, "batch_size": 8, "progress": False}
+    made.fit(x[:8], x[:8, 0, 0], **given)  # what is imported, and kept
+    tracemalloc.start()
+    try:
+        made.fit(x, x[:, 0, 0], **given)
+        made.evaluate(x, x[:, 0, 0], batch_size=8)
+        made.predict(x, batch_size=8)
+        assert tracemalloc.get_traced_memory()[1] < 1.5 * 4 * (1 << 22)  # a block as float32, and some more
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint64, complex, object])
+def test_what_float32_does_not_hold_is_refused(dtype: Any, tmp_path: Path):
+    made, x = model(elman.Features(2), elman.Reals(1)), np.ones((N, T, 2), dtype)
+    for X in (x, [*x], *([mapped(x, tmp_path)] if dtype is not object else [])):
+        with pytest.raises(TypeError, match=rf"^X(\[0\])? must hold float32 or float64, got {np.dtype(dtype)}"):
+            made.fit(X, np.ones((N, T)), progress=False)
+
+
 def test_weights_resets_and_validation_data(tmp_path: Path):
     x, y = tokens(0, N, T), tokens(1, N, T, least=-1)
     rng = np.random.default_rng(2)
@@ -181,6 +227,108 @@ def test_batches_without_a_target_are_left_out(tmp_path: Path):
     assert model().fit(x, y, **given) == model().fit(mapped(x, tmp_path), y, **given)
 
 
+class Stop(Exception):
+    pass
+
+
+class StopAt(elman.Callback):
+    def __init__(self, steps: int, error: type[BaseException] = Stop) -> None:
+        self.steps, self.error = steps, error
+
+    def on_step(self, training: Any) -> None:
+        if training.steps == self.steps:
+            raise self.error
+
+
+class Noting(OnDisk):
+    """What also says who reads."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        super().__init__(array)
+        self.threads = set[str]()
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        self.threads.add(threading.current_thread().name)
+        return super().__getitem__(index)
+
+
+def test_batches_are_read_one_ahead_in_a_thread_that_ends():
+    x, before = tokens(0, N, T), threading.active_count()
+    for error in (Stop, KeyboardInterrupt):
+        source, n_read = Noting(x), list[int]()
+
+        class Watches(StopAt):
+            def on_step(self, training: Any, source: Noting = source, into: list[int] = n_read) -> None:
+                expected = 1 + 8 * (training.steps + 1)  # the first row, which tells what they are, and a batch ahead
+                for _ in range(1000):
+                    time.sleep(0.01)
+                    if source.n_read >= expected:
+                        break
+                into.append(source.n_read - expected)
+                super().on_step(training)
+
+        with pytest.raises(error):
+            model().fit(source, x, batch_size=8, shuffle=False, progress=False, callbacks=[Watches(4, error)])
+        assert threading.active_count() == before
+        assert n_read == [0] * 4
+        assert source.threads == {threading.current_thread().name, "elman-batches_0"}
+    source = Noting(x)
+    for method in (model().predict, lambda X: model().evaluate(X, x)):
+        source.threads.clear()
+        method(source)
+        assert "elman-batches_0" in source.threads
+        assert threading.active_count() == before
+    source = Noting(np.where(np.arange(N)[:, None] == 37, V, x))
+    for method in (model().predict, lambda X: model().evaluate(X, x, batch_size=8)):
+        with pytest.raises(ValueError, match=rf"^X\[37\] must hold tokens from 0 to {V - 1}, got {V} at \[0\]"):
+            method(source)
+        assert threading.active_count() == before
+
+
+def test_what_is_wrong_is_raised_when_it_is_met(tmp_path: Path):
+    x = tokens(0, N, T)
+    x[37] = V
+    before, stop = threading.active_count(), StopAt(4)
+    options: dict[str, Any] = {"batch_size": 8, "shuffle": False, "progress": False}
+    X, y = mapped(x, tmp_path), tokens(1, N, T)
+    with pytest.raises(Stop):  # with the row's batch in the making
+        model().fit(X, y, **options, callbacks=[stop])
+    with pytest.raises(ValueError, match=r"^X\[37\] must hold tokens"):
+        model().fit(X, y, **options, callbacks=[StopAt(5)])
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("way", ["memmap", "h5py"])
+def test_callbacks_may_read_what_is_trained_on(way: str, tmp_path: Path):
+    x = tokens(0, N, T)
+    scores = []
+    for given in (x, WAYS[way](x, tmp_path)):
+        own: list[Any] = []
+
+        class Evaluates(elman.Callback):
+            def on_step(self, training: Any, X: Any = given, into: list[Any] = own) -> None:
+                into.append(training.model.evaluate(X, X, batch_size=8))
+
+        options = {"epochs": 2, "batch_size": 8, "progress": False, "validation_data": (given, given)}
+        history = model().fit(given, given, **options, callbacks=[Evaluates()])
+        scores.append((dict(history), own))
+    assert scores[0] == scores[1]
+
+
+def test_a_run_goes_on_from_windows_without_targets(tmp_path: Path):
+    x, y = tokens(0, N, T), tokens(1, N, T)
+    y[:8], y[8:16, :3] = -1, -1  # the first batch, and the first window of the second
+    X, Y = mapped(x, tmp_path), mapped(y, tmp_path)
+    options: dict[str, Any] = {"epochs": 2, "batch_size": 8, "tbptt": (3, 3), "shuffle": False, "progress": False}
+    whole, part, resumed = model(), model(), model()
+    expected = whole.fit(X, Y, **options)
+    options |= {"checkpoint": tmp_path / "run.safetensors", "checkpoint_every": 1}
+    with pytest.raises(Stop):
+        part.fit(X, Y, **options, callbacks=[StopAt(2)])
+    assert resumed.fit(X, Y, **options, resume=True) == expected
+    assert all(np.array_equal(value, whole.state_dict()[name]) for name, value in resumed.state_dict().items())
+
+
 @pytest.mark.parametrize("is_large", [False, True])
 def test_a_run_resumes_within_an_epoch(is_large: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sequences, "_MOST_LISTED", 10 if is_large else 1 << 20)
@@ -189,14 +337,9 @@ def test_a_run_resumes_within_an_epoch(is_large: bool, tmp_path: Path, monkeypat
     whole = model()
     expected = whole.fit(x, y, **options)
 
-    class Stops(elman.Callback):
-        def on_step(self, training: Any) -> None:
-            if training.steps == 13:
-                raise RuntimeError("enough")
-
     path = tmp_path / "run.safetensors"
-    with pytest.raises(RuntimeError, match="enough"):
-        model().fit(x, y, **options, checkpoint=path, checkpoint_every=1, callbacks=[Stops()])
+    with pytest.raises(Stop):
+        model().fit(x, y, **options, checkpoint=path, checkpoint_every=1, callbacks=[StopAt(13)])
     resumed = model()
     assert resumed.fit(x, y, **options, checkpoint=path, resume=True) == expected
     assert all(np.array_equal(value, whole.state_dict()[name]) for name, value in resumed.state_dict().items())
@@ -279,8 +422,36 @@ def test_windows_refuse_what_does_not_fit():
         model().fit(windows, np.zeros((2, 3), int))
     with pytest.raises(ValueError, match=r"^X must be one input for each sequence with pattern='one-to-one'"):
         model(pattern="one-to-one").fit(windows)
-    with pytest.raises(ValueError, match=r"^X\[1\] must hold tokens from 0 to 4, got 7 at \[1\]"):
-        model().fit(elman.Windows(np.array([0, 1, 2, 3, 7, 0, 0, 0]), 3), progress=False)
+    with pytest.raises(ValueError, match=r"^X must be one input for each sequence with pattern='one-to-one'"):
+        model(pattern="one-to-one").predict(windows)
+    with pytest.raises(TypeError, match=r"^X must be a list .* got Windows of 3 steps, 2 of them, which SequenceModel"):
+        elman.Seq2Seq(elman.Tokens(V), elman.Categories(V), hidden_size=2).fit(windows)
+
+
+def test_what_is_wrong_in_a_series_is_named_by_its_place():
+    for series, targets, pattern, place, at in (
+        (np.array([0, 1, 2, 3, 7, 0, 0, 0]), None, "many-to-many", "X[1] = series[3:6]", "[1]"),
+        (np.zeros(8, int), np.array([0, 1, 2, 3, 4, 7, 0, 0]), "many-to-many", "Y[1] = targets[4:7]", "[1]"),
+        (np.zeros(8, int), np.array([0, 1, 2, 3, 4, 0, 7, 0]), "many-to-one", "Y[1] = targets[6]", "[]"),
+    ):
+        windows = elman.Windows(series, 3, targets=targets)
+        for given, name in (((windows,), ""), ((np.zeros((2, 3), int),) * 2, "validation_data")):
+            held_out = (windows,) if name else None
+            what = place.replace("X", "validation_data[0]").replace("Y", "validation_data[1]") if name else place
+            expected = f"{re.escape(what)} must hold .*, got 7 at {re.escape(at)}"
+            if pattern == "many-to-one" and name:
+                given = (given[0], given[1][:, 0])
+            with pytest.raises(ValueError, match=f"^{expected}"):
+                model(pattern=pattern).fit(*given, validation_data=held_out, progress=False)
+
+
+def test_windows_as_validation_data():
+    windows, options = elman.Windows(tokens(3, 203), T), {"epochs": 2, "progress": False}
+    for given in ((windows,), [windows], (windows, None)):
+        histories = [model().fit(windows, validation_data=each, **options) for each in (windows, given)]
+        assert histories[0] == histories[1]
+    with pytest.raises(ValueError, match=r"^validation_data must be \(X, Y\), .*, got 1 items"):
+        model().fit(windows, validation_data=(tokens(0, N, T),), **options)
 
 
 def test_arrow_columns():

@@ -87,10 +87,15 @@ class Table(Rows):
             found = self._check(given, self._name, rows)
         except (TypeError, ValueError):
             for row, one in zip(rows.tolist(), given, strict=True):  # of which one says more
-                self._check(one, f"{self._name}[{row}]", row)
+                self._check(one, self._name_of(row), row)
             raise
         n_axes = 2 if found.dtype == np.int64 else 3
         return found[:, None] if self._are_items and found.ndim < n_axes else found
+
+    def _name_of(self, row: int) -> str:
+        """With where it lies in a series, if it is a window."""
+        place = f" = {self._source.place_of(row)}" if hasattr(self._source, "place_of") else ""
+        return f"{self._name}[{row}]{place}"
 
 
 class Listed(Rows):

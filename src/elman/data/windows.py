@@ -75,21 +75,25 @@ class Windows:
 
     def inputs_for(self, kinds: Kinds) -> Any:
         """X, as a data set takes it."""
-        return _Windowed(self, self.series, 0, self.length, has_columns=isinstance(kinds.inputs, Features))
+        return _Windowed(self, "series", 0, self.length, has_columns=isinstance(kinds.inputs, Features))
 
     def targets_for(self, kinds: Kinds) -> Any:
         """Y, as a data set takes it."""
         has_columns = not isinstance(kinds.outputs, Categories)
+        name = "series" if self.targets is self.series else "targets"
         if kinds.pattern.one_output:
-            return _Windowed(self, self.targets, self.length - 1 + self.horizon, None, has_columns=has_columns)
-        return _Windowed(self, self.targets, self.horizon, self.length, has_columns=has_columns)
+            return _Windowed(self, name, self.length - 1 + self.horizon, None, has_columns=has_columns)
+        return _Windowed(self, name, self.horizon, self.length, has_columns=has_columns)
 
 
 class _Windowed:
     """Steps of each window of a series, as an array (N, T, ·), or without T one step of each."""
 
-    def __init__(self, windows: Windows, series: Any, offset: int, n_steps: int | None, *, has_columns: bool) -> None:
-        self._series, self._stride, self._offset, self._n_steps = series, windows.stride, offset, n_steps
+    def __init__(self, windows: Windows, name: str, offset: int, n_steps: int | None, *, has_columns: bool) -> None:
+        """name: that of the series among the attributes."""
+        series = getattr(windows, name)
+        self._series, self._name, self._stride = series, name, windows.stride
+        self._offset, self._n_steps = offset, n_steps
         columns = series.shape[1:] or ((1,) if has_columns else ())
         self.shape = (len(windows), *(() if n_steps is None else (n_steps,)), *columns)
         self.dtype = series.dtype
@@ -99,6 +103,11 @@ class _Windowed:
 
     def __getitem__(self, i: Any) -> NDArray[Any]:
         return self.rows_at(np.atleast_1d(range(len(self))[i]))  # not of all of them, which may be many
+
+    def place_of(self, i: int) -> str:
+        """Where one of them lies, in messages."""
+        start = i * self._stride + self._offset
+        return f"{self._name}[{start}]" if self._n_steps is None else f"{self._name}[{start}:{start + self._n_steps}]"
 
     def rows_at(self, rows: Int) -> NDArray[Any]:
         """Some of them, as a fresh array."""

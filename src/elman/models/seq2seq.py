@@ -18,6 +18,7 @@ from elman.data.inputs import Features, Tokens
 from elman.data.kinds import PATTERNS
 from elman.data.outputs import Categories
 from elman.data.sequences import DataSet, Pairs
+from elman.data.windows import Windows
 from elman.layer.dynamics import of_both_directions
 from elman.layer.rnn import RNN, stack_of
 from elman.models.base import Model
@@ -171,7 +172,8 @@ class Seq2Seq(Model):
         Parameters
         ----------
         X : list of integers (T_i,) or arrays (T_i, n); or one array (N, T) or (N, T, n)
-            Sequences of tokens or features. Or a function that returns batches (X, Y), as in `SequenceModel.fit`.
+            Sequences of tokens or features, or a function that returns batches (X, Y), as in `SequenceModel.fit`, but
+            no `Windows`.
         Y : list of integers (T_i,), or one array (N, T)
             The sequences that they become, without start and end; they may be empty.
         epochs, batch_size, steps_per_epoch, optimizer, schedule, clip_norm, clip_value, weight_l1, weight_l2, trainable
@@ -259,4 +261,7 @@ class Seq2Seq(Model):
 
     def _data(self, X: Any, Y: Any, names: Sequence[str] = ("X", "Y"), *, may_be_empty: bool = False) -> Pairs:
         del may_be_empty  # as pairs never are: they have an end to be predicted
+        if isinstance(X, Windows):
+            expected = f"{names[0]} must be a list of sequences or an array (N, T)"
+            raise TypeError(f"{expected}, got {X}, which SequenceModel takes")
         return Pairs(X, Y, self.inputs, self._network.predicted, self.decoder.dtype, names)

@@ -244,9 +244,10 @@ class SequenceModel(Model):
             sum of their absolute values and λ₂ times that of their squares.
         memory : str or int, optional
             For long sequences: states are computed twice, and kept for so many steps at a time, or for as many as need
-            less than, say, "200MB". The gradients are the same to the last bit, with a leak to rounding. Not with
-            `reverse`, and with `bidirectional` in one layer only, whose states are computed three times, or, where each
-            sequence has one target, four; there, noise of units whose leaks are learned is refused.
+            less than, say, "200MB". The gradients are the same to the last bit (with a leak, to rounding), the loss to
+            rounding, as it is a sum of parts. Not with `reverse`, and with `bidirectional` in one layer only, whose
+            states are computed three times, or, where each sequence has one target, four; there, noise of units whose
+            leaks are learned is refused.
         trainable : list of str, optional
             The names of parameters to change, or patterns such as "bias_*"; by default all. The others stay as they
             are, weight decay or not; there is no work for their gradients, which are no part of the norm either.
@@ -503,11 +504,12 @@ class SequenceModel(Model):
         X : list of integers (T_i,) or arrays (T_i, n); or one array (N, T) or (N, T, n)
             Sequences of tokens or features; (N,) or (N, n) where the pattern has one input for each. Batches gather
             sequences of about equal length, so that the cost follows the sum of the lengths. Memory maps, h5py, zarr
-            and Arrow columns are read a batch at a time, and what is wrong in a row is named when it is met. Or
-            `elman.Windows`, which have their own `Y`. Or a function without
-            arguments that returns the batches of an epoch, any iterator of (X, Y), (X, Y, weights) or (X, Y, weights,
-            resets), weights perhaps None; `Y`, `weights` and `resets` are not given then. It runs in a thread of its
-            own, a batch ahead, so it must leave the model alone.
+            and Arrow columns are read a batch at a time, one ahead in a thread, and what is wrong in a row is named
+            when it is met. Features, and targets that are no categories, may be bool, float16 or integers of up to 16
+            bits as well: a batch at a time becomes what the model computes with. Or `elman.Windows`, which have their
+            own `Y`. Or a function without arguments that returns the batches of an epoch, any iterator of (X, Y),
+            (X, Y, weights) or (X, Y, weights, resets), weights perhaps None; `Y`, `weights` and `resets` are not given
+            then. It runs in a thread of its own, a batch ahead, so it must leave the model alone.
         Y : list of integers (T_i,) or arrays (T_i, n); or one array (N, T) or (N, T, n)
             Targets; (N,) or (N, n) where the pattern has one for each sequence. As in `train_step` otherwise.
         epochs : int
@@ -538,7 +540,7 @@ class SequenceModel(Model):
             As in `train_step`: ``["weight_ho", "bias_*"]`` trains these, and nothing else.
         resets : list of bool (T_i,), or one array (N, T), optional
             As in `train_step`.
-        validation_data : (X, Y), (X, Y, weights) or (X, Y, weights, resets), optional
+        validation_data : (X, Y), (X, Y, weights) or (X, Y, weights, resets); or Windows, optional
             Data to `evaluate` the model on after each epoch; weights may be None.
         shuffle : bool
             Whether to go through the data in an order of its own each time, drawn from the model's seed.
@@ -749,8 +751,7 @@ class SequenceModel(Model):
         if given is None:
             return None
         name = "validation_data"
-        parts = (given,) if isinstance(given, Windows) else _two_to_four(given, name)
-        return self._data(*parts, names=[f"{name}[{i}]" for i in range(4)])
+        return self._data(*_two_to_four(given, name), names=[f"{name}[{i}]" for i in range(4)])
 
     def _of_windows(self, windows: Windows, Y: Any, names: Sequence[str]) -> tuple[Any, Any]:
         """Their X and Y."""
@@ -792,15 +793,17 @@ class SequenceModel(Model):
         if self._network.kinds.feeds_back:
             check.refuse(f"pattern={self.pattern!r} has no inputs to predict from at each step: use generate")
         self._check_resets(resets)
-        X = X.inputs_for(self._network.kinds) if isinstance(X, Windows) else X
+        X = self._of_windows(X, None, _NAMES)[0] if isinstance(X, Windows) else X
         data = DataSet(X, inputs, pattern, dtype, "X", resets)
         keys = row_keys(noise_seed, len(data.lengths))
         return self._network.predictions(data, check.positive_int(batch_size, "batch_size"), function, keys)
 
 
 def _two_to_four(value: Any, name: str) -> Sequence[Any]:
-    """X, Y and, if they are given, weights and resets."""
+    """X, Y and, if they are given, weights and resets; or windows alone."""
     expected = "(X, Y), (X, Y, weights) or (X, Y, weights, resets)"
+    if isinstance(value, Windows) or (isinstance(value, (tuple, list)) and [*map(type, value)] == [Windows]):
+        return (value,) if isinstance(value, Windows) else value
     if not isinstance(value, (tuple, list)):
         raise TypeError(f"{name} must be {expected}, got {check.shown(value)}")
     if not 2 <= len(value) <= 4:
