@@ -1,4 +1,7 @@
-"""How long the first step of `fit` takes on a memory map, and how much memory two epochs take: `large_data.py [GB]`."""
+"""How long the first step of `fit` takes on a memory map, how much memory two epochs take, and how long they are.
+
+`large_data.py [GB] [--in-turn]`: the other way, batches are read when it is their turn, and not ahead in a thread.
+"""
 
 import resource
 import sys
@@ -9,23 +12,23 @@ from pathlib import Path
 import numpy as np
 
 import elman
+from elman.data.ahead import Ahead
 
-GB, STEPS, BLOCK = float(sys.argv[1]) if sys.argv[1:] else 10.0, 1000, 10_000
-N_TOKENS = 64
+IN_TURN = "--in-turn" in sys.argv
+GB = float(next(iter(set(sys.argv[1:]) - {"--in-turn"}), 10.0))
+STEPS, FEATURES, BATCH = 8, 1000, 512  # of a sequence of 8 kB; 10 GB are more of them than an order is listed of
+OPTIONS = {"batch_size": BATCH, "optimizer": elman.SGD(1e-6), "progress": False}
 
 
 class Watch(elman.Callback):
     """Times the first step, and looks at memory."""
 
     def __init__(self) -> None:
-        self.first, self.most = 0.0, 0.0
-
-    def on_start(self, training: elman.training.Training) -> None:  # noqa: ARG002
-        self.begin = time.perf_counter()
+        self.begin, self.first, self.most = time.perf_counter(), 0.0, 0.0
 
     def on_step(self, training: elman.training.Training) -> None:
         self.first = self.first or time.perf_counter() - self.begin
-        if training.steps % 100 == 0:
+        if training.steps % 10 == 0:
             self.most = max(self.most, megabytes())
 
 
@@ -36,30 +39,31 @@ def megabytes() -> float:
 
 
 def written(path: Path) -> np.ndarray:
-    """Random tokens, as a memory map."""
-    n = int(GB * 1e9 / STEPS)
-    block = np.random.default_rng(0).integers(0, N_TOKENS, (BLOCK, STEPS)).astype(np.uint8)
+    """Random bytes, as a memory map of sequences of features."""
+    n, block = int(GB * 1e9 / (STEPS * FEATURES)), 10_000
+    values = np.random.default_rng(0).integers(0, 256, (block, STEPS * FEATURES)).astype(np.uint8)
     with path.open("wb") as file:
-        for start in range(0, n, BLOCK):
-            file.write(block[: n - start].tobytes())
-    return np.memmap(path, np.uint8, "r", shape=(n, STEPS))
+        for start in range(0, n, block):
+            file.write(values[: n - start].tobytes())
+    return np.memmap(path, np.uint8, "r", shape=(n, STEPS, FEATURES))
 
 
 def main() -> None:
+    if IN_TURN:
+        Ahead.map = lambda _, function, values: map(function, values)  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder:
-        X = written(Path(folder) / "tokens.u8")
-        Y = (X[:, 0] % 2).copy()
+        X = written(Path(folder) / "features.u8")
+        Y = (np.arange(len(X)) % 2).astype(np.uint8)
         options = {"pattern": "many-to-one", "hidden_size": 1, "seed": 0}
-        model = elman.SequenceModel(elman.Tokens(N_TOKENS), elman.Categories(2), **options)
-        model.fit(
-            X[:512], Y[:512], epochs=1, batch_size=512, progress=False
-        )  # what a training takes of small data, too
-        before, watch, start = megabytes(), Watch(), time.perf_counter()
-        model.fit(X, Y, epochs=2, batch_size=512, progress=False, callbacks=[watch])
-        print(f"{GB:g} GB, {len(X):,} sequences of {STEPS} steps, two epochs, shuffled")
+        model = elman.SequenceModel(elman.Features(FEATURES), elman.Binary(), **options)
+        model.fit(X[:BATCH], Y[:BATCH], epochs=1, **OPTIONS)  # what a training takes of small data, too
+        before, watch = megabytes(), Watch()
+        model.fit(X, Y, epochs=2, callbacks=[watch], **OPTIONS)
+        seconds, n_steps = time.perf_counter() - watch.begin, 2 * -(-len(X) // BATCH)
+        print(f"{GB:g} GB, {len(X):,} sequences, two epochs, shuffled, {'in turn' if IN_TURN else 'read ahead'}")
         print(f"to the first step          {watch.first:8.2f} s")
         print(f"most memory, beyond before {watch.most - before:8.0f} MB")
-        print(f"in all                     {time.perf_counter() - start:8.0f} s")
+        print(f"a step                     {1e3 * seconds / n_steps:8.1f} ms")
 
 
 if __name__ == "__main__":

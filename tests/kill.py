@@ -50,6 +50,9 @@ LABELS = np.array([x[0] % 2 for x in TOKENS])
 FEATURES = [RNG.standard_normal((n, 3)) for n in LENGTHS]
 NUMBERS = [x[:, :2].cumsum(axis=0) for x in FEATURES]
 WEIGHTS = [RNG.uniform(0, 2, n) for n in LENGTHS]
+with tempfile.TemporaryFile() as _file:
+    ON_DISK = np.memmap(_file, np.uint8, "w+", shape=(32, 9, 3))  # forks have it, too
+ON_DISK[:] = RNG.integers(0, 3, ON_DISK.shape)
 
 
 def tagger(**options: Any) -> elman.SequenceModel:
@@ -135,6 +138,12 @@ def weights(path: Path | None) -> Result:
     return fitted(model, FEATURES, NUMBERS, path, every=3, optimizer=elman.Adam(0.02), **options)
 
 
+def on_disk(path: Path | None) -> Result:
+    """Batches that a thread has read when the process is killed."""
+    model = elman.SequenceModel(elman.Features(3), elman.Categories(3), hidden_size=8, seed=1)
+    return fitted(model, ON_DISK, ON_DISK[..., 0], path, optimizer=elman.Adam(0.02))
+
+
 def elman_train(path: Path | None) -> Result:
     """The command learns this file."""
     if path is None:
@@ -150,7 +159,7 @@ def elman_train(path: Path | None) -> Result:
     return bits(elman.load(path))
 
 
-SCENARIOS = [dropout, tbptt, memory, early_stopping, seq2seq, callback, weights, elman_train]
+SCENARIOS = [dropout, tbptt, memory, early_stopping, seq2seq, callback, weights, on_disk, elman_train]
 
 # Killing them
 

@@ -51,6 +51,8 @@ class Tokens(Input):
 class Features(Input):
     """n real numbers at each step. One-hot features give a model the same numbers as the tokens that they stand for.
 
+    They are float32 or float64; in data sets also bool, float16, or integers of up to 16 bits.
+
     Examples
     --------
     >>> Features(8)
