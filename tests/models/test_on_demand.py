@@ -1,6 +1,8 @@
 """Data that are read when a batch needs them: the same runs as with arrays in memory, messages that name the row."""
 
+import os
 import re
+import signal
 import threading
 import time
 import tracemalloc
@@ -296,6 +298,26 @@ def test_what_is_wrong_is_raised_when_it_is_met(tmp_path: Path):
     with pytest.raises(ValueError, match=r"^X\[37\] must hold tokens"):
         model().fit(X, y, **options, callbacks=[StopAt(5)])
     assert threading.active_count() == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there Ctrl-C does not come to a process alone")
+def test_ctrl_c_while_a_batch_is_read(tmp_path: Path):
+    x, before = tokens(0, N, T), threading.active_count()
+
+    class Slow(OnDisk):
+        def __getitem__(self, index: Any) -> np.ndarray:
+            if self.n_read > 30:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.3)
+            return super().__getitem__(index)
+
+    options: dict[str, Any] = {"epochs": 2, "batch_size": 8, "progress": False}
+    path, whole, resumed = tmp_path / "run.safetensors", model(), model()
+    with pytest.raises(KeyboardInterrupt):
+        model().fit(Slow(x), x, **options, checkpoint=path)
+    assert threading.active_count() == before
+    assert resumed.fit(OnDisk(x), x, **options, checkpoint=path, resume=True) == whole.fit(x, x, **options)
+    assert all(np.array_equal(value, whole.state_dict()[name]) for name, value in resumed.state_dict().items())
 
 
 @pytest.mark.parametrize("way", ["memmap", "h5py"])
