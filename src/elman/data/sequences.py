@@ -24,7 +24,7 @@ from elman.typing import Bool, Int, Real
 
 T = TypeVar("T")
 _SORTED_TOGETHER = 32  # batches, by length: padding goes, chance stays
-_COUNTED_TOGETHER = 64  # rows
+_COUNTED_TOGETHER = 1 << 20  # values
 _MOST_LISTED = 1 << 20  # rows, of those that are read when they are needed; of more, an order takes too much memory
 
 
@@ -280,8 +280,9 @@ class Sequences(DataSet):
     def _counting(self) -> NDArray[np.bool_]:
         """Which sequences have a target of a weight that is not 0."""
         counts = np.empty(len(self.y), bool)
-        for start in range(0, len(counts), _COUNTED_TOGETHER):
-            rows = np.arange(start, min(start + _COUNTED_TOGETHER, len(counts)))
+        n = max(1, _COUNTED_TOGETHER // max(1, int(self.y.lengths.max()) * self.kinds.outputs.n))
+        for start in range(0, len(counts), n):
+            rows = np.arange(start, min(start + n, len(counts)))
             y = self.y.side_by_side(rows)
             has_target = self.kinds.outputs.has_target(y) & within(len(y), self.y.lengths[rows])
             weights = self.user_weights(rows, y)
