@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import elman
-from elman.data import sequences
+from elman.data import rows, sequences
 from elman.data.order import Groups, Shuffled
 
 N, T, V = 70, 9, 5
@@ -391,6 +391,22 @@ def test_groups_of_a_large_data_set():
     assert spread < np.mean([np.ptp(lengths[group]) for group in Groups(lengths, 8, 1, key=3)])
     far_too_many = np.broadcast_to(np.int64(T), (10**12,))
     assert Groups(far_too_many, 32, 32, key=1)[10**9].max() < 10**12
+
+
+@pytest.mark.parametrize("part", [np.s_[:], np.s_[3:], np.s_[::2], np.s_[::-1], np.s_[:, 1:, :5]], ids=str)
+def test_what_is_asked_for_of_a_large_file(part: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    x = np.random.default_rng(0).integers(0, 255, (N, 8, 1000)).astype(np.uint8)
+    path, order = tmp_path / "x.npy", np.random.default_rng(1).permutation(len(x[part]))
+    np.save(path, x)
+    monkeypatch.setattr(rows, "_LARGE", 1)
+    for near in (rows._NEAR, 1 << 13):
+        monkeypatch.setattr(rows, "_NEAR", near)
+        source = np.load(path, mmap_mode="r")[part]
+        for chosen in (order, np.sort(order), order[:1]):
+            np.testing.assert_array_equal(rows.gathered(source, chosen), x[part][chosen])
+        starts = order[order < len(order) - 3]
+        expected = np.stack([x[part][start : start + 3] for start in starts])
+        np.testing.assert_array_equal(rows.stretches_of(source, starts, 3), expected)
 
 
 def test_a_run_over_more_rows_than_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -18,6 +18,7 @@ Check = Callable[[Any, str, Any], NDArray[Any]]  # of rows as given, their name,
 _BLOCK = 1 << 22  # bytes of an array that are checked at a time
 _READ_TOGETHER = 32  # rows of a file that is mapped
 _LARGE = 1 << 26  # bytes of a file that is mapped from which on its pages are given back
+_NEAR = 1 << 17  # bytes: what the system reads around a place that it is asked for
 
 
 class Rows:
@@ -186,6 +187,7 @@ def gathered(source: Any, rows: Int) -> NDArray[Any]:
             return source.take(rows, axis=0)  # source[rows] would lie in memory in the order that source does
         found = np.empty((len(rows), *source.shape[1:]), source.dtype)
         for part in _parts(len(rows)):
+            _ask_for(source, rows[part])
             np.take(np.asarray(source), rows[part], axis=0, out=found[part], mode="clip")
             _give_back(source)
         return found
@@ -202,6 +204,7 @@ def stretches_of(source: Any, starts: Int, n: int) -> NDArray[Any]:
     """The n rows from each of some starts on, as a fresh array (B, n, ·)."""
     found = np.empty((len(starts), n, *source.shape[1:]), source.dtype)
     for part in _parts(len(starts)):
+        _ask_for(source, starts[part], n)
         for into, start in zip(found[part], starts[part].tolist(), strict=True):
             into[...] = source[start : start + n]
         _give_back(source)
@@ -228,13 +231,28 @@ def _mapped(array: NDArray[Any]) -> Any:
     return next((base for base in _bases(array) if isinstance(base, mmap.mmap)), None)
 
 
-def _give_back(array: Any) -> None:
-    """Let go of the pages of a large file that have been read: the system would count them as this process's memory.
-
-    Not where they hold what the file does not (copy on write).
-    """
+def _large(array: Any) -> Any:
+    """The map of a large file that an array lies in, unless it holds what the file does not (copy on write)."""
     modes = {base.mode for base in _bases(array) if isinstance(base, np.memmap)}
-    if modes and modes <= {"r", "r+", "w+"} and hasattr(mmap, "MADV_DONTNEED"):
-        mapped = _mapped(array)
-        if mapped is not None and len(mapped) >= _LARGE:
-            mapped.madvise(mmap.MADV_DONTNEED)
+    mapped = _mapped(array) if modes and modes <= {"r", "r+", "w+"} and hasattr(mmap, "MADV_DONTNEED") else None
+    return mapped if mapped is not None and len(mapped) >= _LARGE else None
+
+
+def _ask_for(array: Any, starts: Int, n: int = 1) -> None:
+    """Let the system read n rows from each of some starts on and, where these lie apart, not what lies around them."""
+    mapped = _large(array)
+    step = 0 if mapped is None else array.strides[0]
+    if not 0 < n * step < _NEAR or (abs(np.diff(starts)) * step < _NEAR).all():
+        return
+    mapped.madvise(mmap.MADV_RANDOM)
+    first = array.ctypes.data - np.frombuffer(mapped, np.uint8, 1).ctypes.data
+    for begin in (first + starts * step).tolist():
+        page = begin - begin % mmap.PAGESIZE
+        mapped.madvise(mmap.MADV_WILLNEED, page, begin + n * step - page)
+
+
+def _give_back(array: Any) -> None:
+    """Let go of the pages of a large file that have been read: the system would count them as this process's memory."""
+    if (mapped := _large(array)) is not None:
+        mapped.madvise(mmap.MADV_NORMAL)
+        mapped.madvise(mmap.MADV_DONTNEED)
