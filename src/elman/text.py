@@ -1,14 +1,11 @@
-"""Text for a character model: where it comes from, its alphabet, what is held out of it, a baseline, the training."""
+"""Text for a model of characters, words or bytes: where it comes from, what is held out, a baseline, the training."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 from array import array
-from collections.abc import Sequence
-from itertools import compress
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,16 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elman import check
+from elman.encoded import Encoded, Numbers
 from elman.models.sequence import SequenceModel
+from elman.reading import IN_MEMORY, Reader
+from elman.reading import read_text as read_text
 from elman.schedules import Cosine
-from elman.training import Callback, Training
+from elman.training import Callback, Training, checkpoint
 from elman.training.optimizers import Optimizer
 from elman.typing import Int, Real
+from elman.vocabulary import AnyVocabulary, code_points
+from elman.vocabulary import Vocabulary as Vocabulary
 
 _LEAST = 1000  # characters of a text: below, neither what is held out nor a bigram means anything
 _PIECES = 20  # of held-out text
 _MAX_HELD_OUT = 100_000  # characters: enough for three digits, and quick to go through
-_COPY = 50  # characters in a row that make a copy
+_BIGRAM, _PARTS = 1 << 21, 64  # tokens of a text in a file that a bigram model is fitted on, from so many places
+_READ_TOGETHER = 1 << 20  # tokens of such a text
+_LEAST_TOGETHER = 16  # steps
 _ALPHAS = np.logspace(-4, 1, 51)  # to choose the bigram's smoothing from
 _BITS = 1 / math.log(2)  # in a nat
 _LEAST_STEPS = 1000  # of an epoch, if there are so many: at its end a checkpoint is written, which takes a while
@@ -44,113 +48,99 @@ def topics_text() -> str:
     return "\n\n".join(topics[name] for name in sorted(topics))
 
 
-def read_text(path: str | Path) -> str:
-    """The text of a UTF-8 file, line ends as "\\n" and without a byte order mark.
-
-    Raises
-    ------
-    OSError
-        If there is no such file, or it is a directory or not readable.
-    ValueError
-        If it is not UTF-8.
-    """
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        byte = error.object[error.start]
-        check.refuse(f"{path} is not UTF-8 text: byte 0x{byte:02x} at position {error.start}")
-
-
-class Vocabulary:
-    """The characters of a text, sorted; a character's token is its place among them.
-
-    Parameters
-    ----------
-    text : str
-        Any text that has all the characters.
-
-    Examples
-    --------
-    >>> vocabulary = Vocabulary("hello world")
-    >>> vocabulary
-    Vocabulary(' dehlorw')
-    >>> vocabulary.encode("hold")
-    array([3, 5, 4, 1])
-    >>> vocabulary.decode([3, 5, 4, 1])
-    'hold'
-    """
-
-    def __init__(self, text: str) -> None:
-        self.characters = "".join(sorted(set(text)))
-        self._code_points = _code_points(self.characters)
-
-    def __len__(self) -> int:
-        return len(self.characters)
-
-    def __repr__(self) -> str:
-        return f"Vocabulary({self.characters!r})"
-
-    @property
-    def start(self) -> str:
-        """What a text is taken to come after that has nothing before it: an empty line, if there are lines."""
-        return "\n\n" if "\n" in self.characters else self.characters[0]
-
-    def encode(self, text: str) -> Int:
-        """Tokens (n,) of a text of n characters; a ValueError names the characters that are not in the vocabulary."""
-        unknown = sorted(set(text) - set(self.characters))
-        if unknown:
-            shown = ", ".join(map(repr, unknown[:10])) + (", …" if len(unknown) > 10 else "")
-            check.refuse(f"not in the vocabulary: {shown}")
-        return np.searchsorted(self._code_points, _code_points(text)).astype(np.int64)
-
-    def decode(self, tokens: Sequence[int] | Int) -> str:
-        """The text of tokens (n,)."""
-        if len(tokens) == 0:
-            return ""
-        known = check.tokens(tokens, "tokens", len(self), ("n",))
-        return "".join(self.characters[token] for token in known)
-
-    def to_json(self) -> str:
-        """A string for `SequenceModel.metadata`."""
-        return json.dumps(self.characters)
-
-    @classmethod
-    def from_json(cls, string: str) -> Vocabulary:
-        """The vocabulary that `to_json` wrote; anything else is a ValueError."""
-        try:
-            characters = json.loads(string)
-        except ValueError:
-            characters = None
-        if not isinstance(characters, str) or characters != "".join(sorted(set(characters))):
-            check.refuse("vocabulary must be a JSON string of characters in ascending order")
-        return cls(characters)
-
-
 class Corpus(NamedTuple):
-    """A text as a character model is trained on it."""
+    """A text as a model is trained on it: its tokens are characters, words or bytes."""
 
-    vocabulary: Vocabulary
-    train: Int  # (n,)
+    vocabulary: AnyVocabulary
+    train: Int | Encoded  # (n,): an array unless there are millions
     held_out: Int  # (pieces, length)
-    n_copies: int  # characters that are in neither, as they repeat what is held out
+    n_copies: int  # tokens that are in neither, as they repeat what is held out
     fingerprint: str  # of the whole text: its size and a hash
+    validation: str | None = None  # likewise of the text that `held_out` is of, if that is another one
 
     @classmethod
     def of(cls, text: str) -> Corpus:
-        """Split a text as `split` does.
+        """The characters of a text, split as `split` does.
 
         Examples
         --------
         >>> Corpus.of(topics_text()).held_out.shape[0]
         20
         """
-        vocabulary = Vocabulary(text)
-        train, held_out = split(text)
-        n_copies = len(text) - len(train) - sum(map(len, held_out))
-        pieces = np.stack([*map(vocabulary.encode, held_out)])
-        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-        fingerprint = f"{len(text):,} characters (fingerprint {digest[:12]})"
-        return cls(vocabulary, vocabulary.encode(train), pieces, n_copies, fingerprint)
+        reader = Reader("characters")
+        return cls._of([_Text(reader.of_text(text), "text", reader.digest)], reader)
+
+    @classmethod
+    def read(
+        cls,
+        path: Path,
+        unit: str = "characters",
+        *,
+        encoding: str = "utf-8",
+        validation: Path | None = None,
+        most_words: int = 10_000,
+        told: Callable[[int], None] = lambda _: None,
+    ) -> Corpus:
+        """The text of a file, or of standard input if it is called "-".
+
+        A text of more than four million tokens stays in a file: in its own, where bytes are tokens, or as numbers in a
+        temporary one, which takes 1 byte for each character, 2 where some are beyond U+00FF, 4 where some are beyond
+        U+FFFF, and 4 for each word. In memory are 25 MB of a text, and of words each one that is in it.
+
+        Parameters
+        ----------
+        path : path
+        unit : {"characters", "words", "bytes"}
+            What a token is.
+        encoding : str
+            Of characters and words.
+        validation : path, optional
+            The file of another text, which is taken instead of what would be held out.
+        most_words : int
+            Of words, the most frequent ones are tokens of their own.
+        told : function
+            Is given now and then how many bytes have been read.
+
+        Raises
+        ------
+        OSError
+            If a file cannot be read, or there is no room for a temporary one.
+        ValueError
+            If it is not in that encoding, or has less than 1,000 tokens; the message names the line.
+
+        Examples
+        --------
+        >>> path = getfixture("tmp_path") / "text.txt"
+        >>> written = path.write_text("one two three, " * 500)
+        >>> Corpus.read(path, "words").vocabulary.words
+        [' two', ' three', ',', ' one', 'one', ' ']
+        """
+        reader = Reader(unit, encoding, told)
+        texts = [_Text(reader.of_file(file), f"{file}: text", reader.digest) for file in (path, validation) if file]
+        return cls._of(texts, reader, most_words)
+
+    @classmethod
+    def _of(cls, texts: Sequence[_Text], reader: Reader, most_words: int = 0) -> Corpus:
+        """What there is to learn from, and maybe what to hold out."""
+        vocabulary, table = reader.vocabulary(texts[0].numbers, most_words)
+        whole, *others = (Encoded(_long_enough(*text[:2], vocabulary.unit)) for text in texts)
+        rest, pieces = _split(whole) if not others else (whole, _pieces(others[0])[0])
+        left = rest.without_copies(pieces)
+        train = left.looked_up(table)
+        is_short = len(train) <= IN_MEMORY
+        return cls(
+            vocabulary,
+            train.read(0, len(train)) if is_short else train,
+            table[pieces],
+            len(rest) - len(left),
+            *(f"{len(text.numbers):,} {vocabulary.unit} (fingerprint {text.digest})" for text in texts),
+        )
+
+
+class _Text(NamedTuple):
+    numbers: Numbers
+    name: str
+    digest: str
 
 
 def split(text: str) -> tuple[str, list[str]]:
@@ -176,31 +166,38 @@ def split(text: str) -> tuple[str, list[str]]:
     >>> held_out[3] in train
     False
     """
-    if len(text) < _LEAST:
-        check.refuse(f"text must have at least {_LEAST} characters, got {len(text)}")
+    rest, pieces = _split(Encoded(_long_enough(code_points(text), "text", "characters")))
+    rest = rest.without_copies(pieces)
+
+    def text_of(numbers: Numbers) -> str:
+        return numbers.astype(np.uint32).tobytes().decode("utf-32-le", "surrogatepass")
+
+    return text_of(rest.numbers(0, len(rest))), [*map(text_of, pieces)]
+
+
+def _long_enough(numbers: Numbers, name: str, unit: str) -> Numbers:
+    if len(numbers) < _LEAST:
+        check.refuse(f"{name} must have at least {_LEAST} {unit}, got {len(numbers)}")
+    return numbers
+
+
+def _split(text: Encoded) -> tuple[Encoded, Numbers]:
+    """What is left, and what is held out (pieces, length)."""
+    pieces, ends = _pieces(text)
+    return text.without(ends - pieces.shape[1], ends), pieces
+
+
+def _pieces(text: Encoded) -> tuple[Numbers, Int]:
+    """Pieces (pieces, length) of a text, and where they end."""
     length = min(len(text) // 10, _MAX_HELD_OUT) // _PIECES
-    ends = [len(text) * (i + 1) // _PIECES for i in range(_PIECES)]
-    held_out = [text[end - length : end] for end in ends]
-    rest = "".join(text[start : end - length] for start, end in zip([0, *ends], ends, strict=False))
-    return _without_copies(rest, held_out), held_out
+    ends = len(text) * np.arange(1, _PIECES + 1) // _PIECES
+    return np.stack([text.numbers(end - length, length) for end in ends.tolist()]), ends
 
 
-def _without_copies(text: str, pieces: list[str]) -> str:
-    known = {piece[i : i + _COPY] for piece in pieces for i in range(len(piece) - _COPY + 1)}
-    rest, before = text, ""
-    while rest != before:  # what is left on the two sides of a gap may make up another copy
-        before, is_kept = rest, bytearray(b"\1") * len(rest)
-        for i in range(len(before) - _COPY + 1):
-            if before[i : i + _COPY] in known:
-                is_kept[i : i + _COPY] = bytes(_COPY)
-        rest = "".join(compress(before, is_kept))
-    return rest if 2 * len(rest) >= len(text) else text
+def bigram_bits(train: Int | Encoded, held_out: Int, n_tokens: int) -> float:
+    """Bits per token of a bigram model: p(b after a) = (count of ab + α) / (count of a + α · n_tokens).
 
-
-def bigram_bits(train: Int, held_out: Int, n_tokens: int) -> float:
-    """Bits per character of a bigram model: p(b after a) = (count of ab + α) / (count of a + α · n_tokens).
-
-    It is fitted on `train` (n,) and judged on `held_out` (pieces, length). α is the best for `train` when each pair is
+    It is fitted on `train` (n,), of a text in a file on two million tokens from all over it, and judged on `held_out` (pieces, length). α is the best for `train` when each pair is
     predicted from all others (leaving one out), which comes close to the best for unseen text.
 
     Examples
@@ -209,6 +206,8 @@ def bigram_bits(train: Int, held_out: Int, n_tokens: int) -> float:
     >>> bigram_bits(abab, abab[None], n_tokens=2) < 0.01
     True
     """
+    if isinstance(train, Encoded):
+        train = np.concatenate([train.read(len(train) * i // _PARTS, _BIGRAM // _PARTS) for i in range(_PARTS)])
     pairs, counts = np.unique(train[:-1] * n_tokens + train[1:], return_counts=True)
     firsts = np.bincount(train[:-1], minlength=n_tokens)
 
@@ -223,7 +222,7 @@ def bigram_bits(train: Int, held_out: Int, n_tokens: int) -> float:
 
 
 def model_bits(model: SequenceModel, held_out: Int, n_steps: int = 128) -> float:
-    """Bits per character of a model on `held_out` (pieces, length); it reads each piece from a zero state on."""
+    """Bits per token of a model on `held_out` (pieces, length); it reads each piece from a zero state on."""
     state = np.zeros((model.rnn.num_layers, len(held_out), model.rnn.hidden_size), model.rnn.dtype)
     x, y = held_out[:, :-1].T, held_out[:, 1:].T
     total = 0.0
@@ -233,7 +232,10 @@ def model_bits(model: SequenceModel, held_out: Int, n_steps: int = 128) -> float
 
 
 class Recorder(Callback):
-    """What a training on a text comes to, in bits per character: a callback for one call of `train`.
+    """What a training on a text comes to, in bits per token, and its best model: a callback for one call of `train`.
+
+    At the end of the run, and where `patience` ends it, the model gets the parameters that were best on the held-out
+    text.
 
     Parameters
     ----------
@@ -241,6 +243,10 @@ class Recorder(Callback):
         Text to measure the validation loss on, ten times in all.
     steps : int
         How many updates there are to be.
+    patience : int, optional
+        After how many measurements in a row that were no better to end the run.
+    from_start : bool
+        Whether to measure before the first step, too, as a model that has been trained before may be the best.
 
     Attributes
     ----------
@@ -252,11 +258,28 @@ class Recorder(Callback):
         What the steps have taken, without the measuring.
     """
 
-    def __init__(self, held_out: Int, steps: int) -> None:
-        self._held_out, self._steps = held_out, steps
+    def __init__(self, held_out: Int, steps: int, *, patience: int | None = None, from_start: bool = False) -> None:
+        self._held_out, self._steps, self._from_start = held_out, steps, from_start
+        self._patience = math.inf if patience is None else check.positive_int(patience, "patience")
         self.losses, self.validation_losses, self.seconds = array("d"), dict[int, float](), 0.0
+        self._parameters: Real = np.zeros(0)  # the best ones
 
-    def on_start(self, training: Training) -> None:  # noqa: ARG002
+    @property
+    def best_step(self) -> int | None:
+        """After which of them the model was best; None if nothing has been measured yet."""
+        return min(self.validation_losses, key=lambda step: self.validation_losses[step], default=None)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run is: after all steps, or those that `patience` left."""
+        measured = [*self.validation_losses]
+        n_worse = len(measured) - 1 - measured.index(self.best_step) if measured else 0
+        return len(self.losses) == self._steps or n_worse >= self._patience
+
+    def on_start(self, training: Training) -> None:
+        self._training = training
+        if self._from_start and not self.validation_losses:
+            self._measure()
         self._since = time.perf_counter()
 
     def on_step(self, training: Training) -> None:
@@ -266,29 +289,53 @@ class Recorder(Callback):
         self.seconds += time.perf_counter() - self._since
         self.losses.append(training.loss * _BITS)
         if self._is_due(step):
-            self.validation_losses[step] = model_bits(training.model, self._held_out)
+            self._measure()
+            if step < self._steps and self.is_over:
+                training.stop(now=True)
         self._since = time.perf_counter()
+
+    def on_epoch(self, training: Training) -> None:  # noqa: ARG002
+        if self.is_over:
+            self.restore()
+
+    def restore(self) -> None:
+        """Give the model the best parameters that have been measured, if any."""
+        if self._parameters.size:
+            self._training.flat[:] = self._parameters
+
+    def _measure(self) -> None:
+        step = len(self.losses)
+        self.validation_losses[step] = model_bits(self._training.model, self._held_out)
+        if self.best_step == step:
+            self._parameters = self._training.flat.copy()
 
     def _is_due(self, step: int) -> bool:
         return step % math.ceil(self._steps / 10) == 0 or step == self._steps
 
     def state(self) -> dict[str, Any]:
         measured = np.array([*self.validation_losses.values()], dtype=float)
-        return {"losses": np.array(self.losses), "validation_losses": measured, "seconds": self.seconds}
+        numbers = {"losses": np.array(self.losses), "validation_losses": measured, "seconds": self.seconds}
+        return {**numbers, "parameters": self._parameters}
 
     def load_state(self, state: dict[str, Any]) -> None:
         check.same_names(state, self.state(), "the state of a Recorder")
         losses, measured = (_numbers(state[name], name) for name in ("losses", "validation_losses"))
         n_steps = check.below(len(losses), "the number of losses", self._steps + 1)
-        due = [step for step in range(1, n_steps + 1) if self._is_due(step)]
+        due = [step for step in range(not self._from_start, n_steps + 1) if not step or self._is_due(step)]
         check.same_count(len(measured), len(due), "the number of validation_losses", "steps after which to measure")
         self.seconds = check.non_negative(state["seconds"], "seconds")
         self.losses, self.validation_losses = array("d", losses), dict(zip(due, measured.tolist(), strict=True))
+        self._parameters = state["parameters"]
+
+    def _check_state(self, state: dict[str, Any], parameters: Real) -> None:
+        check.same_names(state, self.state(), "its state of a Recorder")
+        if state["parameters"].size or len(state["validation_losses"]):
+            check.finite(checkpoint.read_array(state, "parameters", parameters.dtype, parameters.shape), "its parameters")
 
 
 def train(
     model: SequenceModel,
-    tokens: Int,
+    tokens: Int | Encoded,
     *,
     steps: int,
     batch_size: int,
@@ -299,12 +346,13 @@ def train(
 ) -> None:
     """Train on a text (n,) by truncated back-propagation through time: `fit`, with other `options` of it.
 
-    For each update, `batch_size` readers, evenly spread, go on by `sequence_length` characters. The learning rate rises
+    For each update, `batch_size` readers, evenly spread, go on by `sequence_length` tokens. The learning rate rises
     to the optimizer's in the first twentieth of the steps, and falls to 0 in half a cosine.
 
     States begin with zeros in each epoch. It has as many steps as go round the text, or 1,000 if that is more, and less
-    than twice as many, and all that it reads lies in memory. Where no equal epochs make up `steps`, the last
-    one goes on for less than a thousandth of them at a learning rate of 0, so that nothing changes any more.
+    than twice as many. Where no equal epochs make up `steps`, the last one goes on for less than a thousandth of them at
+    a learning rate of 0, so that nothing changes any more. Of a text in a file, about a million tokens are read at a time,
+    and states begin with zeros in each of these parts of an epoch.
 
     Examples
     --------
@@ -318,15 +366,21 @@ def train(
     >>> recorder.validation_losses[50] < recorder.losses[0]
     True
     """
-    n_steps = max(math.ceil(len(tokens) / (batch_size * sequence_length)), _LEAST_STEPS)
+    of_step = batch_size * sequence_length
+    n_steps = max(math.ceil(len(tokens) / of_step), _LEAST_STEPS)
     epochs = max(1, steps // n_steps)
-    n_steps = math.ceil(steps / epochs)
+    n_steps, in_part = math.ceil(steps / epochs), math.ceil(steps / epochs)
+    if isinstance(tokens, Encoded):
+        n_parts = math.ceil(n_steps / max(_READ_TOGETHER // of_step, _LEAST_TOGETHER))
+        in_part = math.ceil(n_steps / n_parts)
+        n_steps = in_part * n_parts
     cosine = Cosine(warmup=steps / 20 / n_steps)
-    starts = np.arange(batch_size)[:, None] * len(tokens) // batch_size
-    read = tokens[(starts + np.arange(n_steps * sequence_length + 1)) % len(tokens)]
+    shape = n_steps // in_part * batch_size, in_part * sequence_length
+    x, y = (_Read(tokens, shape, batch_size, offset) for offset in (0, 1))
+    is_there = not isinstance(tokens, Encoded)
     model.fit(
-        read[:, :-1],
-        read[:, 1:],
+        x[:] if is_there else x,
+        y[:] if is_there else y,
         epochs=epochs,
         batch_size=batch_size,
         optimizer=optimizer,
@@ -339,12 +393,32 @@ def train(
     )
 
 
+class _Read:
+    """What readers read, part by part (parts of all of them, length), as an array that is read when it is needed."""
+
+    dtype = np.dtype(np.int64)
+
+    def __init__(self, tokens: Int | Encoded, shape: tuple[int, int], n_readers: int, offset: int) -> None:
+        self._tokens, self.shape, self._n_readers, self._offset = tokens, shape, n_readers, offset
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, i: Any) -> Int:
+        return self.rows_at(np.atleast_1d(range(len(self))[i]))
+
+    def rows_at(self, rows: Int) -> Int:
+        """Some of them, as a fresh array."""
+        length, n = self.shape[1], len(self._tokens)
+        part, reader = np.divmod(rows, self._n_readers)
+        starts = reader * n // self._n_readers + part * length + self._offset
+        if isinstance(self._tokens, Encoded):
+            return np.stack([self._tokens.read(start, length) for start in starts.tolist()])
+        return self._tokens[(starts[:, None] + np.arange(length)) % n]
+
+
 def _numbers(value: Any, name: str) -> Real:
     """Finite ones (n,), from a checkpoint."""
     numbers = check.real_array(value, name, np.dtype(float), ("n",), contiguous=True, allow_empty=True)
     check.finite(numbers, name)
     return numbers
-
-
-def _code_points(text: str) -> NDArray[np.uint32]:
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)

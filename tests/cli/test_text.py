@@ -313,7 +313,8 @@ def test_a_training_goes_on(corpus: Corpus, step: int, tmp_path: Path, monkeypat
     ids=str,
 )
 def test_a_state_that_no_recorder_has(corpus: Corpus, other: dict[str, Any], reason: str) -> None:
-    good = {"losses": np.array([2.0, 1.0]), "validation_losses": np.array([2.5, 1.5]), "seconds": 0.5}
+    good: dict[str, Any] = {"losses": np.array([2.0, 1.0]), "validation_losses": np.array([2.5, 1.5]), "seconds": 0.5}
+    good["parameters"] = np.zeros(3)
     recorder = Recorder(corpus.held_out, steps=5)
     recorder.load_state(good)
     assert recorder.validation_losses == {1: 2.5, 2: 1.5}

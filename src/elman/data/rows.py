@@ -126,7 +126,7 @@ class Listed(Rows):
             item = np.asarray(item[:])
         found = self._check(item, f"{self._name}[{i}]", i)
         if not self.are_there:
-            _give_back(item)
+            give_back(item)
         return found
 
 
@@ -189,7 +189,7 @@ def gathered(source: Any, rows: Int) -> NDArray[Any]:
         for part in _parts(len(rows)):
             _ask_for(source, rows[part])
             np.take(np.asarray(source), rows[part], axis=0, out=found[part], mode="clip")
-            _give_back(source)
+            give_back(source)
         return found
     if hasattr(source, "rows_at"):
         return np.asarray(source.rows_at(rows))
@@ -207,7 +207,7 @@ def stretches_of(source: Any, starts: Int, n: int) -> NDArray[Any]:
         _ask_for(source, starts[part], n)
         for into, start in zip(found[part], starts[part].tolist(), strict=True):
             into[...] = source[start : start + n]
-        _give_back(source)
+        give_back(source)
     return found
 
 
@@ -251,7 +251,7 @@ def _ask_for(array: Any, starts: Int, n: int = 1) -> None:
         mapped.madvise(mmap.MADV_WILLNEED, page, begin + n * step - page)
 
 
-def _give_back(array: Any) -> None:
+def give_back(array: Any) -> None:
     """Let go of the pages of a large file that have been read: the system would count them as this process's memory."""
     if (mapped := _large(array)) is not None:
         mapped.madvise(mmap.MADV_NORMAL)

@@ -58,19 +58,21 @@ class Training:
         Updates so far.
     loss : float
         The mean loss of the last batch, before its update.
+    flat : array (n,)
+        The model's parameters, one behind the other: what is written there, they are.
     """
 
     def __init__(
         self, model: Any, optimizer: Optimizer, epochs: int, history: History, parameters: Real | None = None
     ) -> None:
         self.model, self.optimizer, self.history = model, optimizer, history
-        self._flat = np.zeros(0) if parameters is None else parameters  # the model's, in one array
+        self.flat = np.zeros(0) if parameters is None else parameters
         self.epochs, self.epoch, self.steps, self.loss = epochs, 0, 0, math.nan
-        self._is_stopped = False
+        self._is_stopped = self._is_cut = False
 
-    def stop(self) -> None:
-        """Make this epoch the last one."""
-        self._is_stopped = True
+    def stop(self, *, now: bool = False) -> None:
+        """Make this epoch the last one; with `now`, end it after this step."""
+        self._is_stopped, self._is_cut = True, self._is_cut or now
 
 
 class Callback:
@@ -175,7 +177,7 @@ class EarlyStopping(Settings, Callback):
         if value > self._best + self.min_delta:
             self._best, self._waited = value, 0
             if self.restore_best:
-                self._parameters = training._flat.copy()
+                self._parameters = training.flat.copy()
         else:
             self._waited += 1
         if self._waited >= self.patience:
@@ -183,7 +185,7 @@ class EarlyStopping(Settings, Callback):
 
     def on_end(self, training: Training) -> None:
         if self._parameters.size:
-            training._flat[:] = self._parameters
+            training.flat[:] = self._parameters
 
     def state(self) -> dict[str, Any]:
         return {"best": float(self._best), "waited": self._waited, "parameters": self._parameters}

@@ -58,10 +58,14 @@ class Run(Resumable):
                 self._batch, self._window = (i + 1, 0) if is_last else (i, window + 1)
                 self._state, self._digest = None if is_last else self._state, item.after
                 self._after_step()
+                if self._is_cut:
+                    break
                 done = self.epoch + (i + (window + 1) / n_windows) / (n or math.inf)
                 if n is None:  # nobody knows how far the epoch is
                     bar.set_postfix({"updates": self.steps}, refresh=False)
                 bar.update(done - bar.n)  # not by parts, whose sum may be beyond the end: tqdm would warn
+            if self._is_cut:
+                break
             self._batch, self._digest = i + 1, item.after  # be there no window
         self._end_epoch()
         bar.set_postfix({name: f"{values[-1]:.4f}" for name, values in self.history.items()}, refresh=False)
@@ -113,6 +117,8 @@ class Run(Resumable):
 
     def _after_step(self) -> None:
         self._call("on_step")
+        if self._is_cut:  # at the end of the epoch all this is done
+            return
         every = self._plan.checkpoint_every
         if every is not None and self.steps % every == 0:
             self.save()
@@ -131,7 +137,7 @@ class Run(Resumable):
         for name, value in measured.items():
             self.history[f"val_{name}"].append(value)
         self.epoch += 1
-        self._batch, self._sums = 0, (0.0, 0.0)
+        self._batch, self._window, self._state, self._sums = 0, 0, None, (0.0, 0.0)
         self._order = self._network.shuffle_rng.bit_generator.state
         self._call("on_epoch")
 
