@@ -57,7 +57,9 @@ def _decoded(file: BinaryIO, name: str, encoding: str, told: Told = lambda _: No
         block = file.read(_BLOCK)
         if n_read == 0 and canonical in _MARKS and not block.startswith(_MARKS[canonical]):
             both = f"{canonical}-le and {canonical}-be"
-            check.refuse(f"{name} must begin with a byte order mark to be read as {canonical}; without one there are {both}")
+            check.refuse(
+                f"{name} must begin with a byte order mark to be read as {canonical}; without one there are {both}"
+            )
         n_read += len(block)
         try:
             piece = universal.decode(block, final=not block)
@@ -104,13 +106,15 @@ class Reader:
     """Reads texts in one kind of units; what is in them makes up one vocabulary."""
 
     def __init__(self, unit: str, encoding: str = "utf-8", told: Told = lambda _: None) -> None:
-        self._unit: _Characters | _Words | _Bytes = {"characters": _Characters, "words": _Words, "bytes": _Bytes}[unit]()
+        self._unit: _Characters | _Words | _Bytes = {"characters": _Characters, "words": _Words, "bytes": _Bytes}[
+            unit
+        ]()
         self._encoding, self._told = encoding, told
         self.digest = ""  # of the last text
 
     def of_text(self, text: str) -> Numbers:
         """A text that is there."""
-        return self._collected([text])
+        return self._collected([text.encode() if isinstance(self._unit, _Bytes) else text])
 
     def of_file(self, path: Path) -> Numbers:
         """The text of a file, or of standard input if it is called "-"."""

@@ -73,7 +73,7 @@ class Corpus(NamedTuple):
     @classmethod
     def read(
         cls,
-        path: Path,
+        path: Path | None,
         unit: str = "characters",
         *,
         encoding: str = "utf-8",
@@ -81,7 +81,7 @@ class Corpus(NamedTuple):
         most_words: int = 10_000,
         told: Callable[[int], None] = lambda _: None,
     ) -> Corpus:
-        """The text of a file, or of standard input if it is called "-".
+        """The text of a file, of standard input if it is called "-", or `topics_text` for None.
 
         A text of more than four million tokens stays in a file: in its own, where bytes are tokens, or as numbers in a
         temporary one, which takes 1 byte for each character, 2 where some are beyond U+00FF, 4 where some are beyond
@@ -89,7 +89,7 @@ class Corpus(NamedTuple):
 
         Parameters
         ----------
-        path : path
+        path : path or None
         unit : {"characters", "words", "bytes"}
             What a token is.
         encoding : str
@@ -116,7 +116,10 @@ class Corpus(NamedTuple):
         [' two', ' three', ',', ' one', 'one', ' ']
         """
         reader = Reader(unit, encoding, told)
-        texts = [_Text(reader.of_file(file), f"{file}: text", reader.digest) for file in (path, validation) if file]
+        first = reader.of_text(topics_text()) if path is None else reader.of_file(path)
+        texts = [_Text(first, f"{path}: text", reader.digest)]
+        if validation is not None:
+            texts.append(_Text(reader.of_file(validation), f"{validation}: text", reader.digest))
         return cls._of(texts, reader, most_words)
 
     @classmethod
@@ -197,8 +200,9 @@ def _pieces(text: Encoded) -> tuple[Numbers, Int]:
 def bigram_bits(train: Int | Encoded, held_out: Int, n_tokens: int) -> float:
     """Bits per token of a bigram model: p(b after a) = (count of ab + α) / (count of a + α · n_tokens).
 
-    It is fitted on `train` (n,), of a text in a file on two million tokens from all over it, and judged on `held_out` (pieces, length). α is the best for `train` when each pair is
-    predicted from all others (leaving one out), which comes close to the best for unseen text.
+    It is fitted on `train` (n,), of a text in a file on two million tokens from all over it, and judged on `held_out`
+    (pieces, length). α is the best for `train` when each pair is predicted from all others (leaving one out), which
+    comes close to the best for unseen text.
 
     Examples
     --------
@@ -330,7 +334,9 @@ class Recorder(Callback):
     def _check_state(self, state: dict[str, Any], parameters: Real) -> None:
         check.same_names(state, self.state(), "its state of a Recorder")
         if state["parameters"].size or len(state["validation_losses"]):
-            check.finite(checkpoint.read_array(state, "parameters", parameters.dtype, parameters.shape), "its parameters")
+            check.finite(
+                checkpoint.read_array(state, "parameters", parameters.dtype, parameters.shape), "its parameters"
+            )
 
 
 def train(
@@ -350,9 +356,9 @@ def train(
     to the optimizer's in the first twentieth of the steps, and falls to 0 in half a cosine.
 
     States begin with zeros in each epoch. It has as many steps as go round the text, or 1,000 if that is more, and less
-    than twice as many. Where no equal epochs make up `steps`, the last one goes on for less than a thousandth of them at
-    a learning rate of 0, so that nothing changes any more. Of a text in a file, about a million tokens are read at a time,
-    and states begin with zeros in each of these parts of an epoch.
+    than twice as many. Where no equal epochs make up `steps`, the last one goes on for less than a thousandth of them
+    at a learning rate of 0, so that nothing changes any more. Of a text in a file, about a million tokens are read at a
+    time, and states begin with zeros in each of these parts of an epoch.
 
     Examples
     --------

@@ -92,8 +92,8 @@ class Vocabulary:
 class Words:
     """The words of a text; token 0 stands for all others, and a word's token is its place among them, from 1 on.
 
-    A word has the space before it, and a punctuation mark, a line end or a further space are words, too. So the words of a
-    text, one behind the other, are the text.
+    A word has the space before it, and a punctuation mark, a line end or a further space are words, too. So the words
+    of a text, one behind the other, are the text.
 
     Parameters
     ----------

@@ -40,7 +40,7 @@ _backend_option = click.option(
     help="Can be given again.  [default: the compiled ones that are installed]",
 )
 _threads_option = click.option("--threads", type=THREADS, show_default="one for each core", help="For all, the same.")
-_quiet_option = click.option("--quiet", is_flag=True, help="No progress bar.")
+_quiet_option = click.option("--quiet", is_flag=True, help="No progress on standard error; the results stay.")
 
 
 @click.command()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,16 +16,22 @@ import click
 import elman
 from elman import backends, check, threads
 
+SECONDS = 10  # between lines about progress
+
+
+class Failure(click.ClickException):
+    """What went wrong with nothing wrong in what was asked for."""
+
 
 class Group(click.Group):
-    """A group that reports errors as this module says. A command may return an exit status."""
+    """A group that reports errors as this package says. A command may return an exit status."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
             status = super().main(*args, **{**kwargs, "standalone_mode": False})
         except click.ClickException as error:
             click.echo(f"Error: {' '.join(error.format_message().split())}", err=True)
-            status = 2
+            status = 1 if isinstance(error, Failure) else 2
         except click.Abort:  # what click makes of KeyboardInterrupt
             status = 130
         sys.exit(status)
@@ -81,20 +89,56 @@ def reported(subject: object = None) -> Iterator[None]:
         raise  # click ends the program quietly
     except OSError as error:
         message = str(error) if error.filename is None else f"{error.filename}: {error.strerror}"
-        raise click.ClickException(message) from error
+        kind = Failure if error.errno in (errno.ENOSPC, errno.EIO) else click.ClickException
+        raise kind(message) from error
     except MemoryError as error:
         raise click.ClickException(f"not enough memory for these sizes. {error}") from error
-    except (ValueError, ImportError, FloatingPointError) as error:
+    except FloatingPointError as error:
+        raise Failure(str(error) if subject is None else f"{subject}: {error}") from error
+    except (ValueError, ImportError) as error:
         raise click.ClickException(str(error) if subject is None else f"{subject}: {error}") from error
 
 
 def progress_bar(total: int, layout: str, *, quiet: bool) -> Any:
-    """A tqdm."""
+    """A tqdm; or, where standard error is no terminal, what writes a line there every ten seconds, and at the end."""
+    if not (quiet or sys.stderr.isatty()):
+        return _Lines(total)
     from tqdm import tqdm
 
     columns = shutil.get_terminal_size().columns  # tqdm shows nothing where a terminal claims to have no size
     layout = f"{{percentage:3.0f}}%|{{bar}}| {layout}{{postfix}}"
     return tqdm(total=total, bar_format=layout, ncols=columns, nrows=24, disable=quiet)
+
+
+class _Lines:
+    """As much of a tqdm as commands need."""
+
+    def __init__(self, total: int) -> None:
+        self.n = self.initial = 0
+        self._total, self._file, self._start = total, sys.stderr, time.monotonic()
+        self._next, self._said, self._postfix = self._start + SECONDS, -1, ""
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.n != self._said:
+            self._say()
+
+    def set_postfix_str(self, postfix: str, refresh: bool = True) -> None:  # noqa: ARG002
+        self._postfix = f", {postfix}" if postfix else ""
+
+    def update(self, n: int = 1) -> None:
+        self.n += n
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + SECONDS
+            self._say()
+
+    def _say(self) -> None:
+        self._said, done = self.n, self.n - self.initial
+        seconds = (time.monotonic() - self._start) / done * (self._total - self.n) if done else 0
+        minutes = f"{int(seconds) // 60:02d}:{int(seconds) % 60:02d}"
+        click.echo(f"{self.n}/{self._total}, {minutes} left{self._postfix}", file=self._file)
 
 
 def prepare(backend: str | None, threads: int | None) -> None:

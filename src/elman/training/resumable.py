@@ -86,7 +86,8 @@ class Resumable(Training):
         n_batches, item = self._item_at(epoch, batch, window, generators[0])
         with refusing(path):
             check.below(batch, "its batch", batch + 1 if n_batches is None else n_batches + 1)
-            self._check_batches(record, item, window)
+            if not is_stopped:  # then there may be others that nobody has asked for
+                self._check_batches(record, item, window)
             state = self._read_state(record, arrays, item, sums, batch > 0)
             n_begun = epoch + (batch > 0 or window > 0)
             check.at_least(steps, "its steps", n_begun)
