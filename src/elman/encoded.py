@@ -13,12 +13,10 @@ from elman.typing import Int
 Numbers = NDArray[Any]  # (n,) integers, code points or the like: an array, or a file that is mapped
 Stretches = tuple[Int, Int]  # where they begin (k,) and end (k,), both ascending
 
-_BLOCK = 1 << 20  # numbers that are looked at together; a multiple of _ROW
 _COPY = 50  # numbers in a row that make a copy
-_ROW = 16  # numbers in a row that are hashed together: two from a multiple of 16 on are in every copy
-_ODD = np.random.default_rng(0).integers(1 << 63, size=17, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-_POWERS = np.cumprod(np.full(_COPY + _ROW, _ODD[-1]))
-_INVERSE = np.cumprod(np.full(_ROW, pow(int(_ODD[-1]), -1, 1 << 64), np.uint64))
+_ROW = 24  # numbers that are hashed together: those from some multiple of 24 on are in every copy
+_BLOCK = _ROW << 15  # numbers that are looked at together
+_ODD = np.random.default_rng(0).integers(1 << 63, size=13, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
 
 
 class Encoded:
@@ -86,10 +84,8 @@ class _Copies:
     def __init__(self, pieces: Numbers) -> None:
         self._dtype = pieces.dtype
         rows = np.lib.stride_tricks.sliding_window_view(pieces, _ROW, axis=1)
-        hashes = _hashes_of_rows(np.ascontiguousarray(rows))
-        self._pairs = _Set(_hashes_of_pairs(hashes[:, :-_ROW], hashes[:, _ROW:]))
-        whole = np.lib.stride_tricks.sliding_window_view(pieces, _COPY, axis=1).reshape(-1, _COPY)
-        self._whole = _Set(_hashes_of_copies(whole))
+        self._rows = _Set(_hashes_of_rows(np.ascontiguousarray(rows)))
+        self._whole = _Set(_hashes_of_copies(pieces))
 
     def among(self, text: Encoded, most: int) -> Stretches:
         """The stretches that are copies: all, or some that are more than so many numbers together."""
@@ -110,11 +106,12 @@ class _Copies:
     def _places(self, block: Numbers) -> Int:
         """Where copies begin in a block, ascending."""
         rows = block[: len(block) // _ROW * _ROW].reshape(-1, _ROW)
-        hashes = _hashes_of_rows(rows)
-        pairs = _ROW * self._pairs.places(_hashes_of_pairs(hashes[:-1], hashes[1:]))
-        around = np.pad(block, (_ROW - 1, _COPY))  # a copy begins up to 15 before the first pair in it
-        found = [np.empty(0, np.int64)]
-        for part in np.array_split(pairs, len(pairs) // 4096 + 1):
+        starts = _ROW * self._rows.places(_hashes_of_rows(rows))
+        if not len(starts):
+            return starts
+        around = np.pad(block, (_ROW - 1, _COPY))  # a copy begins up to 23 before the first row in it
+        found = []
+        for part in np.array_split(starts, -(-len(starts) // 4096)):
             text = around[part[:, None] + np.arange(_COPY + _ROW - 1)]
             places = self._whole.places(_hashes_of_copies(text))
             found.append(part[places // _ROW] - (_ROW - 1) + places % _ROW)
@@ -126,8 +123,8 @@ class _Set:
     """Hashes, to look others up in."""
 
     def __init__(self, hashes: NDArray[np.uint64]) -> None:
-        self._sorted = np.unique(hashes)
-        self._may_be = np.zeros(1 << 22, bool)
+        self._sorted = np.sort(hashes, axis=None)
+        self._may_be = np.zeros(1 << 21, bool)  # which is looked up first, as caches hold it
         self._may_be[self._short(self._sorted)] = True
 
     def places(self, hashes: NDArray[np.uint64]) -> Int:
@@ -139,11 +136,11 @@ class _Set:
 
     @staticmethod
     def _short(hashes: NDArray[np.uint64]) -> Int:
-        return (hashes >> np.uint64(42)).astype(np.int64)
+        return (hashes >> np.uint64(43)).view(np.int64)
 
 
 def _hashes_of_rows(rows: Numbers) -> NDArray[np.uint64]:
-    """(…) of rows (…, 16), contiguous, for which their bytes are taken together by eights."""
+    """(…) of rows (…, 24), contiguous, for which their bytes are taken together by eights."""
     words = rows.view(np.uint64)
     found: NDArray[np.uint64] = words[..., 0] * _ODD[0]
     for i in range(1, words.shape[-1]):
@@ -151,13 +148,10 @@ def _hashes_of_rows(rows: Numbers) -> NDArray[np.uint64]:
     return found
 
 
-def _hashes_of_pairs(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    return first * _ODD[8] + second * _ODD[9]
-
-
 def _hashes_of_copies(text: Numbers) -> NDArray[np.uint64]:
     """(…, n - 49) of texts (…, n): polynomials of the 50 numbers from each place on."""
-    n = text.shape[-1]
+    n, base = text.shape[-1], int(_ODD[-1])
+    powers, inverse = (np.cumprod(np.full(n, factor, np.uint64)) for factor in (base, pow(base, -1, 1 << 64)))
     sums = np.zeros((*text.shape[:-1], n + 1), np.uint64)
-    np.cumsum(text.astype(np.uint64) * _POWERS[:n], axis=-1, out=sums[..., 1:])
-    return (sums[..., _COPY:] - sums[..., :-_COPY]) * _INVERSE[: n - _COPY + 1]
+    np.cumsum(text.astype(np.uint64) * powers, axis=-1, out=sums[..., 1:])
+    return (sums[..., _COPY:] - sums[..., :-_COPY]) * inverse[: n - _COPY + 1]

@@ -23,7 +23,7 @@ from elman import check
 from elman.data.rows import give_back
 from elman.encoded import Numbers
 from elman.typing import Int
-from elman.vocabulary import AnyVocabulary, Bytes, Vocabulary, Words
+from elman.vocabulary import AnyVocabulary, Bytes, Vocabulary, Words, code_points
 
 IN_MEMORY = 1 << 22  # tokens of a text; a longer one is read from a file
 _BLOCK = 1 << 22  # bytes that are read at a time
@@ -150,7 +150,7 @@ class Reader:
         digest = _Digest()
         with contextlib.closing(_Store()) as store:
             for block in blocks:
-                digest.update(block if isinstance(block, bytes) else block.encode("utf-8", "surrogatepass"))
+                digest.update(block)
                 store.add(self._unit.numbers(block))
             store.add(self._unit.rest())
             self.digest = digest.short()
@@ -173,34 +173,29 @@ class Reader:
 class _Characters:
     def __init__(self) -> None:
         self._are_there = np.zeros(0x110000, bool)
-        self._known = b""
+        self._known = b""  # those of ASCII
 
     def numbers(self, text: str) -> Numbers:
+        self._note(text.encode("utf-8", "surrogatepass").translate(None, self._known))
         for encoding, dtype in _CODE_UNITS.items():
             with contextlib.suppress(UnicodeEncodeError):
                 found = np.frombuffer(text.encode(encoding, "surrogatepass"), dtype)
                 if len(found) == len(text):  # in UTF-16 some take two
                     break
-        if found.itemsize > 1:
-            self._are_there[found] = True
-        else:
-            self._note(self._new(found.tobytes()))
         return found
 
     def are_numbers(self, block: bytes) -> bool:
         """Whether bytes are characters of ASCII, with line ends as they should be: then they count as seen."""
-        new = self._new(block)
-        if any(byte in (0, 13) or byte > 127 for byte in new):
+        new = block.translate(None, self._known)
+        if not new.isascii() or b"\r" in new or b"\0" in new:
             return False
         self._note(new)
         return True
 
-    def _new(self, block: bytes) -> list[int]:
-        return [*{*block.translate(None, self._known)}]
-
-    def _note(self, new: list[int]) -> None:
-        self._are_there[new] = True
-        self._known = bytes(np.flatnonzero(self._are_there[:256]).tolist())
+    def _note(self, new: bytes) -> None:
+        if new:
+            self._are_there[code_points(new.decode("utf-8", "surrogatepass"))] = True
+            self._known = bytes(np.flatnonzero(self._are_there[:128]).tolist())
 
     def rest(self) -> Numbers:
         return np.empty(0, np.uint8)
@@ -311,9 +306,9 @@ class _Digest:
     def __init__(self) -> None:
         self._hash, self._n = hashlib.sha256(), 0
 
-    def update(self, block: bytes) -> None:
+    def update(self, block: bytes | str) -> None:
         if self._n < _ALL_HASHED or self._n % _ALL_HASHED == 0:
-            self._hash.update(block)
+            self._hash.update(block.encode("utf-8", "surrogatepass") if isinstance(block, str) else block)
         self._n += 1
 
     def short(self) -> str:
