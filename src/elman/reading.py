@@ -81,6 +81,8 @@ def _wrong_encoding(name: str, encoding: str, content: bytes, start: int, at: in
         guess = "UTF-8"
     elif content.startswith(_MARKS["utf-16"]):
         guess = "UTF-16"
+    elif 3 * content.count(b"\0") > len(content):
+        guess = _without_mark(content.index(b"\0"))
     else:
         guess = "WINDOWS-1252" if any(0x80 <= byte < 0xA0 for byte in content) else "ISO-8859-1"
     wrong = f"byte 0x{content[start]:02x} at position {at}, in line {line}"
@@ -94,8 +96,13 @@ def _no_text(name: str, piece: str, line: int) -> str:
     where = f"{name} has a NUL character in line {line + piece.count(chr(10), 0, at)}, as text has none"
     if 3 * piece.count("\0") < len(piece):
         return f"{where}; what is no text can be read as bytes"
-    guess = "UTF-16LE" if at % 2 else "UTF-16BE"
+    guess = _without_mark(at)
     return f"{where}; if it is {guess}, {_converted(name, guess)} converts it"
+
+
+def _without_mark(at: int) -> str:
+    """Which UTF-16 has its first NUL there."""
+    return "UTF-16LE" if at % 2 else "UTF-16BE"
 
 
 def _converted(name: str, encoding: str) -> str:

@@ -3,6 +3,8 @@
 import itertools
 import math
 import random
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import elman
-from elman import text
+from elman import encoded, reading, text
 from elman.text import Corpus, Recorder, Vocabulary
 from elman.training import Training
 from elman.typing import Int
+from elman.vocabulary import Bytes, Words
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +55,153 @@ def test_read_text_drops_mark_and_carriage_returns(tmp_path: Path) -> None:
 def test_read_text_refuses_what_is_no_text(tmp_path: Path) -> None:
     file = tmp_path / "file.txt"
     file.write_bytes("zwölf".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"file\.txt is not UTF-8 text: byte 0xf6 at position 2"):
+    with pytest.raises(ValueError, match=r"file\.txt is not UTF-8 text: byte 0xf6 at position 2, in line 1; if it is ISO"):
         text.read_text(file)
+    assert text.read_text(file, "latin-1") == "zwölf"
     with pytest.raises(FileNotFoundError):
         text.read_text(tmp_path / "none.txt")
     with pytest.raises(IsADirectoryError):
         text.read_text(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding", "reason"),
+    [
+        ("a\nb\n“c”".encode("cp1252"), "utf-8", r"byte 0x93 at position 4, in line 3; if it is WINDOWS-1252, iconv -f"),
+        ("a\nzwölf".encode("utf-16"), "utf-8", "byte 0xff at position 0, in line 1; if it is UTF-16, iconv -f UTF-16 -t"),
+        ("zwölf\n".encode("utf-16-le"), "utf-8", "byte 0xf6 at position 4, in line 1; if it is UTF-16LE, iconv"),
+        ("one\n".encode("utf-16-le"), "utf-8", r"NUL character in line 1, .* UTF-16LE, iconv -f UTF-16LE -t UTF-8 "),
+        ("one\n".encode("utf-16-be"), "utf-8", "if it is UTF-16BE, iconv"),
+        (b"one\ntwo\n\0three", "utf-8", "NUL character in line 3, as text has none; what is no text can be read as"),
+        ("one".encode("utf-16-le"), "utf-16", "must begin with a byte order mark to be read as utf-16; .* utf-16-le and"),
+        (b"one\n\xff", "ascii", "is not ASCII text: byte 0xff at position 4, in line 2; if it is UTF-8, iconv -f UTF-8 -t"),
+        (b"\xe9" * 3, "shift_jis", "is not SHIFT_JIS text: byte 0xe9 at position 2"),
+        ("€".encode()[:2], "utf-8", "byte 0xe2 at position 0"),
+    ],
+)
+@pytest.mark.parametrize("block", [1, 3, 1 << 22])
+def test_read_text_names_line_and_cure(
+    content: bytes, encoding: str, reason: str, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if b"\0" not in content:  # which takes some text to be told from UTF-16
+        monkeypatch.setattr(reading, "_BLOCK", block)
+    file = tmp_path / "my file.txt"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=reason) as raised:
+        text.read_text(file, encoding)
+    assert "'" + str(file) + "' > new.txt" in str(raised.value) or "iconv" not in str(raised.value)
+
+
+def test_read_text_in_other_encodings(tmp_path: Path) -> None:
+    file = tmp_path / "file.txt"
+    for encoding in ("utf-16", "utf-16-be", "utf-32", "cp1252", "utf-8-sig"):
+        file.write_bytes("eins\r\nzwölf\r".encode(encoding))
+        assert text.read_text(file, encoding) == "eins\nzwölf\n"
+
+
+NAMES = ["ascii", "line ends", "latin", "dashes", "faces"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_text_that_stays_in_a_file(name: str, topics: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is the text that was read as a whole; what takes wider numbers comes in a later block."""
+    kept = topics[:30_000].encode("ascii", "ignore").decode()
+    given = kept + {"latin": "é", "dashes": "é—", "faces": "é—😀"}.get(name, "") + kept[::-1]
+    expected, file = Corpus.of(given), tmp_path / "text.txt"
+    file.write_bytes(given.replace("\n", "\r\n" if name == "line ends" else "\n").encode())
+    for module, limit, value in ((reading, "IN_MEMORY", 5000), (text, "IN_MEMORY", 5000), (reading, "_BLOCK", 4000)):
+        monkeypatch.setattr(module, limit, value)
+    monkeypatch.setattr(encoded, "_BLOCK", 240)
+    found = Corpus.read(file)
+    assert isinstance(found.train, encoded.Encoded)
+    assert repr(found.vocabulary) == repr(expected.vocabulary)
+    assert (found.train.read(0, len(found.train)) == expected.train).all()
+    assert (found.held_out == expected.held_out).all()
+    assert (found.n_copies, found.fingerprint) == (expected.n_copies, expected.fingerprint)
+    n = len(expected.train)
+    for start in (0, 7, 1234, n - 3, 5 * n + 1):
+        assert (found.train.read(start, 2 * n) == expected.train[(start + np.arange(2 * n)) % n]).all()
+    numbers = {"ascii": 1, "line ends": 1, "latin": 1, "dashes": 2, "faces": 4}
+    assert found.train.numbers(0, 1).itemsize == numbers[name]
+    assert [*tmp_path.iterdir()] == [file]
+
+
+def test_a_large_text_takes_little_memory(tmp_path: Path) -> None:
+    """Of 30 MB, in a file of its own or in a temporary one."""
+    program = (
+        "import resource, sys; from pathlib import Path; from elman import text\n"
+        "c = text.Corpus.read(Path(sys.argv[1])).train\n"
+        "isinstance(c, text.Encoded) and c.read(0, 1 << 20)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)"
+    )
+    used = {}
+    for name, word, n in (("small", "ab", 1000), ("ascii", "ab", 10**7), ("dashes", "–b", 5 * 10**6)):
+        (tmp_path / name).write_text(f"{word}\n" * n, encoding="utf-8")
+        command = [sys.executable, "-c", program, str(tmp_path / name)]
+        used[name] = int(subprocess.run(command, check=True, capture_output=True).stdout)
+    assert max(used.values()) < used["small"] + 70, used
+
+
+def test_without_room_for_a_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(reading.tempfile, "SpooledTemporaryFile", lambda _: SimpleNamespace(write=full, close=str))
+    (tmp_path / "text.txt").write_text("a" * 1000)
+    with pytest.raises(OSError, match=r"No space left .*TMPDIR names another folder"):
+        Corpus.read(tmp_path / "text.txt")
+
+
+# Words and bytes
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.text(alphabet=" \n\tab'’.,é–_1"), st.randoms(use_true_random=False))
+def test_words_are_the_text(given_text: str, rng: random.Random) -> None:
+    words = Words.of_text(given_text)
+    assert "".join(words) == given_text
+    known = Words(sorted({*words}) or ["a"])
+    assert known.decode(known.encode(given_text)) == given_text
+    parts, rest = list[str](), ""
+    for place in sorted(rng.randrange(len(given_text) + 1) for _ in range(3)):  # as blocks may end
+        rest = given_text[sum(map(len, parts)) : place]
+        parts += Words.of_text(rest[: Words.whole(rest)])
+    parts += Words.of_text(given_text[sum(map(len, parts)) :])
+    assert parts == words
+
+
+def test_words_beyond_the_vocabulary(tmp_path: Path) -> None:
+    file = tmp_path / "text.txt"
+    file.write_text("one two two three three three.\n" * 400)
+    corpus = Corpus.read(file, "words", most_words=3)
+    assert corpus.vocabulary.words == [" three", " two", "one"]
+    assert corpus.vocabulary.encode("one two four").tolist() == [3, 2, 0]
+    assert set(corpus.train.tolist()) == {0, 1, 2, 3}
+    assert corpus.fingerprint.startswith("3,200 words (fingerprint ")
+    assert corpus.vocabulary.decode(corpus.vocabulary.encode(" two four")) == " two <unknown>"
+
+
+def test_any_bytes(tmp_path: Path) -> None:
+    file, content = tmp_path / "bytes", np.random.default_rng(0).integers(0, 256, 5000, np.uint8).tobytes()
+    file.write_bytes(content)
+    corpus = Corpus.read(file, "bytes")
+    assert corpus.vocabulary.to_bytes(corpus.train[:200]) == content[:200]
+    assert len(corpus.vocabulary) == 256
+    assert corpus.vocabulary.decode(corpus.vocabulary.encode("zwölf")) == "zwölf"
+
+
+@pytest.mark.parametrize(
+    ("kind", "string"),
+    [(Words, '"abc"'), (Words, "[1]"), (Words, '["a", "a"]'), (Words, "[]"), (Words, '[""]'), (Bytes, "255")],
+)
+def test_other_vocabularies_refuse_other_json(kind: Any, string: str) -> None:
+    with pytest.raises(ValueError, match="vocabulary must be"):
+        kind.from_json(string)
+
+
+def test_other_vocabularies_round_trip() -> None:
+    assert Words.from_json(Words(["a", " b"]).to_json()).words == ["a", " b"]
+    assert len(Bytes.from_json(Bytes().to_json())) == 256
 
 
 # The vocabulary
@@ -133,6 +277,47 @@ def test_split_of_short_and_long_texts() -> None:
     assert len(text.split("x" * 1000)[0]) == 900
     numbers = " ".join(map(str, range(300_000)))
     assert sum(map(len, text.split(numbers)[1])) == 100_000
+
+
+def without_copies(given_text: str, pieces: list[str]) -> str:
+    """As it is defined: a slow oracle."""
+    known = {piece[i : i + 50] for piece in pieces for i in range(len(piece) - 49)}
+    rest, before = given_text, ""
+    while rest != before:
+        before, is_kept = rest, bytearray(b"\1") * len(rest)
+        for i in range(len(before) - 49):
+            if before[i : i + 50] in known:
+                is_kept[i : i + 50] = bytes(50)
+        rest = "".join(itertools.compress(before, is_kept))
+    return rest if 2 * len(rest) >= len(given_text) else given_text
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
+def test_copies_against_loops(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of held-out text between others, in blocks that copies go beyond, and gaps that make new ones."""
+    monkeypatch.setattr(encoded, "_BLOCK", 240)
+    n_found = 0
+    for seed in range(25):
+        rng = random.Random(seed)
+        base, given_text, length = "".join(rng.choice("ab") for _ in range(200)), "", rng.randrange(1, 2000)
+        while len(given_text) < length:
+            start = rng.randrange(150)
+            other = "".join(rng.choice("ab") for _ in range(rng.randrange(1, 100)))
+            given_text += base[start : start + rng.randrange(1, 120)] if rng.random() < 0.3 else other
+        pieces = [base[:100], base[100:]]
+        numbers = [np.array([*map(ord, part)], dtype) for part in (given_text, *pieces)]
+        found = encoded.Encoded(numbers[0]).without_copies(np.stack(numbers[1:]))
+        expected = without_copies(given_text, pieces)
+        assert "".join(map(chr, found.numbers(0, len(found)))) == expected
+        n_found += len(expected) < len(given_text)
+    assert n_found > 10
+
+
+def test_copies_of_a_narrower_text() -> None:
+    """Numbers are compared, not what is left of them in fewer bytes."""
+    pieces = np.arange(60, dtype=np.uint8)[None]
+    other = np.concatenate([np.arange(60) + 256, np.arange(60), np.zeros(200, int)]).astype(np.uint16)
+    assert len(encoded.Encoded(other).without_copies(pieces)) == 60 + 200
 
 
 # The bigram model
@@ -297,6 +482,85 @@ def test_a_training_goes_on(corpus: Corpus, step: int, tmp_path: Path, monkeypat
     assert (found.losses, found.validation_losses) == (expected.losses, expected.validation_losses)
     for name, array in models[0].parameters().items():
         assert (array == models[2].parameters()[name]).all()
+
+
+def in_a_file(corpus: Corpus) -> encoded.Encoded:
+    n = len(corpus.vocabulary)
+    return encoded.Encoded(corpus.train.astype(np.uint8), np.arange(n), (np.array([0, 500]), np.array([200, 2000])))
+
+
+def test_a_text_in_a_file_is_read_part_by_part(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "_READ_TOGETHER", 300)
+    tokens = in_a_file(corpus)
+    given = given_to_fit(tokens, steps=59, batch_size=3, sequence_length=5)
+    n_parts, length = given["x"].shape[0] // 3, given["x"].shape[1]
+    assert (n_parts, length) == (3, 100)
+    everything = tokens.read(0, len(tokens))
+    for reader in range(3):
+        x, y = (np.concatenate(given[name][:][reader::3]) for name in "xy")
+        places = reader * len(tokens) // 3 + np.arange(n_parts * length)
+        assert (x == everything[places % len(tokens)]).all()
+        assert (y == everything[(places + 1) % len(tokens)]).all()
+    factors = [given["schedule"]((step + 0.5) / 60, 1) for step in range(60)]
+    assert all(factors[:59])
+    assert factors[59] == 0
+
+
+def test_a_training_on_a_file_goes_on(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "_READ_TOGETHER", 300)
+    part, path = corpus._replace(train=in_a_file(corpus)), tmp_path / "run.safetensors"
+    models = [small_model(corpus) for _ in range(3)]
+    expected = trained(models[0], part, 50)
+    with pytest.raises(InterruptedError):
+        trained(models[1], part, 50, Watch(31), checkpoint=path, checkpoint_every=2)
+    found = trained(models[2], part, 50, watch := Watch(), checkpoint=path, resume=True)
+    assert len(watch.rates) == 51 - 30
+    assert (found.losses, found.validation_losses) == (expected.losses, expected.validation_losses)
+    for name, array in models[0].parameters().items():
+        assert (array == models[2].parameters()[name]).all()
+
+
+def worse_from(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let measurements say so."""
+    bits = iter([9.0 - i if i < step else 9.0 + i for i in range(100)])
+    monkeypatch.setattr(text, "model_bits", lambda *_: next(bits))
+
+
+def test_the_best_model_is_kept(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    worse_from(3, monkeypatch)
+    model, watch, path = small_model(corpus), Watch(), tmp_path / "run.safetensors"
+    recorder = trained(model, corpus, 20, watch, checkpoint=path)
+    assert (recorder.best_step, len(recorder.losses), recorder.is_over) == (6, 20, True)
+    for found in (model, elman.load(path)):
+        assert (np.concatenate([array.ravel() for array in found.parameters().values()]) == watch.parameters[5]).all()
+
+
+def test_patience(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends the run, in the middle of the epoch, and for good."""
+    worse_from(3, monkeypatch)
+    model, watch, path = small_model(corpus), Watch(), tmp_path / "run.safetensors"
+    recorder = Recorder(corpus.held_out, 20, patience=2)
+    sizes = {"batch_size": 3, "sequence_length": 5, "checkpoint": path, "optimizer": elman.Adam(0.01)}
+    text.train(model, corpus.train, steps=20, callbacks=[recorder, watch], **sizes)
+    assert (recorder.best_step, len(recorder.losses), recorder.is_over) == (6, 10, True)
+    again = Recorder(corpus.held_out, 20, patience=2)
+    text.train(small_model(corpus), corpus.train, steps=20, callbacks=[again, Watch(1)], **sizes, resume=True)
+    assert (again.losses, again.is_over) == (recorder.losses, True)
+    found = np.concatenate([array.ravel() for array in elman.load(path).parameters().values()])
+    assert (found == watch.parameters[5]).all()
+
+
+def test_a_model_that_was_better_before(corpus: Corpus) -> None:
+    model = small_model(corpus)
+    before, recorder = model.state_dict(), Recorder(corpus.held_out, 10, from_start=True)
+    options = {"optimizer": elman.SGD(1e3), "clip_norm": 1e3, "batch_size": 3, "sequence_length": 5}
+    text.train(model, corpus.train, steps=10, callbacks=[recorder], **options)
+    assert list(recorder.validation_losses) == [*range(11)]
+    assert recorder.best_step == 0
+    assert all((array == before[name]).all() for name, array in model.state_dict().items())
+    state = recorder.state()
+    recorder.load_state(state)
+    assert recorder.state()["validation_losses"].tolist() == state["validation_losses"].tolist()
 
 
 @pytest.mark.parametrize(

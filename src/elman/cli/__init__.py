@@ -1,8 +1,8 @@
 """The command `elman`: train a character model, let it write, export models, measure speed, say what elman runs with.
 
 Here are options, the terminal and files; other modules compute. What a user gets wrong is one line on standard error
-and exit status 2; what fails all the same, such as a training that diverges or a disk that is full, is one line and exit
-status 1; Ctrl-C is exit status 130.
+and exit status 2; what fails all the same, such as a training that diverges or a disk that is full, is one line and
+exit status 1; Ctrl-C is exit status 130.
 """
 
 from __future__ import annotations

@@ -128,10 +128,10 @@ def train(
 ) -> int:
     """Train a model of text on FILE, then let it write.
 
-    FILE is a text, "-" standard input. Without it the model learns the Python documentation topics, which takes from half
-    a minute (two cores with AVX-512) to {AVX2} (two with AVX2). A tenth of the text, but no more than 100,000 characters,
-    is held out to measure by, ten times in all; the model that was best then is kept. Ctrl-C stops early and keeps the
-    latest one.
+    FILE is a text, "-" standard input. Without it the model learns the Python documentation topics, which takes about
+    half a minute on two free cores with AVX-512, and a minute with AVX2. A tenth of the text, but no more than 100,000
+    characters, is held out to measure by, ten times in all; the model that was best then is kept. Ctrl-C stops early
+    and keeps the latest one.
 
     From time to time, and on Ctrl-C, the model's file is written with all that is needed to go on: the same command
     with --resume then ends with the same model, to the last bit.
@@ -173,8 +173,8 @@ def sample(
 ) -> None:
     """Let MODEL write a text to standard output.
 
-    MODEL is a file that `elman train` wrote. A model of words writes the spaces that belong to them, and never a word that
-    it does not know; in the prompt, such words are read as one and the same.
+    MODEL is a file that `elman train` wrote. A model of words writes the spaces that belong to them, and never a word
+    that it does not know; in the prompt, such words are read as one and the same.
     """
     with reported():
         prepare(backend, threads)
