@@ -1,5 +1,6 @@
 """The command line from end to end, in processes of its own where that matters."""
 
+import errno
 import importlib.metadata
 import os
 import signal
@@ -24,9 +25,9 @@ def run(*arguments: object, cwd: Path | None = None, **environment: str) -> subp
     return subprocess.run(command, capture_output=True, cwd=cwd, env={**os.environ, **environment}, timeout=120)
 
 
-def invoke(*arguments: object) -> Result:
-    """The command in this process."""
-    return CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="elman")
+def invoke(*arguments: object, given: bytes | None = None) -> Result:
+    """The command in this process, with that on standard input."""
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], input=given, prog_name="elman")
 
 
 @pytest.fixture(scope="module")
@@ -152,11 +153,170 @@ def test_train_on_one_character(tmp_path: Path) -> None:
 
 def test_train_that_diverges_is_one_line(corpus: Path, tmp_path: Path) -> None:
     result = invoke("train", corpus, *SMALL, "--lr", "1e39", "--output", tmp_path, "--quiet")
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert result.stderr.startswith("Error: step ")
-    assert "A smaller lr" in result.stderr
+    assert result.stderr.endswith("A smaller lr (now 5e+38) or clip_norm usually helps. Nothing was written.\n")
     assert result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_train_that_diverges_late_keeps_the_best_model(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_step, watched = elman.text.Recorder.on_step, list[dict[str, np.ndarray]]()
+
+    def ruined(self: elman.text.Recorder, training: elman.training.Training) -> None:
+        on_step(self, training)
+        if training.steps == 30:
+            watched.append({name: array.copy() for name, array in training.model.parameters().items()})
+        if training.steps == 33:
+            training.flat[:] = np.nan
+
+    monkeypatch.setattr(elman.text.Recorder, "on_step", ruined)
+    result = invoke("train", corpus, *SMALL, "--output", tmp_path, "--quiet")
+    assert (result.exit_code, result.stdout) == (1, "")
+    target = tmp_path / "elman-model.safetensors"
+    assert result.stderr.endswith(f"The model of step 30, the best one, is in {target}.\n")
+    for name, array in elman.load(target).parameters().items():
+        assert (array == watched[0][name]).all()
+    assert invoke("sample", target, "--length", 5).exit_code == 0
+
+
+def test_a_disk_that_is_full_is_a_failure(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "somewhere")
+
+    monkeypatch.setattr(elman.text, "train", full)
+    result = invoke("train", corpus, *SMALL, "--output", tmp_path, "--quiet")
+    assert (result.exit_code, result.stderr) == (1, "Error: somewhere: No space left on device\n")
+
+
+def test_a_model_that_is_there(corpus: Path, tmp_path: Path) -> None:
+    target = tmp_path / "mine.safetensors"
+    options = ["train", corpus, *SMALL, "--quiet", "--output", target]
+    first = invoke(*options, "--overwrite")  # or is not there yet
+    assert first.exit_code == 0, first.output
+    content = target.read_bytes()
+    refused = invoke(*options)
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert refused.stderr.endswith(f"got {target}, which is there: --resume goes on with it, --overwrite replaces it\n")
+    both = invoke(*options, "--resume", "--overwrite")
+    assert (both.exit_code, both.stdout) == (2, "")
+    assert target.read_bytes() == content
+    assert invoke(*options, "--overwrite", "--seed", 1).exit_code == 0
+    assert target.read_bytes() != content
+
+
+def test_a_finished_model_trains_on(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after a part of that which was cut off, and once more; never to something worse."""
+    target, whole = tmp_path / "run.safetensors", tmp_path / "whole.safetensors"
+    options = ["train", corpus, *SMALL, "--quiet"]
+    assert invoke(*options, "--output", target).exit_code == 0
+    whole.write_bytes(target.read_bytes())
+    less = invoke(*options, "--output", target, "--resume", "--steps", 50)
+    assert less.exit_code == 2
+    assert "--steps is 50 here, it was 60 there" in less.stderr
+    more = ["--resume", "--steps", 100]
+    expected = invoke(*options, "--output", whole, *more)
+    assert expected.exit_code == 0, expected.output
+    assert elman.load(whole).metadata["steps before"] == "60"
+    on_step = elman.text.Recorder.on_step
+
+    def cut_off(self: elman.text.Recorder, training: elman.training.Training) -> None:
+        on_step(self, training)
+        if training.steps == 13:
+            raise RuntimeError
+
+    with monkeypatch.context() as context:
+        context.setattr(elman.text.Recorder, "on_step", cut_off)
+        assert isinstance(invoke(*options, "--output", target, *more).exception, RuntimeError)
+    done = invoke(*options, "--output", target, *more)
+    assert done.output.replace("run.", "whole.") == expected.output
+    for name, array in elman.load(target).parameters().items():
+        assert (array == elman.load(whole).parameters()[name]).all()
+    again = [invoke(*options, "--output", target, "--resume", "--steps", n).stdout.split() for n in (100, 120)]
+    assert float(again[1][5].rstrip(";")) <= float(again[0][5].rstrip(";"))
+
+
+def test_patience(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bits = [9.0, 8.0, *np.arange(10.0, 99.0)]
+    monkeypatch.setattr(elman.text, "model_bits", lambda *_: bits.pop(0))
+    result = invoke("train", corpus, *SMALL, "--patience", 3, "--output", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert f"Model: {tmp_path / 'elman-model.safetensors'} (of step 12, the best of 30)\n" in result.stdout
+    again = invoke("train", corpus, *SMALL, "--patience", 3, "--output", tmp_path, "--resume")
+    assert "(of step 12, the best of 30)\n" in again.stdout
+
+
+def test_another_text_to_measure_by(corpus: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("Ω" + elman.text.topics_text()[100_000:110_000], encoding="utf-8")
+    result = invoke("train", corpus, *SMALL, "--val-text", other, "--output", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "Text: 20,006 characters, " in result.stderr
+    assert "; measured by 1,000 of another" in result.stderr
+    assert result.stdout.startswith("The text of --val-text, bits per character: ")
+    model = elman.load(tmp_path / "elman-model.safetensors")
+    assert "Ω" in model.metadata["vocabulary"].encode().decode("unicode_escape")
+    assert model.metadata["--val-text"].startswith("10,001 characters (fingerprint ")
+    other.write_text("short")
+    short = invoke("train", corpus, *SMALL, "--val-text", other, "--output", tmp_path, "--overwrite")
+    assert (short.exit_code, short.stderr) == (2, f"Error: {other}: text must have at least 1000 characters, got 5\n")
+
+
+@pytest.mark.parametrize(("unit", "bits"), [("words", 0.1), ("bytes", 2)])
+def test_other_units(unit: str, bits: float, tmp_path: Path) -> None:
+    content = ("The cat — it's black — sat down.\n  The dog ran off, twice!\n" * 100).encode()
+    sizes = ["--hidden-size", 32, "--lr", 0.02, "--steps", 200, "--sequence-length", 16, "--length", 40]
+    result = invoke("train", "-", "--unit", unit, *sizes, "--output", tmp_path, given=content)
+    assert result.exit_code == 0, result.output
+    assert float(result.stdout.split(f"bits per {unit[:-1]}: ")[1][:5]) < bits
+    written = run("sample", tmp_path / "elman-model.safetensors", "--prompt", "The cat ", "--length", 60, "--top-k", 1)
+    assert (written.returncode, written.stderr) == (0, b"")
+    if unit == "bytes":
+        assert written.stdout.startswith(b"The cat ")
+        assert len(written.stdout) == 8 + 60
+    else:
+        assert (content * 2).startswith(written.stdout)
+        assert len(written.stdout) > 200
+
+
+def test_words_that_are_not_known_are_never_written(tmp_path: Path) -> None:
+    file = tmp_path / "text.txt"
+    file.write_text(" ".join(f"one two w{i}" for i in range(2000)))
+    options = ["--unit", "words", "--vocabulary", 2, "--hidden-size", 8, "--lr", 0.02, "--steps", 60, "--length", 30]
+    result = invoke("train", file, *options, "--output", tmp_path)
+    assert result.exit_code == 0, result.output
+    written = invoke("sample", tmp_path / "elman-model.safetensors", "--prompt", "three", "--length", 30)
+    assert set(written.stdout.removeprefix("three").split()) == {"one", "two"}
+    greedy = [
+        invoke("sample", tmp_path / "elman-model.safetensors", "--temperature", 0, "--length", 9, "--backend", backend)
+        for backend in ("numpy", "cython")
+    ]
+    assert (greedy[0].exit_code, greedy[0].stdout) == (0, greedy[1].stdout)
+
+
+def test_encodings(tmp_path: Path) -> None:
+    file = tmp_path / "my text.txt"
+    for encoding, given in (("latin-1", "ISO-8859-1"), ("UTF-16", "UTF-16"), ("utf-16-le", "UTF-16LE")):
+        file.write_bytes(("zwölf Boxkämpfer\n" * 100).encode(encoding))
+        refused = invoke("train", file, *SMALL, "--output", tmp_path, "--overwrite")
+        assert refused.exit_code == 2
+        assert f"iconv -f {given} -t UTF-8 '{file}' > new.txt converts it" in refused.stderr
+        options = [*SMALL, "--steps", 2, "--encoding", encoding, "--overwrite"]
+        result = invoke("train", file, *options, "--output", tmp_path)
+        assert result.exit_code == 0, result.output
+        assert "Text: 1,700 characters, 16 different" in result.stderr
+
+
+def test_lines_where_there_is_no_terminal(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("elman.cli.common.SECONDS", 0)
+    monkeypatch.setattr("elman.cli.characters.SECONDS", 0)
+    result = invoke("train", corpus, *SMALL, "--output", tmp_path)
+    lines = result.stderr.splitlines()
+    assert lines[0] == "Read 0 MB of a text."
+    assert [line.split("/")[0] for line in lines[3:]] == [str(i) for i in range(1, 61)]
+    assert "\r" not in result.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
@@ -303,7 +463,7 @@ def test_files_of_earlier_versions(name: str, tmp_path: Path) -> None:
     X, Y = [[0, 1]], [[1, 0]]
     with pytest.raises(ValueError, match=f"{target} is no checkpoint that this run can go on from"):
         elman.load(target).fit(X, Y, optimizer=elman.Adam(0.02), checkpoint=target, resume=True, progress=False)
-    assert invoke("train", file, *sizes, "--output", target, "--quiet").exit_code == 0
+    assert invoke("train", file, *sizes, "--output", target, "--quiet", "--overwrite").exit_code == 0
 
 
 # sample
@@ -331,6 +491,13 @@ def test_sample_depends_on_the_seed(model: Path) -> None:
     assert greedy[0] == greedy[1]
 
 
+def test_sample_of_what_is_likely(model: Path) -> None:
+    greedy = invoke("sample", model, "--temperature", 0).stdout
+    assert invoke("sample", model, "--top-k", 1).stdout == greedy
+    assert invoke("sample", model, "--top-p", 1e-9).stdout == greedy
+    assert invoke("sample", model, "--top-k", 5, "--top-p", 0.9, "--seed", 0).stdout != greedy
+
+
 def test_sample_does_not_depend_on_backend_or_threads(model: Path) -> None:
     options = ["--seed", 3, "--temperature", 0.5]
     expected = invoke("sample", model, *options).stdout
@@ -347,6 +514,8 @@ def files(tmp_path: Path) -> Path:
     (tmp_path / "latin1.txt").write_bytes("zwölf ".encode("latin-1") * 1000)
     (tmp_path / "short.txt").write_text("Hello, world!\n")
     (tmp_path / "empty.txt").write_bytes(b"")
+    (tmp_path / "nul.txt").write_bytes(b"line\nl\0ne\n" * 1000)
+    (tmp_path / "text.txt").write_bytes(b"a b c\n" * 150)
     (tmp_path / "text.safetensors").write_text("not a model " * 100)
     (tmp_path / "folder.safetensors").mkdir()
     elman.SequenceModel(elman.Tokens(5), elman.Categories(5), hidden_size=4).save(tmp_path / "mute.safetensors")
@@ -355,6 +524,8 @@ def files(tmp_path: Path) -> Path:
     odd.save(tmp_path / "odd.safetensors")
     odd.metadata["vocabulary"] = "[1, 2, 3, 4, 5]"
     odd.save(tmp_path / "list.safetensors")
+    odd.metadata["--unit"] = "letters"
+    odd.save(tmp_path / "unit.safetensors")
     return tmp_path
 
 
@@ -368,6 +539,19 @@ ERRORS = {
     "train --output {}/none/model.safetensors": "none/model.safetensors: No such file or directory",
     "train --output {}/model.bin": "--output must be a folder or end in .safetensors",
     "train --output {}/short.txt/model.safetensors": "Not a directory",
+    "train {}/nul.txt": "nul.txt has a NUL character in line 2, as text has none; what is no text can be read as bytes",
+    "train {}/text.txt --encoding nonsense": "'--encoding': 'nonsense' is not an encoding that Python knows",
+    "train {}/text.txt --encoding hex": "'--encoding': 'hex' is not an encoding",
+    "train {}/text.txt --encoding utf-8 --unit bytes": "--encoding is of characters and words",
+    "train {}/text.txt --encoding utf-16": "must begin with a byte order mark to be read as utf-16",
+    "train {}/text.txt --val-text {}/none.txt": "none.txt: No such file or directory",
+    "train {}/text.txt --unit words": "text.txt: text must have at least 1000 words, got 600",
+    "train --unit letters": "'--unit'",
+    "train --vocabulary 0": "'--vocabulary'",
+    "train --patience 0": "'--patience'",
+    "train --top-k 0": "'--top-k'",
+    "train --top-p 1.1": "'--top-p'",
+    "sample {}/unit.safetensors": "--unit must be one of 'characters', 'words', 'bytes', got 'letters'",
     "train --steps 0": "'--steps'",
     "train --steps many": "'--steps'",
     "train --hidden-size -1": "'--hidden-size'",

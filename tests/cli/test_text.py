@@ -55,7 +55,9 @@ def test_read_text_drops_mark_and_carriage_returns(tmp_path: Path) -> None:
 def test_read_text_refuses_what_is_no_text(tmp_path: Path) -> None:
     file = tmp_path / "file.txt"
     file.write_bytes("zwölf".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"file\.txt is not UTF-8 text: byte 0xf6 at position 2, in line 1; if it is ISO"):
+    with pytest.raises(
+        ValueError, match=r"file\.txt is not UTF-8 text: byte 0xf6 at position 2, in line 1; if it is ISO"
+    ):
         text.read_text(file)
     assert text.read_text(file, "latin-1") == "zwölf"
     with pytest.raises(FileNotFoundError):
@@ -68,13 +70,25 @@ def test_read_text_refuses_what_is_no_text(tmp_path: Path) -> None:
     ("content", "encoding", "reason"),
     [
         ("a\nb\n“c”".encode("cp1252"), "utf-8", r"byte 0x93 at position 4, in line 3; if it is WINDOWS-1252, iconv -f"),
-        ("a\nzwölf".encode("utf-16"), "utf-8", "byte 0xff at position 0, in line 1; if it is UTF-16, iconv -f UTF-16 -t"),
+        (
+            "a\nzwölf".encode("utf-16"),
+            "utf-8",
+            "byte 0xff at position 0, in line 1; if it is UTF-16, iconv -f UTF-16 -t",
+        ),
         ("zwölf\n".encode("utf-16-le"), "utf-8", "byte 0xf6 at position 4, in line 1; if it is UTF-16LE, iconv"),
         ("one\n".encode("utf-16-le"), "utf-8", r"NUL character in line 1, .* UTF-16LE, iconv -f UTF-16LE -t UTF-8 "),
         ("one\n".encode("utf-16-be"), "utf-8", "if it is UTF-16BE, iconv"),
         (b"one\ntwo\n\0three", "utf-8", "NUL character in line 3, as text has none; what is no text can be read as"),
-        ("one".encode("utf-16-le"), "utf-16", "must begin with a byte order mark to be read as utf-16; .* utf-16-le and"),
-        (b"one\n\xff", "ascii", "is not ASCII text: byte 0xff at position 4, in line 2; if it is UTF-8, iconv -f UTF-8 -t"),
+        (
+            "one".encode("utf-16-le"),
+            "utf-16",
+            "must begin with a byte order mark to be read as utf-16; .* utf-16-le and",
+        ),
+        (
+            b"one\n\xff",
+            "ascii",
+            "is not ASCII text: byte 0xff at position 4, in line 2; if it is UTF-8, iconv -f UTF-8 -t",
+        ),
         (b"\xe9" * 3, "shift_jis", "is not SHIFT_JIS text: byte 0xe9 at position 2"),
         ("€".encode()[:2], "utf-8", "byte 0xe2 at position 0"),
     ],
