@@ -132,7 +132,7 @@ class _Set:
         maybe = np.flatnonzero(self._may_be[self._short(hashes)])
         found = hashes.reshape(-1)[maybe]
         at = np.minimum(self._sorted.searchsorted(found), len(self._sorted) - 1)
-        return maybe[self._sorted[at] == found]
+        return np.asarray(maybe[self._sorted[at] == found])
 
     @staticmethod
     def _short(hashes: NDArray[np.uint64]) -> Int:
@@ -154,4 +154,4 @@ def _hashes_of_copies(text: Numbers) -> NDArray[np.uint64]:
     powers, inverse = (np.cumprod(np.full(n, factor, np.uint64)) for factor in (base, pow(base, -1, 1 << 64)))
     sums = np.zeros((*text.shape[:-1], n + 1), np.uint64)
     np.cumsum(text.astype(np.uint64) * powers, axis=-1, out=sums[..., 1:])
-    return (sums[..., _COPY:] - sums[..., :-_COPY]) * inverse[: n - _COPY + 1]
+    return np.asarray((sums[..., _COPY:] - sums[..., :-_COPY]) * inverse[: n - _COPY + 1], np.uint64)

@@ -113,9 +113,7 @@ class Reader:
     """Reads texts in one kind of units; what is in them makes up one vocabulary."""
 
     def __init__(self, unit: str, encoding: str = "utf-8", told: Told = lambda _: None) -> None:
-        self._unit: _Characters | _Words | _Bytes = {"characters": _Characters, "words": _Words, "bytes": _Bytes}[
-            unit
-        ]()
+        self._unit: _Unit = _UNITS[unit]()
         self._encoding, self._told = encoding, told
         self.digest = ""  # of the last text
 
@@ -262,6 +260,10 @@ class _Bytes:
 
     def vocabulary(self, numbers: Numbers, most: int) -> tuple[AnyVocabulary, Int]:  # noqa: ARG002
         return Bytes(), np.arange(256)
+
+
+_Unit = _Characters | _Words | _Bytes
+_UNITS: dict[str, type[_Unit]] = {"characters": _Characters, "words": _Words, "bytes": _Bytes}
 
 
 class _Store:

@@ -276,8 +276,8 @@ class Recorder(Callback):
     @property
     def is_over(self) -> bool:
         """Whether the run is: after all steps, or those that `patience` left."""
-        measured = [*self.validation_losses]
-        n_worse = len(measured) - 1 - measured.index(self.best_step) if measured else 0
+        best = self.best_step
+        n_worse = 0 if best is None else sum(step > best for step in self.validation_losses)
         return len(self.losses) == self._steps or n_worse >= self._patience
 
     def on_start(self, training: Training) -> None:
@@ -420,7 +420,7 @@ class _Read:
         starts = reader * n // self._n_readers + part * length + self._offset
         if isinstance(self._tokens, Encoded):
             return np.stack([self._tokens.read(start, length) for start in starts.tolist()])
-        return self._tokens[(starts[:, None] + np.arange(length)) % n]
+        return np.asarray(self._tokens[(starts[:, None] + np.arange(length)) % n])
 
 
 def _numbers(value: Any, name: str) -> Real:

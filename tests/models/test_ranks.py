@@ -210,6 +210,22 @@ def test_errors_of_all_kinds_end_all(error: type[Exception]):
     assert isinstance(ends[1], RuntimeError)
 
 
+def test_a_callback_on_rank_0_ends_all_at_once():
+    class Step3(elman.Callback):
+        def on_step(self, training: Any) -> None:
+            if training.steps == 3:
+                training.stop(now=True)
+
+    def run(comm: Comm) -> Any:
+        model = make()
+        options = {"batch_size": 2, "tbptt": (1, 1), "callbacks": [Step3()]}
+        return ended(model, model.fit(X, Y, epochs=5, progress=False, comm=comm, **options))
+
+    one, other = on_ranks(2, run)
+    assert one == other
+    assert len(one[0]["loss"]) == 1
+
+
 def ends(n: int = 2, /, on_rank: int = 1, **given: Any) -> list[Any]:
     """How ranks end of which one is given something else."""
 

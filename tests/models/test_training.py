@@ -184,6 +184,40 @@ def test_what_a_callback_raises_leaves_the_model_as_a_stop_does(tmp_path: Path):
     assert epochs == [2, 3, 4, 5], "the file is that of the epoch before"
 
 
+class EndAt(elman.Callback):
+    """Ends a run after that step."""
+
+    def __init__(self, step: int) -> None:
+        self.step, self.steps = step, 0
+
+    def on_step(self, training: Training) -> None:
+        self.steps = training.steps
+        if training.steps == self.step:
+            training.stop(now=True)
+
+
+@pytest.mark.parametrize("options", [{}, {"tbptt": (2, 3)}, {"checkpoint_every": 7}])
+@pytest.mark.parametrize("is_function", [False, True])
+def test_a_callback_may_end_a_run_at_once(options: dict[str, Any], is_function: bool, tmp_path: Path):
+    """In the middle of the second epoch; the file says that the run is over."""
+    X = [SEQUENCES[start : start + 4] for start in range(0, 20, 4)]
+
+    def run(model: elman.SequenceModel, **others: Any) -> elman.History:
+        given = {"epochs": 9, "batch_size": 4, "progress": False, "checkpoint": tmp_path / "run", **options, **others}
+        if is_function:
+            return model.fit(lambda: [(x, x) for x in X], **given)
+        return model.fit(SEQUENCES, SEQUENCES, **given)
+
+    model, end = make_model(), EndAt(7)
+    history = run(model, callbacks=[end], validation_data=HELD_OUT)
+    assert end.steps == 7
+    assert len(history["loss"]) == len(history["val_loss"]) == (1 if "tbptt" in options else 2)
+    again, watch = make_model(), EndAt(0)
+    assert run(again, callbacks=[watch], validation_data=HELD_OUT, resume=True) == history
+    assert watch.steps == 0
+    assert_same_bits(again.parameters(), model.parameters())
+
+
 def test_early_stopping():
     """Losses that are given: the best one is the third, and two epochs later it is over."""
     values = [1.0, 0.9, 0.5, 0.7, 0.45, 0.3]
