@@ -329,7 +329,7 @@ def test_copies_against_loops(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> No
 def test_copies_wherever_they_begin(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoded, "_BLOCK", block)
     rng = np.random.default_rng(0)
-    piece, other = (rng.integers(0, 3, (2, 200)) + [[0], [3]]).astype(np.uint8)
+    piece, other = (rng.integers(low, low + 3, 200).astype(np.uint8) for low in (0, 3))
     for start in range(100):
         given_text = np.concatenate([other[:start], piece[60:110], other[start:]])
         found = encoded.Encoded(given_text).without_copies(piece[None])
