@@ -149,7 +149,7 @@ def elman_train(path: Path | None) -> Result:
     if path is None:
         with tempfile.TemporaryDirectory() as folder:
             return elman_train(Path(folder, "run.safetensors"))
-    text._LEAST_STEPS = 1  # so that there are two epochs, and a step more than asked for
+    text.training._LEAST_STEPS = 1  # so that there are two epochs, and a step more than asked for
     sizes = "--hidden-size 8 --dropout 0.2 --steps 83 --batch-size 16 --sequence-length 16 --length 0"
     try:
         cli.main(["train", __file__, *sizes.split(), "--output", str(path), "--quiet", "--resume"], "elman")

@@ -240,7 +240,7 @@ def test_a_finished_model_trains_on(corpus: Path, tmp_path: Path, monkeypatch: p
 
 def test_patience(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bits = [9.0, 8.0, *np.arange(10.0, 99.0)]
-    monkeypatch.setattr(elman.text, "model_bits", lambda *_: bits.pop(0))
+    monkeypatch.setattr(elman.text.training, "model_bits", lambda *_: bits.pop(0))
     result = invoke("train", corpus, *SMALL, "--patience", 3, "--output", tmp_path)
     assert result.exit_code == 0, result.output
     assert f"Model: {tmp_path / 'elman-model.safetensors'} (of step 12, the best of 30)\n" in result.stdout

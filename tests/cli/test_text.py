@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 import elman
 from elman import encoded, reading, text
 from elman.text import Corpus, Recorder, Vocabulary
+from elman.text.vocabulary import Bytes, Words
 from elman.training import Training
 from elman.typing import Int
-from elman.vocabulary import Bytes, Words
 
 
 @pytest.fixture(scope="module")
@@ -370,7 +370,7 @@ def test_bigram_against_scalar_loops(corpus: Corpus, monkeypatch: pytest.MonkeyP
 def test_bigram_smoothing_is_close_to_the_best(topics: str, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = Corpus.of(topics)
     chosen = text.bigram_bits(corpus.train, corpus.held_out, len(corpus.vocabulary))
-    alphas, others = text._ALPHAS, []
+    alphas, others = text.corpus._ALPHAS, []
     for alpha in alphas:
         monkeypatch.setattr(text, "_ALPHAS", [alpha])
         others.append(text.bigram_bits(corpus.train, corpus.held_out, len(corpus.vocabulary)))

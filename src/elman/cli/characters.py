@@ -18,9 +18,9 @@ import elman
 from elman import backends, check, text
 from elman.cli.common import LAYERS, SECONDS, Failure, Finite, Int, options, prepare, progress_bar, reported, running
 from elman.storage import atomic
+from elman.text.vocabulary import VOCABULARIES, AnyVocabulary
 from elman.training import checkpoint
 from elman.training.callbacks import Callback, Training
-from elman.vocabulary import VOCABULARIES, AnyVocabulary
 
 _MODEL_FILE = "elman-model.safetensors"
 _EARLIER, _FINISHED = "steps before", "finished"  # in a file's metadata: of trainings before, and of one that is over

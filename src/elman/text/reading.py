@@ -21,9 +21,9 @@ import numpy as np
 
 from elman import check
 from elman.data.rows import give_back
-from elman.encoded import Numbers
+from elman.text.encoded import Numbers
+from elman.text.vocabulary import AnyVocabulary, Bytes, Vocabulary, Words, code_points
 from elman.typing import Int
-from elman.vocabulary import AnyVocabulary, Bytes, Vocabulary, Words, code_points
 
 IN_MEMORY = 1 << 22  # tokens of a text; a longer one is read from a file
 _BLOCK = 1 << 22  # bytes that are read at a time
