@@ -21,7 +21,7 @@ typedef struct {
 typedef void elman_add_noise(const int64_t *keys, size_t n, const size_t *b, size_t step, size_t stream, size_t column,
                              size_t columns, const void *factors, const void *out);
 
-enum elman_loss { ELMAN_CROSS_ENTROPY, ELMAN_BINARY_CROSS_ENTROPY, ELMAN_SQUARED_ERROR };
+enum elman_loss { ELMAN_CROSS_ENTROPY, ELMAN_BINARY_CROSS_ENTROPY, ELMAN_SQUARED_ERROR, ELMAN_LINEAR };
 
 /* One layer, forward and backward. */
 typedef struct {

@@ -166,10 +166,15 @@ def _squared_error(outputs: list[float], target: list[float]) -> tuple[float, li
     return sum(error**2 for error in errors), [2 * error for error in errors]
 
 
+def _linear(outputs: list[float], target: list[float]) -> tuple[float, list[float]]:
+    return sum(output * slope for slope, output in zip(target, outputs, strict=True)), list(target)
+
+
 LOSSES = {
     "cross_entropy": _cross_entropy,
     "binary_cross_entropy": _binary_cross_entropy,
     "squared_error": _squared_error,
+    "linear": _linear,
 }
 
 

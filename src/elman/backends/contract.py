@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from elman.backends.activations import Activation
 from elman.typing import Bool, Int, Real
 
-LOSSES = ("cross_entropy", "binary_cross_entropy", "squared_error")  # enum elman_loss
+LOSSES = ("cross_entropy", "binary_cross_entropy", "squared_error", "linear")  # enum elman_loss
 
 
 class Layer(NamedTuple):

@@ -134,11 +134,17 @@ def _squared_error(o: Real, target: Real) -> tuple[Any, Real]:
     return ((o - target) ** 2).sum(axis=-1, dtype=float), 2 * (o - target)
 
 
+def _linear(o: Real, target: Real) -> tuple[Any, Real]:
+    """Of which the gradient is the target: that of a loss that no kernel knows is taken back by this one."""
+    return (o * target).sum(axis=-1, dtype=float), target
+
+
 # name -> (the loss of each row, its gradient by o); rows of outputs o (N, O), rows of targets
 LOSSES: dict[str, Callable[[Real, Any], tuple[Real, Real]]] = {
     "cross_entropy": _cross_entropy,
     "binary_cross_entropy": _binary_cross_entropy,
     "squared_error": _squared_error,
+    "linear": _linear,
 }
 
 
@@ -407,7 +413,7 @@ def readout_loss(r: Readout) -> float:
     """The readout, the sum of its loss over all steps (returned), and `scale` times its gradients.
 
     Targets are categories for "cross_entropy" (softmax), from 0 to 1 for "binary_cross_entropy" (sigmoid), numbers for
-    "squared_error". A step of weight 0 has no target. Without d_h, d_weight and d_bias only the loss is computed, and o
+    "squared_error" and for "linear", where they are the gradient by o. A step of weight 0 has no target. Without d_h, d_weight and d_bias only the loss is computed, and o
     is scratch. Otherwise o receives the gradient by the outputs, and of the three, what is there: d_h is written,
     d_weight and d_bias are *added to* as in `backward`.
     """

@@ -71,7 +71,7 @@ from elman.backends.jit.structs import (
 from elman.backends.jit.tile import DIRECT, PACKED
 from elman.backends.jit.vecmath import exp_negative, sigmoid
 
-CROSS_ENTROPY, BINARY_CROSS_ENTROPY, SQUARED_ERROR = range(len(LOSSES))
+CROSS_ENTROPY, BINARY_CROSS_ENTROPY, SQUARED_ERROR, LINEAR = range(len(LOSSES))
 
 # What a caller hands over: elman_readout of csrc/elman.h, with `own` as in a layer; and the state of the pass
 READOUT = c_struct("readout", Readout, own=INTS)
@@ -147,12 +147,25 @@ def squared_error(v: Any, o: Address, columns: int, target: Address, scale: Any,
 
 
 @kernel
+def linear(v: Any, o: Address, columns: int, target: Address, scale: Any, gradient: bool) -> float:
+    loss, size = 0.0, size_of_real(v)
+    for j in range(columns):
+        y = load_real(v, target + j * size)
+        loss += np.float64(load_real(v, o + j * size)) * np.float64(y)
+        if gradient:
+            store_real(v, o + j * size, y * scale)
+    return loss
+
+
+@kernel
 def loss_of(v: Any, r: Any, o: Address, target: Address, scale: Any, gradient: bool) -> float:
     if r.loss == CROSS_ENTROPY:
         return cross_entropy(v, o, r.O, ints(target)[0], scale, gradient)
     if r.loss == BINARY_CROSS_ENTROPY:
         return binary_cross_entropy(v, o, r.O, target, scale, gradient)
-    return squared_error(v, o, r.O, target, scale, gradient)
+    if r.loss == SQUARED_ERROR:
+        return squared_error(v, o, r.O, target, scale, gradient)
+    return linear(v, o, r.O, target, scale, gradient)
 
 
 @kernel
