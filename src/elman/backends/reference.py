@@ -413,9 +413,9 @@ def readout_loss(r: Readout) -> float:
     """The readout, the sum of its loss over all steps (returned), and `scale` times its gradients.
 
     Targets are categories for "cross_entropy" (softmax), from 0 to 1 for "binary_cross_entropy" (sigmoid), numbers for
-    "squared_error" and for "linear", where they are the gradient by o. A step of weight 0 has no target. Without d_h, d_weight and d_bias only the loss is computed, and o
-    is scratch. Otherwise o receives the gradient by the outputs, and of the three, what is there: d_h is written,
-    d_weight and d_bias are *added to* as in `backward`.
+    "squared_error", and for "linear" the gradient by o. A step of weight 0 has no target. Without d_h, d_weight and
+    d_bias only the loss is computed, and o is scratch. Otherwise o receives the gradient by the outputs, and of the
+    three, what is there: d_h is written, d_weight and d_bias are *added to* as in `backward`.
     """
     h, weight, bias, o, target, loss, scale, lengths, weights, d_h, d_weight, d_bias = r
     assert target is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -71,10 +72,13 @@ def numbers(
     *,
     kinds: str,
     most: float = np.inf,
+    are_counts: bool = False,
+    may_miss: bool = False,
 ) -> Real:
     """Targets (..., n) of `dtype`, `...` being one of the shapes, or (...) for n = 1; finite, or from 0 to `most`.
 
-    `kinds` are those of the dtypes that are taken. Where it is not looked at, what is none of these becomes 0.
+    `kinds` are those of the dtypes that are taken. Where it is not looked at, what is none of these becomes 0. Counts
+    are integers from 0 on; what `may_miss` may be NaN.
     """
     array = value if type(value) is np.ndarray else check.as_array(value, name)
     if array.dtype.kind not in kinds or array.dtype.itemsize > 8 or array.dtype == np.float16:
@@ -86,16 +90,19 @@ def numbers(
     fits = array.dtype == dtype and array.strides[-1] == array.itemsize and array.flags.aligned
     with np.errstate(all="ignore"):  # where it is not looked at there is anything
         array = array if fits else np.array(array, dtype=dtype, order="C")
-        is_bounded = most < np.inf
-        if check.is_finite(array) and (not is_bounded or (array.min() >= 0 and array.max() <= most)):
+        is_bounded = most < np.inf or are_counts
+        is_within = not is_bounded or (array.min() >= 0 and array.max() <= most)
+        if check.is_finite(array) and is_within and not (are_counts and (array % 1).any()):
             return array
-        wrong = ~np.isfinite(array)
+        wrong = np.isinf(array) if may_miss else ~np.isfinite(array)
         for where in _looked_at(wrong, read):
             raise ValueError(f"{name} must be finite{_note(read)}, got {array[where]} at {list(where)}")
         if is_bounded:
-            wrong |= ~((array >= 0) & (array <= most))
+            fits = (array >= 0) & (array <= most) & (array % 1 == 0 if are_counts else True)
+            wrong |= ~(fits | np.isnan(array)) if may_miss else ~fits
         for where in _looked_at(wrong, read):
-            expected = f"values from 0 to {most:g}{_note(read)}"
+            expected = "counts, integers of at least 0" if are_counts else f"values from 0 to {most:g}"
+            expected += _note(read)
             raise ValueError(f"{name} must hold {expected}, got {array[where]} at {list(where)}")
     array = array.copy()
     array[wrong] = 0
@@ -140,6 +147,17 @@ def class_weights(value: Any, n: int) -> NDArray[np.float64]:
         raise ValueError(f"class_weights must be above 0, got {array.tolist()}")
     array.flags.writeable = False
     return array
+
+
+def quantiles(value: Any) -> tuple[float, ...]:
+    """Increasing numbers between 0 and 1."""
+    if not isinstance(value, (list, tuple, np.ndarray)) or len(value) == 0:
+        raise TypeError(f"quantiles must be some numbers between 0 and 1, got {check.shown(value)}")
+    expected = "a number between 0 and 1"
+    found = tuple(check.number(q, f"quantiles[{i}]", expected, lambda q: 0 < q < 1) for i, q in enumerate(value))
+    if any(a >= b for a, b in itertools.pairwise(found)):
+        raise ValueError(f"quantiles must increase, got {found}")
+    return found
 
 
 def finite_sum(weights: list[float]) -> float:

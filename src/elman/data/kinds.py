@@ -49,6 +49,8 @@ class Kinds(NamedTuple):
 
     def check_feedback(self) -> None:
         """Refuse to feed back what cannot be an input."""
+        if self.feeds_back and not self.outputs.may_feed:
+            check.refuse(f"pattern='one-to-many' needs outputs that are the next step's inputs, got {self.outputs}")
         is_token = isinstance(self.outputs, Categories) and self.outputs.n <= self.inputs.n
         if self.feeds_back and isinstance(self.inputs, Tokens) and not is_token:
             check.refuse(

@@ -6,8 +6,10 @@ The loss of a model is the mean over all steps that have a target, weighted if t
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Iterable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ from elman import check
 from elman.attributes import Checked
 from elman.backends.reference import ACTIVATIONS
 from elman.check import Shape
-from elman.data import checks
+from elman.data import checks, losses
 from elman.data.checks import Read
 from elman.lengths import clipped, within
 from elman.typing import Int, Real
@@ -39,30 +41,95 @@ def _mean(parts: Iterable[tuple[Any, Real]]) -> float:
 class Output(Checked):
     """What all kinds of output have. Outputs o are what the readout gives, before softmax or sigmoid."""
 
-    loss: ClassVar[str]  # of the kernel contract
-    metric: ClassVar[str]  # what `score` measures
-    is_mean: ClassVar[bool] = True  # whether the loss of a step is the mean over n outputs; kernels compute the sum
-    _fixed = frozenset(("n", "class_weights"))
+    kernel: ClassVar[str]  # the loss of the kernel contract that says what outputs are
+    loss: Any  # that one; another one's name, a function, or None for that of a distribution
+    class_weights: Any = None  # one for each category, or for 0 and 1; "balanced" before `fit` has found them
+    missing: float | None = None  # NaN where that stands for a target that is not there
+    _fixed = frozenset(("n", "loss", "class_weights"))
     n: int
-    class_weights: NDArray[np.float64] | None  # one for each category, or for 0 and 1
 
-    def __init__(self, n: int, class_weights: Any = None, n_classes: int | None = None) -> None:
+    def __init__(self, n: int, loss: Any = None, class_weights: Any = None, n_classes: int | None = None) -> None:
         self.n = check.size(n, "n")
-        given = class_weights is not None
-        self.class_weights = checks.class_weights(class_weights, n_classes or self.n) if given else None
+        if loss is not None:
+            self._put(loss=check.function(loss, "loss"))
+        if isinstance(class_weights, str):
+            self._put(class_weights=check.choice(class_weights, "class_weights", ["balanced"]))
+        elif class_weights is not None:
+            self._put(class_weights=checks.class_weights(class_weights, n_classes or self.n))
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update({"class_weights": None} | state)  # older pickles have it only where there are some
+    def _put(self, **values: Any) -> None:
+        """In the place of what is so by default: attributes that others cannot set."""
+        self.__dict__.update(values)
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments besides n that are not as by default."""
+        each = {name: getattr(self, name) for name in self._fixed if name != "n"}
+        each = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in each.items()}
+        defaults = {name: getattr(type(self), name) for name in each}
+        return {k: value for k, value in sorted(each.items()) if value is not None and value != defaults[k]}
 
     def __repr__(self) -> str:
-        given = "" if self.class_weights is None else f", class_weights={self.class_weights.tolist()}"
-        return f"{type(self).__name__}({self.n}{given})"
+        return f"{type(self).__name__}({', '.join([str(self.n), *(f'{k}={v!r}' for k, v in self.settings().items())])})"
 
     def __eq__(self, other: object) -> bool:
         return repr(self) == repr(other)
 
     def __hash__(self) -> int:
         return hash(repr(self))
+
+    @property
+    def metric(self) -> str:
+        """What `score` measures."""
+        return "accuracy"
+
+    @property
+    def n_units(self) -> int:
+        """The O of the readout."""
+        return self.n
+
+    @property
+    def is_in_kernels(self) -> bool:
+        """Whether the kernels compute its loss."""
+        return isinstance(self.loss, str) and self.loss == self.kernel and self.missing is None
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether the loss of a step is the mean over n outputs, of which the sum is computed."""
+        return not callable(self.loss) and self.kernel != "cross_entropy"
+
+    @property
+    def may_feed(self) -> bool:
+        """Whether what is predicted may be the input of the next step."""
+        return True
+
+    def differentiated(self, o: Real, y: Real | Int) -> tuple[Real, Real]:
+        """The losses (N,) of outputs o (N, O) and targets, and the derivatives (N, O), where no kernel has them."""
+        return losses.own(self.loss, o, y)
+
+    # Class weights that the targets of `fit` say
+
+    @property
+    def is_balanced_later(self) -> bool:
+        """Whether class weights are not known yet."""
+        return isinstance(self.class_weights, str)
+
+    def one_s_own(self) -> Self:
+        """Itself or, if it will change, a copy."""
+        return copy.copy(self) if self.is_balanced_later else self
+
+    def put_class_weights(self, value: Any) -> None:
+        """What is known now, or not any more."""
+        self._put(class_weights=value)
+
+    def class_counts(self, y: Real | Int) -> NDArray[np.float64]:
+        """How many targets of each class there are among y (N, ...)."""
+        raise NotImplementedError
+
+    def balanced(self, counts: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Weights with which all classes that there are count the same, given how many targets of each there are."""
+        there = counts > 0
+        weights = np.where(there, counts.sum() / (there.sum() * np.where(there, counts, 1)), 1)
+        return checks.class_weights(weights, len(counts))
 
     def targets(self, y: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, read: Read | None = None) -> Any:
         """Validated targets: of one of these shapes, with another axis of n unless the targets are categories.
@@ -75,6 +142,10 @@ class Output(Checked):
         """Which of the targets are some."""
         return np.ones(y.shape[:-1], dtype=bool)
 
+    def share(self, y: Real | Int) -> Real:
+        """Which part of each target (N, ...) is there, of those that are some."""
+        return np.ones(len(y))
+
     def class_weight(self, y: Real | Int) -> Real:
         """The class weight of each target, whatever it may be where there is none."""
         raise NotImplementedError
@@ -86,6 +157,14 @@ class Output(Checked):
     def probabilities(self, o: Real) -> Real:
         """For outputs o (..., n)."""
         raise NotImplementedError
+
+    def parameters(self, o: Real) -> tuple[Real, list[str]]:  # noqa: ARG002
+        """Those of a distribution (..., n, k), with their names, for outputs o (..., O)."""
+        check.refuse(f"predict_distribution needs outputs that are Reals with a distribution, got {self}")
+
+    def interval(self, o: Real, coverage: float) -> Real:  # noqa: ARG002
+        """(..., n, 2), for outputs o (..., O): where a target lies with this probability."""
+        check.refuse(f"predict_interval needs outputs that are Reals with a distribution or quantiles, got {self}")
 
     def curved(self, o: Real, d_o: Real) -> Real:
         """The second derivative of a step's loss, summed over labels or numbers, times a tangent d_o of o (..., n)."""
@@ -106,8 +185,18 @@ class Categories(Output):
     Parameters
     ----------
     n : int
-    class_weights : numbers (n,), optional
-        What a target of each category counts, in the loss and its mean; 1 by default.
+    loss : function, optional
+        One of your own in the place of the cross-entropy; see Notes.
+    class_weights : numbers (n,) or "balanced", optional
+        What a target of each category counts, in the loss and its mean; 1 by default. "balanced": what the targets of
+        the first `fit` say, N / (k · N_c) for a category with N_c of N targets of k categories. The model has these
+        numbers then, and its files too; before, it has no loss.
+
+    Notes
+    -----
+    A loss of your own is a function f(o, y) of outputs o (N, n), and of the targets y of as many steps, integers (N,);
+    for `Binary` and `Reals` numbers (N, n). It returns the loss of each step, (N,), and its derivative by o, (N, n).
+    It is asked about steps that count alone, whose weights it need not know. A file cannot hold it.
 
     Examples
     --------
@@ -115,12 +204,10 @@ class Categories(Output):
     Categories(27)
     """
 
-    loss = "cross_entropy"
-    metric = "accuracy"
-    is_mean = False
+    kernel = loss = "cross_entropy"
 
-    def __init__(self, n: int, *, class_weights: Any = None) -> None:
-        super().__init__(n, class_weights)
+    def __init__(self, n: int, *, loss: Any = None, class_weights: Any = None) -> None:
+        super().__init__(n, loss, class_weights)
 
     def targets(self, y: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, read: Read | None = None) -> Int:  # noqa: ARG002
         return checks.categories(y, name, self.n, shapes, read)
@@ -129,8 +216,11 @@ class Categories(Output):
         return np.asarray(y >= 0)
 
     def class_weight(self, y: Real | Int) -> Real:
-        assert self.class_weights is not None
-        return self.class_weights.take(y.astype(np.int64, copy=False), mode="clip")
+        weights: Real = self.class_weights.take(y.astype(np.int64, copy=False), mode="clip")
+        return weights
+
+    def class_counts(self, y: Real | Int) -> NDArray[np.float64]:
+        return np.bincount(y, minlength=self.n).astype(np.float64)
 
     def predict(self, o: Real) -> Int:
         return np.asarray(o.argmax(axis=-1), dtype=np.int64)
@@ -160,8 +250,11 @@ class Binary(Output):
     Parameters
     ----------
     n : int
-    class_weights : numbers (2,), optional
-        What a target of 0 and one of 1 count, in the loss and its mean. Needs n = 1, as a step has one weight.
+    loss : function, optional
+        One of your own in the place of the binary cross-entropy: see `Categories`.
+    class_weights : numbers (2,) or "balanced", optional
+        What a target of 0 and one of 1 count, in the loss and its mean, or that the targets of `fit` say so: see
+        `Categories`. Needs n = 1, as a step has one weight.
 
     Examples
     --------
@@ -169,22 +262,24 @@ class Binary(Output):
     Binary(1)
     """
 
-    loss = "binary_cross_entropy"
-    metric = "accuracy"
+    kernel = loss = "binary_cross_entropy"
 
-    def __init__(self, n: int = 1, *, class_weights: Any = None) -> None:
+    def __init__(self, n: int = 1, *, loss: Any = None, class_weights: Any = None) -> None:
         if class_weights is not None and check.size(n, "n") > 1:
             check.refuse(f"class_weights must be None for n = {n} labels, as a step has one weight")
-        super().__init__(n, class_weights, n_classes=2)
+        super().__init__(n, loss, class_weights, n_classes=2)
 
     def targets(self, y: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, read: Read | None = None) -> Real:
         return checks.numbers(y, name, dtype, self.n, shapes, read, kinds="biuf", most=1)
 
     def class_weight(self, y: Real | Int) -> Real:
-        assert self.class_weights is not None
         zero, one = self.class_weights
         with np.errstate(all="ignore"):  # beyond the lengths there is anything
             return np.asarray(zero + (one - zero) * y[..., 0].astype(np.float64))
+
+    def class_counts(self, y: Real | Int) -> NDArray[np.float64]:
+        n_ones = float(y.sum(dtype=np.float64))
+        return np.array([len(y) - n_ones, n_ones])
 
     def predict(self, o: Real) -> Int:
         return (o > 0).astype(np.int64)
@@ -201,47 +296,168 @@ class Binary(Output):
 
 
 class Reals(Output):
-    """n real numbers at each step: the outputs as they are, and the mean of the squared errors.
+    """n real numbers at each step: the outputs as they are, quantiles, or a distribution of each number.
+
+    Parameters
+    ----------
+    n : int
+    loss : str or function, optional
+        What the loss of a number is, e being the error: "squared_error" e², the default; "absolute_error" |e|; "huber"
+        ½ e² up to |e| = 1 and |e| − ½ beyond (Huber, 1964); "quantile", the pinball loss (Koenker & Bassett, 1978). The
+        loss of a step is the mean over its numbers. Or a function of your own: see `Categories`.
+    quantiles : increasing numbers between 0 and 1
+        Which ones to predict, with loss="quantile": `predict` has them in a last axis, sorted, so that they never
+        cross.
+    distribution : {"normal", "student_t", "poisson", "negative_binomial"}, optional
+        Of each number by itself. The loss is the negative log-likelihood, with all constants. `predict` gives the mean,
+        `predict_distribution` all parameters, which are read from as many units o of the readout, by s(o) =
+        log(1 + exp(o)) where they have to be positive: "normal" has mean o and scale 10⁻⁶ + s(o); "student_t" the same
+        and df 2 + 10⁻⁶ + s(o); "poisson" a mean 10⁻⁶ + s(o); "negative_binomial" the same and a dispersion 10⁻⁶ + s(o),
+        with the variance mean + dispersion · mean² (Salinas et al., 2020). The last two are of counts.
+    missing : NaN, optional
+        With ``missing=np.nan``, targets that are NaN do not count: a step is as much less as it has less numbers, and
+        the loss is the mean over all numbers that are there. With a loss of your own, a step with a NaN does not count.
 
     Examples
     --------
     >>> Reals(3)
     Reals(3)
+    >>> Reals(2, loss="quantile", quantiles=(0.05, 0.5, 0.95))
+    Reals(2, loss='quantile', quantiles=(0.05, 0.5, 0.95))
     """
 
-    loss = "squared_error"
-    metric = "r2"
+    kernel = loss = "squared_error"
+    quantiles: tuple[float, ...] | None = None
+    distribution: str | None = None
+    _fixed = frozenset((*Output._fixed, "quantiles", "distribution", "missing"))
 
-    def __init__(self, n: int = 1) -> None:
+    def __init__(
+        self,
+        n: int = 1,
+        *,
+        loss: Any = None,
+        quantiles: Any = None,
+        distribution: str | None = None,
+        missing: float | None = None,
+    ) -> None:
         super().__init__(n)
+        if (quantiles is not None) != (loss == "quantile"):
+            check.refuse(f"quantiles must be given with loss='quantile', and only then, got {check.shown(quantiles)}")
+        if distribution is not None and loss is not None:
+            check.refuse(f"loss must be None with a distribution, which brings its own, got {check.shown(loss)}")
+        if loss is not None:
+            is_name = not callable(loss)
+            self._put(loss=check.choice(loss, "loss", [*losses.POINTS, "quantile"]) if is_name else loss)
+        if distribution is not None:
+            name = check.choice(distribution, "distribution", losses.DISTRIBUTIONS)
+            self._put(loss=None, distribution=name)
+        if quantiles is not None:
+            self._put(quantiles=checks.quantiles(quantiles))
+        if missing is not None:
+            self._put(missing=check.number(missing, "missing", "None or NaN", math.isnan))
+
+    @property
+    def _law(self) -> losses.Distribution | None:
+        return None if self.distribution is None else losses.DISTRIBUTIONS[self.distribution]
+
+    @property
+    def n_units(self) -> int:
+        return self.n * len(self.quantiles or (self._law.least if self._law else (0,)))
+
+    @property
+    def metric(self) -> str:
+        return _METRICS.get(self.loss, "r2") if isinstance(self.loss, str) else "r2"
+
+    @property
+    def may_feed(self) -> bool:
+        return self.quantiles is self.distribution is self.missing is None
+
+    def differentiated(self, o: Real, y: Real | Int) -> tuple[Real, Real]:
+        if callable(self.loss):
+            return super().differentiated(o, y)
+        function = self._law.loss if self._law else losses.pinball(self.quantiles) if self.quantiles else None
+        there = ~np.isnan(y)
+        units = o.astype(np.float64).reshape(*y.shape, -1)
+        each, d_o = (function or losses.POINTS[self.loss])(units, np.where(there, y, 0).astype(np.float64))
+        return np.where(there, each, 0).sum(axis=1), np.where(there[..., None], d_o, 0).reshape(o.shape)
 
     def targets(self, y: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, read: Read | None = None) -> Real:
-        return checks.numbers(y, name, dtype, self.n, shapes, read, kinds="iuf")
+        are_counts, may_miss = self._law is not None and self._law.are_counts, self.missing is not None
+        own: dict[str, Any] = {"kinds": "iuf", "are_counts": are_counts, "may_miss": may_miss}
+        return checks.numbers(y, name, dtype, self.n, shapes, read, **own)
+
+    def has_target(self, y: Real | Int) -> NDArray[np.bool_]:
+        if self.missing is None:
+            return super().has_target(y)
+        there = ~np.isnan(y)
+        return np.asarray(there.all(axis=-1) if callable(self.loss) else there.any(axis=-1))
+
+    def share(self, y: Real | Int) -> Real:
+        return np.asarray((~np.isnan(y)).mean(axis=-1))
 
     def predict(self, o: Real) -> Real:
-        return o.copy()
+        if self._law is not None:
+            return np.ascontiguousarray(self.parameters(o)[0][..., 0])
+        return o.copy() if self.quantiles is None else np.sort(self._by_number(o), axis=-1)
 
     def probabilities(self, o: Real) -> Real:  # noqa: ARG002
         check.refuse(f"predict_proba needs outputs that are Categories or Binary, got {self}")
+
+    def parameters(self, o: Real) -> tuple[Real, list[str]]:
+        if self._law is None:
+            return super().parameters(o)
+        return self._law.parameters(self._by_number(o)), [*self._law.least]
+
+    def interval(self, o: Real, coverage: float) -> Real:
+        if self._law is not None:
+            return self._law.interval(self._by_number(o), coverage)
+        if self.quantiles is None:
+            return super().interval(o, coverage)
+        ends = [(1 - coverage) / 2, (1 + coverage) / 2]
+        found = [i for end in ends for i, q in enumerate(self.quantiles) if math.isclose(q, end, abs_tol=1e-9)]
+        if len(found) < 2:
+            wanted = " and ".join(f"{end:.6g}" for end in ends)
+            check.refuse(f"coverage must be what lies between two quantiles, for {coverage} {wanted}, got {self}")
+        return self.predict(o)[..., found]
+
+    def _by_number(self, o: Real) -> Real:
+        """(..., n, k), of units (..., n · k)."""
+        return o.reshape(*o.shape[:-1], self.n, -1)
 
     def curved(self, o: Real, d_o: Real) -> Real:  # noqa: ARG002
         return 2 * d_o
 
     def score(self, parts: Iterable[Scored]) -> float:
-        """R²: the part of the targets' variance that is explained, the mean over the n numbers."""
-        total, mean, spread, rest = 0.0, np.zeros(self.n), np.zeros(self.n), np.zeros(self.n)
+        """R², or the mean absolute error, or the mean pinball loss."""
+        if self.metric == "r2":
+            return self._r2(parts)
+        return _mean(self._errors(*part) for part in parts)
+
+    def _errors(self, y: Real, predicted: Real, weights: Real) -> tuple[Real, Real]:
+        """Those of each number (N, n), and what it counts."""
+        there, loss = ~np.isnan(y), losses.pinball(self.quantiles) if self.quantiles else losses.absolute_error
+        each, _ = loss(predicted.reshape(*y.shape, -1).astype(np.float64), np.where(there, y, 0))
+        return np.where(there, each, 0), weights[:, None] * there
+
+    def _r2(self, parts: Iterable[Scored]) -> float:
+        """The part of the targets' variance that is explained, the mean over the n numbers."""
+        total, mean, spread, rest = (np.zeros(self.n) for _ in range(4))
         for own_y, predicted, own_weights in parts:
-            if not (n := own_weights.sum()):
-                continue
-            y, weights = own_y.astype(np.float64), own_weights[:, None]
+            there = ~np.isnan(own_y)
+            y, weights = np.where(there, own_y, 0).astype(np.float64), own_weights[:, None] * there
+            n = weights.sum(axis=0)
             rest += (weights * (y - predicted) ** 2).sum(axis=0)
-            own_mean = (weights * y).sum(axis=0) / n
+            own_mean = (weights * y).sum(axis=0) / np.where(n > 0, n, 1)
             spread += (weights * (y - own_mean) ** 2).sum(axis=0)
-            spread += (own_mean - mean) ** 2 * (total * n / (total + n))  # Chan, Golub & LeVeque (1983), eq. 2.1b
-            mean += (own_mean - mean) * (n / (total + n))
+            both = np.where(n > 0, total + n, 1)
+            spread += (own_mean - mean) ** 2 * (total * n / both)  # Chan, Golub & LeVeque (1983), eq. 2.1b
+            mean += (own_mean - mean) * (n / both)
             total += n
         explained = 1 - rest / np.where(spread > 0, spread, 1)
-        return float(np.where(spread > 0, explained, rest == 0).mean())
+        return float(np.where(spread > 0, explained, rest == 0)[total > 0].mean())
+
+
+_METRICS = {"absolute_error": "mean_absolute_error", "quantile": "mean_pinball_loss"}  # of a loss, if not R²
 
 
 class Targets(NamedTuple):
@@ -255,6 +471,8 @@ class Targets(NamedTuple):
     @classmethod
     def of(cls, outputs: Output, y: Any, lengths: Int | None, weights: Real | None, dtype: np.dtype[Any]) -> Targets:
         """Targets y that count what `weights` and the outputs' class weights say."""
+        if outputs.is_balanced_later:
+            check.refuse("class_weights='balanced' are not known yet: the targets of `fit` say them, or give numbers")
         if outputs.class_weights is not None:
             by_class = outputs.class_weight(y)
             with np.errstate(all="ignore"):  # beyond the lengths there is anything
@@ -266,15 +484,38 @@ class Targets(NamedTuple):
         y, weights = self.y[start:stop], None if self.weights is None else self.weights[start:stop]
         return Targets(y, clipped(self.lengths, start, len(y)), weights, self.total)
 
+    def counts(self, outputs: Output) -> NDArray[np.bool_]:
+        """Which steps (T, B) have a target, within the lengths, of a weight above 0."""
+        counts = outputs.has_target(self.y)
+        if self.lengths is not None:
+            counts = counts & within(len(self.y), self.lengths)
+        return counts if self.weights is None else counts & (self.weights > 0)
+
+    def differentiated(self, outputs: Output, o: Real) -> tuple[float, Real]:
+        """The sum of losses that no kernel has, weighted, for outputs o (T, B, O), and its gradient by these."""
+        counts, d_o = self.counts(outputs), np.zeros_like(o)
+        if not counts.any():
+            return 0.0, d_o
+        with np.errstate(all="ignore"):  # the update says if they are not finite
+            each, slopes = outputs.differentiated(o[counts], self.y[counts])
+            if self.weights is not None:
+                weights = self.weights[counts]
+                each, slopes = each * weights, slopes * weights[:, None]
+            d_o[counts] = slopes
+        return float(each.sum(dtype=np.float64)), d_o
+
 
 def total_weight(outputs: Output, y: Real | Int, weights: Real | None, lengths: Int | None) -> float:
     """The sum of the weights of the steps that have a target; exact, so that it does not depend on padding."""
     n_steps, n_rows = y.shape[:2]
-    if weights is None and not isinstance(outputs, Categories):
+    if weights is None and outputs.missing is None and not isinstance(outputs, Categories):
         return float(n_steps * n_rows if lengths is None else lengths.sum())
-    counts: Any = y >= 0 if weights is None else outputs.has_target(y)
+    counts = outputs.has_target(y)
     if lengths is not None:
         counts &= within(n_steps, lengths)
+    if outputs.missing is not None:
+        share = outputs.share(y[counts])
+        return checks.finite_sum((share if weights is None else share * weights[counts]).tolist())
     return float(np.count_nonzero(counts)) if weights is None else checks.finite_sum(weights[counts].tolist())
 
 

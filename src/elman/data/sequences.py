@@ -19,7 +19,7 @@ from elman.data.kinds import PATTERNS, Kinds, Pattern
 from elman.data.order import Groups
 from elman.data.outputs import Categories, Output, Targets, total_weight
 from elman.data.rows import Column, Listed, Rows, Table, is_column, is_sliced, row_of
-from elman.lengths import clipped, within
+from elman.lengths import clipped
 from elman.typing import Bool, Int, Real
 
 T = TypeVar("T")
@@ -277,17 +277,25 @@ class Sequences(DataSet):
         weights: Real = self.weights.side_by_side(rows)
         return weights
 
+    def class_counts(self) -> NDArray[np.float64]:
+        """How many targets of each class there are, of a weight that is not 0; in one pass, with little in memory."""
+        parts = (self.kinds.outputs.class_counts(y[counts]) for _, y, counts in self._counted())
+        return np.asarray(functools.reduce(np.add, parts))
+
     def _counting(self) -> NDArray[np.bool_]:
         """Which sequences have a target of a weight that is not 0."""
-        counts = np.empty(len(self.y), bool)
+        found = np.empty(len(self.y), bool)
+        for rows, _, counts in self._counted():
+            found[rows] = counts.any(axis=0)
+        return found
+
+    def _counted(self) -> Iterator[tuple[Int, Real | Int, NDArray[np.bool_]]]:
+        """Some sequences at a time, their targets (T, B, ·), and which of these count, with a weight above 0."""
         n = max(1, _COUNTED_TOGETHER // max(1, int(self.y.lengths.max()) * self.kinds.outputs.n))
-        for start in range(0, len(counts), n):
-            rows = np.arange(start, min(start + n, len(counts)))
+        for start in range(0, len(self.y), n):
+            rows = np.arange(start, min(start + n, len(self.y)))
             y = self.y.side_by_side(rows)
-            has_target = self.kinds.outputs.has_target(y) & within(len(y), self.y.lengths[rows])
-            weights = self.user_weights(rows, y)
-            counts[rows] = (has_target if weights is None else has_target & (weights > 0)).any(axis=0)
-        return counts
+            yield rows, y, Targets(y, self.y.lengths[rows], self.user_weights(rows, y), 0).counts(self.kinds.outputs)
 
 
 class PairedBatch(NamedTuple):

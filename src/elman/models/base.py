@@ -80,8 +80,8 @@ class Model(Checked):
         TypeError
             If `metadata` is not a dict from str to str.
         ValueError
-            If the nonlinearity is a function of your own, or if encoder and decoder have been set to differ: a file
-            cannot hold that. Or if what is at the path is no regular file, such as a pipe.
+            If the nonlinearity or the loss is a function of your own, or if encoder and decoder have been set to
+            differ: a file cannot hold that. Or if what is at the path is no regular file, such as a pipe.
         FloatingPointError
             If a parameter is not finite, which `load` would refuse.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,11 +21,10 @@ OUTPUTS = {"Categories": Categories, "Binary": Binary, "Reals": Reals}
 
 def described(inputs: Input, outputs: Output, rnn: RNN, pattern: Pattern | None = None) -> dict[str, Any]:
     """A configuration; one without a pattern is of a model that has no other."""
-    given = outputs.class_weights
-    weights = {} if given is None else {"class_weights": given.tolist()}
+    given = {name: "NaN" if value != value else value for name, value in outputs.settings().items()}
     return {
         "inputs": {"kind": type(inputs).__name__, "n": inputs.n},
-        "outputs": {"kind": type(outputs).__name__, "n": outputs.n, **weights},
+        "outputs": {"kind": type(outputs).__name__, "n": outputs.n, **given},
         **({} if pattern is None else {"pattern": pattern.name}),
         **of_layers(rnn),
     }
@@ -62,7 +62,7 @@ def arguments(kind: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], int
         pattern = PATTERNS[check.choice(config["pattern"], "pattern", PATTERNS)]
         input_size = Kinds(inputs, outputs, pattern, check.real_dtype(config["dtype"])).input_size
         first = Architecture(input_size, hidden_size, num_layers, bidirectional, **more)
-        n = first.n_parameters + outputs.n * (first.n_outputs + 1)
+        n = first.n_parameters + outputs.n_units * (first.n_outputs + 1)
     else:
         first = Architecture(inputs.n, hidden_size, num_layers, bidirectional, **more)
         decoder = Architecture(outputs.n + 1, first.n_outputs, num_layers, **more)
@@ -74,5 +74,5 @@ def arguments(kind: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], int
 
 def _kind_of(name: str, config: Mapping[str, Any], kinds: Mapping[str, Any]) -> Any:
     """An input or output, which a configuration describes by its kind and its arguments."""
-    described = dict(config[name])
+    described = {key: math.nan if value == "NaN" else value for key, value in dict(config[name]).items()}
     return kinds[check.choice(described.pop("kind"), f"the kind of its {name}", kinds)](**described)

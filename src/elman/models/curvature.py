@@ -14,7 +14,6 @@ from elman.layer import tangents
 from elman.layer.jacobian import functions_of
 from elman.layer.parameters import Parameters
 from elman.layer.stack import Drawn
-from elman.lengths import within
 from elman.models.network import SequenceNetwork
 from elman.typing import Real
 
@@ -77,7 +76,7 @@ def _curved(network: SequenceNetwork, backend: Any, h: Real, d_h: Real, v: Param
     """The loss's second derivative by the outputs, times their tangent: (T, B, O), 0 where there is no target."""
     weight, bias = network.readout_now()
     d_weight, d_bias = network.readout_of(v)
-    o, d_o, moved = (np.empty((*h.shape[:2], network.predicted.n), h.dtype) for _ in range(3))
+    o, d_o, moved = (np.empty((*h.shape[:2], network.predicted.n_units), h.dtype) for _ in range(3))
     backend.readout(Readout(h, weight, bias, o))
     backend.readout(Readout(d_h, weight, None, d_o))
     backend.readout(Readout(h, d_weight, d_bias, moved))
@@ -85,11 +84,7 @@ def _curved(network: SequenceNetwork, backend: Any, h: Real, d_h: Real, v: Param
         curved = network.predicted.curved(o, d_o + moved)
         if targets.weights is not None:
             curved *= targets.weights[..., None]
-    counts = network.predicted.has_target(targets.y)
-    if targets.lengths is not None:
-        counts = counts & within(len(targets.y), targets.lengths)
-    if targets.weights is not None:
-        counts = counts & (targets.weights != 0)
+    counts = targets.counts(network.predicted)
     scale = targets.total * (network.predicted.n if network.predicted.is_mean else 1)
     return np.where(counts[..., None], curved, 0) / h.dtype.type(scale) if scale > 0 else np.zeros_like(o)
 

@@ -48,7 +48,7 @@ def _first_inputs(network: SequenceNetwork, start: Any) -> Real | Int:
         return first
     if not feeds_back:
         is_input = isinstance(inputs, Features) or isinstance(outputs, Categories)
-        if pattern.one_input or pattern.one_output or not is_input or outputs.n != inputs.n:
+        if pattern.one_input or pattern.one_output or not is_input or outputs.n != inputs.n or not outputs.may_feed:
             check.refuse(f"generate needs outputs that are inputs, got {outputs} and {inputs}")
     shapes = [("T",)] if isinstance(inputs, Features) else [(), ("n",)]
     steps: Real | Int = np.atleast_1d(inputs.array(start, "start", dtype, *shapes))
@@ -68,7 +68,7 @@ def _drawn(
     y = np.empty((len(h), 1, *h.shape[1:]), h.dtype)
     own: dict[str, Any] = {"dynamics": stack.dynamics_now(), "seconds": [*np.empty_like(y)]}
     layers = layers_of(first[-1:].copy(), h, None, stack.weights_now(), [*y], mode, **own)
-    readout = Readout(y[-1], *network.readout_now(), o, loss=outputs.loss)
+    readout = Readout(y[-1], *network.readout_now(), o, loss=outputs.kernel)
     is_category = isinstance(outputs, Categories)
     parts: list[Any] = [np.empty(0, np.int64) if is_category else np.empty((0, outputs.n), h.dtype)]
     is_random = options["temperature"] > 0 and not isinstance(outputs, Reals)

@@ -30,7 +30,7 @@ from elman.layer.parameters import Entry, Parameters
 from elman.layer.resets import Resets
 from elman.layer.rnn import RNN, mode_of, move_to, stack_of
 from elman.layer.stack import Drawn, Mode, Stack, Tape, add_by_states, outputs_of, states_of
-from elman.lengths import n_steps_of, within
+from elman.lengths import n_steps_of
 from elman.models import configuration, recomputation
 from elman.storage import files
 from elman.training.plan import Descent, Penalties
@@ -116,7 +116,7 @@ class Network:
 
     def outputs(self, backend: ModuleType, h: Real, lengths: Int | None = None) -> Real:
         """Fresh outputs (T, B, O) of states h (T, B, K), all finite within the lengths."""
-        o = np.empty((*h.shape[:2], self.predicted.n), h.dtype)
+        o = np.empty((*h.shape[:2], self.predicted.n_units), h.dtype)
         backend.readout(Readout(h, *self.readout_now(), o))
         finite_outputs(o, lengths=lengths)
         return o
@@ -127,12 +127,20 @@ class Network:
         """The mean loss of states h (T, B, K); d_h is written, and the readout's gradients are added `into` some."""
         d_weight, d_bias = (None, None) if into is None else self.readout_of(into)
         weight, bias = self.readout_now()
-        n, kind, (y, lengths, weights, total) = self.predicted.n, self.predicted.loss, targets
-        total = total * n if self.predicted.is_mean else total
-        with self._workspace.lease(1, h.shape[0], h.shape[1], n) as (o,):
+        outputs, (y, lengths, weights, total) = self.predicted, targets
+        total = total * outputs.n if outputs.is_mean else total
+        with self._workspace.lease(1, h.shape[0], h.shape[1], outputs.n_units) as (o,):
             gradients = {"d_h": d_h, "d_weight": d_weight, "d_bias": d_bias}
-            given = Readout(h, weight, bias, o, y, kind, 1 / total, lengths=lengths, weights=weights, **gradients)
-            return float(backend.readout_loss(given)) / total
+            own: Any = {"lengths": lengths, "weights": weights, **gradients}
+            given = Readout(h, weight, bias, o, y, outputs.kernel, 1 / total, **own)
+            if outputs.is_in_kernels:
+                return float(backend.readout_loss(given)) / total
+            with np.errstate(all="ignore"):  # beyond the lengths there is anything
+                backend.readout(given)
+            loss, d_o = targets.differentiated(outputs, o)
+            if any(one is not None for one in gradients.values()):
+                backend.readout_loss(given._replace(target=d_o, loss="linear", weights=None))
+            return loss / total
 
     def readout_of(self, parameters: Parameters) -> Any:
         """weight_ho (K, O), k-major, and bias_o (O,) among such parameters, or gradients, None if it is not wanted."""
@@ -200,6 +208,8 @@ class Network:
         nonlinearity = self.rnns[-1].nonlinearity
         if isinstance(nonlinearity, Activation):
             check.refuse(f"nonlinearity {nonlinearity} cannot be saved: a model file holds no functions")
+        if callable(self.predicted.loss):
+            check.refuse(f"loss {check.shown(self.predicted.loss)} cannot be saved: a model file holds no functions")
         return self.config()
 
     def content(self, metadata: Mapping[str, str], run: files.Checkpoint | None = None) -> tuple[bytes, memoryview]:
@@ -311,11 +321,7 @@ class SequenceNetwork(Network):
                 losses.append(self.loss_of(mode.backend, h, targets))
                 predicted = outputs.predict(self.outputs(mode.backend, h, targets.lengths))
             totals.append(targets.total)
-            counts = outputs.has_target(targets.y)
-            if targets.lengths is not None:
-                counts = counts & within(len(targets.y), targets.lengths)
-            if weights is not None:
-                counts = counts & (weights > 0)  # the others' targets are anything, and may overflow
+            counts = targets.counts(outputs)
             yield targets.y[counts], predicted[counts], np.ones(counts.sum()) if weights is None else weights[counts]
         checks.any_weight(sum(totals), data.y_name, data.weights is not None)
 
@@ -366,7 +372,8 @@ class SequenceNetwork(Network):
         resets, d_h_reset = self.resets(batch.resets), None
         n = len(batch.x)
         if memory is not None:
-            cost = recomputation.Cost.of(self.stack, mode, batch.x, self.predicted.n, has_resets=resets is not None)
+            n_units = self.predicted.n_units
+            cost = recomputation.Cost.of(self.stack, mode, batch.x, n_units, has_resets=resets is not None)
             (n,) = recomputation.segment_lengths([cost], memory)
         if resets is not None and self.trains_h_0(gradients):
             d_h_reset = np.zeros_like(h_0)

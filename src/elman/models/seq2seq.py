@@ -112,6 +112,10 @@ class Seq2Seq(Model):
     ) -> None:
         self.inputs = check.kind(inputs, "inputs", (Tokens, Features))
         self.outputs = check.kind(outputs, "outputs", (Categories,))
+        if outputs.is_balanced_later or not outputs.is_in_kernels:
+            check.refuse(
+                f"outputs must have the cross-entropy, and class weights that are numbers or None, got {outputs}"
+            )
         rng, asked = generator_of(seed)
         options: dict[str, Any] = {
             "dropout": dropout,

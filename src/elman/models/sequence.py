@@ -5,8 +5,10 @@ Here arguments are checked, and described. What is computed of them is in networ
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +147,7 @@ class SequenceModel(Model):
         backend: str | None = None,
     ) -> None:
         self.inputs = check.kind(inputs, "inputs", (Tokens, Features))
-        self.outputs = check.kind(outputs, "outputs", (Categories, Binary, Reals))
+        self.outputs = outputs = check.kind(outputs, "outputs", (Categories, Binary, Reals)).one_s_own()
         self.pattern = check.choice(pattern, "pattern", PATTERNS)
         rng, asked = generator_of(seed)
         kinds = Kinds(inputs, outputs, PATTERNS[pattern], check.real_dtype(dtype))
@@ -181,9 +183,9 @@ class SequenceModel(Model):
         kinds.check_feedback()
         self.learn_h_0 = check.flag(learn_h_0, "learn_h_0")
         below = of_rnn(self.rnn), architecture
-        self.mask_ho, self.readout_from = ReadoutConstraints.of(mask_ho, readout_from, outputs.n, *below)
+        self.mask_ho, self.readout_from = ReadoutConstraints.of(mask_ho, readout_from, outputs.n_units, *below)
         h_0 = architecture.initial_entries(is_learned=self.learn_h_0)
-        kept = Kept.drawn([*architecture.entries(), *h_0], self.rnn, outputs.n, rng, asked)
+        kept = Kept.drawn([*architecture.entries(), *h_0], self.rnn, outputs.n_units, rng, asked)
         self._network: SequenceNetwork = self._network_on(kept)
         self.metadata = {}
 
@@ -217,8 +219,9 @@ class SequenceModel(Model):
             Inputs, tokens or features. Where the pattern has one for each sequence: (B,) or (B, n), or with T = 1.
         y : integers (T, B), or array (T, B, n); or (B,), (B, n)
             Targets, one for each step or, as the pattern says, for each sequence: categories, where −1 marks a missing
-            one; or n labels (bool, integers or reals from 0 to 1), or n numbers. An axis of 1 may be left out. What
-            "one-to-many" feeds back must not be missing before the last target.
+            one; or n labels (bool, integers or reals from 0 to 1), or n numbers, NaN where `Reals` take that for
+            missing. An axis of 1 may be left out. What "one-to-many" feeds back must not be missing before the last
+            target.
         optimizer : Optimizer
             The same one in each step.
         clip_norm : float, optional
@@ -407,6 +410,10 @@ class SequenceModel(Model):
         True
         """
         network = self._network
+        if not self.outputs.is_in_kernels:
+            check.refuse(
+                f"gauss_newton_product needs a loss with a second derivative that is known, got {self.outputs}"
+            )
         batch = batch_of(x, y, lengths, weights, network.kinds)
         return gauss_newton_product(network, batch, vector_of(network, v)).named()
 
@@ -577,7 +584,7 @@ class SequenceModel(Model):
         -------
         History
             A dict of lists, with a value for each epoch: "loss", the mean in training, and with validation data
-            "val_loss" and "val_accuracy" (for real numbers "val_r2").
+            "val_loss" and what else `evaluate` has: "val_accuracy", for real numbers "val_r2".
 
         Raises
         ------
@@ -601,17 +608,21 @@ class SequenceModel(Model):
             windows = None if tbptt is None else self._truncation(tbptt)
             plan = Plan.of(own, self._network.parameters, tbptt=windows, memory=most)
             data, held_out = data_of(own, _NAMES, self._data), self._held_out(own["validation_data"])
-            return fit(self, self._network, data, held_out, plan, ranks)
+            with self._balanced(data):
+                return fit(self, self._network, data, held_out, plan, ranks)
 
     def predict(self, X: Any, *, batch_size: int = 128, noise_seed: Any = None, resets: Any = None) -> Any:
         """The likeliest labels, or the numbers, for a data set X, with its `resets`, as `fit` takes it.
+
+        Of a distribution, that is the mean.
 
         With a `noise_seed`, an int or integers (N,), there is noise as in training, if the layer has some.
 
         Returns
         -------
         For a target per step, an item for each sequence: (T_i,) categories, or (T_i, n) labels 0 and 1 or numbers; in
-        a list, or in one array if X is an array. For one per sequence, an array (N,) of categories, or (N, n).
+        a list, or in one array if X is an array. For one per sequence, an array (N,) of categories, or (N, n). With Q
+        quantiles, (T_i, n, Q) or (N, n, Q).
 
         Raises
         ------
@@ -628,8 +639,66 @@ class SequenceModel(Model):
 
     def predict_proba(self, X: Any, *, batch_size: int = 128, noise_seed: Any = None, resets: Any = None) -> Any:
         """The probability of each category, or of each label being 1: (T_i, n) for each sequence, or (N, n)."""
-        self.outputs.probabilities(np.zeros((1, self.outputs.n)))  # refuses what has none
+        self.outputs.probabilities(np.zeros((1, self.outputs.n_units)))  # refuses what has none
         return self._predictions(X, batch_size, self.outputs.probabilities, noise_seed, resets)
+
+    def predict_interval(
+        self, X: Any, *, coverage: float = 0.9, batch_size: int = 128, noise_seed: Any = None, resets: Any = None
+    ) -> Any:
+        """Between which numbers a target lies with a probability, and with the same beyond either: of each number.
+
+        Needs outputs that are `Reals` with a distribution, or with the two quantiles that `coverage` asks for: 0.05 and
+        0.95 for 0.9. For all distributions but "normal" it needs SciPy.
+
+        Parameters
+        ----------
+        X, batch_size, noise_seed, resets
+            As in `predict`.
+        coverage : float
+            The probability, between 0 and 1.
+
+        Returns
+        -------
+        (T_i, n, 2) for each sequence, or (N, n, 2), in the form of `predict`: the lower and the upper end.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit, or if outputs say nothing of an interval.
+        ImportError
+            If there is no SciPy.
+
+        Examples
+        --------
+        >>> model = SequenceModel(Features(2), Reals(1, distribution="normal"), hidden_size=8, seed=0)
+        >>> lower, upper = model.predict_interval(np.zeros((1, 5, 2)), coverage=0.5)[0, -1, 0]
+        >>> bool(lower < model.predict(np.zeros((1, 5, 2)))[0, -1, 0] < upper)
+        True
+        """
+        coverage = check.number(coverage, "coverage", "a number between 0 and 1", lambda value: 0 < value < 1)
+        interval = functools.partial(self.outputs.interval, coverage=coverage)
+        interval(np.zeros((1, self.outputs.n_units)))  # refuses what has none
+        return self._predictions(X, batch_size, interval, noise_seed, resets)
+
+    def predict_distribution(
+        self, X: Any, *, batch_size: int = 128, noise_seed: Any = None, resets: Any = None
+    ) -> dict[str, Any]:
+        """The parameters of each number's distribution, by the names that `Reals` gives them: "mean", "scale", ….
+
+        Arguments and errors are those of `predict`, and a ValueError if outputs are no distribution. Values have its
+        form, too: (T_i, n) for each sequence, or (N, n).
+
+        Examples
+        --------
+        >>> model = SequenceModel(Features(2), Reals(1, distribution="student_t"), hidden_size=8, seed=0)
+        >>> {name: value.shape for name, value in model.predict_distribution(np.zeros((3, 5, 2))).items()}
+        {'mean': (3, 5, 1), 'scale': (3, 5, 1), 'df': (3, 5, 1)}
+        """
+        _, names = self.outputs.parameters(np.zeros((1, self.outputs.n_units)))  # refuses what has none
+        found = self._predictions(X, batch_size, lambda o: self.outputs.parameters(o)[0], noise_seed, resets)
+        if isinstance(found, np.ndarray):
+            return {name: found[..., i] for i, name in enumerate(names)}
+        return {name: [each[..., i] for each in found] for i, name in enumerate(names)}
 
     def evaluate(
         self,
@@ -647,7 +716,8 @@ class SequenceModel(Model):
         -------
         dict
             "loss", without dropout, and "accuracy", the weighted part of targets that are predicted right (labels above
-            0.5 are taken for 1), or for real numbers "r2", the part of their variance that is explained.
+            0.5 are taken for 1), or for real numbers "r2", the part of their variance that is explained; where their
+            loss is the absolute error "mean_absolute_error", and for quantiles "mean_pinball_loss".
 
         Raises
         ------
@@ -702,6 +772,21 @@ class SequenceModel(Model):
         kinds = Kinds(self.inputs, self.outputs, PATTERNS[self.pattern], self.rnn.dtype)
         readout = ReadoutConstraints(self.mask_ho, self.readout_from)
         return SequenceNetwork(kinds, self.rnn, kept, readout=readout)
+
+    @contextlib.contextmanager
+    def _balanced(self, data: Any) -> Iterator[None]:
+        """Give the class weights that the data say to outputs that wait for them; none if an argument is refused."""
+        waits = self.outputs.is_balanced_later
+        if waits and not isinstance(data, Sequences):
+            check.refuse("X must be data with class_weights='balanced', which all targets say, got a function")
+        if waits:
+            self.outputs.put_class_weights(self.outputs.balanced(data.class_counts()))
+        try:
+            yield
+        except (TypeError, ValueError):
+            if waits:
+                self.outputs.put_class_weights("balanced")
+            raise
 
     # Checks that depend on the model
 

@@ -143,7 +143,9 @@ def _names_of_outputs(value: Any, model: Any) -> tuple[str, ...]:
         if value is not None:
             check.refuse(f"outputs must be None for a model that is no SequenceModel, got {check.shown(value)}")
         return ()
-    known = ("y",) if isinstance(model.outputs, Reals) else ("logits", "probabilities", "labels")
+    known: tuple[str, ...] = ("logits", "probabilities", "labels")
+    if isinstance(model.outputs, Reals):  # of parameters of distributions, and quantiles, what they are read from
+        known = ("o",) if model.outputs.quantiles or model.outputs.distribution else ("y",)
     if value is None:
         return known
     if not isinstance(value, (list, tuple)) or not value:

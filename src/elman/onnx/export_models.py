@@ -150,8 +150,13 @@ def _labels(graph: Graph, within: Graph, outputs: Output, o: str) -> str:
 
 def _outputs(graph: Graph, kind: Output, o: str, axes: tuple[str, ...], wanted: Sequence[str]) -> None:
     """Those that are wanted of `names_of_outputs`."""
-    each: Shape = (*axes, kind.n)
-    meanings = {"y": "numbers", "logits": "what the readout gives", "probabilities": "of each category, or of a 1"}
+    each: Shape = (*axes, kind.n_units)
+    meanings = {
+        "y": "numbers",
+        "o": "what the readout gives",
+        "logits": "what the readout gives",
+        "probabilities": "of each category, or of a 1",
+    }
     for name in wanted:
         if name == "labels":
             is_category = isinstance(kind, Categories)

@@ -132,7 +132,7 @@ class EarlyStopping(Settings, Callback):
     Parameters
     ----------
     monitor : str
-        A name in the history. Losses should fall, everything else should rise.
+        A name in the history. Losses and errors should fall, everything else should rise.
     patience : int
         After how many epochs in a row that were no better to stop.
     min_delta : float
@@ -172,7 +172,7 @@ class EarlyStopping(Settings, Callback):
             self._reset()
 
     def on_epoch(self, training: Training) -> None:
-        sign = -1 if self.monitor.endswith("loss") else 1
+        sign = -1 if self.monitor.endswith(("loss", "error")) else 1
         value = sign * training.history[self.monitor][-1]
         if value > self._best + self.min_delta:
             self._best, self._waited = value, 0
