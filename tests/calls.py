@@ -393,7 +393,7 @@ def new_model(c: Case, *patterns: str, kind: str = "SequenceModel", **fixed: Any
     """A model, or REFUSED."""
     n_inputs, n_outputs, pattern = c.size(17), c.size(17), c.pick(*patterns)
     inputs = c.pick(elman.Tokens, elman.Features)(n_inputs)
-    outputs = c.pick(elman.Categories, elman.Binary, elman.Reals)(n_outputs)
+    outputs = c.pick(elman.Categories, elman.Binary, elman.Reals, lambda n: real_outputs(c, n))(n_outputs)
     n_units = c.sizes()[3]
     options = {"hidden_size": n_units, "num_layers": c.pick(1, 1, 2, 3), **layer_options(c, n_units), **fixed}
     if kind == "Seq2Seq":
@@ -407,10 +407,11 @@ def new_model(c: Case, *patterns: str, kind: str = "SequenceModel", **fixed: Any
     if kind == "Seq2Seq":
         del options["reverse"]
     if isinstance(outputs, elman.Categories) and c.chance(0.15):
-        outputs = elman.Categories(outputs.n, class_weights=c.rng.uniform(0.5, 2, outputs.n))
+        weights = c.pick(c.rng.uniform(0.5, 2, outputs.n), "balanced" if kind != "Seq2Seq" else None)
+        outputs = elman.Categories(outputs.n, class_weights=weights)
     options |= constraints(c, options, n_inputs)
     if kind == "SequenceModel" and c.chance(0.2):
-        shape = outputs.n, options["hidden_size"] * (1 + options["bidirectional"])
+        shape = outputs.n_units, options["hidden_size"] * (1 + options["bidirectional"])
         options["mask_ho"] = c.lay(c.rng.random(shape) < 0.6)
     if kind == "SequenceModel" and c.chance(0.5 if {"signs", "excitatory"} & options.keys() else 0.02):
         options["readout_from"] = "excitatory"
@@ -418,6 +419,17 @@ def new_model(c: Case, *patterns: str, kind: str = "SequenceModel", **fixed: Any
     if model is not REFUSED:
         c.watch(model.parameters)
     return model
+
+
+def real_outputs(c: Case, n: int) -> Any:
+    """Numbers with a loss that no kernel has."""
+    points = [{"loss": loss} for loss in ("squared_error", "absolute_error", "huber")]
+    quantiles = {"loss": "quantile", "quantiles": c.pick((0.5,), (0.1, 0.5, 0.9))}
+    distribution = c.pick("normal", "student_t", "poisson", "negative_binomial")
+    options = c.pick(*points, quantiles, {"distribution": distribution}, {"distribution": distribution})
+    if "distribution" in options:  # a scale may become small
+        c.looseness, c.least = 300, ()
+    return c.call("Reals", elman.Reals, n, missing=c.pick(None, math.nan), **options, spoil=0)
 
 
 def sides(model: Any) -> tuple[bool, bool]:
@@ -439,7 +451,12 @@ def targets_of(c: Case, model: Any, *axes: int) -> np.ndarray:
         return c.integers(n, *axes, least=-1 if has_gaps else 0)
     if isinstance(model.outputs, elman.Binary):
         return c.integers(2, *axes, n).astype(c.pick("?", "i8", c.dtype))
-    return c.real(*axes, n)
+    y = c.real(*axes, n)
+    if model.outputs.distribution in ("poisson", "negative_binomial"):
+        y = np.floor(np.abs(y))
+    if model.outputs.missing is not None and c.chance(0.7):
+        y[c.rng.random(y.shape) < 0.3] = np.nan
+    return y
 
 
 def batch(c: Case, model: Any) -> tuple[tuple[Any, Any], dict[str, Any]]:
@@ -572,7 +589,7 @@ def data_sets(c: Case) -> None:
         begins = {"resets": [c.lay(c.rng.random(len(x)) < 0.2) for x in X]}
     c.watch(model.parameters, None if c.is_wild else lambda: model.evaluate(X, Y, **weighed))
     for _ in range(c.pick(1, 2, 3)):
-        match c.pick("fit", "fit", "predict", "predict_proba", "evaluate"):
+        match c.pick("fit", "fit", "predict", "predict_proba", "predict_interval", "evaluate"):
             case "fit":
                 held_out = c.pick(None, dataset(c, model)[: 2 + bool(weighed)])
                 checkpoint = c.pick({}, {"checkpoint": c.file(), "checkpoint_every": c.pick(None, 1)})
@@ -583,6 +600,9 @@ def data_sets(c: Case) -> None:
                 c.call("predict", model.predict, X, batch_size=c.pick(1, 3, 128), **beam, **begins)
             case "predict_proba" if weighed:
                 c.call("predict_proba", model.predict_proba, X, batch_size=c.pick(1, 3, 128), **begins)
+            case "predict_interval" if weighed:
+                c.call("predict_interval", model.predict_interval, X, coverage=c.pick(0.8, 0.5), **begins)
+                c.call("predict_distribution", model.predict_distribution, X, **begins)
             case _:
                 c.call("evaluate", model.evaluate, X, Y, batch_size=c.pick(1, 3, 128), **weighed, **begins)
 

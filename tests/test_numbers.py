@@ -81,6 +81,15 @@ def seq2seq(name: str, **arguments: Any) -> Callable[[], Case]:
     return case
 
 
+def interval_of(name: str) -> Callable[[], Case]:
+    def case() -> Case:
+        outputs = elman.Reals(1, distribution="normal")
+        own = elman.SequenceModel(elman.Tokens(3), outputs, hidden_size=4, seed=0, backend="numpy")
+        return Case(getattr(own, name), {"X": X}, own)
+
+    return case
+
+
 def simple(function: Any, **arguments: Any) -> Callable[[], Case]:
     return lambda: Case(function, arguments)
 
@@ -128,6 +137,8 @@ CASES: dict[str, Callable[..., Case]] = {
     "SequenceModel.generate": sequence_model("generate", start=0, length=2, seed=0),
     "SequenceModel.fit": of_folder(checkpointed, elman.SequenceModel),
     "SequenceModel.predict": sequence_model("predict", X=X),
+    "SequenceModel.predict_interval": interval_of("predict_interval"),
+    "SequenceModel.predict_distribution": interval_of("predict_distribution"),
     "SequenceModel.predict_proba": sequence_model("predict_proba", X=X),
     "SequenceModel.evaluate": sequence_model("evaluate", X=X, Y=Y),
     "SequenceModel.stream": sequence_model("stream"),
@@ -139,7 +150,7 @@ CASES: dict[str, Callable[..., Case]] = {
     "Features": simple(elman.Features, n=1),
     "Categories": simple(elman.Categories, n=1),
     "Binary": simple(elman.Binary),
-    "Reals": simple(elman.Reals),
+    "Reals": simple(elman.Reals, loss="quantile", quantiles=(0.1, 0.5)),
     "Windows": simple(elman.Windows, series=np.zeros(9, int), length=3, stride=2, horizon=1),
     "SGD": simple(elman.SGD, lr=0.1),
     "Adagrad": simple(elman.Adagrad, lr=0.1),
@@ -185,6 +196,7 @@ NESTED: list[tuple[str, str, str, Callable[[Any], Any]]] = [
     ("SequenceModel.predict", "X", "X", lambda value: [[value]]),
     ("Categories", "class_weights", "class_weights", lambda value: [value]),
     ("Binary", "class_weights", "class_weights", lambda value: [1, value]),
+    ("Reals", "quantiles", "quantiles", lambda value: [0.1, value]),
     ("fit_many", "workers", "workers", lambda value: value),
 ]
 if "sklearn.RNNClassifier" in CASES:

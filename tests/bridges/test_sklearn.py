@@ -21,6 +21,7 @@ from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.exceptions import ConvergenceWarning, DataConversionWarning, NotFittedError
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.metrics import d2_pinball_score
 from sklearn.model_selection import (
     GridSearchCV,
     HalvingRandomSearchCV,
@@ -174,6 +175,31 @@ def test_several_outputs(rng):
         RNNRegressor(learning_rate_init=0.01, random_state=0), transformer=StandardScaler()
     )
     assert large.fit(X, 1000 + 100 * y[:, 0]).score(X, 1000 + 100 * y[:, 0]) > 0.9
+
+
+def test_losses_and_distributions(rng):
+    X = series(rng)
+    y = X[:, -1, 0] + 0.1 * rng.standard_normal(len(X))
+    options = {"hidden_size": 8, "learning_rate_init": 0.03, "random_state": 0, "max_iter": 100, "tol": 1e-3}
+    options |= {"n_iter_no_change": 20}
+    quantiles = RNNRegressor(loss="quantile", quantiles=(0.1, 0.5, 0.9), **options).fit(X, y)
+    predicted = quantiles.predict(X)
+    assert predicted.shape == (len(X), 3)
+    expected = [d2_pinball_score(y, predicted[:, i], alpha=q) for i, q in enumerate((0.1, 0.5, 0.9))]
+    assert quantiles.score(X, y) == np.mean(expected) > 0.4
+    np.testing.assert_array_equal(quantiles.predict_interval(X, coverage=0.8), predicted[:, [0, 2]])
+    normal = RNNRegressor(distribution="normal", **options).fit(X, np.stack([y, -y], axis=1))
+    assert normal.predict_interval(X).shape == (len(X), 2, 2)
+    assert normal.score(X, np.stack([y, -y], axis=1)) > 0.8
+    early = RNNRegressor(loss="absolute_error", early_stopping=True, **options).fit(X, y)
+    assert early.best_validation_score_ == max(early.validation_scores_) < 0
+    assert clone(early).loss == "absolute_error"
+    with pytest.raises(
+        ValueError, match=r"^loss must be one of 'squared_error', 'absolute_error', 'huber', 'quantile'"
+    ):
+        RNNRegressor(loss="mse").fit(X, y)
+    with pytest.raises(ValueError, match=r"^predict_interval needs outputs that are Reals with a distribution or"):
+        early.predict_interval(X)
 
 
 @pytest.mark.parametrize("kind", ESTIMATORS)

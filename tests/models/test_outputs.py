@@ -256,8 +256,8 @@ def test_what_is_learned(rng: np.random.Generator):
     assert trained(loss="absolute_error").predict(X[:1]).item() == pytest.approx(np.median(Y), abs=0.3)
     quantiles = trained(loss="quantile", quantiles=[0.1, 0.9])
     for low, high in (quantiles.predict(X[:1])[0, 0, 0], quantiles.predict_interval(X[:1], coverage=0.8)[0, 0, 0]):
-        assert np.mean(low > Y) == pytest.approx(0.1, abs=0.07)
-        assert np.mean(high < Y) == pytest.approx(0.1, abs=0.07)
+        for q, found in ((0.1, low), (0.9, high)):  # an integer, as Y are
+            assert np.mean(found - 0.6 > Y) <= q <= np.mean(found + 0.6 > Y)
     for name in losses.DISTRIBUTIONS:
         parameters = trained(distribution=name).predict_distribution(X[:1])
         assert parameters["mean"].item() == pytest.approx(Y.mean(), rel=0.12)

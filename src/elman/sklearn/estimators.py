@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import accuracy_score
+from sklearn.metrics import accuracy_score, d2_pinball_score
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_array, check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils.class_weight import compute_class_weight
@@ -232,7 +232,8 @@ class _Estimator(BaseEstimator):
         if stopping is None or not stopping.restore_best:
             self.best_loss_ = min(self.loss_curve_)
             return
-        self.validation_scores_ = [*before, *history[stopping.monitor]]
+        sign = -1 if stopping.monitor.endswith(("loss", "error")) else 1  # better is more
+        self.validation_scores_ = [*before, *(sign * value for value in history[stopping.monitor])]
         self.best_validation_score_ = stopping.state()["best"]
 
     def _sequences(self, X: Any, *, reset: bool = False) -> Rows:
@@ -258,7 +259,7 @@ class _Estimator(BaseEstimator):
 
 
 class RNNRegressor(RegressorMixin, _Estimator):
-    """Numbers for each sequence, from a recurrent network's last state: many-to-one, with the squared error.
+    """Numbers for each sequence, from a recurrent network's last state: many-to-one, by default with the squared error.
 
     y are numbers (n,) or (n, outputs). They should be of about unit size, as for any network: see
     `sklearn.compose.TransformedTargetRegressor`.
@@ -269,11 +270,14 @@ class RNNRegressor(RegressorMixin, _Estimator):
     learning_rate_init, weight_decay, clip_norm, batch_size, max_iter, tol, n_iter_no_change, early_stopping,
     validation_fraction, warm_start, random_state, verbose, backend
         Those of `RNNClassifier`.
+    loss, quantiles, distribution
+        Those of `elman.Reals`.
 
     Attributes
     ----------
     model_, loss_curve_, best_loss_, n_iter_, validation_scores_, best_validation_score_, n_features_in_
-        Those of `RNNClassifier`; scores are R².
+        Those of `RNNClassifier`; scores are R², with loss="absolute_error" minus the mean absolute error, and for quantiles
+        minus the mean pinball loss.
 
     Examples
     --------
@@ -284,7 +288,42 @@ class RNNRegressor(RegressorMixin, _Estimator):
     >>> regressor = RNNRegressor(max_iter=1000, random_state=0).fit(X[:150], X[:150, 0] + X[:150, -1])
     >>> regressor.score(X[150:], X[150:, 0] + X[150:, -1]) > 0.95
     True
+    >>> regressor = RNNRegressor(distribution="normal", random_state=0).fit(X, X[:, 0])
+    >>> regressor.predict_interval(X[:5], coverage=0.8).shape
+    (5, 2)
     """
+
+    def __init__(
+        self,
+        hidden_size: int = 32,
+        *,
+        num_layers: int = 1,
+        nonlinearity: Any = "tanh",
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        leak: Any = 1.0,
+        noise: Any = 0.0,
+        form: str = "rate",
+        learn_leak: bool = False,
+        loss: Any = None,
+        quantiles: Any = None,
+        distribution: str | None = None,
+        learning_rate_init: float = 1e-3,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = 1.0,
+        batch_size: Any = "auto",
+        max_iter: int = 200,
+        tol: float = 1e-4,
+        n_iter_no_change: int = 10,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        warm_start: bool = False,
+        random_state: Any = None,
+        verbose: bool = False,
+        backend: str | None = None,
+    ) -> None:
+        self._keep(locals())
 
     def _read(self, y: Any, sample_weight: Any) -> Any:
         if sample_weight is None or y is None:
@@ -304,7 +343,7 @@ class RNNRegressor(RegressorMixin, _Estimator):
             y = column_or_1d(y, warn=True)
         if not is_new:
             checks.as_before(n, self.model_.outputs.n, "y", "outputs for each sequence, as before")
-        return _Targets(y, Reals(n))
+        return _Targets(y, Reals(n, loss=self.loss, quantiles=self.quantiles, distribution=self.distribution))
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train for one epoch on a part of the data, from where the last call, or `fit`, came to.
@@ -314,10 +353,30 @@ class RNNRegressor(RegressorMixin, _Estimator):
         return self._fit_part(X, y, sample_weight)
 
     def predict(self, X: Any) -> Real:
-        """Numbers (n,), or (n, outputs) if there was more than one output in training."""
+        """Numbers (n,), or (n, outputs) if there was more than one output in training; quantiles in a last axis."""
         rows = self._sequences(X)
         numbers: Real = self.model_.predict(rows)
         return numbers[:, 0] if numbers.shape[1] == 1 else numbers
+
+    def predict_interval(self, X: Any, *, coverage: float = 0.9) -> Real:
+        """Between which numbers a target lies with this probability, (n, 2), or (n, outputs, 2).
+
+        As `elman.SequenceModel.predict_interval`: it needs a distribution, or these quantiles.
+        """
+        rows = self._sequences(X)
+        ends: Real = self.model_.predict_interval(rows, coverage=coverage)
+        return ends[:, 0] if ends.shape[1] == 1 else ends
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """R² of `predict`; of quantiles D², scikit-learn's `d2_pinball_score`, their mean."""
+        if self.quantiles is None:
+            return float(super().score(X, y, sample_weight))
+        predicted = self.predict(X)
+        each = [
+            d2_pinball_score(y, predicted[..., i], sample_weight=sample_weight, alpha=q)
+            for i, q in enumerate(self.quantiles)
+        ]
+        return float(np.mean(each))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
