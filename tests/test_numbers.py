@@ -124,6 +124,13 @@ def estimator(name: str) -> Callable[[], Case]:
     return case
 
 
+def interval_of_regressor() -> Case:
+    import elman.sklearn
+
+    own = elman.sklearn.RNNRegressor(2, distribution="normal", max_iter=2, tol=1e9, n_iter_no_change=1)
+    return Case(own.fit(np.zeros((4, 3, 1)), np.zeros(4)).predict_interval, {"X": np.zeros((4, 3, 1))}, own)
+
+
 def of_folder(function: Any, *arguments: Any, **options: Any) -> Callable[..., Case]:
     return lambda folder: function(*arguments, folder, **options)
 
@@ -179,6 +186,7 @@ if importlib.util.find_spec("matplotlib"):
     CASES["plot.loss_curve"] = curve
 if importlib.util.find_spec("sklearn"):
     CASES |= {f"sklearn.{name}": estimator(name) for name in ("RNNClassifier", "RNNRegressor", "RNNTagger")}
+    CASES["sklearn.RNNRegressor.predict_interval"] = interval_of_regressor
 
 # Numbers that an annotation does not tell of: (call, parameter, what a message calls it, the argument with the number)
 NESTED: list[tuple[str, str, str, Callable[[Any], Any]]] = [

@@ -81,11 +81,10 @@ class Distribution(NamedTuple):
         ]
         return losses, np.stack(each, axis=-1)
 
-    def interval(self, o: Real, coverage: float) -> Real:
-        """(..., 2): what lies between them has this probability, and what lies beyond either the same."""
+    def quantiles(self, o: Real, probabilities: Sequence[float]) -> Real:
+        """(..., Q), those of each number."""
         parameters = np.moveaxis(self.parameters(o).astype(np.float64), -1, 0)
-        each = [self.quantile(p, *parameters) for p in ((1 - coverage) / 2, (1 + coverage) / 2)]
-        return np.stack(each, axis=-1).astype(o.dtype)
+        return np.stack([self.quantile(p, *parameters) for p in probabilities], axis=-1).astype(o.dtype)
 
     def _units(self, o: Real) -> list[tuple[float | None, Real]]:
         return list(zip(self.least.values(), np.moveaxis(o, -1, 0), strict=True))

@@ -162,8 +162,8 @@ class Output(Checked):
         """Those of a distribution (..., n, k), with their names, for outputs o (..., O)."""
         check.refuse(f"predict_distribution needs outputs that are Reals with a distribution, got {self}")
 
-    def interval(self, o: Real, coverage: float) -> Real:  # noqa: ARG002
-        """(..., n, 2), for outputs o (..., O): where a target lies with this probability."""
+    def interval(self, o: Real, ends: tuple[float, float]) -> Real:  # noqa: ARG002
+        """(..., n, 2), for outputs o (..., O): the quantiles that are asked for."""
         check.refuse(f"predict_interval needs outputs that are Reals with a distribution or quantiles, got {self}")
 
     def curved(self, o: Real, d_o: Real) -> Real:
@@ -408,16 +408,15 @@ class Reals(Output):
             return super().parameters(o)
         return self._law.parameters(self._by_number(o)), [*self._law.least]
 
-    def interval(self, o: Real, coverage: float) -> Real:
+    def interval(self, o: Real, ends: tuple[float, float]) -> Real:
         if self._law is not None:
-            return self._law.interval(self._by_number(o), coverage)
+            return self._law.quantiles(self._by_number(o), ends)
         if self.quantiles is None:
-            return super().interval(o, coverage)
-        ends = [(1 - coverage) / 2, (1 + coverage) / 2]
+            return super().interval(o, ends)
         found = [i for end in ends for i, q in enumerate(self.quantiles) if math.isclose(q, end, abs_tol=1e-9)]
         if len(found) < 2:
-            wanted = " and ".join(f"{end:.6g}" for end in ends)
-            check.refuse(f"coverage must be what lies between two quantiles, for {coverage} {wanted}, got {self}")
+            wanted = f"{ends[0]:.6g} and {ends[1]:.6g}"
+            check.refuse(f"coverage must be what lies between two of the quantiles, got one for {wanted} of {self}")
         return self.predict(o)[..., found]
 
     def _by_number(self, o: Real) -> Real:

@@ -676,7 +676,7 @@ class SequenceModel(Model):
         True
         """
         coverage = check.number(coverage, "coverage", "a number between 0 and 1", lambda value: 0 < value < 1)
-        interval = functools.partial(self.outputs.interval, coverage=coverage)
+        interval = functools.partial(self.outputs.interval, ends=((1 - coverage) / 2, (1 + coverage) / 2))
         interval(np.zeros((1, self.outputs.n_units)))  # refuses what has none
         return self._predictions(X, batch_size, interval, noise_seed, resets)
 

@@ -276,8 +276,8 @@ class RNNRegressor(RegressorMixin, _Estimator):
     Attributes
     ----------
     model_, loss_curve_, best_loss_, n_iter_, validation_scores_, best_validation_score_, n_features_in_
-        Those of `RNNClassifier`; scores are R², with loss="absolute_error" minus the mean absolute error, and for quantiles
-        minus the mean pinball loss.
+        Those of `RNNClassifier`; scores are R², with loss="absolute_error" minus the mean absolute error, and for
+        quantiles minus the mean pinball loss.
 
     Examples
     --------
