@@ -27,6 +27,7 @@ from .onnx_models import (  # noqa: E402
     check_decoded,
     check_generated,
     check_predictions,
+    logits_of,
 )
 
 OPSETS = range(14, min(24, onnx.defs.onnx_opset_version()) + 1)  # of the installed release
@@ -195,6 +196,19 @@ def test_onnx_outputs_are_chosen(exported):
     for names in ["labels"], ["probabilities", "logits"]:
         assert [*exported(model, outputs=names)(x=x)] == names
     assert "ArgMax" not in exported(model, outputs=("logits",)).operators
+
+
+@pytest.mark.parametrize("given", [{"loss": "huber"}, {"distribution": "normal"}, {"missing": np.nan}], ids=str)
+def test_onnx_numbers_of_all_kinds(given: dict[str, Any], exported, tmp_path):
+    model = elman.SequenceModel(elman.Features(2), elman.Reals(3, **given), hidden_size=4, seed=0)
+    x = np.random.default_rng(0).standard_normal((5, 1, 2)).astype("f")
+    ((name, found),) = exported(model)(x=x).items()
+    assert name == ("o" if "distribution" in given else "y")
+    check(found, logits_of(model, x, np.array([5])), "float32")
+    elman.onnx.export(model, tmp_path / "net.onnx")
+    loaded = elman.onnx.load(tmp_path / "net.onnx")
+    assert loaded.outputs == model.outputs
+    np.testing.assert_array_equal(loaded.predict(x.swapaxes(0, 1)), model.predict(x.swapaxes(0, 1)))
 
 
 def test_onnx_float64_in_float32(exported):

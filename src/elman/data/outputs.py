@@ -370,7 +370,7 @@ class Reals(Output):
 
     @property
     def may_feed(self) -> bool:
-        return self.quantiles is self.distribution is self.missing is None
+        return all(one is None for one in (self.quantiles, self.distribution, self.missing))
 
     def differentiated(self, o: Real, y: Real | Int) -> tuple[Real, Real]:
         if callable(self.loss):

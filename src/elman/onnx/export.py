@@ -61,7 +61,8 @@ def export(
         the last step, h_n, an output, to go on from in the next call.
     outputs : list of str, optional
         Of a SequenceModel, some of "logits", "probabilities" and "labels", which are what `predict` returns; by default
-        all. Real numbers are "y".
+        all. Real numbers are "y"; where they are read from parameters of distributions, or are quantiles, "o" is what
+        the readout gives.
     dtype : {"float32", "float64"}, optional
         Of weights and results, by default the model's. ONNX Runtime has the operator RNN for float32 alone, so layers
         in float64 are a Scan.
