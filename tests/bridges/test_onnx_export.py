@@ -203,7 +203,7 @@ def test_onnx_numbers_of_all_kinds(given: dict[str, Any], exported, tmp_path):
     model = elman.SequenceModel(elman.Features(2), elman.Reals(3, **given), hidden_size=4, seed=0)
     x = np.random.default_rng(0).standard_normal((5, 1, 2)).astype("f")
     ((name, found),) = exported(model)(x=x).items()
-    assert name == ("o" if "distribution" in given else "y")
+    assert name == ("units" if "distribution" in given else "y")
     check(found, logits_of(model, x, np.array([5])), "float32")
     elman.onnx.export(model, tmp_path / "net.onnx")
     loaded = elman.onnx.load(tmp_path / "net.onnx")

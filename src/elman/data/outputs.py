@@ -88,6 +88,11 @@ class Output(Checked):
         return self.n
 
     @property
+    def n_reals(self) -> int:
+        """How many reals a step's loss takes at once, at most; as `tracemalloc` sees the losses of numbers."""
+        return self.n_units * (1 if self.is_in_kernels else 32)
+
+    @property
     def is_in_kernels(self) -> bool:
         """Whether the kernels compute its loss."""
         return isinstance(self.loss, str) and self.loss == self.kernel and self.missing is None

@@ -372,8 +372,8 @@ class SequenceNetwork(Network):
         resets, d_h_reset = self.resets(batch.resets), None
         n = len(batch.x)
         if memory is not None:
-            n_units = self.predicted.n_units
-            cost = recomputation.Cost.of(self.stack, mode, batch.x, n_units, has_resets=resets is not None)
+            n_reals = self.predicted.n_reals
+            cost = recomputation.Cost.of(self.stack, mode, batch.x, n_reals, has_resets=resets is not None)
             (n,) = recomputation.segment_lengths([cost], memory)
         if resets is not None and self.trains_h_0(gradients):
             d_h_reset = np.zeros_like(h_0)

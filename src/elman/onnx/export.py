@@ -61,8 +61,8 @@ def export(
         the last step, h_n, an output, to go on from in the next call.
     outputs : list of str, optional
         Of a SequenceModel, some of "logits", "probabilities" and "labels", which are what `predict` returns; by default
-        all. Real numbers are "y"; where they are read from parameters of distributions, or are quantiles, "o" is what
-        the readout gives.
+        all. Real numbers are "y"; of a distribution, or of quantiles, there are "units", what the readout
+        gives.
     dtype : {"float32", "float64"}, optional
         Of weights and results, by default the model's. ONNX Runtime has the operator RNN for float32 alone, so layers
         in float64 are a Scan.
@@ -145,8 +145,8 @@ def _names_of_outputs(value: Any, model: Any) -> tuple[str, ...]:
             check.refuse(f"outputs must be None for a model that is no SequenceModel, got {check.shown(value)}")
         return ()
     known: tuple[str, ...] = ("logits", "probabilities", "labels")
-    if isinstance(model.outputs, Reals):  # of parameters of distributions, and quantiles, what they are read from
-        known = ("o",) if model.outputs.quantiles or model.outputs.distribution else ("y",)
+    if isinstance(model.outputs, Reals):  # of distributions and quantiles what they are read from
+        known = ("units",) if model.outputs.quantiles or model.outputs.distribution else ("y",)
     if value is None:
         return known
     if not isinstance(value, (list, tuple)) or not value:

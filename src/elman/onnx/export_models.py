@@ -153,7 +153,7 @@ def _outputs(graph: Graph, kind: Output, o: str, axes: tuple[str, ...], wanted: 
     each: Shape = (*axes, kind.n_units)
     meanings = {
         "y": "numbers",
-        "o": "what the readout gives",
+        "units": "what the readout gives",
         "logits": "what the readout gives",
         "probabilities": "of each category, or of a 1",
     }
