@@ -22,13 +22,13 @@ FEATURES, LABELS = rng.normal(size=(N, 6, 3)), rng.normal(size=(N, 2))
 
 
 def make(**options: Any) -> elman.SequenceModel:
-    outputs = elman.Categories(V, class_weights=[1, 2, 1, 1, 3])
+    outputs = options.pop("outputs", elman.Categories(V, class_weights=[1, 2, 1, 1, 3]))
     return elman.SequenceModel(elman.Tokens(V), outputs, hidden_size=7, **{"seed": 0, **options})
 
 
 def make_regression(**options: Any) -> elman.SequenceModel:
-    given = {"pattern": "many-to-one", "hidden_size": 5, "seed": 0, **options}
-    return elman.SequenceModel(elman.Features(3), elman.Reals(2), **given)
+    given = {"outputs": elman.Reals(2), "pattern": "many-to-one", "hidden_size": 5, "seed": 0, **options}
+    return elman.SequenceModel(elman.Features(3), **given)
 
 
 def make_pairs(**options: Any) -> elman.Seq2Seq:
@@ -64,6 +64,13 @@ CASES: dict[str, tuple[Any, dict[str, Any], tuple[Any, ...], dict[str, Any]]] = 
     "both directions, memory, early end": (make, {"bidirectional": True}, (X, Y), {"memory": 3, **VALIDATION}),
     "h_0, some trained": (make, {"learn_h_0": True}, (X, Y), {"trainable": ["h_0", "weight_ho"], "activation_l1": 0.1}),
     "float64, one row": (make_regression, {"dtype": "float64"}, (FEATURES, LABELS), {"batch_size": 1, "epochs": 1}),
+    "balanced": (make, {"outputs": elman.Categories(V, class_weights="balanced")}, (X, Y), {}),
+    "missing numbers": (
+        make_regression,
+        {"outputs": elman.Reals(2, distribution="student_t", missing=np.nan)},
+        (FEATURES, np.where(LABELS > 1, np.nan, LABELS)),
+        {},
+    ),
     "shards": (make_regression, {}, (FEATURES, LABELS), {"shards": 12, "batch_size": N}),
     "a function": (make, {"dropout": 0.3}, (batches,), {"tbptt": (2, 2)}),
     "pairs": (make_pairs, {"bidirectional": True, "recurrent_dropout": 0.2}, (X, X), {"activation_l2": 0.1}),
