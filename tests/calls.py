@@ -395,6 +395,8 @@ def new_model(c: Case, *patterns: str, kind: str = "SequenceModel", **fixed: Any
     inputs = c.pick(elman.Tokens, elman.Features)(n_inputs)
     outputs = c.pick(elman.Categories, elman.Binary, elman.Reals, lambda n: real_outputs(c, n))(n_outputs)
     n_units = c.sizes()[3]
+    if pattern == "many-to-many" and c.chance(0.1):
+        outputs = elman.Labels(n_outputs)
     options = {"hidden_size": n_units, "num_layers": c.pick(1, 1, 2, 3), **layer_options(c, n_units), **fixed}
     if kind == "Seq2Seq":
         outputs = elman.Categories(n_outputs)
@@ -406,7 +408,7 @@ def new_model(c: Case, *patterns: str, kind: str = "SequenceModel", **fixed: Any
         outputs = elman.Categories(c.pick(1, n_inputs)) if isinstance(inputs, elman.Tokens) else outputs
     if kind == "Seq2Seq":
         del options["reverse"]
-    if isinstance(outputs, elman.Categories) and c.chance(0.15):
+    if type(outputs) is elman.Categories and c.chance(0.15):
         weights = c.pick(c.rng.uniform(0.5, 2, outputs.n), "balanced" if kind != "Seq2Seq" else None)
         outputs = elman.Categories(outputs.n, class_weights=weights)
     options |= constraints(c, options, n_inputs)
@@ -446,6 +448,10 @@ def inputs_of(c: Case, model: Any, *axes: int) -> np.ndarray:
 
 def targets_of(c: Case, model: Any, *axes: int) -> np.ndarray:
     n = model.outputs.n
+    if isinstance(model.outputs, elman.Labels):  # one in a sequence of any length, or some that may need too many steps
+        few = c.integers(n, *axes[:-1], c.pick(1, max(1, axes[-1] // 2)))
+        behind = np.full((*axes[:-1], max(0, axes[-1] - few.shape[-1])), -1)
+        return few[: axes[0]] if len(axes) == 1 else np.concatenate([few, behind], axis=-1)
     if isinstance(model.outputs, elman.Categories):
         has_gaps = isinstance(model, elman.SequenceModel) and model.pattern != "one-to-many" and c.chance(0.3)
         return c.integers(n, *axes, least=-1 if has_gaps else 0)
@@ -466,6 +472,7 @@ def batch(c: Case, model: Any) -> tuple[tuple[Any, Any], dict[str, Any]]:
     T = 1 if one_input and one_output else T
     x = inputs_of(c, model, *((B,) if one_input else (T, B)))
     y = targets_of(c, model, *((B,) if one_output else (T, B)))
+    y = targets_of(c, model, B, T).T if isinstance(model.outputs, elman.Labels) else y
     weights = c.rng.uniform(0.5, 2, c.pick((B,), (1 if one_output else T, B))) * c.pick(1, c.integers(2, B))
     lengths = c.lengths(T, B, least=int(one_output))
     return (c.lay(x), c.lay(y)), {"lengths": lengths, "weights": c.pick(None, c.lay(weights))}

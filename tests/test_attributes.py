@@ -24,6 +24,7 @@ OBJECTS: dict[str, Callable[[], Any]] = {
     "Features": lambda: elman.Features(3),
     "Categories": lambda: elman.Categories(3),
     "Binary": lambda: elman.Binary(class_weights=[1, 2]),
+    "Labels": lambda: elman.Labels(3),
     "Reals": lambda: elman.Reals(3, loss="quantile", quantiles=(0.1, 0.9), missing=np.nan),
     "SGD": lambda: elman.SGD(0.1, momentum=0.9),
     "Adagrad": lambda: elman.Adagrad(0.1),
@@ -98,7 +99,7 @@ FIXED = {
     "SequenceModel": ["inputs", "outputs", "pattern", "learn_h_0", "mask_ho", "readout_from", "rnn"],
     "Seq2Seq": ["inputs", "outputs", "learn_h_0", "encoder", "decoder"],
     **{name: ["n"] for name in ("Tokens", "Features")},
-    **{name: ["n", "loss", "class_weights"] for name in ("Categories", "Binary")},
+    **{name: ["n", "loss", "class_weights"] for name in ("Categories", "Binary", "Labels")},
     "Reals": ["n", "loss", "class_weights", "quantiles", "distribution", "missing"],
 }
 

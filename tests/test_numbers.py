@@ -157,6 +157,7 @@ CASES: dict[str, Callable[..., Case]] = {
     "Features": simple(elman.Features, n=1),
     "Categories": simple(elman.Categories, n=1),
     "Binary": simple(elman.Binary),
+    "Labels": simple(elman.Labels, n=1),
     "Reals": simple(elman.Reals, loss="quantile", quantiles=(0.1, 0.5)),
     "Windows": simple(elman.Windows, series=np.zeros(9, int), length=3, stride=2, horizon=1),
     "SGD": simple(elman.SGD, lr=0.1),

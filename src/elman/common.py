@@ -9,7 +9,7 @@ from elman.backends import available as available_backends
 from elman.backends import use_backend
 from elman.backends.activations import activation
 from elman.data.inputs import Features, Tokens
-from elman.data.outputs import Binary, Categories, Reals
+from elman.data.outputs import Binary, Categories, Labels, Reals
 from elman.data.windows import Windows
 from elman.models.many import fit_many
 from elman.threads import get_num_threads, set_num_threads
@@ -24,6 +24,7 @@ __all__ = [
     "EarlyStopping",
     "Features",
     "History",
+    "Labels",
     "Reals",
     "Tokens",
     "Windows",

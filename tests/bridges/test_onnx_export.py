@@ -208,6 +208,10 @@ def test_onnx_numbers_of_all_kinds(given: dict[str, Any], exported, tmp_path):
     elman.onnx.export(model, tmp_path / "net.onnx")
     loaded = elman.onnx.load(tmp_path / "net.onnx")
     assert loaded.outputs == model.outputs
+    of_labels = elman.SequenceModel(elman.Features(2), elman.Labels(3), hidden_size=4, seed=0)
+    assert {k: v.shape for k, v in exported(of_labels)(x=x).items()} == dict.fromkeys(
+        ("logits", "probabilities"), (5, 1, 4)
+    )
     np.testing.assert_array_equal(loaded.predict(x.swapaxes(0, 1)), model.predict(x.swapaxes(0, 1)))
 
 

@@ -12,6 +12,7 @@ from elman.data import checks
 from elman.data.inputs import Tokens
 from elman.data.kinds import Kinds
 from elman.data.outputs import Categories, Targets
+from elman.data.rows import padded
 from elman.data.sequences import Batch
 from elman.lengths import within
 from elman.typing import Int, Real
@@ -41,6 +42,12 @@ def batch_of(x: Any, y: Any, lengths: Any, weights: Any, kinds: Kinds, resets: A
         if lengths is not None and not lengths.all():
             has_target = outputs.has_target(y)
             checks.no_empty_rows(lengths, (has_target if read is None else has_target & read.counts())[0])
+    elif outputs.is_of_sequences:
+        y = outputs.targets(y, "y", dtype, ("U", n_rows)).T
+        own_lengths = [n_steps] * n_rows if lengths is None else lengths.tolist()
+        rows = [row[: checks.n_labels(row, f"y[:, {b}]")] for b, row in enumerate(y)]
+        each = [checks.laid(row, n, f"y[:, {b}]") for b, (row, n) in enumerate(zip(rows, own_lengths, strict=True))]
+        y = padded([*each, np.zeros(n_steps, np.int64)])[:, :-1]
     else:
         read = _read((n_steps, n_rows), lengths, weights, kinds)
         y = outputs.targets(y, "y", dtype, (n_steps, n_rows), read=read)
@@ -49,7 +56,8 @@ def batch_of(x: Any, y: Any, lengths: Any, weights: Any, kinds: Kinds, resets: A
             checks.no_gaps(y, "y", read)
         x = kinds.taught(x, y)
     if weights is not None:
-        weights = checks.weights(weights, "weights", dtype, (n_rows,), y.shape[:2])
+        of_steps = [] if outputs.is_of_sequences else [y.shape[:2]]
+        weights = checks.weights(weights, "weights", dtype, (n_rows,), *of_steps)
         weights = np.broadcast_to(weights, y.shape[:2])
     targets = Targets.of(outputs, own(y), None if pattern.one_output else lengths, weights, dtype)
     checks.any_weight(targets.total, "y", targets.weights is not None)

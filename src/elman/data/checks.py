@@ -203,6 +203,24 @@ def token_sequence(value: Any, name: str, n: int) -> Int:
     return check.tokens(array, name, n, ("T",)) if array.size else array
 
 
+def n_labels(labels: Int, name: str) -> int:
+    """How many there are in (U,), -1 being behind the last one."""
+    n = int((labels != -1).sum())
+    if (labels[:n] == -1).any():
+        raise ValueError(f"{name} must have -1 behind its last label alone, got it at {int((labels == -1).argmax())}")
+    return n
+
+
+def laid(labels: Int, n_steps: int, name: str) -> Int:
+    """Labels (U,) in an array of so many steps, which must be enough for blanks between equal ones, too; then -1."""
+    needed = len(labels) + int(np.count_nonzero(labels[1:] == labels[:-1]))
+    if needed > n_steps:
+        raise ValueError(f"{name} must have labels that need no more than its {n_steps} steps, got ones for {needed}")
+    found = np.full(n_steps, -1)
+    found[: len(labels)] = labels
+    return found
+
+
 def same_number(n: int, expected: int, name: str, expected_name: str) -> None:
     if n != expected:
         raise ValueError(f"{name} must have as many sequences as {expected_name}, {expected}, got {n}")

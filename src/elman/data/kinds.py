@@ -51,6 +51,8 @@ class Kinds(NamedTuple):
         """Refuse to feed back what cannot be an input."""
         if self.feeds_back and not self.outputs.may_feed:
             check.refuse(f"pattern='one-to-many' needs outputs that are the next step's inputs, got {self.outputs}")
+        if self.outputs.is_of_sequences and (self.pattern.one_input or self.pattern.one_output):
+            check.refuse(f"pattern must be 'many-to-many' with {self.outputs}, got {self.pattern.name!r}")
         is_token = isinstance(self.outputs, Categories) and self.outputs.n <= self.inputs.n
         if self.feeds_back and isinstance(self.inputs, Tokens) and not is_token:
             check.refuse(

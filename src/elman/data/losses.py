@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elman import check
-from elman.typing import Real
+from elman.lengths import within
+from elman.typing import Int, Real
 
 Loss = Callable[[Real, Real], tuple[Real, Real]]
 
@@ -168,6 +169,66 @@ def log_gamma(x: Real) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         power = z ** -(2 * i + 1)
         value, slope = value + c * power, slope - (2 * i + 1) * c * power / z
     return value, slope
+
+
+# Labels without alignment
+
+
+def ctc(o: Real, y: Int, lengths: Int) -> tuple[Real, Real]:
+    """−log p of each row's labels, over all ways to lay them among its steps (Graves et al., 2006), and its derivative.
+
+    Outputs o (T, B, O), in float64, the last one of them the blank; labels y (U, B), a row's own being those from 0 on;
+    lengths (B,), enough for them. Either is divided by how many labels a row has, or 1: (B,), (T, B, O).
+    """
+    n_steps, n_rows, n_units = o.shape
+    log_p = o - o.max(axis=-1, keepdims=True)
+    log_p -= np.log(np.exp(log_p).sum(axis=-1, keepdims=True))
+    n_labels = (y >= 0).sum(axis=0)
+    places = np.full((n_rows, 2 * int(n_labels.max(initial=0)) + 1), n_units - 1)  # blanks, with the labels between
+    places[:, 1::2] = np.where(y >= 0, y, n_units - 1)[: places.shape[1] // 2].T
+    skips = np.zeros(places.shape, dtype=bool)  # whether the place before the one before may come before it
+    skips[:, 2:] = (places[:, 2:] != n_units - 1) & (places[:, 2:] != places[:, :-2])
+    emitted = np.take_along_axis(log_p, np.broadcast_to(places, (n_steps, *places.shape)), axis=2)
+    s, last = np.arange(places.shape[1]), 2 * n_labels[:, None]
+    ends = np.where((s == last) | (s == last - 1), 0, -np.inf)
+    ahead, back = np.full_like(emitted, -np.inf), np.broadcast_to(ends, emitted.shape).copy()
+    ahead[0, :, :2] = emitted[0, :, :2]
+    for t in range(1, n_steps):  # equation 6, to the place s after step t
+        ahead[t] = emitted[t] + _sum_of_ways(ahead[t - 1], np.where(skips, _moved(ahead[t - 1], 2), -np.inf), 1)
+    for t in range(n_steps - 2, -1, -1):  # equation 10, without what step t itself has
+        later = back[t + 1] + emitted[t + 1]
+        ways = _sum_of_ways(later, _moved(np.where(skips, later, -np.inf), -2), -1)
+        back[t] = np.where((t < lengths - 1)[:, None], ways, ends)
+    total = np.logaddexp.reduce(ahead[0] + back[0], axis=-1)
+    passes, d_o = np.exp(ahead + back - total[:, None]), np.exp(log_p)
+    for i in range(places.shape[1]):  # equation 16
+        d_o[:, np.arange(n_rows), places[:, i]] -= passes[:, :, i]
+    d_o[~within(n_steps, lengths)] = 0
+    n = np.maximum(n_labels, 1)
+    return -total / n, d_o / n[:, None]
+
+
+def _moved(x: Real, by: int) -> Real:
+    """(B, S), each place what is so many before it, or behind it."""
+    moved = np.full_like(x, -np.inf)
+    if by > 0:
+        moved[:, by:] = x[:, :-by]
+    else:
+        moved[:, :by] = x[:, -by:]
+    return moved
+
+
+def _sum_of_ways(stay: Real, skip: Real, by: int) -> Real:
+    return np.asarray(np.logaddexp(np.logaddexp(stay, _moved(stay, by)), skip))
+
+
+def edit_distance(found: Int, expected: Int) -> int:
+    """How many labels have to be put in, left out or replaced (Levenshtein, 1966)."""
+    row = np.arange(len(expected) + 1)
+    for i, label in enumerate(found):
+        best = np.minimum(row[1:] + 1, row[:-1] + (expected != label))
+        row[:] = np.minimum.accumulate(np.concatenate([[i + 1], best]) - np.arange(len(row))) + np.arange(len(row))
+    return int(row[-1])
 
 
 # Of a user's own

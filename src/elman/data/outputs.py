@@ -43,6 +43,7 @@ class Output(Checked):
 
     kernel: ClassVar[str]  # the loss of the kernel contract that says what outputs are
     loss: Any  # that one; another one's name, a function, or None for that of a distribution
+    is_of_sequences: ClassVar[bool] = False  # whether a target is that of a sequence, none of whose steps has its own
     class_weights: Any = None  # one for each category, or for 0 and 1; "balanced" before `fit` has found them
     missing: float | None = None  # NaN where that stands for a target that is not there
     _fixed = frozenset(("n", "loss", "class_weights"))
@@ -175,6 +176,11 @@ class Output(Checked):
         """The second derivative of a step's loss, summed over labels or numbers, times a tangent d_o of o (..., n)."""
         raise NotImplementedError
 
+    def scored(self, targets: Targets, predicted: Any, weights: Real) -> Scored:
+        """Those of the targets of a batch that count, what is predicted for them, and the weights of these."""
+        counts = targets.counts(self)
+        return targets.y[counts], predicted[counts], weights
+
     def score(self, parts: Iterable[Scored]) -> float:
         """How good predictions (N, ...) are for targets y (N, ...), with weights (N,): of all parts together."""
         raise NotImplementedError
@@ -245,6 +251,71 @@ class Categories(Output):
 
     def feed(self, y: Real | Int, out: Real) -> None:
         out[...] = np.arange(self.n) == y[..., None]
+
+
+class Labels(Categories):
+    """Labels of a sequence, in their order, but not at which steps: CTC (Graves et al., 2006).
+
+    Targets are a list of labels from 0 to n − 1 for each sequence, fewer than it has steps: with one more step between
+    two equal ones. Arrays have −1 behind the last one. The readout has a unit more, the last one, n, for the blank. The
+    loss of a sequence is −log p, divided by the number of its labels (or 1), and that of a model the mean over
+    sequences, weighted if there are weights (N,): that of ``torch.nn.functional.ctc_loss`` with ``blank=n`` and its
+    ``reduction="mean"``. `predict` gives the labels of the likeliest unit at each step, without repeats and blanks.
+
+    Needs pattern="many-to-many", and all steps at once: neither `tbptt` nor `memory`.
+
+    Examples
+    --------
+    >>> import elman
+    >>> model = elman.SequenceModel(elman.Features(2), Labels(3), hidden_size=16, seed=0)
+    >>> X = np.eye(2)[[[0, 0, 1, 1, 0], [1, 1, 1, 0, 0]]]
+    >>> history = model.fit(X, [[0, 2, 0], [2, 0]], epochs=60, optimizer=elman.Adam(0.02), progress=False)
+    >>> [labels.tolist() for labels in model.predict(X)]
+    [[0, 2, 0], [2, 0]]
+    """
+
+    loss = "ctc"
+    is_of_sequences = True
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n)
+
+    @property
+    def metric(self) -> str:
+        return "label_error"
+
+    @property
+    def n_units(self) -> int:
+        return self.n + 1
+
+    @property
+    def may_feed(self) -> bool:
+        return False
+
+    def has_target(self, y: Real | Int) -> NDArray[np.bool_]:
+        """That of a sequence, none of whose labels has a step, is at its first one."""
+        return np.broadcast_to((np.arange(len(y)) == 0)[:, None], y.shape).copy()
+
+    def predict(self, o: Real) -> Int:
+        """Of outputs (T, ..., n + 1), the label that begins at each step, or −1."""
+        path = o.argmax(axis=-1)
+        begins = path < self.n
+        begins[1:] &= path[1:] != path[:-1]
+        return np.where(begins, path, -1)
+
+    def scored(self, targets: Targets, predicted: Any, weights: Real) -> Scored:
+        there, rows = within(len(predicted), _full(targets.lengths, predicted)), targets.counts(self)[0]
+        y, found = ([row[row >= 0] for row in np.where(there, one, -1)[:, rows].T] for one in (targets.y, predicted))
+        return y, found, weights
+
+    def score(self, parts: Iterable[Scored]) -> float:
+        """The edit distance of the labels that are predicted, divided by how many there are (Graves et al., 2006)."""
+        wrong, n = 0.0, 0.0
+        for y, predicted, weights in parts:
+            for expected, found, weight in zip(y, predicted, weights, strict=True):
+                wrong += weight * losses.edit_distance(found, expected)
+                n += weight * len(expected)
+        return float(wrong / max(n, 1))
 
 
 class Binary(Output):
@@ -500,6 +571,8 @@ class Targets(NamedTuple):
         counts, d_o = self.counts(outputs), np.zeros_like(o)
         if not counts.any():
             return 0.0, d_o
+        if outputs.is_of_sequences:
+            return self._unaligned(o, counts[0])
         with np.errstate(all="ignore"):  # the update says if they are not finite
             each, slopes = outputs.differentiated(o[counts], self.y[counts])
             if self.weights is not None:
@@ -507,6 +580,22 @@ class Targets(NamedTuple):
                 each, slopes = each * weights, slopes * weights[:, None]
             d_o[counts] = slopes
         return float(each.sum(dtype=np.float64)), d_o
+
+    def _unaligned(self, o: Real, rows: NDArray[np.bool_]) -> tuple[float, Real]:
+        """Of the labels of some rows."""
+        lengths, d_o = _full(self.lengths, o)[rows], np.zeros_like(o)
+        y = np.where(within(len(o), lengths), self.y[:, rows], -1)
+        with np.errstate(all="ignore"):  # beyond the lengths there is anything
+            units = np.where(within(len(o), lengths)[..., None], o[:, rows], 0).astype(np.float64)
+            each, slopes = losses.ctc(units, y, lengths)
+            weights = np.ones(len(lengths)) if self.weights is None else self.weights[0, rows]
+            d_o[:, rows] = slopes * weights[:, None]
+            return float((each * weights).sum()), d_o
+
+
+def _full(lengths: Int | None, steps: Real | Int) -> Int:
+    """(B,), where None is for all steps (T, B, ·)."""
+    return np.full(steps.shape[1], len(steps)) if lengths is None else lengths
 
 
 def total_weight(outputs: Output, y: Real | Int, weights: Real | None, lengths: Int | None) -> float:

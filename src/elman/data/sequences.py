@@ -240,7 +240,10 @@ class Sequences(DataSet):
         self.kinds, pattern = kinds, kinds.pattern
         super().__init__(X, kinds.inputs, pattern, kinds.dtype, names[0], resets, names[3])
         given = None if weights is None else _Weights(weights, kinds, names, len(self.x))
-        self.y = _target_rows(Y, kinds, names, len(self.x), given)
+        of_labels = kinds.outputs.is_of_sequences
+        self.y = (
+            _label_rows(Y, kinds, names, self.x) if of_labels else _target_rows(Y, kinds, names, len(self.x), given)
+        )
         self.weights = None if given is None else given.rows(self.y)
         if not pattern.one_output:
             if not pattern.one_input:
@@ -320,18 +323,7 @@ class Pairs(DataSet):
         super().__init__(X, inputs, PATTERNS["many-to-many"], dtype, names[0])
         self.predicted, self.edge = predicted, predicted.n - 1
 
-        def checked(value: Any, name: str, which: Any) -> Int:
-            if isinstance(which, int):
-                return checks.token_sequence(value, name, self.edge)
-            return check.tokens(value, name, self.edge, ("N", "T"))
-
-        Y, dtype_y = checks.one_for_each(Y, names[1]), np.dtype(np.int64)
-        is_table = _is_table(Y) and 0 not in Y.shape
-        self.y = (
-            Table(Y, names[1], checked, dtype=dtype_y)
-            if is_table
-            else _listed(checks.listed(Y, names[1]), names[1], checked, dtype_y)
-        )
+        self.y = _token_rows(Y, names[1], self.edge)
         checks.same_number(len(self.y), len(self.x), names[1], names[0])
         self.y_lengths = self.y.lengths
         self.are_there = self.x.are_there and self.y.are_there
@@ -347,6 +339,44 @@ class Pairs(DataSet):
         y_out[self.y_lengths[rows], np.arange(n_rows)] = self.edge
         targets = Targets.of(self.predicted, y_out, self.y_lengths[rows] + 1, None, self.dtype)
         return PairedBatch(*self.inputs_of(rows), y_in, targets)
+
+
+def _token_rows(Y: Any, name: str, n: int) -> Rows:
+    """Sequences of tokens below n, which may be empty."""
+
+    def checked(value: Any, name: str, which: Any) -> Int:
+        return (
+            checks.token_sequence(value, name, n)
+            if isinstance(which, int)
+            else check.tokens(value, name, n, ("N", "T"))
+        )
+
+    Y, dtype = checks.one_for_each(Y, name), np.dtype(np.int64)
+    if _is_table(Y) and 0 not in Y.shape:
+        return Table(Y, name, checked, dtype=dtype)
+    return _listed(checks.listed(Y, name), name, checked, dtype)
+
+
+def _label_rows(Y: Any, kinds: Kinds, names: Sequence[str], x: Rows) -> Rows:
+    """Those of labels without alignment, each as long as the row of x: (T_i,), −1 behind the last label."""
+    x_name, name, *_ = names
+    Y = checks.one_for_each(Y, name)
+    checks.same_number(len(Y), len(x), name, x_name)
+    if isinstance(Y, np.ndarray) and Y.ndim == 2 and Y.dtype.kind in "iu":
+        Y = [row[: checks.n_labels(row, f"{name}[{i}]")] for i, row in enumerate(Y)]
+    return Laid(_token_rows(Y, name, kinds.outputs.n), x.lengths, name)
+
+
+class Laid(Rows):
+    """Labels in arrays as long as what they are about, −1 behind the last one."""
+
+    is_table = False
+
+    def __init__(self, labels: Rows, lengths: Int, name: str) -> None:
+        self._labels, self._name, self.lengths, self.are_there = labels, name, lengths, labels.are_there
+
+    def __getitem__(self, i: int) -> Int:
+        return checks.laid(self._labels[i], int(self.lengths[i]), f"{self._name}[{i}]")
 
 
 def _input_rows(X: Any, inputs: Input, pattern: Pattern, dtype: np.dtype[Any], name: str) -> Rows:
@@ -439,6 +469,8 @@ class _Weights:
         self.given, self.dtype, self.n = checks.one_for_each(given, self.name), kinds.dtype, n
         checks.same_number(len(self.given), n, self.name, x_name)
         self.is_of_sequences = np.ndim(row_of(self.given, 0)) == 0 or kinds.pattern.one_output
+        if kinds.outputs.is_of_sequences and not self.is_of_sequences:
+            check.refuse(f"{self.name} must be one for each sequence, (N,), with {kinds.outputs}")
         self.is_fed_back = kinds.feeds_back
 
     @functools.cached_property

@@ -9,14 +9,14 @@ from typing import Any
 from elman import check
 from elman.data.inputs import Features, Input, Tokens
 from elman.data.kinds import PATTERNS, Kinds, Pattern
-from elman.data.outputs import Binary, Categories, Output, Reals
+from elman.data.outputs import Binary, Categories, Labels, Output, Reals
 from elman.layer import constraints
 from elman.layer.architecture import Architecture
 from elman.layer.dynamics import USUAL
 from elman.layer.rnn import RNN
 
 INPUTS = {"Tokens": Tokens, "Features": Features}  # by the names that they have in files
-OUTPUTS = {"Categories": Categories, "Binary": Binary, "Reals": Reals}
+OUTPUTS = {"Categories": Categories, "Binary": Binary, "Reals": Reals, "Labels": Labels}
 
 
 def described(inputs: Input, outputs: Output, rnn: RNN, pattern: Pattern | None = None) -> dict[str, Any]:

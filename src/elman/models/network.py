@@ -322,7 +322,8 @@ class SequenceNetwork(Network):
                 predicted = outputs.predict(self.outputs(mode.backend, h, targets.lengths))
             totals.append(targets.total)
             counts = targets.counts(outputs)
-            yield targets.y[counts], predicted[counts], np.ones(counts.sum()) if weights is None else weights[counts]
+            own_weights = np.ones(counts.sum()) if weights is None else weights[counts]
+            yield outputs.scored(targets, predicted, own_weights)
         checks.any_weight(sum(totals), data.y_name, data.weights is not None)
 
     # Gradients

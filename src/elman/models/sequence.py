@@ -20,7 +20,7 @@ from elman.backends.activations import Activation
 from elman.data.batches import batch_of
 from elman.data.inputs import Features, Tokens
 from elman.data.kinds import PATTERNS, Kinds
-from elman.data.outputs import Binary, Categories, Output, Reals
+from elman.data.outputs import Binary, Categories, Labels, Output, Reals
 from elman.data.sequences import DataSet, Sequences, Window
 from elman.data.windows import Windows
 from elman.layer.constraints import ReadoutConstraints, of_rnn, unwritable
@@ -54,7 +54,7 @@ class SequenceModel(Model):
     ----------
     inputs : Tokens or Features
         What goes in.
-    outputs : Categories, Binary or Reals
+    outputs : Categories, Binary, Reals or Labels
         What comes out, with its loss.
     pattern : {"many-to-many", "many-to-one", "one-to-one", "one-to-many"}
         "many-to-many" has a target for every step. "many-to-one" has one for each sequence, read from its own last
@@ -147,7 +147,7 @@ class SequenceModel(Model):
         backend: str | None = None,
     ) -> None:
         self.inputs = check.kind(inputs, "inputs", (Tokens, Features))
-        self.outputs = outputs = check.kind(outputs, "outputs", (Categories, Binary, Reals)).one_s_own()
+        self.outputs = outputs = check.kind(outputs, "outputs", (Categories, Binary, Reals, Labels)).one_s_own()
         self.pattern = check.choice(pattern, "pattern", PATTERNS)
         rng, asked = generator_of(seed)
         kinds = Kinds(inputs, outputs, PATTERNS[pattern], check.real_dtype(dtype))
@@ -604,7 +604,7 @@ class SequenceModel(Model):
         """
         given = locals()  # all arguments, by name
         with joined(given) as (own, ranks):
-            most = memory_of(memory, "memory", self.rnn)
+            most = self._memory(memory)
             windows = None if tbptt is None else self._truncation(tbptt)
             plan = Plan.of(own, self._network.parameters, tbptt=windows, memory=most)
             data, held_out = data_of(own, _NAMES, self._data), self._held_out(own["validation_data"])
@@ -622,7 +622,7 @@ class SequenceModel(Model):
         -------
         For a target per step, an item for each sequence: (T_i,) categories, or (T_i, n) labels 0 and 1 or numbers; in
         a list, or in one array if X is an array. For one per sequence, an array (N,) of categories, or (N, n). With Q
-        quantiles, (T_i, n, Q) or (N, n, Q).
+        quantiles, (T_i, n, Q) or (N, n, Q). Of `Labels`, a list of (U_i,), the labels of each sequence.
 
         Raises
         ------
@@ -635,7 +635,8 @@ class SequenceModel(Model):
         >>> model.predict([[0, 1, 2, 0], [1, 2]]).shape
         (2,)
         """
-        return self._predictions(X, batch_size, self.outputs.predict, noise_seed, resets)
+        found = self._predictions(X, batch_size, self.outputs.predict, noise_seed, resets)
+        return [row[row >= 0] for row in found] if self.outputs.is_of_sequences else found
 
     def predict_proba(self, X: Any, *, batch_size: int = 128, noise_seed: Any = None, resets: Any = None) -> Any:
         """The probability of each category, or of each label being 1: (T_i, n) for each sequence, or (N, n)."""
@@ -717,7 +718,8 @@ class SequenceModel(Model):
         dict
             "loss", without dropout, and "accuracy", the weighted part of targets that are predicted right (labels above
             0.5 are taken for 1), or for real numbers "r2", the part of their variance that is explained; where their
-            loss is the absolute error "mean_absolute_error", and for quantiles "mean_pinball_loss".
+            loss is the absolute error "mean_absolute_error", for quantiles "mean_pinball_loss", and for `Labels`
+            "label_error", the edit distance from what is predicted, divided by the number of labels.
 
         Raises
         ------
@@ -752,6 +754,8 @@ class SequenceModel(Model):
         True
         """
         self._check_forward("stream is not possible")
+        if self.outputs.is_of_sequences:
+            check.refuse(f"stream is not possible with {self.outputs}, which are those of a whole sequence")
         if self._network.kinds.pattern.one_input:
             check.refuse(f"stream needs inputs at each step, got pattern={self.pattern!r}")
         if batch_size is not None:
@@ -804,7 +808,7 @@ class SequenceModel(Model):
         resets: Any,
     ) -> tuple[float, Real]:
         """The mean loss of a batch, and its last states; the loss's gradients are added."""
-        most = memory_of(memory, "memory", self.rnn)
+        most = self._memory(memory)
         self._check_resets(resets)
         batch = batch_of(x, y, lengths, weights, self._network.kinds, resets)
         batch = batch._replace(keys=row_keys(noise_seed, batch.x.shape[1]))
@@ -860,11 +864,22 @@ class SequenceModel(Model):
         if runs_back := self._network.stack.architecture.runs_back:
             check.refuse(f"{what} with {runs_back}: {_NO_STATE}")
 
+    def _check_aligned(self, name: str) -> None:
+        """Refuse what goes through sequences in parts where their labels need all steps at once."""
+        if self.outputs.is_of_sequences:
+            check.refuse(f"{name} must be None with {self.outputs}, whose loss needs all steps at once")
+
+    def _memory(self, memory: Any) -> float | None:
+        if memory is not None:
+            self._check_aligned("memory")
+        return memory_of(memory, "memory", self.rnn)
+
     def _truncation(self, tbptt: Any) -> tuple[int, int]:
         k1, k2 = check.pair(tbptt, "tbptt")
         k1, k2 = check.positive_int(k1, "tbptt[0]"), check.positive_int(k2, "tbptt[1]")
         if k2 < k1:
             check.refuse(f"tbptt must be (k1, k2) with k2 at least k1, got ({k1}, {k2}): steps would be left out")
+        self._check_aligned("tbptt")
         self._check_forward("tbptt is not possible")
         if self._network.kinds.pattern.one_output:
             check.refuse(f"tbptt needs a target for each step, got pattern={self.pattern!r}")

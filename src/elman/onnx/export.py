@@ -145,6 +145,8 @@ def _names_of_outputs(value: Any, model: Any) -> tuple[str, ...]:
             check.refuse(f"outputs must be None for a model that is no SequenceModel, got {check.shown(value)}")
         return ()
     known: tuple[str, ...] = ("logits", "probabilities", "labels")
+    if model.outputs.is_of_sequences:
+        known = known[:2]
     if isinstance(model.outputs, Reals):  # of distributions and quantiles what they are read from
         known = ("units",) if model.outputs.quantiles or model.outputs.distribution else ("y",)
     if value is None:
