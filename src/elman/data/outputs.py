@@ -417,7 +417,7 @@ class Reals(Output):
         missing: float | None = None,
     ) -> None:
         super().__init__(n)
-        if (quantiles is not None) != (loss == "quantile"):
+        if (quantiles is not None) != (isinstance(loss, str) and loss == "quantile"):
             check.refuse(f"quantiles must be given with loss='quantile', and only then, got {check.shown(quantiles)}")
         if distribution is not None and loss is not None:
             check.refuse(f"loss must be None with a distribution, which brings its own, got {check.shown(loss)}")

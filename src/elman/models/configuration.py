@@ -21,13 +21,20 @@ OUTPUTS = {"Categories": Categories, "Binary": Binary, "Reals": Reals, "Labels":
 
 def described(inputs: Input, outputs: Output, rnn: RNN, pattern: Pattern | None = None) -> dict[str, Any]:
     """A configuration; one without a pattern is of a model that has no other."""
-    given = {name: "NaN" if value != value else value for name, value in outputs.settings().items()}
+    given = {name: _in_json(value) for name, value in outputs.settings().items()}
     return {
         "inputs": {"kind": type(inputs).__name__, "n": inputs.n},
         "outputs": {"kind": type(outputs).__name__, "n": outputs.n, **given},
         **({} if pattern is None else {"pattern": pattern.name}),
         **of_layers(rnn),
     }
+
+
+def _in_json(value: Any) -> Any:
+    """NaN, and a function, which is in no file, by its name."""
+    if callable(value):
+        return getattr(value, "__qualname__", type(value).__qualname__)
+    return "NaN" if isinstance(value, float) and math.isnan(value) else value
 
 
 def of_layers(rnn: RNN) -> dict[str, Any]:
