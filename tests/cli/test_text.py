@@ -15,8 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import elman
-from elman import encoded, reading, text
-from elman.text import Corpus, Recorder, Vocabulary
+from elman import text
+from elman.text import Corpus, Recorder, Vocabulary, encoded, reading
 from elman.text.vocabulary import Bytes, Words
 from elman.training import Training
 from elman.typing import Int
