@@ -31,7 +31,7 @@ def test_windows(tbptt: tuple[int, int], weighted: bool, lengths: Any, rng: np.r
     """Each target is in one of them, with its weight, behind no more than k2 steps."""
     whole = batch(rng, lengths, rng.random((23, 3)) if weighted else None)
     windows, (k1, k2) = Windows(tbptt, OUTPUTS), tbptt
-    parts = [windows.window(whole, i) for i in range(windows.count(whole))]
+    parts = [windows.window(whole, i) for i in range(windows.count(len(whole.x)))]
     start, before = 0, 0.0
     for i, (part, is_first, n_done) in enumerate(parts):
         end = min((i + 1) * k1, 23)
@@ -51,12 +51,20 @@ def test_windows(tbptt: tuple[int, int], weighted: bool, lengths: Any, rng: np.r
 
 def test_one_window(rng: np.random.Generator):
     whole = batch(rng, None, None)
-    assert Windows().count(whole) == 1
+    assert Windows().count(len(whole.x)) == 1
     assert Windows().window(whole, 0) == (whole, True, None)
 
 
 def plan(**given: Any) -> Plan:
-    names = {"optimizer": None, "clip_norm": None, "clip_value": None, "epochs": 3, "batch_size": 4, "schedule": None}
+    names = {
+        "comm": None,
+        "optimizer": None,
+        "clip_norm": None,
+        "clip_value": None,
+        "epochs": 3,
+        "batch_size": 4,
+        "schedule": None,
+    }
     names |= {
         "steps_per_epoch": None,
         "shuffle": True,
@@ -75,6 +83,7 @@ def test_a_plan_and_what_a_checkpoint_compares(tmp_path: Path):
     assert repr(own.descent.optimizer) == repr(elman.Adam(1e-3))
     assert own.settings() == {
         "batch_size": 4,
+        "shards": None,
         "steps_per_epoch": None,
         "optimizer": repr(elman.Adam(1e-3)),
         "schedule": own.described_schedule(3),
