@@ -40,8 +40,8 @@ MOST_PARAMETERS = 12  # more want to be an object; at d323fba five functions hav
 # and for training some parameters only, and 450 for fixed points and their picture, and 650 for resets, which NumPy,
 # C and Numba, layers, models, data sets and PyTorch's layers have, and 900 for forward mode, of layers, of models'
 # curvature, and in PyTorch, and 1,750 for ONNX, both ways, 900 for Keras, 450 for weights across frameworks, 450 for
-# data that are read when they are needed, and 250 for what Seq2Seq and streams had not, and 350 for several processes, 150
-# for small numbers and reading ahead, 950 for texts of any size, in words and bytes, and their command, and 900 for
+# data that are read when they are needed, and 250 for what Seq2Seq and streams had not, and 350 for several processes,
+# 150 for small numbers and reading ahead, 950 for texts of any size, in words and bytes, and their command, and 900 for
 # losses, distributions, intervals and labels without alignment; who needs more says why
 MOST_LINES = 31_500
 

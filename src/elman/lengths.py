@@ -21,6 +21,6 @@ def clipped(lengths: Int | None, start: int, n_steps: int) -> Int | None:
     return None if lengths is None else (lengths - start).clip(0, n_steps)
 
 
-def n_steps_of(steps: NDArray[Any], lengths: Int | None) -> int:
+def n_within(steps: NDArray[Any], lengths: Int | None) -> int:
     """How many of the steps (T, B, ·) there are within the lengths (B,)."""
     return steps.shape[0] * steps.shape[1] if lengths is None else int(lengths.sum())

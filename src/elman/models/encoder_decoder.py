@@ -16,7 +16,7 @@ from elman.layer.dynamics import mixed
 from elman.layer.parameters import Parameters
 from elman.layer.rnn import RNN, mode_of, move_to, stack_of
 from elman.layer.stack import Drawn, Mode
-from elman.lengths import n_steps_of
+from elman.lengths import n_within
 from elman.models import configuration
 from elman.models.network import Kept, Network
 from elman.models.recomputation import Cost, OfLast, differentiated, segment_lengths
@@ -72,7 +72,7 @@ class EncoderDecoder(Network):
         return loss + self.penalize_weights(descent.penalties, into), None
 
     def n_penalized(self, batch: PairedBatch) -> int:
-        return n_steps_of(*batch.targets[:2])
+        return n_within(*batch.targets[:2])
 
     def _lowest_of(self, gradients: Parameters) -> tuple[int, int]:
         """The lowest layers of encoder and decoder of which gradients are wanted, L where none is."""

@@ -30,7 +30,7 @@ from elman.layer.parameters import Entry, Parameters
 from elman.layer.resets import Resets
 from elman.layer.rnn import RNN, mode_of, move_to, stack_of
 from elman.layer.stack import Drawn, Mode, Stack, Tape, add_by_states, outputs_of, states_of
-from elman.lengths import n_steps_of
+from elman.lengths import n_within
 from elman.models import configuration, recomputation
 from elman.storage import files
 from elman.training.plan import Descent, Penalties
@@ -346,7 +346,7 @@ class SequenceNetwork(Network):
 
     def n_penalized(self, batch: Batch) -> int:
         over = (batch.x, batch.lengths) if self.kinds.pattern.one_output else batch.targets[:2]
-        return n_steps_of(*over)
+        return n_within(*over)
 
     def _drawn(self, mode: Mode, batch: Batch) -> Drawn | None:
         """What a batch's own noise is drawn from, and dropout with it; None where the batch has none of its own."""

@@ -71,8 +71,8 @@ class Stream:
         resets : bool (T,), or with a batch size (T, B), optional
             Where new sequences begin, as with `reset` before such a step; but noise goes on.
         rows : integers (R,), or bool (B,), optional
-            Those that x is about, with R in the place of B, in this order, each once, or none. The others stay as they
-            are, and take no time. Needs a batch size.
+            Those that x is about, with R in the place of B, in this order, none of them twice; perhaps none at all.
+            The others stay as they are, and take no time. Needs a batch size.
 
         Returns
         -------

@@ -59,7 +59,7 @@ class Training:
     loss : float
         The mean loss of the last batch, before its update.
     flat : array (n,)
-        The model's parameters, one behind the other: what is written there, they are.
+        The model's parameters, one behind the other; live, so that what is written there changes them.
     """
 
     def __init__(

@@ -37,7 +37,7 @@ class DistributedRun(Run):
         self, model: Any, network: Trainable, data: Data, held_out: Data | None, plan: Plan, ranks: Ranks
     ) -> None:
         super().__init__(model, network, data, held_out, plan)
-        self._ranks, self._n_rows, self._n = ranks, 0, 0  # those and the windows of this batch
+        self._ranks, self._n_rows, self._n_of_batch = ranks, 0, 0  # rows and windows of this batch
         data.shards = [slice(shard, None, ranks.n_shards) for shard in ranks.own]
         self._has_dropout = any(rnn.dropout or rnn.recurrent_dropout for rnn in network.rnns)
         self._watches_steps = False
@@ -85,10 +85,10 @@ class DistributedRun(Run):
             n_steps, totals, digests = self._ranks.gathered("batch", of_own).T
         if digests.min() != digests.max():
             check.refuse("X must return the same batches on all ranks, got others")
-        self._n_rows, self._n = len(item.rows), 0
+        self._n_rows, self._n_of_batch = len(item.rows), 0
         if totals.any():
-            self._n = self._windows.count(int(n_steps.max()))
-        return self._n
+            self._n_of_batch = self._windows.count(int(n_steps.max()))
+        return self._n_of_batch
 
     def _gradients(self, batch: Any, i: int) -> tuple[float, float, Real | None]:
         ranks, windows = self._ranks, [self._window_of(own, i) for own in batch]
@@ -105,7 +105,7 @@ class DistributedRun(Run):
                 states.append(after)
                 sums.add(shard, self._network.gradients.flat.copy())
         of_shards, self._network.gradients.flat[:] = ranks.summed(losses, sums)
-        return math.fsum(of_shards), total, self._side_by_side(states) if i + 1 < self._n else None
+        return math.fsum(of_shards), total, self._side_by_side(states) if i + 1 < self._n_of_batch else None
 
     def _window_of(self, part: Any, i: int) -> Window | None:
         """Window number i of a part of a batch, if it has that."""

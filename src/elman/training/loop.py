@@ -1,6 +1,6 @@
 """How networks are trained on data sets: epochs, batches, updates, and what is recorded of them.
 
-`fit` is what the models' methods of that name call. A `Training` is one run of it, as callbacks see it.
+A `Training` is one run of `fit`, as callbacks see it.
 """
 
 from __future__ import annotations
@@ -129,11 +129,11 @@ class Run(Resumable):
         if self._held_out is not None:
             with self._nothing_changes():
                 measured = self._network.evaluate(self._held_out, self._plan.batch_size)
-        if self._sums[1] == 0:
+        if self._sums[1] == 0 and not self._is_cut:
             is_data = self._data.parts()  # and no function
             given = "Y must hold at least one target" if is_data else "X must return batches with a target"
             raise ValueError(f"{given} in each epoch, got none in epoch {self.epoch}")
-        self.history["loss"].append(self._sums[0] / self._sums[1])
+        self.history["loss"].append(self._sums[0] / self._sums[1] if self._sums[1] else math.nan)
         for name, value in measured.items():
             self.history[f"val_{name}"].append(value)
         self.epoch += 1

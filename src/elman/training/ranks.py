@@ -23,6 +23,7 @@ _METHODS = "Get_rank", "Get_size", "Allgather", "Allgatherv", "Alltoallv", "allg
 _ROOTS_ALONE = {"validation_data": None, "callbacks": (), "progress": False}
 _ROOTS_ALONE |= {"checkpoint": None, "checkpoint_every": None, "resume": False}
 _MOST_NUMBERS = 3  # that a shard has in an exchange
+_ABOUT = "end", "settings", "run", "batch", "window", "losses", "states", "parameters", "callbacks"
 _LEAVES = 0.0  # in the place of what an exchange is about
 
 
@@ -106,19 +107,17 @@ class Ranks:
         of_own, n_ranks = [[loss] for loss in losses], len(self._shards)
         if n_ranks == 1:
             return self.gathered("losses", of_own)[:, 0], sums.total()
-        total = np.empty_like(sums.nodes[0].array)
+        total, nodes = np.empty_like(sums.nodes[0].array), [*itertools.chain(*map(_nodes, self._shards))]
         bounds = [len(total) * rank // n_ranks for rank in range(n_ranks + 1)]
-        sizes, part = np.diff(bounds), Sums()
-        parts = [node.array[slice(*pair)] for pair in itertools.pairwise(bounds) for node in sums.nodes]
-        sent, nodes = np.concatenate(parts), [_nodes(shards) for shards in self._shards]
-        received = np.empty(sum(map(len, nodes)) * sizes[self.rank], sent.dtype)
-        counts = sizes[self.rank] * np.array([*map(len, nodes)])
+        sizes, counts = np.diff(bounds), np.array([len(_nodes(shards)) for shards in self._shards])
+        sent = np.concatenate([node.array[slice(*pair)] for pair in itertools.pairwise(bounds) for node in sums.nodes])
+        received = np.empty((len(nodes), sizes[self.rank]), sent.dtype)
+        part = Sums()
         with postponed():  # with nothing in it that may fail in one rank alone
             found = self._gathered("losses", of_own)[:, 0]
-            self._comm.Alltoallv([sent, sizes * len(sums.nodes)], [received, counts])
-            for (start, size), array in zip(
-                itertools.chain(*nodes), received.reshape(-1, sizes[self.rank]), strict=True
-            ):
+            flat = received.reshape(-1)
+            self._comm.Alltoallv([sent, sizes * len(sums.nodes)], [flat, counts * sizes[self.rank]])
+            for (start, size), array in zip(nodes, received, strict=True):
                 part.add(start, array, size)
             self._comm.Allgatherv(part.total(), [total, sizes])
         return found, total
@@ -183,9 +182,6 @@ def _text(error: BaseException) -> str:
         return name
 
 
-_ABOUT = "end", "settings", "run", "batch", "window", "losses", "states", "parameters", "callbacks"
-
-
 class _Node:
     def __init__(self, start: int, size: int, array: Real) -> None:
         self.start, self.size, self.array = start, size, array
@@ -204,7 +200,7 @@ class Sums:
             self._merge()
 
     def total(self) -> Real:
-        """Of all, where their number is no power of two from the last ones on."""
+        """Of all: where their number is no power of two, the last ones are added up first."""
         while len(self.nodes) > 1:
             self._merge()
         return self.nodes[0].array
