@@ -249,8 +249,8 @@ class SequenceModel(Model):
             For long sequences: states are computed twice, and kept for so many steps at a time, or for as many as need
             less than, say, "200MB". The gradients are the same to the last bit (with a leak, or on NumPy, to rounding),
             the loss to rounding, as it is a sum of parts. Not with `reverse`, and with `bidirectional` in one layer
-            only, whose states are computed three times, or, where each sequence has one target, four; there, noise of units whose
-            leaks are learned is refused.
+            only, whose states are computed three times, or, where each sequence has one target, four; there, noise of
+            units whose leaks are learned is refused.
         trainable : list of str, optional
             The names of parameters to change, or patterns such as "bias_*"; by default all. The others stay as they
             are, weight decay or not; there is no work for their gradients, which are no part of the norm either.
