@@ -366,6 +366,15 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names))
 
 
+def cure(value: Any, calls: Iterable[str]) -> str:
+    """What ends a message where a class of ours, or its name in any case, was given for such a call of it."""
+    name = value.__name__ if isinstance(value, type) else value
+    for call in calls:
+        if isinstance(name, str) and name.lower() == call.partition("(")[0].rpartition(".")[2].lower():
+            return f": {call}"
+    return ""
+
+
 def shown(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"an array of {value.dtype} and shape {value.shape}"

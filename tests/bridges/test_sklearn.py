@@ -45,6 +45,25 @@ def test_checks_of_scikit_learn(estimator, check):
     check(estimator)
 
 
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_misspelt_parameter_names_the_class_and_a_subclass_is_as_any(estimator):
+    class Mine(estimator):
+        pass
+
+    class MineWithMore(Mine):
+        def __init__(self, hidden_size=32, more=1):
+            super().__init__(hidden_size)
+            self.more = more
+
+    with pytest.raises(TypeError, match=rf"^{estimator.__name__}\.__init__\(\) got an unexpected .* 'hiden'"):
+        estimator(hiden=3)
+    with pytest.raises(TypeError, match=r"Mine\.__init__\(\) got an unexpected .* 'hiden'"):
+        Mine(hiden=3)
+    assert clone(Mine(7, max_iter=3)).get_params() == estimator(7, max_iter=3).get_params()
+    assert MineWithMore(5, more=2).get_params() == {"hidden_size": 5, "more": 2}
+    assert MineWithMore(5).max_iter == 200
+
+
 # Data: series (n, T, 2), and what is learned from them
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import types
 import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, Self
@@ -77,6 +78,16 @@ class _Estimator(BaseEstimator):
         backend: str | None = None,
     ) -> None:
         self._keep(locals())
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """The constructor as one of the class's own, so that it is what Python names where an argument is wrong."""
+        super().__init_subclass__(**options)
+        init: Any = cls.__init__
+        if "__init__" not in vars(cls) and getattr(init, "__globals__", None) is globals():
+            own = types.FunctionType(init.__code__, init.__globals__, "__init__", init.__defaults__)
+            own.__kwdefaults__, own.__annotations__ = init.__kwdefaults__, init.__annotations__
+            own.__qualname__ = f"{cls.__qualname__}.__init__"
+            cls.__init__ = own  # type: ignore[method-assign]
 
     def _keep(self, arguments: dict[str, Any]) -> None:
         """Those of a constructor as attributes, as they are: scikit-learn lets it do nothing else."""

@@ -22,6 +22,7 @@ from elman.data.sequences import Epoch, Window
 from elman.layer.parameters import Parameters
 from elman.layer.rnn import RNN
 from elman.storage import atomic, files
+from elman.training import optimizers
 from elman.training.callbacks import Callback, as_callbacks
 from elman.training.checkpoint import fingerprint_of
 from elman.training.optimizers import EVERYWHERE, Adam, Optimizer, apply
@@ -88,7 +89,8 @@ class Descent(NamedTuple):
     def of(cls, optimizer: Any, clip_norm: Any, clip_value: Any, trained: Trained | None) -> Descent:
         """From the arguments of `train_step`."""
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"optimizer must be one of elman's, such as elman.Adam(1e-3), got {check.shown(optimizer)}")
+            given = check.shown(optimizer) + check.cure(optimizer, [f"elman.{name}(lr)" for name in optimizers.__all__])
+            raise TypeError(f"optimizer must be one of elman's, such as elman.Adam(1e-3), got {given}")
         max_norm = math.inf if clip_norm is None else check.positive(clip_norm, "clip_norm")
         return cls(optimizer, max_norm, optional(check.positive)(clip_value, "clip_value"), trained=trained)
 
@@ -199,6 +201,13 @@ def described(callback: Callback) -> str:
     return repr(callback) if isinstance(callback, Settings) else type(callback).__name__
 
 
+def _schedule(value: Any, name: str) -> Schedule:
+    cure = check.cure(value, [f"elman.schedules.{call}" for call in ("Constant()", "Cosine()", "Step(every)")])
+    if cure or not callable(value):
+        raise TypeError(f"{name} must be a function, got {check.shown(value)}{cure}")
+    return value  # type: ignore[no-any-return]
+
+
 def _place(value: Any, name: str) -> Path:
     path = check.path(value, name)
     atomic.check_place(path, name)  # now, and not after an epoch
@@ -206,7 +215,7 @@ def _place(value: Any, name: str) -> Path:
 
 
 _ACCEPTED = {
-    "schedule": optional(check.function),
+    "schedule": optional(_schedule),
     "checkpoint": optional(_place),
     "epochs": check.positive_int,
     "batch_size": check.positive_int,
