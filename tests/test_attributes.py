@@ -60,6 +60,7 @@ SETTABLE: dict[str, dict[str, tuple[list[Any], list[Any]]]] = {  # values that a
         "patience": ([1, np.int8(3)], [*INT, 0]),
         "min_delta": ([0, 0.5], NUMBER),
         "restore_best": ([False], [0, None]),
+        "mode": (["min", "max"], ["least", None, 1]),
     },
     "Constant": {"warmup": ([0, 3], NUMBER)},
 }

@@ -379,8 +379,12 @@ BATCHES = [  # what `train_step`, `loss` and `loss_and_grads` refuse
 ]
 UPDATES = [  # what only `train_step` has
     ({"optimizer": None}, "optimizer must be one of elman's, such as elman.Adam(1e-3), got None"),
-    ({"optimizer": "adam"}, "optimizer must be one of elman's, such as elman.Adam(1e-3), got 'adam'"),
-    ({"optimizer": elman.SGD}, "optimizer must be one of elman's, such as elman.Adam(1e-3), got <class"),
+    ({"optimizer": "adam"}, "optimizer must be one of elman's, such as elman.Adam(1e-3), got 'adam': elman.Adam(lr)"),
+    ({"optimizer": "AdaBoost"}, "optimizer must be one of elman's, such as elman.Adam(1e-3), got 'AdaBoost'"),
+    (
+        {"optimizer": elman.SGD},
+        "optimizer must be one of elman's, such as elman.Adam(1e-3), got <class 'elman...timizers.SGD'>: elman.SGD(lr)",
+    ),
     ({"clip_norm": 0}, "clip_norm must be a number above 0, got 0"),
     ({"clip_norm": -1.0}, "clip_norm must be a number above 0, got -1.0"),
     ({"clip_norm": float("nan")}, "clip_norm must be a number above 0, got nan"),
@@ -655,6 +659,7 @@ NEW_KINDS = [
     (lambda: elman.EarlyStopping(3), "monitor must be a str, got 3"),
     (lambda: elman.EarlyStopping(patience=0), "patience must be a positive int, got 0"),
     (lambda: elman.EarlyStopping(min_delta=-1), "min_delta must be a finite number of at least 0, got -1"),
+    (lambda: elman.EarlyStopping(mode="least"), "mode must be one of 'auto', 'min', 'max', got 'least'"),
     (lambda: elman.EarlyStopping(restore_best=1), "restore_best must be True or False, got 1"),
 ]
 
@@ -819,11 +824,18 @@ MORE_FITS: list[tuple[str, dict[str, Any], str]] = [
     ("many-to-many", {"tbptt": (5, 2.0)}, "tbptt[1] must be a positive int, got 2.0"),
     ("many-to-many", {"tbptt": (5, 4)}, "tbptt must be (k1, k2) with k2 at least k1, got (5, 4)"),
     ("many-to-many", {"schedule": 3}, "schedule must be a function, got 3"),
+    ("many-to-many", {"schedule": "cosine"}, "schedule must be a function, got 'cosine': elman.schedules.Cosine()"),
+    (
+        "many-to-many",
+        {"schedule": elman.schedules.Step},
+        "schedule must be a function, got <class 'elman.schedules.Step'>: ",
+    ),
     ("many-to-many", {"schedule": lambda *_: -1.0}, "what schedule returns must be a finite number of at least 0, got"),
     ("many-to-many", {"callbacks": 3}, "callbacks must be a list of callbacks, got 3"),
     ("many-to-many", {"callbacks": [3]}, "callbacks[0] must be an elman.Callback or a function, got 3"),
     ("many-to-many", {"callbacks": [elman.EarlyStopping]}, "callbacks[0] must be an elman.Callback or a function"),
-    ("many-to-many", {"callbacks": [elman.EarlyStopping()]}, "monitor must be one of 'loss', got 'val_loss'"),
+    ("many-to-many", {"callbacks": [elman.EarlyStopping()]}, "monitor='val_loss' needs validation_data=, which fit"),
+    ("many-to-many", {"callbacks": [elman.EarlyStopping("loss_")]}, "monitor must be one of 'loss', got 'loss_'"),
     ("many-to-many", {"checkpoint": 3}, "checkpoint must be a str or a path, got 3"),
     ("many-to-many", {"checkpoint_every": 3}, "checkpoint must be a path where there is checkpoint_every or resume"),
     ("many-to-many", {"resume": True}, "checkpoint must be a path where there is checkpoint_every or resume"),

@@ -108,6 +108,7 @@ REFUSED: dict[str, list[Any]] = {
                         (X[:4], Y[:4], None, RESETS[:4])],
     "shuffle": [False],
     "callbacks": [[], [elman.EarlyStopping(patience=8)], [elman.EarlyStopping(min_delta=0.1, patience=9)], [Counts()],
+                  [elman.EarlyStopping(patience=9, mode="max")],
                   [elman.EarlyStopping(patience=9), Counts()]],
     "epochs": [1],  # as the second has begun
 }  # fmt: skip

@@ -236,6 +236,10 @@ def test_early_stopping():
     plain = elman.EarlyStopping("loss", patience=2, min_delta=0.1, restore_best=False)
     fit(model, epochs=6, callbacks=[Given(), plain])
     assert_same_bits(model.parameters(), kept[-1])
+    for mode, n_epochs in {"auto": 5, "min": 5, "max": 3}.items():
+        values = [2.0, 1.0, 0.5, 0.5, 0.5, 0.5]
+        stopping = elman.EarlyStopping("loss", patience=2, mode=mode)
+        assert fit(model, epochs=6, callbacks=[Given(), stopping])["loss"] == values[:n_epochs]
     rising = elman.EarlyStopping("val_accuracy", patience=1)
     history = fit(model, epochs=50, callbacks=[rising], validation_data=HELD_OUT)["val_accuracy"]
     assert all(a < b for a, b in itertools.pairwise(history[:-1]))

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from elman import check
-from elman.attributes import Checks, Settings, settings_text
+from elman.attributes import Checks, Settings, one_of, settings_text
 from elman.training import checkpoint
 from elman.training.optimizers import Optimizer
 from elman.typing import Real
@@ -126,19 +126,69 @@ class Callback:
         """Refuse what a checkpoint says, as long as nothing has been changed; parameters (n,) are the model's."""
 
 
-class EarlyStopping(Settings, Callback):
+class _Watching(Settings, Callback):
+    """What waits for a measure to become better."""
+
+    _settable: ClassVar[Checks] = {
+        "monitor": check.text,
+        "patience": check.positive_int,
+        "min_delta": check.non_negative,
+        "mode": one_of(("auto", "min", "max")),
+    }
+    monitor: str
+    patience: int
+    min_delta: float
+    mode: str
+
+    def _reset(self) -> None:
+        self._best, self._waited = -np.inf, 0
+
+    def on_start(self, training: Training) -> None:
+        if self.monitor.startswith("val_") and not any(name.startswith("val_") for name in training.history):
+            check.refuse(f"monitor={self.monitor!r} needs validation_data=, which fit was not given")
+        check.choice(self.monitor, "monitor", training.history)
+        if training.steps == 0:
+            self._reset()
+
+    def _is_better(self, training: Training) -> bool:
+        """Whether the last epoch was; if not, one more has been waited for."""
+        falls = self.monitor.endswith(("loss", "error")) if self.mode == "auto" else self.mode == "min"
+        value = (-1 if falls else 1) * training.history[self.monitor][-1]
+        if value > self._best + self.min_delta:
+            self._best, self._waited = value, 0
+            return True
+        self._waited += 1
+        return False
+
+    def state(self) -> dict[str, Any]:
+        return {"best": float(self._best), "waited": self._waited}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self._best, self._waited = state["best"], state["waited"]
+
+    def _check_state(self, state: dict[str, Any], parameters: Real) -> None:  # noqa: ARG002
+        check.same_names(state, self.state(), f"its state of {type(self).__name__}")
+        best = state["best"]
+        if not isinstance(best, float) or not best < np.inf:  # the largest of some numbers, which may be none
+            raise ValueError(f"its best must be a number, got {check.shown(best)}")
+        check.count(state["waited"], "its waited")
+
+
+class EarlyStopping(_Watching):
     """Stop when a measure has not become better for some epochs.
 
     Parameters
     ----------
     monitor : str
-        A name in the history. Losses and errors should fall, everything else should rise.
+        A name in the history.
     patience : int
         After how many epochs in a row that were no better to stop.
     min_delta : float
         What counts as better: by more than this.
     restore_best : bool
         Whether to end with the parameters of the best epoch.
+    mode : {"auto", "min", "max"}
+        Whether the measure should fall or rise; with "auto", losses and errors should fall, all else rise.
 
     Examples
     --------
@@ -146,40 +196,37 @@ class EarlyStopping(Settings, Callback):
     EarlyStopping(monitor='val_accuracy', patience=3, min_delta=0.0, restore_best=True)
     """
 
-    _settable: ClassVar[Checks] = {
-        "monitor": check.text,
-        "patience": check.positive_int,
-        "min_delta": check.non_negative,
-        "restore_best": check.flag,
-    }
+    _settable = _Watching._settable | {"restore_best": check.flag}
 
     def __init__(
-        self, monitor: str = "val_loss", *, patience: int = 5, min_delta: float = 0.0, restore_best: bool = True
+        self,
+        monitor: str = "val_loss",
+        *,
+        patience: int = 5,
+        min_delta: float = 0.0,
+        restore_best: bool = True,
+        mode: str = "auto",
     ) -> None:
         self.monitor = monitor
         self.patience = patience
         self.min_delta = min_delta
         self.restore_best = restore_best
+        self.mode = mode
         self._reset()
 
+    def __repr__(self) -> str:  # in checkpoints, too, of which older ones know no mode
+        return settings_text(self, ("mode",) if self.mode == "auto" else ())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({"mode": "auto"} | state)  # which those of 0.1 have not
+
     def _reset(self) -> None:
-        self._best, self._waited = -np.inf, 0
+        super()._reset()
         self._parameters: Real = np.zeros(0)  # the best ones
 
-    def on_start(self, training: Training) -> None:
-        check.choice(self.monitor, "monitor", training.history)
-        if training.steps == 0:
-            self._reset()
-
     def on_epoch(self, training: Training) -> None:
-        sign = -1 if self.monitor.endswith(("loss", "error")) else 1
-        value = sign * training.history[self.monitor][-1]
-        if value > self._best + self.min_delta:
-            self._best, self._waited = value, 0
-            if self.restore_best:
-                self._parameters = training.flat.copy()
-        else:
-            self._waited += 1
+        if self._is_better(training) and self.restore_best:
+            self._parameters = training.flat.copy()
         if self._waited >= self.patience:
             training.stop()
 
@@ -188,17 +235,14 @@ class EarlyStopping(Settings, Callback):
             training.flat[:] = self._parameters
 
     def state(self) -> dict[str, Any]:
-        return {"best": float(self._best), "waited": self._waited, "parameters": self._parameters}
+        return super().state() | {"parameters": self._parameters}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self._best, self._waited, self._parameters = state["best"], state["waited"], state["parameters"]
+        super().load_state(state)
+        self._parameters = state["parameters"]
 
     def _check_state(self, state: dict[str, Any], parameters: Real) -> None:
-        check.same_names(state, self.state(), "its state of EarlyStopping")
-        best = state["best"]
-        if not isinstance(best, float) or not best < np.inf:  # the largest of some numbers, which may be none
-            raise ValueError(f"its best must be a number, got {check.shown(best)}")
-        check.count(state["waited"], "its waited")
+        super()._check_state(state, parameters)
         if state["parameters"].size:
             array = checkpoint.read_array(state, "parameters", parameters.dtype, parameters.shape)
             check.finite(array, "its parameters")
