@@ -31,6 +31,7 @@ OBJECTS: dict[str, Callable[[], Any]] = {
     "Adam": lambda: elman.Adam(0.1),
     "AdamW": lambda: elman.AdamW(0.1),
     "EarlyStopping": lambda: elman.EarlyStopping(),
+    "ReduceOnPlateau": lambda: elman.ReduceOnPlateau(),
     "Constant": lambda: schedules.Constant(),
     "Cosine": lambda: schedules.Cosine(),
     "Step": lambda: schedules.Step(2),
@@ -69,6 +70,9 @@ SETTABLE["reference.RNN"], SETTABLE["Seq2Seq"], SETTABLE["AdamW"] = (
     SETTABLE["SequenceModel"],
     SETTABLE["Adam"],
 )
+SETTABLE["ReduceOnPlateau"] = {name: SETTABLE["EarlyStopping"][name] for name in ("monitor", "patience", "min_delta")}
+SETTABLE["ReduceOnPlateau"] |= {"mode": SETTABLE["EarlyStopping"]["mode"], "min_lr": ([0, 0.5], NUMBER)}
+SETTABLE["ReduceOnPlateau"]["factor"] = ([0, 0.5], [*NUMBER, 1])
 SETTABLE["Cosine"] = SETTABLE["Constant"] | {"final": ([0, 0.5], NUMBER)}
 SETTABLE["Step"] = SETTABLE["Constant"] | {
     "every": ([1, 0.5, np.inf], [value for value in NUMBER if value is not np.inf] + [0]),
@@ -292,6 +296,7 @@ def test_a_state_that_fits_is_copied(backend: str) -> None:
         "Cosine(warmup=0.0, final=0.0)",
         "Step(warmup=0.0, every=2.0, factor=0.1)",
         "EarlyStopping(monitor='val_loss', patience=5, min_delta=0.0, restore_best=True)",
+        "ReduceOnPlateau(monitor='val_loss', factor=0.1, patience=5, min_delta=0.0, min_lr=0.0, mode='auto')",
     ],
 )
 def test_settings_are_shown_as_they_are_now(shown: str) -> None:

@@ -165,6 +165,7 @@ CASES: dict[str, Callable[..., Case]] = {
     "Adam": simple(elman.Adam, lr=0.1),
     "AdamW": simple(elman.AdamW, lr=0.1),
     "EarlyStopping": simple(elman.EarlyStopping),
+    "ReduceOnPlateau": simple(elman.ReduceOnPlateau),
     "set_num_threads": threads,
     "fit_many": lambda: Case(lambda **options: elman.fit_many([model()], X, Y, **options), FIT),
     "fixed_points": simple(elman.fixed_points, rnn=elman.RNN(1, 2), x=np.zeros(1), start=np.zeros((3, 2))),

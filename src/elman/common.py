@@ -14,7 +14,7 @@ from elman.data.windows import Windows
 from elman.models.many import fit_many
 from elman.threads import get_num_threads, set_num_threads
 from elman.training import optimizers as _optimizers
-from elman.training.callbacks import Callback, EarlyStopping, History
+from elman.training.callbacks import Callback, EarlyStopping, History, ReduceOnPlateau
 from elman.training.optimizers import *  # noqa: F403 - its __all__, so that a new one is named once
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "History",
     "Labels",
     "Reals",
+    "ReduceOnPlateau",
     "Tokens",
     "Windows",
     "activation",

@@ -75,6 +75,12 @@ CASES: dict[str, tuple[Any, dict[str, Any], tuple[Any, ...], dict[str, Any]]] = 
     "a function": (make, {"dropout": 0.3}, (batches,), {"tbptt": (2, 2)}),
     "pairs": (make_pairs, {"bidirectional": True, "recurrent_dropout": 0.2}, (X, X), {"activation_l2": 0.1}),
     "reference": (make, {"backend": "numpy"}, (X, Y), {"schedule": elman.schedules.Cosine()}),
+    "a plateau": (
+        make,
+        {},
+        (X, Y),
+        {"schedule": elman.schedules.Cosine(), "callbacks": [elman.ReduceOnPlateau("loss", mode="max", patience=1)]},
+    ),
 }
 
 

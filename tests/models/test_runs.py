@@ -226,6 +226,21 @@ def test_models_that_nobody_gave_another_seed(model: str, tmp_path: Path):
         make_model(seed=1).fit(**arguments)
 
 
+@pytest.mark.parametrize("schedule", [None, schedules.Cosine(warmup=1)])
+def test_a_learning_rate_that_has_been_reduced_goes_on(schedule: Any, tmp_path: Path):
+    def reduced() -> dict[str, Any]:
+        return {"callbacks": [elman.ReduceOnPlateau("loss", factor=0.3, patience=1, mode="max")], "schedule": schedule}
+
+    expected, model = make_model(), make_model()
+    arguments = begin(tmp_path / "run.safetensors", 12, **reduced())  # of 15
+    plain = make_model().fit(**given() | {"callbacks": [], "schedule": schedule})
+    history = expected.fit(**given() | reduced())
+    assert history["loss"][:2] == plain["loss"][:2]  # the first epoch is better than none
+    assert history["loss"][2] != plain["loss"][2]
+    assert model.fit(**arguments | reduced()) == history
+    assert_same_bits(model.parameters(), expected.parameters())
+
+
 class Own(schedules.Constant):
     """A user's, with a setting that nobody knows."""
 

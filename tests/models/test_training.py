@@ -246,6 +246,31 @@ def test_early_stopping():
     assert model.evaluate(*HELD_OUT)["accuracy"] == max(history)
 
 
+def test_reduce_on_plateau():
+    """Of losses that are given, lr epoch by epoch; a schedule's factor comes on top."""
+    values, seen = [1.0, 0.9, 0.95, 0.92, 0.91, 0.91, 0.91, 0.5], []
+
+    class Given(elman.Callback):
+        def on_step(self, training: Training) -> None:
+            seen.append(training.optimizer.lr)
+
+        def on_epoch(self, training: Training) -> None:
+            training.history["loss"][-1] = values[training.epoch - 1]
+
+    plateau = elman.ReduceOnPlateau("loss", factor=0.25, patience=2, min_lr=0.03)
+    expected = np.array([0.4] * 4 + [0.1] * 2 + [0.03] * 2)
+    for schedule, factors in ((None, 1.0), (lambda done, _: 0.5 ** int(done), 0.5 ** np.arange(8))):
+        for _ in range(2):  # it may be used again
+            seen.clear()
+            optimizer = elman.SGD(0.4)
+            options = {"callbacks": [Given(), plateau], "schedule": schedule, "batch_size": 1000}
+            fit(make_model(), epochs=8, optimizer=optimizer, **options)
+            np.testing.assert_allclose(seen, expected * factors, rtol=1e-12)
+            assert optimizer.lr == 0.4
+    with pytest.raises(ValueError, match=r"^monitor='val_loss' needs validation_data="):
+        fit(make_model(), epochs=1, callbacks=[elman.ReduceOnPlateau()])
+
+
 # Schedules
 
 

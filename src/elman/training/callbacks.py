@@ -68,6 +68,7 @@ class Training:
         self.model, self.optimizer, self.history = model, optimizer, history
         self.flat = np.zeros(0) if parameters is None else parameters
         self.epochs, self.epoch, self.steps, self.loss = epochs, 0, 0, math.nan
+        self._lr = optimizer.lr  # what a schedule multiplies
         self._is_stopped = self._is_cut = False
 
     def stop(self, *, now: bool = False) -> None:
@@ -246,6 +247,82 @@ class EarlyStopping(_Watching):
         if state["parameters"].size:
             array = checkpoint.read_array(state, "parameters", parameters.dtype, parameters.shape)
             check.finite(array, "its parameters")
+
+
+class ReduceOnPlateau(_Watching):
+    """Make the learning rate smaller when a measure has not become better for some epochs.
+
+    With a schedule both count: lr is what the optimizer was given, times the schedule's factor, times `factor` for each
+    time that it was reduced.
+
+    Parameters
+    ----------
+    monitor : str
+        A name in the history.
+    factor : float
+        What lr is multiplied by, below 1.
+    patience : int
+        After how many epochs in a row that were no better; then it waits for as many again.
+    min_delta : float
+        What counts as better: by more than this.
+    min_lr : float
+        How small lr may become, the schedule's factor left out.
+    mode : {"auto", "min", "max"}
+        As in `EarlyStopping`, whose `patience` should be larger where both are in use.
+
+    Examples
+    --------
+    >>> ReduceOnPlateau("val_loss", factor=0.5, patience=3)
+    ReduceOnPlateau(monitor='val_loss', factor=0.5, patience=3, min_delta=0.0, min_lr=0.0, mode='auto')
+    """
+
+    _settable = _Watching._settable | {"factor": check.below_one, "min_lr": check.non_negative}
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        *,
+        factor: float = 0.1,
+        patience: int = 5,
+        min_delta: float = 0.0,
+        min_lr: float = 0.0,
+        mode: str = "auto",
+    ) -> None:
+        self.monitor = monitor
+        self.factor = factor
+        self.patience = patience
+        self.min_delta = min_delta
+        self.min_lr = min_lr
+        self.mode = mode
+        self._reset()
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._lr = math.inf  # once it has been reduced, what to
+
+    def on_start(self, training: Training) -> None:
+        super().on_start(training)
+        training._lr = min(training._lr, self._lr)  # where a run goes on
+
+    def on_epoch(self, training: Training) -> None:
+        if self._is_better(training) or self._waited < self.patience:
+            return
+        self._waited, before = 0, training._lr
+        if before > self.min_lr:
+            training._lr = self._lr = max(before * self.factor, self.min_lr)
+            training.optimizer.lr *= self._lr / before  # callbacks may have changed it, and a schedule sets it anew
+
+    def state(self) -> dict[str, Any]:
+        return super().state() | {"lr": self._lr}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        super().load_state(state)
+        self._lr = state["lr"]
+
+    def _check_state(self, state: dict[str, Any], parameters: Real) -> None:
+        super()._check_state(state, parameters)
+        if not isinstance(state["lr"], float) or not state["lr"] >= 0:
+            raise ValueError(f"its lr must be a number of at least 0, got {check.shown(state['lr'])}")
 
 
 class _FunctionCallback(Callback):

@@ -42,7 +42,6 @@ class Resumable(Training):
         self._digest = data.digest  # of the batches that have been begun
         self._noise_seed: int | None = None  # drawn when it is sure that the run begins
         self._given = settings_of(self.optimizer)
-        self._lr = self.optimizer.lr  # what the schedule multiplies
         has_file = plan.checkpoint is not None
         self._interrupts = Interrupts(are_noted=has_file)
         self._place = Path() if plan.checkpoint is None else plan.checkpoint.absolute()  # wherever callbacks may go
