@@ -75,6 +75,7 @@ CASES: dict[str, tuple[Any, dict[str, Any], tuple[Any, ...], dict[str, Any]]] = 
     "a function": (make, {"dropout": 0.3}, (batches,), {"tbptt": (2, 2)}),
     "pairs": (make_pairs, {"bidirectional": True, "recurrent_dropout": 0.2}, (X, X), {"activation_l2": 0.1}),
     "reference": (make, {"backend": "numpy"}, (X, Y), {"schedule": elman.schedules.Cosine()}),
+    "a part held out": (make, {"dropout": 0.3}, (X, Y), {"validation_split": 0.2, "weights": WEIGHTS}),
     "a plateau": (
         make,
         {},

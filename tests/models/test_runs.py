@@ -121,6 +121,7 @@ HONOURED: dict[str, list[Any]] = {
 }
 NEITHER = {"checkpoint", "resume"}  # which file, and that a run goes on from it
 NEITHER |= {"steps_per_epoch"}  # where X is a function: test_streamed.py
+NEITHER |= {"validation_split"}  # instead of validation_data: below
 NEITHER |= {"comm", "shards"}  # several processes: test_ranks.py
 MAY_DIFFER = [(name, value) for name, values in HONOURED.items() for value in values]
 CASES = [(name, value) for name, values in REFUSED.items() for value in values]
@@ -224,6 +225,17 @@ def test_models_that_nobody_gave_another_seed(model: str, tmp_path: Path):
     assert_same_bits(one.parameters(), expected.parameters())
     with pytest.raises(ValueError, match="seed is 1 here, it was 0 there"):
         make_model(seed=1).fit(**arguments)
+
+
+def test_a_part_that_is_held_out(tmp_path: Path):
+    whole, options = make_model(), {"validation_data": None, "validation_split": 0.25, "clip_norm": None}
+    history = whole.fit(**given() | options)
+    arguments, model = begin(tmp_path / "run.safetensors", **options), make_model()
+    for other in ({"validation_split": 0.3}, {"validation_split": None, "callbacks": []}, {"X": OTHER}):
+        with pytest.raises(ValueError, match=f"is of another run: {next(iter(other))} is"):
+            make_model().fit(**arguments | other)
+    assert model.fit(**arguments) == history
+    assert_same_bits(model.parameters(), whole.parameters())
 
 
 @pytest.mark.parametrize("schedule", [None, schedules.Cosine(warmup=1)])

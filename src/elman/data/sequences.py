@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,6 +130,7 @@ class DataSet:
 
     shards: Sequence[slice] | None = None  # of the rows of a batch, where epochs give each on its own
     digest: str | None = None  # of what epochs have given, as `Item` has it
+    part = slice(0, None)  # the sequences that this is about
 
     def __init__(
         self,
@@ -154,7 +156,20 @@ class DataSet:
 
     def rows(self) -> Int:
         """The sequences that there is something to learn from."""
-        return np.arange(len(self.lengths))
+        return np.arange(len(self.lengths))[self.part]
+
+    def divided(self, fraction: float, name: str) -> tuple[Self, Self]:
+        """All but the last sequences, and these, about so many of all; on the same rows."""
+        n = len(self.lengths)
+        n_last = round(n * fraction)
+        if not 0 < n_last < n:
+            raise ValueError(f"{name} must leave a sequence for each part, got {fraction} of {n}")
+        first, last = copy.copy(self), copy.copy(self)
+        first.part, last.part = slice(0, n - n_last), slice(n - n_last, None)
+        first._ahead, last._ahead = Ahead(), Ahead()
+        if not (len(first.rows()) and len(last.rows())):
+            raise ValueError(f"{name} must leave a target for each part, got {fraction} of {n} sequences")
+        return first, last
 
     def batch(self, rows: Int) -> Any:
         """Some of the sequences, as the network takes them."""
@@ -199,9 +214,9 @@ class DataSet:
 
     def groups(self, batch_size: int, rng: np.random.Generator | None = None) -> Sequence[Int]:
         """The sequences of each batch, of about equal length; drawn at random if there is a generator."""
-        if not self.are_there and len(self.lengths) > _MOST_LISTED:
+        if not self.are_there and not self.part.start and len(self.lengths) > _MOST_LISTED:
             key = None if rng is None else int(rng.integers(1 << 63))
-            return Groups(self.costs, batch_size, _SORTED_TOGETHER, key)
+            return Groups(self.costs[self.part], batch_size, _SORTED_TOGETHER, key)
         order = self.rows()
         n = len(order)
         if rng is not None:
@@ -258,7 +273,8 @@ class Sequences(DataSet):
         return {"X": self.x, "Y": self.y, "weights": self.weights, "resets": self.resets}
 
     def rows(self) -> Int:
-        return super().rows() if self.counts is None else np.flatnonzero(self.counts)
+        rows = super().rows()
+        return rows if self.counts is None else rows[self.counts[rows]]
 
     def batch(self, rows: Int) -> Batch:
         x, y, lengths = self.x.side_by_side(rows), self.y.side_by_side(rows), _or_none(self.lengths[rows])

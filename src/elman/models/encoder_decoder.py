@@ -144,7 +144,7 @@ class EncoderDecoder(Network):
         finite_outputs(losses, "loss")
         # No prediction of more tokens than there are can be right: one beyond them tells.
         predicted = self.decode(data, 1, data.y_lengths + 1, batch_size)
-        exact = [np.array_equal(one, other) for one, other in zip(predicted, data.y, strict=True)]
+        exact = [np.array_equal(predicted[row], data.y[row]) for row in data.rows().tolist()]
         return {"loss": float(np.average(losses, weights=totals)), "exact": float(np.mean(exact))}
 
     def decode(self, data: DataSet, beam: int, limits: Int, batch_size: int) -> list[Int]:

@@ -162,6 +162,7 @@ class Seq2Seq(Model):
         weight_l2: float = 0.0,
         trainable: Iterable[str] | None = None,
         validation_data: tuple[Any, Any] | None = None,
+        validation_split: float | None = None,
         shuffle: bool = True,
         callbacks: Iterable[Callback | Function] = (),
         progress: bool = True,
@@ -188,7 +189,8 @@ class Seq2Seq(Model):
         activation_l1, activation_l2 : float
             As in `SequenceModel.train_step`, of what the readout sees: the outputs of the decoder's last layer, at all
             tokens of the targets and their ends. What the encoder puts out is not penalized.
-        validation_data, shuffle, callbacks, progress, checkpoint, checkpoint_every, resume, comm, shards
+        validation_data, validation_split, shuffle, callbacks, progress, checkpoint, checkpoint_every, resume, comm,
+        shards
             Likewise.
 
         Returns

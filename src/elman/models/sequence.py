@@ -495,6 +495,7 @@ class SequenceModel(Model):
         trainable: Iterable[str] | None = None,
         resets: Any = None,
         validation_data: tuple[Any, ...] | Windows | None = None,
+        validation_split: float | None = None,
         shuffle: bool = True,
         callbacks: Iterable[Callback | Function] = (),
         progress: bool = True,
@@ -549,6 +550,10 @@ class SequenceModel(Model):
             As in `train_step`.
         validation_data : (X, Y), (X, Y, weights) or (X, Y, weights, resets); or Windows, optional
             Data to `evaluate` the model on after each epoch; weights may be None.
+        validation_split : float, optional
+            Instead: this part of the data, from 0 to 1, the last sequences as they are given, which are not trained on.
+            Where they are sorted, shuffle them before. Of `Windows` that overlap, the first ones that are held out
+            share steps with the last ones that are not.
         shuffle : bool
             Whether to go through the data in an order of its own each time, drawn from the model's seed.
         callbacks : iterable of Callback or functions

@@ -127,6 +127,7 @@ class Plan(NamedTuple):
     shards: int | None
     steps_per_epoch: int | None
     schedule: Schedule | None
+    validation_split: float | None
     shuffle: bool
     callbacks: Sequence[Callback]
     progress: bool
@@ -183,6 +184,7 @@ class Plan(NamedTuple):
             "activation_l2": descent.penalties.activation_l2,
             **{name: getattr(descent.penalties, name) or None for name in ("activation_l1", "weight_l1", "weight_l2")},
             "trainable": None if descent.trained is None else sorted(descent.trained.names),
+            "validation_split": self.validation_split,
             "shuffle": self.shuffle,
             "callbacks that keep a state": ", ".join(map(described, self.with_state)) or None,
         }
@@ -208,6 +210,10 @@ def _schedule(value: Any, name: str) -> Schedule:
     return value  # type: ignore[no-any-return]
 
 
+def _fraction(value: Any, name: str) -> float:
+    return check.positive(check.below_one(value, name), name)
+
+
 def _place(value: Any, name: str) -> Path:
     path = check.path(value, name)
     atomic.check_place(path, name)  # now, and not after an epoch
@@ -220,6 +226,7 @@ _ACCEPTED = {
     "epochs": check.positive_int,
     "batch_size": check.positive_int,
     "steps_per_epoch": optional(check.positive_int),
+    "validation_split": optional(_fraction),
     "shuffle": check.flag,
     "callbacks": as_callbacks,
     "checkpoint_every": optional(check.positive_int),

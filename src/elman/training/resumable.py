@@ -113,7 +113,8 @@ class Resumable(Training):
     def _about_run(self) -> dict[str, Any]:
         """What must be the same for a run to go on, by the names that messages use."""
         rnn, seed = self._network.rnns[0], self._network.seed
-        validation = {} if self._held_out is None else _fingerprints(self._held_out)
+        is_part = self._plan.validation_split is not None  # of what is fingerprinted anyway
+        validation = {} if self._held_out is None or is_part else _fingerprints(self._held_out)
         settings = {
             "seed": seed,
             "initialization": None if seed is None else rnn.initialization,
