@@ -884,3 +884,29 @@ def test_several_threads(backend: str, rng: np.random.Generator):
     expected = list(map(run, inputs))
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(run, inputs)) == expected
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_summary(dtype: str):
+    """All arrays are in it with their shapes, and numbers that add up; a row for each layer and direction."""
+    options: dict[str, Any] = {"num_layers": 2, "learn_h_0": True, "learn_leak": True, "leak": 0.5, "dtype": dtype}
+    tokens, classes = elman.Tokens(3), elman.Categories(3)
+    for model, n_layers in (
+        (elman.SequenceModel(tokens, elman.Reals(1), hidden_size=1, dtype=dtype), 1),
+        (elman.SequenceModel(tokens, classes, hidden_size=40, bidirectional=True, **options), 4),
+        (elman.Seq2Seq(tokens, classes, hidden_size=40, bidirectional=True, **options), 6),
+    ):
+        first, empty, _, *rows, total = model.summary().split("\n")
+        assert (first, empty) == (repr(model), "")
+        assert sum(" layer " in f" {row}" for row in rows) == n_layers
+        numbers = [int(row.split()[-1].replace(",", "")) for row in [*rows, total]]
+        parameters = model.parameters()
+        n = sum(array.size for array in parameters.values())
+        assert sum(numbers[:-1]) == numbers[-1] == n
+        assert f" {dtype}, {n * np.dtype(dtype).itemsize:,} bytes " in total
+        assert sum(row.count(" (") for row in rows) == len(parameters)
+        for name, array in parameters.items():
+            assert any(
+                f"{name.removesuffix('_reverse').rpartition('.')[2].partition('_l')[0]} {array.shape}" in row
+                for row in rows
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -42,6 +43,37 @@ class Model(Checked):
         ['weight_ih_l0', 'weight_hh_l0', 'bias_l0', 'weight_ho', 'bias_o']
         """
         return self._network.parameters.named()
+
+    def summary(self) -> str:
+        """A table, to be printed: the arrays of each layer and direction with their shapes, and how many numbers.
+
+        Examples
+        --------
+        >>> import elman
+        >>> model = elman.SequenceModel(elman.Tokens(3), elman.Categories(3), hidden_size=16)
+        >>> print(model.summary())
+        SequenceModel(Tokens(3), Categories(3), hidden_size=16) with 371 parameters
+        <BLANKLINE>
+        layer    arrays                                             parameters
+        layer 0  weight_ih (16, 3), weight_hh (16, 16), bias (16,)         320
+        readout  weight_ho (3, 16), bias_o (3,)                             51
+        total    float32, 1,484 bytes                                      371
+        """
+        rows: dict[str, list[tuple[str, Real]]] = {}
+        for name, array in self.parameters().items():
+            layer, short = _place_of(name)
+            rows.setdefault(layer, []).append((short, array))
+        counts = {layer: sum(array.size for _, array in arrays) for layer, arrays in rows.items()}
+        total, dtype = sum(counts.values()), self._network.parameters.flat.dtype
+        table = [("layer", "arrays", "parameters")]
+        table += [
+            (layer, ", ".join(f"{name} {array.shape}" for name, array in arrays), f"{counts[layer]:,}")
+            for layer, arrays in rows.items()
+        ]
+        table.append(("total", f"{dtype}, {total * dtype.itemsize:,} bytes", f"{total:,}"))
+        first, second, third = (max(map(len, column)) for column in zip(*table, strict=True))
+        lines = [f"{one:{first}}  {two:{second}}  {three:>{third}}" for one, two, three in table]
+        return "\n".join([repr(self), "", *lines])
 
     def effective_weights(self) -> dict[str, Real]:
         """Copies of the parameters by name, weights as they act: see `RNN.effective_weights`.
@@ -104,6 +136,15 @@ class Model(Checked):
     def _network_on(self, kept: Kept) -> Network:
         """What is behind a model whose attributes are there, such as one that is being unpickled."""
         raise NotImplementedError
+
+
+def _place_of(name: str) -> tuple[str, str]:
+    """A layer, with its direction, and what the array is called there; or what else there is."""
+    match = re.fullmatch(r"(?:(\w+)\.)?(\w+)_l(\d+)(_reverse)?", name)
+    if match is None:
+        return ("first states" if name == "h_0" else "readout"), name
+    owner, short, number, is_reverse = match.groups()
+    return f"{owner + ' ' if owner else ''}layer {number}{', reverse' if is_reverse else ''}", short
 
 
 _OF_LAYERS = frozenset(inspect.signature(RNN).parameters)
