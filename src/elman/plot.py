@@ -86,6 +86,19 @@ def history_figure(history: Mapping[str, Sequence[float]]) -> Figure:
     return figure
 
 
+def learning_rates_figure(lr: Real, loss: Real, smoothed: Real, steepest: float) -> Figure:
+    """A figure of the losses (n,) at learning rates (n,), with the one to begin with."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.semilogx(lr, loss, color="tab:blue", lw=1, alpha=0.4, label="loss of a batch")
+    axes.semilogx(lr, smoothed, color="tab:blue", label="smoothed")
+    axes.axvline(steepest, color="tab:gray", linestyle="--", label=f"steepest: {steepest:.2g}")
+    axes.set(xlabel="learning rate", ylabel="loss")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
 def gradient_flow(norms: NDArray[np.floating[Any]], *, path: str | Path | None = None) -> Figure:
     """A figure of the norms (L, T) that `SequenceModel.gradient_norms` gives, one curve for each layer.
 

@@ -13,6 +13,7 @@ from elman.layer.parameters import load_state
 from elman.layer.rnn import RNN
 from elman.models.network import Kept, Network
 from elman.storage import atomic
+from elman.training.rates import LearningRates, find_lr
 from elman.typing import Real
 
 
@@ -43,6 +44,49 @@ class Model(Checked):
         ['weight_ih_l0', 'weight_hh_l0', 'bias_l0', 'weight_ho', 'bias_o']
         """
         return self._network.parameters.named()
+
+    def find_lr(
+        self, X: Any, Y: Any = None, *, lr: tuple[float, float] = (1e-5, 1.0), steps: int = 100, **options: Any
+    ) -> LearningRates:
+        """The loss of a short training in which the learning rate rises from update to update (Smith, 2017).
+
+        A copy is trained: the model and the optimizer stay as they are.
+
+        Parameters
+        ----------
+        X, Y, **options
+            As for `fit`, such as `batch_size`, `optimizer`, `clip_norm`, `weights`; neither epochs, a schedule,
+            validation data, callbacks, a checkpoint nor several processes. A function X is called.
+        lr : (float, float)
+            The rates of the first and the last update; between them each is the one before times the same factor.
+        steps : int
+            How many updates, at least 2. There are less if the loss rises far, or is not finite.
+
+        Returns
+        -------
+        LearningRates
+            Arrays `lr`, `loss` and `smoothed` (n,); `steepest`, the rate at which the smoothed loss falls fastest, to
+            begin with; `plot(path)`. Where the curve is flat, as that of a task that takes long to begin to be learned,
+            there is nothing to be read from it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit; the message names it.
+        FloatingPointError
+            If the first loss, or its gradient, is not finite.
+
+        Examples
+        --------
+        >>> import elman
+        >>> import numpy as np
+        >>> X = [np.arange(i, i + 20) % 3 for i in range(300)]
+        >>> model = elman.SequenceModel(elman.Tokens(3), elman.Categories(3), hidden_size=16, seed=0)
+        >>> found = model.find_lr(X, [np.roll(x, -1) for x in X])
+        >>> 1e-3 < found.steepest < 1e-1
+        True
+        """
+        return find_lr(self, X, Y, lr, steps, options)
 
     def summary(self) -> str:
         """A table, to be printed: the arrays of each layer and direction with their shapes, and how many numbers.
