@@ -59,6 +59,17 @@ def test_as_two_parts(
         assert_same_bits(one.parameters(), other.parameters())
 
 
+def test_balanced_classes_are_those_of_what_is_trained_on():
+    def balanced() -> elman.SequenceModel:
+        outputs = elman.Categories(V, class_weights="balanced")
+        return elman.SequenceModel(elman.Tokens(V), outputs, hidden_size=6, seed=0)
+
+    one, other, options = balanced(), balanced(), {"epochs": 2, "batch_size": 4, "progress": False}
+    history = one.fit(X, Y, validation_split=0.5, **options)
+    assert history == other.fit(X[:11], Y[:11], validation_data=(X[11:], Y[11:]), **options)
+    assert_same_bits(one.parameters(), other.parameters())
+
+
 def test_pairs_and_windows():
     def pairs() -> elman.Seq2Seq:
         return elman.Seq2Seq(elman.Tokens(V), elman.Categories(V), hidden_size=6, seed=0)

@@ -298,7 +298,9 @@ class Sequences(DataSet):
 
     def class_counts(self) -> NDArray[np.float64]:
         """How many targets of each class there are, of a weight that is not 0; in one pass, with little in memory."""
-        parts = (self.kinds.outputs.class_counts(y[counts]) for _, y, counts in self._counted())
+        start, stop, _ = self.part.indices(len(self.y))
+        own = ((y, counts & (start <= rows) & (rows < stop)) for rows, y, counts in self._counted())
+        parts = (self.kinds.outputs.class_counts(y[counts]) for y, counts in own)
         return np.asarray(functools.reduce(np.add, parts))
 
     def _counting(self) -> NDArray[np.bool_]:

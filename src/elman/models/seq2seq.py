@@ -26,7 +26,7 @@ from elman.models.encoder_decoder import EncoderDecoder
 from elman.models.network import Kept, generator_of
 from elman.models.recomputation import memory_of
 from elman.training.callbacks import Callback, Function, History
-from elman.training.fit import fit
+from elman.training.fit import divided, fit
 from elman.training.optimizers import Optimizer
 from elman.training.plan import Plan, Schedule
 from elman.training.ranks import joined
@@ -211,6 +211,7 @@ class Seq2Seq(Model):
             data, held_out, name = data_of(own, ("X", "Y"), self._data), None, "validation_data"
             if own[name] is not None:
                 held_out = self._data(*check.pair(own[name], name), names=(f"{name}[0]", f"{name}[1]"))
+            data, held_out = divided(data, held_out, plan, ranks)
             return fit(self, self._network, data, held_out, plan, ranks)
 
     def predict(self, X: Any, *, beam: int = 1, max_length: int | None = None, batch_size: int = 128) -> list[Int]:

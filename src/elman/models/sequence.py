@@ -36,7 +36,7 @@ from elman.models.network import Kept, SequenceNetwork, generator_of
 from elman.models.recomputation import memory_of
 from elman.models.streaming import Stream
 from elman.training.callbacks import Callback, Function, History
-from elman.training.fit import fit
+from elman.training.fit import divided, fit
 from elman.training.optimizers import Optimizer
 from elman.training.plan import Descent, Penalties, Plan, Schedule, Trained
 from elman.training.ranks import joined
@@ -613,6 +613,7 @@ class SequenceModel(Model):
             windows = None if tbptt is None else self._truncation(tbptt)
             plan = Plan.of(own, self._network.parameters, tbptt=windows, memory=most)
             data, held_out = data_of(own, _NAMES, self._data), self._held_out(own["validation_data"])
+            data, held_out = divided(data, held_out, plan, ranks)
             with self._balanced(data):
                 return fit(self, self._network, data, held_out, plan, ranks)
 

@@ -16,9 +16,6 @@ from elman.training.ranks import Ranks
 
 def fit(model: Any, network: Trainable, data: Data, held_out: Data | None, plan: Plan, ranks: Ranks | None) -> History:
     """Train a network, on several ranks if there are some; the model, which it is behind, is what callbacks see."""
-    if plan.validation_split is not None:
-        data, held_out = _divided(data, held_out, plan.validation_split)
-        held_out = held_out if ranks is None or ranks.is_root else None
     given = model, network, data, held_out, plan
     with contextlib.closing(data):
         run = Run(*given) if ranks is None else DistributedRun(*given, ranks)
@@ -27,10 +24,14 @@ def fit(model: Any, network: Trainable, data: Data, held_out: Data | None, plan:
         return run.history
 
 
-def _divided(data: Data, held_out: Data | None, fraction: float) -> tuple[Data, Data]:
-    """What `validation_split` leaves to train on, and what it holds out."""
+def divided(data: Any, held_out: Data | None, plan: Plan, ranks: Ranks | None) -> tuple[Any, Data | None]:
+    """What is trained on, and what is held out, on rank 0: by `validation_split`, if that is given."""
+    fraction = plan.validation_split
+    if fraction is None:
+        return data, held_out
     if held_out is not None:
         check.refuse(f"validation_split must be None where there is validation_data, got {fraction}")
     if not isinstance(data, DataSet):
         check.refuse(f"validation_split must be None where X is a function that returns batches, got {fraction}")
-    return data.divided(fraction, "validation_split")
+    data, held_out = data.divided(fraction, "validation_split")
+    return data, held_out if ranks is None or ranks.is_root else None
