@@ -327,7 +327,9 @@ def as_int64(array: NDArray[Any], name: str) -> Int:
         return array
     if array.dtype.kind not in ("iu" if array.size else "iuf"):  # NumPy makes reals of an empty list
         raise TypeError(f"{name} must hold integers, got {array.dtype} of shape {array.shape}")
-    return np.array(array, dtype=_INT64)  # a uint64 beyond int64 wraps to a negative number, which is out of any range
+    if array.dtype.kind == "u" and array.itemsize == 8:
+        array = np.minimum(array, np.uint64(_INT64_MAX))  # or it would wrap, to -1 perhaps, which stands for no target
+    return np.array(array, dtype=_INT64)
 
 
 def booleans(value: Any, name: str, *shapes: Shape, allow_empty: bool = False) -> Bool:

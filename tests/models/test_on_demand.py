@@ -515,3 +515,10 @@ def test_sequences_to_sequences(tmp_path: Path):
         history = made.fit(X, Y, epochs=2, batch_size=8, progress=False)
         results.append((dict(history), made.evaluate(X, Y), [one.tolist() for one in made.predict(X)]))
     assert results[0] == results[1] == results[2]
+
+
+def test_an_unsigned_number_beyond_all_is_no_missing_target():
+    Y = np.full((3, 4), 2**64 - 1, np.uint64)
+    model = elman.SequenceModel(elman.Tokens(3), elman.Categories(3), hidden_size=4, seed=0)
+    with pytest.raises(ValueError, match=r"Y must hold -1 \(no target\) or categories from 0 to 2"):
+        model.fit(np.zeros((3, 4), int), Y, progress=False)

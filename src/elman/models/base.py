@@ -60,7 +60,7 @@ class Model(Checked):
         lr : (float, float)
             The rates of the first and the last update; between them each is the one before times the same factor.
         steps : int
-            How many updates, at least 2. There are less if the loss rises far, or is not finite.
+            How many updates, from 2 to 100,000. There are less if the loss rises far, or is not finite.
 
         Returns
         -------

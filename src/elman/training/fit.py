@@ -24,7 +24,7 @@ def fit(model: Any, network: Trainable, data: Data, held_out: Data | None, plan:
         return run.history
 
 
-def divided(data: Any, held_out: Data | None, plan: Plan, ranks: Ranks | None) -> tuple[Any, Data | None]:
+def divided(data: Any, held_out: Data | None, plan: Plan, ranks: Ranks | None) -> tuple[Any, Any]:
     """What is trained on, and what is held out, on rank 0: by `validation_split`, if that is given."""
     fraction = plan.validation_split
     if fraction is None:

@@ -16,8 +16,9 @@ from elman.training.callbacks import Callback, Training
 from elman.training.optimizers import Adam
 
 _KEPT = 0.9  # of the mean of losses, from one update to the next
-_OWN = "epochs", "schedule", "callbacks", "progress", "checkpoint", "checkpoint_every", "resume", "comm", "shards"
-_OWN += "validation_data", "validation_split"
+_MOST = 100_000  # updates: a rate for each
+_OWN = {"epochs", "schedule", "callbacks", "progress", "checkpoint", "checkpoint_every", "resume", "comm", "shards"}
+_OWN |= {"validation_data", "validation_split"}
 
 
 class LearningRates(NamedTuple):
@@ -76,10 +77,10 @@ def find_lr(model: Any, X: Any, Y: Any, lr: tuple[Any, Any], steps: Any, options
     """Of a copy of the model, trained with these options of `fit`."""
     first, last = (check.positive(one, f"lr[{i}]") for i, one in enumerate(check.pair(lr, "lr")))
     if not first < last < math.inf:
-        check.refuse(f"lr must be a smaller and a larger number, got ({first}, {last})")
-    steps = check.integers(2)(steps, "steps")
-    for name in _OWN:
-        if name in options:
+        raise ValueError(f"lr[0] must be below lr[1], {last}, got {first}")
+    steps = check.integers(2, _MOST)(steps, "steps")
+    for name in options:
+        if name in _OWN:
             raise TypeError(f"find_lr must not be given {name}, which it sets or does without")
     given = dict(options)
     given["optimizer"] = copy.deepcopy(given.get("optimizer") or Adam(1e-3))
