@@ -123,7 +123,7 @@ def test_a_text_that_stays_in_a_file(name: str, topics: str, tmp_path: Path, mon
     given = kept + {"latin": "é", "dashes": "é—", "faces": "é—😀"}.get(name, "") + kept[::-1]
     expected, file = Corpus.of(given), tmp_path / "text.txt"
     file.write_bytes(given.replace("\n", "\r\n" if name == "line ends" else "\n").encode())
-    for module, limit, value in ((reading, "IN_MEMORY", 5000), (text, "IN_MEMORY", 5000), (reading, "_BLOCK", 4000)):
+    for module, limit, value in ((reading, "IN_MEMORY", 5000), (text.corpus, "IN_MEMORY", 5000), (reading, "_BLOCK", 4000)):
         monkeypatch.setattr(module, limit, value)
     monkeypatch.setattr(encoded, "_BLOCK", 240)
     found = Corpus.read(file)
@@ -145,7 +145,7 @@ def test_a_large_text_takes_little_memory(tmp_path: Path) -> None:
     program = (
         "import resource, sys; from pathlib import Path; from elman import text\n"
         "c = text.Corpus.read(Path(sys.argv[1])).train\n"
-        "isinstance(c, text.Encoded) and c.read(0, 1 << 20)\n"
+        "isinstance(c, text.encoded.Encoded) and c.read(0, 1 << 20)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)"
     )
     used = {}
@@ -362,7 +362,7 @@ def bigram_oracle(train: list[int], held_out: list[list[int]], n: int, alpha: fl
 def test_bigram_against_scalar_loops(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     train, held_out, n = corpus.train[:3000], corpus.held_out[:, :50], len(corpus.vocabulary)
     for alpha in (0.01, 0.5):
-        monkeypatch.setattr(text, "_ALPHAS", [alpha])
+        monkeypatch.setattr(text.corpus, "_ALPHAS", [alpha])
         expected = bigram_oracle(train.tolist(), held_out.tolist(), n, alpha)
         assert text.bigram_bits(train, held_out, n) == pytest.approx(expected, rel=1e-12)
 
@@ -372,7 +372,7 @@ def test_bigram_smoothing_is_close_to_the_best(topics: str, monkeypatch: pytest.
     chosen = text.bigram_bits(corpus.train, corpus.held_out, len(corpus.vocabulary))
     alphas, others = text.corpus._ALPHAS, []
     for alpha in alphas:
-        monkeypatch.setattr(text, "_ALPHAS", [alpha])
+        monkeypatch.setattr(text.corpus, "_ALPHAS", [alpha])
         others.append(text.bigram_bits(corpus.train, corpus.held_out, len(corpus.vocabulary)))
     assert min(others) <= chosen < min(others) + 0.01
 
@@ -484,7 +484,7 @@ def test_epochs(n_tokens: int, steps: int) -> None:
 
 
 def test_steps_beyond_those_asked_for_change_nothing(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text, "_LEAST_STEPS", 1)
+    monkeypatch.setattr(text.training, "_LEAST_STEPS", 1)
     part, watch = corpus._replace(train=corpus.train[:100]), Watch()  # 7 steps to go through
     recorder = trained(small_model(corpus), part, 23, watch)
     assert len(watch.rates) == 24
@@ -495,7 +495,7 @@ def test_steps_beyond_those_asked_for_change_nothing(corpus: Corpus, monkeypatch
 
 @pytest.mark.parametrize("step", [3, 11, 23])
 def test_a_training_goes_on(corpus: Corpus, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text, "_LEAST_STEPS", 10)
+    monkeypatch.setattr(text.training, "_LEAST_STEPS", 10)
     part, path = corpus._replace(train=corpus.train[:150]), tmp_path / "run.safetensors"  # 3 epochs of 10 steps
     models = [small_model(corpus, dropout=0.2, num_layers=2) for _ in range(3)]
     expected = trained(models[0], part, 30)
@@ -514,7 +514,7 @@ def in_a_file(corpus: Corpus) -> encoded.Encoded:
 
 
 def test_a_text_in_a_file_is_read_part_by_part(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text, "_READ_TOGETHER", 300)
+    monkeypatch.setattr(text.training, "_READ_TOGETHER", 300)
     tokens = in_a_file(corpus)
     given = given_to_fit(tokens, steps=59, batch_size=3, sequence_length=5)
     n_parts, length = given["x"].shape[0] // 3, given["x"].shape[1]
@@ -531,7 +531,7 @@ def test_a_text_in_a_file_is_read_part_by_part(corpus: Corpus, monkeypatch: pyte
 
 
 def test_a_training_on_a_file_goes_on(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text, "_READ_TOGETHER", 300)
+    monkeypatch.setattr(text.training, "_READ_TOGETHER", 300)
     part, path = corpus._replace(train=in_a_file(corpus)), tmp_path / "run.safetensors"
     models = [small_model(corpus) for _ in range(3)]
     expected = trained(models[0], part, 50)
@@ -547,7 +547,7 @@ def test_a_training_on_a_file_goes_on(corpus: Corpus, tmp_path: Path, monkeypatc
 def worse_from(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let measurements say so."""
     bits = iter([9.0 - i if i < step else 9.0 + i for i in range(100)])
-    monkeypatch.setattr(text, "model_bits", lambda *_: next(bits))
+    monkeypatch.setattr(text.training, "model_bits", lambda *_: next(bits))
 
 
 def test_the_best_model_is_kept(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
