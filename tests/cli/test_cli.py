@@ -182,6 +182,24 @@ def test_train_that_diverges_late_keeps_the_best_model(
     assert invoke("sample", target, "--length", 5).exit_code == 0
 
 
+def test_train_that_diverges_between_measurements(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_step = elman.text.Recorder.on_step
+
+    def ruined(self: elman.text.Recorder, training: elman.training.Training) -> None:
+        on_step(self, training)
+        if training.steps == 5:
+            training.flat[:] = np.nan
+
+    monkeypatch.setattr(elman.text.Recorder, "on_step", ruined)
+    monkeypatch.setattr("elman.cli.characters._MOST_STEPS", 3)
+    result = invoke("train", corpus, *SMALL, "--output", tmp_path, "--quiet")
+    target = tmp_path / "elman-model.safetensors"
+    assert result.stderr.endswith(f"The model of step 3, which was not measured, is in {target}.\n")
+    assert target.exists()
+
+
 def test_a_disk_that_is_full_is_a_failure(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "somewhere")
@@ -407,6 +425,36 @@ def test_ctrl_c_twice_does_not_say_that_anything_was_kept(
     result = invoke("train", corpus, *SMALL, "--output", tmp_path, "--quiet")
     assert (result.exit_code, result.output.strip()) == (130, "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_in_the_last_step_says_so(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the model is not the best one yet; a warning of a step is handed on, what `fit` says is not."""
+    bits, handler = [9.0, *np.arange(10.0, 99.0)], signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(elman.text.training, "model_bits", lambda *_: bits.pop(0))
+    on_step = elman.text.Recorder.on_step
+
+    def interrupted(self: elman.text.Recorder, training: elman.training.Training) -> None:
+        on_step(self, training)
+        if training.steps == 3:
+            print("a word", file=sys.stderr)
+        if training.steps == 60:
+            signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as context:
+            context.setattr(elman.text.Recorder, "on_step", interrupted)
+            result = invoke("train", corpus, *SMALL, "--output", tmp_path, "--quiet")
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    target = tmp_path / "elman-model.safetensors"
+    kept = f"the model is in {target}; --resume goes on from there."
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert result.stderr == f"a word\nStopped after 60 of 60 steps: {kept}\n"
+    assert "finished" not in elman.load(target).metadata
+    done = invoke("train", corpus, *SMALL, "--output", tmp_path, "--quiet", "--resume")
+    assert "(of step 6, the best of 60)" in done.stdout
+    assert elman.load(target).metadata["finished"] == "60"
 
 
 def test_resume_with_other_options_is_refused(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,7 +123,11 @@ def test_a_text_that_stays_in_a_file(name: str, topics: str, tmp_path: Path, mon
     given = kept + {"latin": "é", "dashes": "é—", "faces": "é—😀"}.get(name, "") + kept[::-1]
     expected, file = Corpus.of(given), tmp_path / "text.txt"
     file.write_bytes(given.replace("\n", "\r\n" if name == "line ends" else "\n").encode())
-    for module, limit, value in ((reading, "IN_MEMORY", 5000), (text.corpus, "IN_MEMORY", 5000), (reading, "_BLOCK", 4000)):
+    for module, limit, value in (
+        (reading, "IN_MEMORY", 5000),
+        (text.corpus, "IN_MEMORY", 5000),
+        (reading, "_BLOCK", 4000),
+    ):
         monkeypatch.setattr(module, limit, value)
     monkeypatch.setattr(encoded, "_BLOCK", 240)
     found = Corpus.read(file)

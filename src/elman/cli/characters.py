@@ -146,9 +146,9 @@ def train(
         run = _run(target, corpus, backend, settings, resume=resume)
         if not quiet:
             _introduce(corpus, run.model)
-        recorder = _train(run, corpus, settings, target, quiet=quiet)
+        recorder, is_interrupted = _train(run, corpus, settings, target, quiet=quiet)
         n_done, steps = len(recorder.losses) + run.earlier, settings["steps"]
-        if not recorder.is_over:
+        if is_interrupted:
             kept = f"the model is in {target}; --resume goes on from there"
             click.echo(f"Stopped after {n_done} of {steps} steps: {kept}.", err=True)
             return 130
@@ -287,16 +287,40 @@ def _run(target: Path, corpus: text.Corpus, backend: str | None, settings: dict[
 
 
 class _Shown(Callback):
-    """A recorder's numbers beside a progress bar of updates; and in the file it says when the run is over."""
+    """A recorder's numbers beside a progress bar of updates; and in the file it says when the run is over.
 
-    def __init__(self, bar: Any, recorder: text.Recorder, tokens_per_step: int) -> None:
+    Attributes
+    ----------
+    in_file : int or None
+        The step whose model the file has; None if it has none of this run.
+    """
+
+    def __init__(self, bar: Any, recorder: text.Recorder, tokens_per_step: int, target: Path) -> None:
         self._bar, self._recorder, self._tokens_per_step = bar, recorder, tokens_per_step
+        self._target, self._file = target, _version(target)
+        self.in_file: int | None = None
+        self._stderr, self.said = sys.stderr, io.StringIO()  # which is taken for it in a training
 
     def on_start(self, training: Training) -> None:  # noqa: ARG002
-        self._bar.initial = self._bar.n = len(self._recorder.losses)
+        self._bar.initial = self._bar.n = self._step = len(self._recorder.losses)
+        self.in_file = self._step or None  # it goes on from there
+
+    def look(self) -> None:
+        """See whether the file was written after the last step."""
+        before, self._file = self._file, _version(self._target)
+        self.in_file = self.in_file if self._file == before else self._step
+
+    def tell(self) -> None:
+        """Hand on what was said."""
+        if self.said.tell():
+            click.echo(self.said.getvalue(), self._stderr, nl=False)
+            self.said.truncate(self.said.seek(0))
 
     def on_step(self, training: Training) -> None:  # noqa: ARG002
+        self.look()
+        self.tell()
         losses, measured = self._recorder.losses, [*self._recorder.validation_losses.values()]
+        self._step = len(losses)
         held_out = f", validation {measured[-1]:.3f}" if measured else ""
         speed = f"{len(losses) * self._tokens_per_step / self._recorder.seconds / 1000:,.0f}k tokens/s"
         self._bar.set_postfix_str(f"loss {losses[-1]:.3f}{held_out}, {speed}", refresh=False)
@@ -307,34 +331,55 @@ class _Shown(Callback):
             training.model.metadata[_FINISHED] = str(len(self._recorder.losses))
 
 
-def _train(run: _Run, corpus: text.Corpus, settings: dict[str, Any], target: Path, *, quiet: bool) -> text.Recorder:
-    """Train under a progress bar, to the end or to Ctrl-C."""
+def _version(file: Path) -> tuple[int, int] | None:
+    """What is another one whenever a file has been written."""
+    found = file.stat() if file.exists() else None
+    return found and (found.st_ino, found.st_mtime_ns)
+
+
+def _train(
+    run: _Run, corpus: text.Corpus, settings: dict[str, Any], target: Path, *, quiet: bool
+) -> tuple[text.Recorder, bool]:
+    """Train under a progress bar, to the end or to Ctrl-C; and whether it was that."""
     sizes = {name: settings[name] for name in ("steps", "batch_size", "sequence_length")}
     sizes["steps"] -= run.earlier
     steps, *of_step = sizes.values()
     recorder = text.Recorder(corpus.held_out, steps, patience=settings["patience"], from_start=run.earlier > 0)
     options: dict[str, Any] = {"checkpoint": target, "resume": run.goes_on}
-    options["checkpoint_every"], said = min(math.ceil(steps / 10), _MOST_STEPS), io.StringIO()
+    options["checkpoint_every"] = min(math.ceil(steps / 10), _MOST_STEPS)
     with progress_bar(steps, "{n_fmt}/{total_fmt}, {remaining} left", quiet=quiet) as bar:
-        options["callbacks"] = [recorder, _Shown(bar, recorder, math.prod(of_step))]
+        shown = _Shown(bar, recorder, math.prod(of_step), target)
         try:
-            with contextlib.redirect_stderr(said):  # when `fit` has saved, it speaks of resume=True
-                text.train(run.model, corpus.train, optimizer=elman.Adam(settings["lr"]), **sizes, **options)
+            with contextlib.redirect_stderr(shown.said):  # when `fit` has saved, it speaks of resume=True
+                text.train(
+                    run.model,
+                    corpus.train,
+                    optimizer=elman.Adam(settings["lr"]),
+                    callbacks=[recorder, shown],
+                    **sizes,
+                    **options,
+                )
         except KeyboardInterrupt:
-            if not said.getvalue():  # pressed twice
+            shown.look()
+            if shown.in_file != len(recorder.losses):  # pressed twice
                 raise
+            return recorder, True
         except FloatingPointError as error:
-            raise Failure(f"{error} {_kept(run, recorder, target)}") from error
-    return recorder
+            shown.look()
+            raise Failure(f"{error} {_kept(run, recorder, shown.in_file, target)}") from error
+        shown.tell()
+    return recorder, False
 
 
-def _kept(run: _Run, recorder: text.Recorder, target: Path) -> str:
+def _kept(run: _Run, recorder: text.Recorder, in_file: int | None, target: Path) -> str:
     """Keep the best model of a training that has come to nothing, if it was measured."""
-    if recorder.best_step is None:
+    if recorder.best_step is not None:
+        recorder.restore()
+        run.model.save(target)
+        return f"The model of step {recorder.best_step + run.earlier}, the best one, is in {target}."
+    if in_file is None:
         return "Nothing was written."
-    recorder.restore()
-    run.model.save(target)
-    return f"The model of step {recorder.best_step + run.earlier}, the best one, is in {target}."
+    return f"The model of step {in_file}, which was not measured, is in {target}."
 
 
 def _report(run: _Run, corpus: text.Corpus, recorder: text.Recorder, target: Path, steps: int) -> None:
