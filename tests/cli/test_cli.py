@@ -180,6 +180,10 @@ def test_train_that_diverges_late_keeps_the_best_model(
     for name, array in elman.load(target).parameters().items():
         assert (array == watched[0][name]).all()
     assert invoke("sample", target, "--length", 5).exit_code == 0
+    monkeypatch.setattr(elman.text.Recorder, "on_step", on_step)
+    result = invoke("train", corpus, *SMALL, "--output", tmp_path, "--resume", "--steps", 61)
+    assert result.exit_code == 0, result.output
+    assert elman.load(target).metadata["steps before"] == "30"
 
 
 def test_train_that_diverges_between_measurements(
@@ -264,6 +268,11 @@ def test_patience(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert f"Model: {tmp_path / 'elman-model.safetensors'} (of step 12, the best of 30)\n" in result.stdout
     again = invoke("train", corpus, *SMALL, "--patience", 3, "--output", tmp_path, "--resume")
     assert "(of step 12, the best of 30)\n" in again.stdout
+    bits[:] = [8.0, *np.arange(10.0, 99.0)]
+    on = invoke("train", corpus, *SMALL, "--patience", 3, "--output", tmp_path, "--resume", "--steps", 130)
+    assert "(as it was: none of the steps from 31 to 60 made it better)\n" in on.stdout
+    found = elman.load(tmp_path / "elman-model.safetensors").metadata
+    assert (found["steps before"], found["finished"]) == ("30", "30")
 
 
 def test_another_text_to_measure_by(corpus: Path, tmp_path: Path) -> None:

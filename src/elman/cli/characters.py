@@ -271,19 +271,19 @@ def _run(target: Path, corpus: text.Corpus, backend: str | None, settings: dict[
         return _Run(model, 0, goes_on=False)
     before = elman.load(target)
     found = before.metadata
-    is_finished = found.pop(_FINISHED, None) is not None
+    n_done = check.int_in_text(found.pop(_FINISHED, ""))  # fewer than it was to have, where --patience ended it
     steps = check.int_in_text(found.get("--steps", ""))
-    trains_on = is_finished and steps is not None and settings["steps"] > steps
+    trains_on = n_done is not None and steps is not None and settings["steps"] > steps
     expected = {**model.metadata, **({"--steps": found["--steps"]} if trains_on else {})}
     if found.keys() != expected.keys():
         raise click.ClickException(f"{target} is not of this version's elman train: begin anew, without --resume")
-    earlier = check.int_in_text(found[_EARLIER])
+    earlier = check.int_in_text(found[_EARLIER]) or 0
     checkpoint.same_run(found, {**expected, _EARLIER: found[_EARLIER]}, str(target))
     if trains_on:
         model.load_state_dict(before.state_dict())
-        earlier = steps
+        earlier += n_done or 0
     model.metadata[_EARLIER] = str(earlier)
-    return _Run(model, earlier or 0, goes_on=not trains_on)
+    return _Run(model, earlier, goes_on=not trains_on)
 
 
 class _Shown(Callback):
@@ -375,6 +375,7 @@ def _kept(run: _Run, recorder: text.Recorder, in_file: int | None, target: Path)
     """Keep the best model of a training that has come to nothing, if it was measured."""
     if recorder.best_step is not None:
         recorder.restore()
+        run.model.metadata[_FINISHED] = str(recorder.best_step)  # so that more steps train it on
         run.model.save(target)
         return f"The model of step {recorder.best_step + run.earlier}, the best one, is in {target}."
     if in_file is None:
@@ -390,6 +391,8 @@ def _report(run: _Run, corpus: text.Corpus, recorder: text.Recorder, target: Pat
     click.echo(f"{which}, bits per {corpus.vocabulary.unit[:-1]}: {own:.3f}; bigram model: {bigram:.3f}")
     best, done = ((step or 0) + run.earlier for step in (recorder.best_step, len(recorder.losses)))
     of_step = "" if best == done == steps else f" (of step {best}, the best of {done})"
+    if recorder.best_step == 0:
+        of_step = f" (as it was: none of the steps from {best + 1} to {done} made it better)"
     click.echo(f"Model: {target}{of_step}")
     try:
         from elman.plot import loss_curve
