@@ -281,7 +281,7 @@ def test_another_text_to_measure_by(corpus: Path, tmp_path: Path) -> None:
     result = invoke("train", corpus, *SMALL, "--val-text", other, "--output", tmp_path)
     assert result.exit_code == 0, result.output
     assert "Text: 20,006 characters, " in result.stderr
-    assert "; measured by 1,000 of another" in result.stderr
+    assert "; measured by 10,000 of another" in result.stderr
     assert result.stdout.startswith("The text of --val-text, bits per character: ")
     model = elman.load(tmp_path / "elman-model.safetensors")
     assert "Ω" in model.metadata["vocabulary"].encode().decode("unicode_escape")

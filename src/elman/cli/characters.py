@@ -78,7 +78,7 @@ _texts = options(
     click.option(
         "--val-text",
         type=click.Path(path_type=Path),
-        help="Another text to measure by, in place of what is held out.",
+        help="Another text to measure by, or 100,000 tokens from all over it, in place of what is held out.",
     ),
     click.option(
         "--patience",

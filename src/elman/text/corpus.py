@@ -82,7 +82,8 @@ class Corpus(NamedTuple):
         encoding : str
             Of characters and words.
         validation : path, optional
-            The file of another text, which is taken instead of what would be held out.
+            The file of another text, of which all or, from all over it, 100,000 tokens are taken instead of what
+            would be held out.
         most_words : int
             Of words, the most frequent ones are tokens of their own.
         told : function
@@ -114,7 +115,7 @@ class Corpus(NamedTuple):
         """What there is to learn from, and maybe what to hold out."""
         vocabulary, table = reader.vocabulary(texts[0].numbers, most_words)
         whole, *others = (Encoded(_long_enough(*text[:2], vocabulary.unit)) for text in texts)
-        rest, pieces = _split(whole) if not others else (whole, _pieces(others[0])[0])
+        rest, pieces = _split(whole) if not others else (whole, _pieces(others[0], 1)[0])
         left = rest.without_copies(pieces)
         train = left.looked_up(table)
         is_short = len(train) <= IN_MEMORY
@@ -173,13 +174,13 @@ def _long_enough(numbers: Numbers, name: str, unit: str) -> Numbers:
 
 def _split(text: Encoded) -> tuple[Encoded, Numbers]:
     """What is left, and what is held out (pieces, length)."""
-    pieces, ends = _pieces(text)
+    pieces, ends = _pieces(text, 10)
     return text.without(ends - pieces.shape[1], ends), pieces
 
 
-def _pieces(text: Encoded) -> tuple[Numbers, Int]:
-    """Pieces (pieces, length) of a text, and where they end."""
-    length = min(len(text) // 10, _MAX_HELD_OUT) // _PIECES
+def _pieces(text: Encoded, part: int) -> tuple[Numbers, Int]:
+    """Pieces (pieces, length) that are one in so many of a text, if it is not long, and where they end."""
+    length = min(len(text) // part, _MAX_HELD_OUT) // _PIECES
     ends = len(text) * np.arange(1, _PIECES + 1) // _PIECES
     return np.stack([text.numbers(end - length, length) for end in ends.tolist()]), ends
 
