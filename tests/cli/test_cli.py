@@ -333,7 +333,7 @@ def test_encodings(tmp_path: Path) -> None:
         options = [*SMALL, "--steps", 2, "--encoding", encoding, "--overwrite"]
         result = invoke("train", file, *options, "--output", tmp_path)
         assert result.exit_code == 0, result.output
-        assert "Text: 1,700 characters, 16 different" in result.stderr
+        assert "Text: 1,700 characters, a vocabulary of 16;" in result.stderr
 
 
 def test_lines_where_there_is_no_terminal(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -598,6 +598,7 @@ ERRORS = {
     "train --output {}/short.txt/model.safetensors": "Not a directory",
     "train {}/nul.txt": "nul.txt has a NUL character in line 2, as text has none; what is no text can be read as bytes",
     "train {}/text.txt --encoding nonsense": "'--encoding': 'nonsense' is not an encoding that Python knows",
+    "train {}/text.txt --encoding undefined": "'--encoding': 'undefined' is not an encoding that Python knows",
     "train {}/text.txt --encoding hex": "'--encoding': 'hex' is not an encoding",
     "train {}/text.txt --encoding utf-8 --unit bytes": "--encoding is of characters and words",
     "train {}/text.txt --encoding utf-16": "must begin with a byte order mark to be read as utf-16",

@@ -210,7 +210,7 @@ def _encoding(context: click.Context, param: click.Parameter, value: str | None)
         return None
     try:
         "".encode(value)  # which refuses what is known and not of text
-    except LookupError as error:
+    except (LookupError, UnicodeError) as error:  # "undefined" refuses all
         raise click.BadParameter(f"{value!r} is not an encoding that Python knows.", param=param) from error
     return codecs.lookup(value).name
 
@@ -239,7 +239,7 @@ def _introduce(corpus: text.Corpus, model: elman.SequenceModel) -> None:
         n, measured = len(corpus.train) + n_held_out + corpus.n_copies, f"{n_held_out:,} held out"
     else:
         n, measured = len(corpus.train) + corpus.n_copies, f"measured by {n_held_out:,} of another"
-    click.echo(f"Text: {n:,} {unit}, {len(corpus.vocabulary):,} different; {measured}{copies}.", err=True)
+    click.echo(f"Text: {n:,} {unit}, a vocabulary of {len(corpus.vocabulary):,}; {measured}{copies}.", err=True)
     backend = model.rnn.backend or backends.current()
     click.echo(f"{model}; backend {backend}, {elman.get_num_threads()} threads.", err=True)
 
