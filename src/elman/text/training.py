@@ -156,7 +156,8 @@ def train(
     States begin with zeros in each epoch. It has as many steps as go round the text, or 1,000 if that is more, and less
     than twice as many. Where no equal epochs make up `steps`, the last one goes on for less than a thousandth of them
     at a learning rate of 0, so that nothing changes any more. Of a text in a file, about a million tokens are read at a
-    time, and states begin with zeros in each of these parts of an epoch.
+    time, and states begin with zeros in each of these parts of an epoch; then the last one goes on for less than one
+    step for each part.
 
     Examples
     --------
@@ -173,18 +174,24 @@ def train(
     of_step = batch_size * sequence_length
     n_steps = max(math.ceil(len(tokens) / of_step), _LEAST_STEPS)
     epochs = max(1, steps // n_steps)
-    n_steps, in_part = math.ceil(steps / epochs), math.ceil(steps / epochs)
+    n_steps = in_part = math.ceil(steps / epochs)
     if isinstance(tokens, Encoded):
         n_parts = math.ceil(n_steps / max(_READ_TOGETHER // of_step, _LEAST_TOGETHER))
         in_part = math.ceil(n_steps / n_parts)
         n_steps = in_part * n_parts
     cosine = Cosine(warmup=steps / 20 / n_steps)
-    shape = n_steps // in_part * batch_size, in_part * sequence_length
-    x, y = (_Read(tokens, shape, batch_size, offset) for offset in (0, 1))
-    is_there = not isinstance(tokens, Encoded)
+    x: Any
+    y: Any
+    if isinstance(tokens, Encoded):
+        shape = n_steps // in_part * batch_size, in_part * sequence_length
+        x, y = (_Read(tokens, shape, batch_size, offset) for offset in (0, 1))
+    else:
+        starts = np.arange(batch_size) * len(tokens) // batch_size
+        read = tokens.take(starts[:, None] + np.arange(n_steps * sequence_length + 1), mode="wrap")
+        x, y = read[:, :-1], read[:, 1:]
     model.fit(
-        x[:] if is_there else x,
-        y[:] if is_there else y,
+        x,
+        y,
         epochs=epochs,
         batch_size=batch_size,
         optimizer=optimizer,
@@ -202,7 +209,7 @@ class _Read:
 
     dtype = np.dtype(np.int64)
 
-    def __init__(self, tokens: Int | Encoded, shape: tuple[int, int], n_readers: int, offset: int) -> None:
+    def __init__(self, tokens: Encoded, shape: tuple[int, int], n_readers: int, offset: int) -> None:
         self._tokens, self.shape, self._n_readers, self._offset = tokens, shape, n_readers, offset
 
     def __len__(self) -> int:
@@ -216,9 +223,7 @@ class _Read:
         length, n = self.shape[1], len(self._tokens)
         part, reader = np.divmod(rows, self._n_readers)
         starts = reader * n // self._n_readers + part * length + self._offset
-        if isinstance(self._tokens, Encoded):
-            return np.stack([self._tokens.read(start, length) for start in starts.tolist()])
-        return np.asarray(self._tokens[(starts[:, None] + np.arange(length)) % n])
+        return np.stack([self._tokens.read(start, length) for start in starts.tolist()])
 
 
 def _numbers(value: Any, name: str) -> Real:
