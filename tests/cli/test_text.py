@@ -144,6 +144,16 @@ def test_a_text_that_stays_in_a_file(name: str, topics: str, tmp_path: Path, mon
     assert [*tmp_path.iterdir()] == [file]
 
 
+def test_a_fingerprint_is_of_all_of_a_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_BLOCK", 100)
+    monkeypatch.setattr(reading, "IN_MEMORY", 1000)
+    found = set()
+    for place in (0, 1000, 2150, 3999):
+        (tmp_path / "text.txt").write_text("a" * place + "b" + "a" * (3999 - place))
+        found.add(Corpus.read(tmp_path / "text.txt").fingerprint)
+    assert len(found) == 4
+
+
 def test_a_large_text_takes_little_memory(tmp_path: Path) -> None:
     """Of 30 MB, in a file of its own or in a temporary one."""
     program = (

@@ -27,7 +27,6 @@ from elman.typing import Int
 
 IN_MEMORY = 1 << 22  # tokens of a text; a longer one is read from a file
 _BLOCK = 1 << 22  # bytes that are read at a time
-_ALL_HASHED = 16  # blocks: of those behind them, it is one of so many
 _MARKS = {"utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)}
 _CODE_UNITS: dict[str, Any] = {"latin-1": np.uint8, "utf-16-le": np.uint16, "utf-32-le": np.uint32}
 
@@ -310,15 +309,13 @@ class _Store:
 
 
 class _Digest:
-    """Of a text: of all, or of some blocks of a long one."""
+    """Of all of a text."""
 
     def __init__(self) -> None:
-        self._hash, self._n = hashlib.sha256(), 0
+        self._hash = hashlib.sha256()
 
     def update(self, block: bytes | str) -> None:
-        if self._n < _ALL_HASHED or self._n % _ALL_HASHED == 0:
-            self._hash.update(block.encode("utf-8", "surrogatepass") if isinstance(block, str) else block)
-        self._n += 1
+        self._hash.update(block.encode("utf-8", "surrogatepass") if isinstance(block, str) else block)
 
     def short(self) -> str:
         return self._hash.hexdigest()[:12]
