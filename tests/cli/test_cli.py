@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import elman
-from elman.cli import main
+from elman.cli import common, main
 
 SMALL = ["--hidden-size", "32", "--steps", "60", "--batch-size", "8", "--sequence-length", "16", "--length", "80"]
 
@@ -346,6 +346,12 @@ def test_lines_where_there_is_no_terminal(corpus: Path, tmp_path: Path, monkeypa
     assert "\r" not in result.stderr
 
 
+def test_before_the_first_step_nobody_knows_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
+    with common.progress_bar(5500, "", quiet=False):
+        pass
+    assert capsys.readouterr().err == "0/5500\n"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 @pytest.mark.parametrize("quiet", [False, True])
 def test_interrupted_training_keeps_the_model(corpus: Path, tmp_path: Path, quiet: bool) -> None:
@@ -647,6 +653,13 @@ def test_errors(command: str, files: Path) -> None:
     assert result.stderr.count("\n") == 1
     assert ERRORS[command] in result.stderr
     assert sorted(files.rglob("*")) == before
+
+
+def test_errors_about_standard_input() -> None:
+    short, wrong = (invoke("train", "-", given=given).stderr for given in (b"a", "zwölf".encode("latin-1")))
+    assert short == "Error: standard input: text must have at least 1000 characters, got 1\n"
+    assert wrong.startswith("Error: standard input is not UTF-8 text")
+    assert "iconv -f ISO-8859-1 -t UTF-8 - > new.txt" in wrong
 
 
 def test_error_about_the_prompt(model: Path) -> None:

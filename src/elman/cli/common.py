@@ -136,9 +136,9 @@ class _Lines:
 
     def _say(self) -> None:
         self._said, done = self.n, self.n - self.initial
-        seconds = (time.monotonic() - self._start) / done * (self._total - self.n) if done else 0
-        minutes = f"{int(seconds) // 60:02d}:{int(seconds) % 60:02d}"
-        click.echo(f"{self.n}/{self._total}, {minutes} left{self._postfix}", file=self._file)
+        seconds = int((time.monotonic() - self._start) / done * (self._total - self.n)) if done else 0
+        left = f", {seconds // 60:02d}:{seconds % 60:02d} left" if done or self.n == self._total else ""
+        click.echo(f"{self.n}/{self._total}{left}{self._postfix}", file=self._file)
 
 
 def prepare(backend: str | None, threads: int | None) -> None:

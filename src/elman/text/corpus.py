@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from elman import check
 from elman.text.encoded import Encoded, Numbers
-from elman.text.reading import IN_MEMORY, Reader
+from elman.text.reading import IN_MEMORY, Reader, name_of
 from elman.text.vocabulary import AnyVocabulary, code_points
 from elman.typing import Int
 
@@ -72,7 +72,7 @@ class Corpus(NamedTuple):
 
         A text of more than four million tokens stays in a file: in its own, where bytes are tokens, or as numbers in a
         temporary one, which takes 1 byte for each character, 2 where some are beyond U+00FF, 4 where some are beyond
-        U+FFFF, and 4 for each word. In memory are 25 MB of a text, and of words each one that is in it.
+        U+FFFF, and 4 for each word. In memory are a few blocks of a text, and of words each one that is in it.
 
         Parameters
         ----------
@@ -104,10 +104,10 @@ class Corpus(NamedTuple):
         [' two', ' three', ',', ' one', 'one', ' ']
         """
         reader = Reader(unit, encoding, told)
-        first = reader.of_text(topics_text()) if path is None else reader.of_file(path)
-        texts = [_Text(first, f"{path}: text", reader.digest)]
-        if validation is not None:
-            texts.append(_Text(reader.of_file(validation), f"{validation}: text", reader.digest))
+        texts = [] if path is not None else [_Text(reader.of_text(topics_text()), "text", reader.digest)]
+        for file in (path, validation):
+            if file is not None:
+                texts.append(_Text(reader.of_file(file), f"{name_of(file)}: text", reader.digest))
         return cls._of(texts, reader, most_words)
 
     @classmethod

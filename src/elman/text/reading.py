@@ -28,6 +28,7 @@ from elman.typing import Int
 IN_MEMORY = 1 << 22  # tokens of a text; a longer one is read from a file
 _BLOCK = 1 << 22  # bytes that are read at a time
 _MARKS = {"utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)}
+_STANDARD_INPUT = "standard input"
 _CODE_UNITS: dict[str, Any] = {"latin-1": np.uint8, "utf-16-le": np.uint16, "utf-32-le": np.uint32}
 
 Told = Callable[[int], None]  # how many bytes have been read
@@ -105,7 +106,12 @@ def _without_mark(at: int) -> str:
 
 
 def _converted(name: str, encoding: str) -> str:
-    return f"iconv -f {encoding} -t UTF-8 {shlex.quote(name)} > new.txt"
+    return f"iconv -f {encoding} -t UTF-8 {'-' if name == _STANDARD_INPUT else shlex.quote(name)} > new.txt"
+
+
+def name_of(path: Path) -> str:
+    """In messages."""
+    return _STANDARD_INPUT if str(path) == "-" else str(path)
 
 
 class Reader:
@@ -123,7 +129,7 @@ class Reader:
     def of_file(self, path: Path) -> Numbers:
         """The text of a file, or of standard input if it is called "-"."""
         if str(path) == "-":
-            return self._collected(self._blocks(sys.stdin.buffer, "standard input"))
+            return self._collected(self._blocks(sys.stdin.buffer, name_of(path)))
         if path.is_file() and path.stat().st_size > IN_MEMORY and self._may_stay():
             numbers = self._where_it_is(path)
             if numbers is not None:
@@ -280,7 +286,7 @@ class _Store:
 
     def numbers(self) -> Numbers:
         self._file.seek(0)
-        if self._n * self._dtype.itemsize <= IN_MEMORY:
+        if self._n <= IN_MEMORY:
             return np.frombuffer(self._file.read(), self._dtype)
         self._file.flush()
         return np.memmap(self._file, self._dtype, "r")  # which keeps the file, when it is closed
@@ -305,7 +311,7 @@ class _Store:
 
     @staticmethod
     def _new_file() -> Any:
-        return tempfile.SpooledTemporaryFile(IN_MEMORY)
+        return tempfile.SpooledTemporaryFile(IN_MEMORY)  # of so many bytes, for tokens that are of one
 
 
 class _Digest:
