@@ -129,10 +129,10 @@ def train(
     """Train a model of text on FILE, then let it write.
 
     FILE is a text, "-" standard input. Without it the model learns the Python documentation topics, which takes about
-    half a minute on two free cores with AVX-512, and one to two minutes with AVX2. A tenth of the text, but no more
-    than 100,000 characters, is held out to measure by, ten times in all; the model that was best then is kept. A text
-    of more than four million characters that is not ASCII is kept as numbers in a temporary file, of 1 to 4 bytes for
-    each. Ctrl-C stops early and keeps the latest model.
+    half a minute on two free cores with AVX-512, and longer with AVX2. A tenth of the text, but no more than 100,000
+    characters, is held out to measure by, ten times in all; the model that was best then is kept. A text of more than
+    four million characters that is not ASCII is kept as numbers in a temporary file, of 1 to 4 bytes for each. Ctrl-C
+    stops early and keeps the latest model.
 
     From time to time, and on Ctrl-C, the model's file is written with all that is needed to go on: the same command
     with --resume then ends with the same model, to the last bit.
