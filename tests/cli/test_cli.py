@@ -200,7 +200,7 @@ def test_train_that_diverges_between_measurements(
     monkeypatch.setattr("elman.cli.characters._MOST_STEPS", 3)
     result = invoke("train", corpus, *SMALL, "--output", tmp_path, "--quiet")
     target = tmp_path / "elman-model.safetensors"
-    assert result.stderr.endswith(f"The model of step 3, which was not measured, is in {target}.\n")
+    assert result.stderr.endswith(f"The model of step 3, not measured yet, is in {target}.\n")
     assert target.exists()
 
 

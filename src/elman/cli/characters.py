@@ -24,7 +24,7 @@ from elman.training.callbacks import Callback, Training
 
 _MODEL_FILE = "elman-model.safetensors"
 _EARLIER, _FINISHED = "steps before", "finished"  # in a file's metadata: of trainings before, and of one that is over
-_MOST_STEPS = 1000  # from one save to the next: so many take far longer than a save, however small the model is
+_MOST_STEPS = 1000  # from one save to the next, so that little is lost however long the training is
 _writing = options(
     click.option("--length", type=Int(min=0), default=500, help="Characters to write, or words or bytes."),
     click.option(
@@ -287,18 +287,12 @@ def _run(target: Path, corpus: text.Corpus, backend: str | None, settings: dict[
 
 
 class _Shown(Callback):
-    """A recorder's numbers beside a progress bar of updates; and in the file it says when the run is over.
-
-    Attributes
-    ----------
-    in_file : int or None
-        The step whose model the file has; None if it has none of this run.
-    """
+    """A recorder's numbers beside a progress bar of updates; and in the file it says when the run is over."""
 
     def __init__(self, bar: Any, recorder: text.Recorder, tokens_per_step: int, target: Path) -> None:
         self._bar, self._recorder, self._tokens_per_step = bar, recorder, tokens_per_step
         self._target, self._file = target, _version(target)
-        self.in_file: int | None = None
+        self.in_file: int | None = None  # the step whose model the file has, if it has one of this run
         self._stderr, self.said = sys.stderr, io.StringIO()  # which is taken for it in a training
 
     def on_start(self, training: Training) -> None:  # noqa: ARG002
@@ -346,41 +340,34 @@ def _train(
     steps, *of_step = sizes.values()
     recorder = text.Recorder(corpus.held_out, steps, patience=settings["patience"], from_start=run.earlier > 0)
     options: dict[str, Any] = {"checkpoint": target, "resume": run.goes_on}
-    options["checkpoint_every"] = min(math.ceil(steps / 10), _MOST_STEPS)
+    options |= sizes | {"checkpoint_every": min(math.ceil(steps / 10), _MOST_STEPS)}
     with progress_bar(steps, "{n_fmt}/{total_fmt}, {remaining} left", quiet=quiet) as bar:
         shown = _Shown(bar, recorder, math.prod(of_step), target)
         try:
             with contextlib.redirect_stderr(shown.said):  # when `fit` has saved, it speaks of resume=True
-                text.train(
-                    run.model,
-                    corpus.train,
-                    optimizer=elman.Adam(settings["lr"]),
-                    callbacks=[recorder, shown],
-                    **sizes,
-                    **options,
-                )
+                optimizer = elman.Adam(settings["lr"])
+                text.train(run.model, corpus.train, optimizer=optimizer, callbacks=[recorder, shown], **options)
         except KeyboardInterrupt:
             shown.look()
             if shown.in_file != len(recorder.losses):  # pressed twice
                 raise
             return recorder, True
         except FloatingPointError as error:
-            shown.look()
-            raise Failure(f"{error} {_kept(run, recorder, shown.in_file, target)}") from error
+            raise Failure(f"{error} {_kept(run, recorder, shown, target)}") from error
         shown.tell()
     return recorder, False
 
 
-def _kept(run: _Run, recorder: text.Recorder, in_file: int | None, target: Path) -> str:
+def _kept(run: _Run, recorder: text.Recorder, shown: _Shown, target: Path) -> str:
     """Keep the best model of a training that has come to nothing, if it was measured."""
     if recorder.best_step is not None:
         recorder.restore()
         run.model.metadata[_FINISHED] = str(recorder.best_step)  # so that more steps train it on
         run.model.save(target)
         return f"The model of step {recorder.best_step + run.earlier}, the best one, is in {target}."
-    if in_file is None:
-        return "Nothing was written."
-    return f"The model of step {in_file}, which was not measured, is in {target}."
+    shown.look()
+    step = shown.in_file
+    return "Nothing was written." if step is None else f"The model of step {step}, not measured yet, is in {target}."
 
 
 def _report(run: _Run, corpus: text.Corpus, recorder: text.Recorder, target: Path, steps: int) -> None:
