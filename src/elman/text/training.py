@@ -162,6 +162,7 @@ def train(
     Examples
     --------
     >>> import elman
+    >>> from elman.text import Corpus, topics_text
     >>> corpus = Corpus.of(topics_text()[:5000])
     >>> n = len(corpus.vocabulary)
     >>> model = SequenceModel(elman.Tokens(n), elman.Categories(n), hidden_size=32, seed=0)
