@@ -1,6 +1,6 @@
 """What a training step takes on several ranks of MPI, and what one sends: `mpiexec -n 2 python bench/ranks.py`.
 
-Arguments are shapes T,B,V,H. Beside it, without `comm`, one process on as many threads as there are ranks.
+Arguments are shapes T,B,V,H. A single rank says beside it what one process takes without `comm`, on one thread and all.
 """
 
 import statistics
@@ -15,6 +15,7 @@ from elman.training.ranks import Ranks, Sums
 
 SHAPES = ["50,64,65,64", "50,64,65,128", "50,64,65,256", "50,64,65,512", "50,64,65,1024"]
 STEPS, EPOCHS = 5, 7
+THREADS = elman.get_num_threads()
 comm = MPI.COMM_WORLD
 
 
@@ -47,14 +48,11 @@ for shape in sys.argv[1:] or SHAPES:
     elman.set_num_threads(1)
     on_ranks = milliseconds(model, X, batch_size, comm)
     took, sent = exchange(sum(array.size for array in model.parameters().values()))
-    alone = 0.0
-    if comm.rank == 0:
-        elman.set_num_threads(comm.size)
-        alone = milliseconds(model, X, batch_size, None)
-    comm.Barrier()
+    alone = ""
+    if comm.size == 1:
+        one, both = [(elman.set_num_threads(n), milliseconds(model, X, batch_size, None))[1] for n in (1, THREADS)]
+        alone = f"; without comm {one:.2f} on one thread, {both:.2f} on {THREADS}"
     if comm.rank == 0:
         print(
-            f"{shape:18} {comm.size} ranks {on_ranks:8.2f} ms a step, of these {took:.2f} for {sent:.2f} MB; "
-            f"without comm, {comm.size} threads, {alone:8.2f} ms",
-            flush=True,
+            f"{shape:18} {comm.size} ranks {on_ranks:8.2f} ms a step, {took:.2f} for {sent:.2f} MB{alone}", flush=True
         )
