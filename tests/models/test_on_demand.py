@@ -504,6 +504,21 @@ def test_arrow_columns():
     assert of_rows.evaluate(column, labels) == of_rows.evaluate(rows, tokens(1, N))
     with pytest.raises(ValueError, match=r"^X must have a sequence in each row, got 1 nulls"):
         model().predict(pa.array([[1], None, [2]]))
+    with pytest.raises(ValueError, match=r"^X\[1\] must have a value at each step, got 1 nulls"):
+        model().predict(pa.array([[1], [None, 2]]))
+
+
+def test_arrow_columns_of_features():
+    pa = pytest.importorskip("pyarrow")
+    X = np.random.default_rng(0).normal(size=(9, 4, 2)).astype(np.float32)
+    made = elman.SequenceModel(elman.Features(2), elman.Reals(2), hidden_size=5, seed=0)
+    expected = made.predict(X)
+    for inner in (pa.list_(pa.float32()), pa.list_(pa.float32(), 2)):
+        found = made.predict(pa.array(X.tolist(), pa.list_(inner)))
+        np.testing.assert_array_equal(np.stack(found), expected)
+    ragged = pa.array([[[1.0, 2.0]], [[1.0], [1.0, 2.0]]], pa.list_(pa.list_(pa.float32())))
+    with pytest.raises(ValueError, match=r"^X\[1\] must have as many numbers at each step, got 1 and 2"):
+        made.predict(ragged)
 
 
 def test_sequences_to_sequences(tmp_path: Path):
@@ -522,3 +537,25 @@ def test_an_unsigned_number_beyond_all_is_no_missing_target():
     model = elman.SequenceModel(elman.Tokens(3), elman.Categories(3), hidden_size=4, seed=0)
     with pytest.raises(ValueError, match=r"Y must hold -1 \(no target\) or categories from 0 to 2"):
         model.fit(np.zeros((3, 4), int), Y, progress=False)
+
+
+class Sliced:
+    """Rows whose slices have others than they should."""
+
+    shape, dtype = (10, T), np.dtype(np.int64)
+
+    def __init__(self, extra: int) -> None:
+        self.extra = extra
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, rows: slice) -> Any:
+        return np.zeros((rows.stop - rows.start + self.extra, T), int)
+
+
+@pytest.mark.parametrize("extra", [-1, 1])
+def test_slices_of_other_sizes(extra: int):
+    with pytest.raises(ValueError, match=rf"^\[0:1\] of a Sliced must have shape \(1, {T}\), as its own shape says"):
+        model().predict(Sliced(extra))
+    model().predict(Sliced(0))

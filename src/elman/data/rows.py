@@ -143,13 +143,27 @@ class Column(Rows):
         self.lengths = np.concatenate([np.asarray(chunk.value_lengths()).astype(np.int64) for chunk in chunks])
 
     def __getitem__(self, i: int) -> NDArray[Any]:
-        values = self._source[int(i)].values
-        return self._check(values.to_numpy(zero_copy_only=False), f"{self._name}[{i}]", int(i))
+        name = f"{self._name}[{i}]"
+        return self._check(_numbers_of(self._source[int(i)].values, name), name, int(i))
+
+
+def _numbers_of(values: Any, name: str) -> NDArray[Any]:
+    """Steps (T,) of a row, or (T, n) where each is a list itself."""
+    if not hasattr(values.type, "value_field"):
+        if values.null_count:
+            raise ValueError(f"{name} must have a value at each step, got {values.null_count} nulls")
+        found: NDArray[Any] = values.to_numpy(zero_copy_only=False)
+        return found
+    widths = np.asarray(values.value_lengths().fill_null(0))
+    if len({*widths.tolist()}) > 1:
+        raise ValueError(f"{name} must have as many numbers at each step, got {widths.min()} and {widths.max()}")
+    return _numbers_of(values.flatten(), name).reshape(len(values), -1)
 
 
 def is_column(value: Any) -> bool:
     """Whether it is an Arrow column of lists."""
-    return type(value).__module__.partition(".")[0] == "pyarrow" and hasattr(getattr(value, "type", None), "value_type")
+    is_of_arrow = type(value).__module__.partition(".")[0] == "pyarrow"
+    return is_of_arrow and hasattr(getattr(value, "type", None), "value_field")
 
 
 def total_of(rows: Rows) -> int:
@@ -195,9 +209,17 @@ def gathered(source: Any, rows: Int) -> NDArray[Any]:
         return np.asarray(source.rows_at(rows))
     order = rows.argsort(kind="stable")
     ends = np.flatnonzero(np.diff(rows[order]) != 1) + 1
-    runs = [rows[part] for part in np.split(order, ends)]
-    read = np.concatenate([np.asarray(source[int(run[0]) : int(run[-1]) + 1]) for run in runs])
-    return read[order.argsort()]
+    runs = [range(int(rows[part[0]]), int(rows[part[-1]]) + 1) for part in np.split(order, ends)]
+    return np.concatenate([_slice_of(source, run) for run in runs])[order.argsort()]
+
+
+def _slice_of(source: Any, rows: range) -> NDArray[Any]:
+    """Some rows that follow one another, of what may be a stranger's class."""
+    found, shape = np.asarray(source[rows.start : rows.stop]), (len(rows), *source.shape[1:])
+    if found.shape != shape:
+        shown = f"[{rows.start}:{rows.stop}] of a {type(source).__name__}"
+        raise ValueError(f"{shown} must have shape {shape}, as its own shape says, got {found.shape}")
+    return found
 
 
 def stretches_of(source: Any, starts: Int, n: int) -> NDArray[Any]:
