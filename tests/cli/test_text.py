@@ -623,3 +623,10 @@ def test_a_state_that_no_recorder_has(corpus: Corpus, other: dict[str, Any], rea
     with pytest.raises((TypeError, ValueError), match=reason):
         recorder.load_state(good | other)
     assert str({**recorder.state()}) == str(good), "it is as it was"
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
+def test_the_line_of_a_wrong_byte(tmp_path: Path, end: bytes):
+    (tmp_path / "text").write_bytes(end.join([b"one", b"two", b"thr\xe9e"]) * 2)
+    with pytest.raises(ValueError, match=r"byte 0xe9 at position .*, in line 3;"):
+        text.read_text(tmp_path / "text")

@@ -18,7 +18,7 @@ import elman
 from elman import backends, check, text
 from elman.cli.common import LAYERS, SECONDS, Failure, Finite, Int, options, prepare, progress_bar, reported, running
 from elman.storage import atomic
-from elman.text.vocabulary import VOCABULARIES, AnyVocabulary
+from elman.text.vocabulary import VOCABULARIES, AnyVocabulary, Bytes
 from elman.training import checkpoint
 from elman.training.callbacks import Callback, Training
 
@@ -414,4 +414,5 @@ def _written(
         tokens = vocabulary.encode(prompt or vocabulary.start)
     options = {name: value for name, value in writing.items() if name != "length"}
     new = model.generate(tokens, writing["length"], **options, seed=seed)
-    return prompt.encode("utf-8", "replace") + vocabulary.to_bytes(new)
+    errors = "surrogateescape" if isinstance(vocabulary, Bytes) else "replace"  # bytes of a prompt that are no UTF-8
+    return prompt.encode("utf-8", errors) + vocabulary.to_bytes(new)

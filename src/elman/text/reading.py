@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import io
 import os
+import re
 import shlex
 import sys
 import tempfile
@@ -64,7 +65,8 @@ def _decoded(file: BinaryIO, name: str, encoding: str, told: Told = lambda _: No
         try:
             piece = universal.decode(block, final=not block)
         except UnicodeDecodeError as error:
-            line += error.object[: error.start].decode(canonical, "ignore").count("\n")
+            before = error.object[: error.start].decode(canonical, "ignore")
+            line += len(re.findall(r"\r\n?|\n", before))
             at = n_read - len(error.object) + error.start
             check.refuse(_wrong_encoding(name, canonical, error.object, error.start, at, line))
         if "\0" in piece:
@@ -129,6 +131,8 @@ class Reader:
     def of_file(self, path: Path) -> Numbers:
         """The text of a file, or of standard input if it is called "-"."""
         if str(path) == "-":
+            if sys.stdin is None:
+                check.refuse("the text must be in a file, or in standard input, which is closed")
             return self._collected(self._blocks(sys.stdin.buffer, name_of(path)))
         if path.is_file() and path.stat().st_size > IN_MEMORY and self._may_stay():
             numbers = self._where_it_is(path)
