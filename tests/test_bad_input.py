@@ -308,7 +308,10 @@ def test_kinds(kind: Callable[[Any], Any], n: Any, message: str):
 MODEL = [
     ({"inputs": 7}, "inputs must be elman.Tokens or elman.Features, got 7"),
     ({"inputs": elman.Tokens}, "inputs must be elman.Tokens or elman.Features, got <class"),
-    ({"outputs": elman.Tokens(7)}, "outputs must be elman.Categories, elman.Binary or elman.Reals, got Tokens(7)"),
+    (
+        {"outputs": elman.Tokens(7)},
+        "outputs must be elman.Categories, elman.Binary, elman.Reals or elman.Labels, got Tokens(7)",
+    ),
     (
         {"pattern": "some-to-some"},
         "pattern must be one of 'many-to-many', 'many-to-one', 'one-to-one', 'one-to-many', got",
@@ -634,7 +637,7 @@ NEW_KINDS = [
     ),
     (lambda: elman.Categories(2, class_weights=[1, np.nan]), "class_weights must be finite and at least 0, got nan"),
     (lambda: elman.Categories(2, class_weights=[1, 0]), "class_weights must be above 0, got [1.0, 0.0]"),
-    (lambda: elman.Categories(2, class_weights="ab"), "class_weights must hold numbers, got <U2 of shape ()"),
+    (lambda: elman.Categories(2, class_weights="ab"), "class_weights must be numbers or 'balanced', got 'ab'"),
     (lambda: elman.Binary(2, class_weights=[1, 2]), "class_weights must be None for n = 2 labels"),
     (
         lambda: make_kind(elman.Categories(5), "one-to-many", bidirectional=True),

@@ -73,6 +73,7 @@ def plan(**given: Any) -> Plan:
         "checkpoint": None,
         "checkpoint_every": None,
         "trainable": None,
+        "validation_split": None,
     }
     own = {name: given.pop(name) for name in ("tbptt", "memory") if name in given}
     return Plan.of(names | {"resume": False} | given, Parameters([], np.dtype("f4")), **own)
@@ -96,6 +97,7 @@ def test_a_plan_and_what_a_checkpoint_compares(tmp_path: Path):
         "weight_l2": None,
         "trainable": None,
         "shuffle": True,
+        "validation_split": None,
         "callbacks that keep a state": None,
     }
     assert own.described_schedule(4) != own.described_schedule(3)

@@ -565,7 +565,7 @@ def refusals() -> Iterator[tuple[Any, str]]:
     yield lambda: reals(1, distribution="normal", loss="huber"), "loss must be None with a distribution, which brings"
     for wrong in (0, "nan", -999.0, [np.nan]):
         yield lambda wrong=wrong: reals(1, missing=wrong), "missing must be None or NaN, got"
-    yield lambda: elman.Categories(2, class_weights="even"), "class_weights must be one of 'balanced', got 'even'"
+    yield lambda: elman.Categories(2, class_weights="even"), "class_weights must be numbers or 'balanced', got 'even'"
     for given in ({"distribution": "normal"}, {"loss": "quantile", "quantiles": [0.5]}, {"missing": np.nan}):
         outputs = reals(2, **given)
         yield lambda outputs=outputs: model_of(outputs, pattern="one-to-many"), "pattern='one-to-many' needs outputs th"

@@ -54,7 +54,9 @@ class Output(Checked):
         if loss is not None:
             self._put(loss=check.function(loss, "loss"))
         if isinstance(class_weights, str):
-            self._put(class_weights=check.choice(class_weights, "class_weights", ["balanced"]))
+            if class_weights != "balanced":
+                raise ValueError(f"class_weights must be numbers or 'balanced', got {class_weights!r}")
+            self._put(class_weights=class_weights)
         elif class_weights is not None:
             self._put(class_weights=checks.class_weights(class_weights, n_classes or self.n))
 
