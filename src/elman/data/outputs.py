@@ -380,9 +380,9 @@ class Reals(Output):
     ----------
     n : int
     loss : str or function, optional
-        What the loss of a number is, e being the error: "squared_error" e², the default; "absolute_error" |e|; "huber"
-        ½ e² up to |e| = 1 and |e| − ½ beyond (Huber, 1964); "quantile", the pinball loss (Koenker & Bassett, 1978). The
-        loss of a step is the mean over its numbers. Or a function of your own: see `Categories`.
+        What the loss of a number is, e being the error: "squared_error" e², the default; "absolute_error" ``|e|``;
+        "huber" ½ e² up to ``|e| = 1`` and ``|e| − ½`` beyond (Huber, 1964); "quantile", the pinball loss (Koenker &
+        Bassett, 1978). The loss of a step is the mean over its numbers. Or a function of your own: see `Categories`.
     quantiles : increasing numbers between 0 and 1
         Which ones to predict, with loss="quantile": `predict` has them in a last axis, sorted, so that they never
         cross.
