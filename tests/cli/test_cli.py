@@ -30,6 +30,20 @@ def invoke(*arguments: object, given: bytes | None = None) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments], input=given, prog_name="elman")
 
 
+def cut_off(monkeypatch: pytest.MonkeyPatch, steps: int, *arguments: object) -> None:
+    """The command, which ends with an error after so many steps."""
+    on_step = elman.text.Recorder.on_step
+
+    def fails(self: elman.text.Recorder, training: elman.training.Training) -> None:
+        on_step(self, training)
+        if training.steps == steps:
+            raise RuntimeError
+
+    with monkeypatch.context() as context:
+        context.setattr(elman.text.Recorder, "on_step", fails)
+        assert isinstance(invoke(*arguments).exception, RuntimeError)
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("corpus") / "text.txt"
@@ -242,16 +256,7 @@ def test_a_finished_model_trains_on(corpus: Path, tmp_path: Path, monkeypatch: p
     expected = invoke(*options, "--output", whole, *more)
     assert expected.exit_code == 0, expected.output
     assert elman.load(whole).metadata["steps before"] == "60"
-    on_step = elman.text.Recorder.on_step
-
-    def cut_off(self: elman.text.Recorder, training: elman.training.Training) -> None:
-        on_step(self, training)
-        if training.steps == 13:
-            raise RuntimeError
-
-    with monkeypatch.context() as context:
-        context.setattr(elman.text.Recorder, "on_step", cut_off)
-        assert isinstance(invoke(*options, "--output", target, *more).exception, RuntimeError)
+    cut_off(monkeypatch, 13, *options, "--output", target, *more)
     done = invoke(*options, "--output", target, *more)
     assert done.output.replace("run.", "whole.") == expected.output
     for name, array in elman.load(target).parameters().items():
@@ -474,16 +479,8 @@ def test_ctrl_c_in_the_last_step_says_so(corpus: Path, tmp_path: Path, monkeypat
 
 def test_resume_with_other_options_is_refused(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a training that was cut off after 7 steps of 60."""
-    target, on_step = tmp_path / "run.safetensors", elman.text.Recorder.on_step
-
-    def cut_off(self: elman.text.Recorder, training: elman.training.Training) -> None:
-        on_step(self, training)
-        if training.steps == 7:
-            raise RuntimeError
-
-    with monkeypatch.context() as context:
-        context.setattr(elman.text.Recorder, "on_step", cut_off)
-        assert isinstance(invoke("train", corpus, *SMALL, "--output", target).exception, RuntimeError)
+    target = tmp_path / "run.safetensors"
+    cut_off(monkeypatch, 7, "train", corpus, *SMALL, "--output", target)
     content = target.read_bytes()
     other = tmp_path / "other.txt"
     other.write_text(corpus.read_text(encoding="utf-8")[::-1], encoding="utf-8")
