@@ -114,6 +114,7 @@ WRONG_KIND = [  # of real array: (value of the wrong kind in the place of X, wha
     (None, "got object"),
     ({}, "got object"),
     (Unwilling(), "not today"),
+    (np.ma.masked_greater(X, 0), "without a mask"),
 ]
 
 X_SHAPE = "x must have shape (T, B, 3) or (T, 3), got "
@@ -480,6 +481,7 @@ FITS = [
     ({"X": TX[None]}, "X must have shape (N, T), got (1, 5, 2)"),
     ({"X": [[0, 1], [[2], [3, 4]]]}, "X[1] must be an array, got [[2], [3, 4]]"),
     ({"X": [Unwilling()]}, "X[0] must be an array, got "),
+    ({"X": [np.ma.masked_greater(X[:, 0], 0)]}, "X[0] must be an array without a mask, got "),
     ({"X": ["text"]}, f"X {SEQUENCES} ['text']"),
     ({"X": [[0, 1], "text"]}, "X[1] must hold integers, got <U4 of shape ()"),
     ({"X": TX.T.astype(float)}, "X must hold integers, got float64 of shape (2, 5)"),

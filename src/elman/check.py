@@ -315,6 +315,9 @@ def same_count(n: int, expected: int, name: str, expected_name: str) -> None:
 
 
 def as_array(value: Any, name: str) -> NDArray[Any]:
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        cure = "fill it, and say which steps count by weights, lengths or missing=np.nan"
+        raise TypeError(f"{name} must be an array without a mask, got {shown(value)}: {cure}")
     try:
         return np.asarray(value)
     except Exception as error:  # whatever a stranger's __array__ raises, or NumPy about a ragged list

@@ -127,6 +127,15 @@ def test_workers_share_the_threads(workers: int | None, threads: Any, monkeypatc
     assert sorted(bounds) == [0, 0, 0, 2, 2, 2]
 
 
+def test_windows_have_their_targets_with_them():
+    series = elman.Windows(np.sin(np.arange(40.0)), 8, horizon=1)
+    alone, *models = (elman.SequenceModel(elman.Features(1), elman.Reals(1), hidden_size=3, seed=0) for _ in range(3))
+    alone.fit(series, progress=False)
+    elman.fit_many(models, series, progress=False)
+    for model in models:
+        assert_same_bits(model.parameters(), alone.parameters())
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_model_that_diverges_stops_alone(workers: int):
     def make() -> tuple[list[Any], list[Any]]:

@@ -55,7 +55,7 @@ class _Keeper(Callback):
 def fit_many(
     models: Iterable[SequenceModel | Seq2Seq],
     X: Any,
-    Y: Any,
+    Y: Any = None,
     *,
     optimizers: Iterable[Optimizer] | None = None,
     workers: int | None = None,
