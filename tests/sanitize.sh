@@ -17,10 +17,10 @@ $cc "${thread[@]}" tests/pool_test.c csrc/pool.c -o "$target/pool"
 export TSAN_OPTIONS="halt_on_error=1 die_after_fork=0 exitcode=66"
 "$target/pool"
 
-step "building with AddressSanitizer and UndefinedBehaviorSanitizer"
+step "building with AddressSanitizer and UndefinedBehaviorSanitizer" # not at -O3, which compiles for twice as long
 python -m pip install --quiet --no-deps --target "$target/site" . \
-    -C build-dir="$target/build" \
-    -C cmake.define.CMAKE_C_FLAGS="-g -fsanitize=address,undefined -fno-sanitize-recover=undefined"
+    -C build-dir="$target/build" -C cmake.build-type=Debug \
+    -C cmake.define.CMAKE_C_FLAGS_DEBUG="-g1 -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined"
 
 # With these sanitizers preloaded. Leaks are the interpreter's own, and many; its objects lie in memory that ASan sees;
 # what is too large to be allocated is an error of Python's.
@@ -30,7 +30,9 @@ asan() {
 }
 asan python -c "import elman.backends.native as n; assert n.__file__.startswith('$target'), n.__file__"
 step "kernels"
-asan python -m pytest -q -p no:cacheprovider tests/kernels/test_kernels.py tests/kernels/test_dropout.py tests/kernels/test_generation.py -k "not numpy and not numba"
+# Reports go to the real stderr, which pytest would otherwise keep, and lose when the process ends.
+asan python -m pytest -n 2 --capture=sys -q -p no:cacheprovider \
+    tests/kernels/test_kernels.py tests/kernels/test_dropout.py tests/kernels/test_generation.py -k "not numpy and not numba"
 sets=$(asan python -c "from elman.backends import native; print(*native.instruction_sets())")
 for set in $sets; do # without Numba, which takes two minutes to compile under them, and hides from them what it compiled
     step "fuzzing: $set"
