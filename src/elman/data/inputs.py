@@ -7,28 +7,13 @@ from typing import Any
 import numpy as np
 
 from elman import check
-from elman.attributes import Checked
 from elman.check import Shape
+from elman.data.learned import Kind
 from elman.typing import Int, Real
 
 
-class Input(Checked):
+class Input(Kind):
     """What all kinds of input have."""
-
-    _fixed = frozenset(("n",))
-    n: int
-
-    def __init__(self, n: int) -> None:
-        self.n = check.size(n, "n")
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.n})"
-
-    def __eq__(self, other: object) -> bool:
-        return repr(self) == repr(other)
-
-    def __hash__(self) -> int:
-        return hash(repr(self))
 
     def array(self, x: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, row_lengths: Any = None) -> Any:
         """Validated input: of one of these shapes, with another axis of n for features."""

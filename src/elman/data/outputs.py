@@ -6,20 +6,20 @@ The loss of a model is the mean over all steps that have a target, weighted if t
 
 from __future__ import annotations
 
-import copy
+import functools
 import math
 from collections.abc import Iterable
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from elman import check
-from elman.attributes import Checked
 from elman.backends.reference import ACTIVATIONS
 from elman.check import Shape
 from elman.data import checks, losses
 from elman.data.checks import Read
+from elman.data.learned import Kind
 from elman.lengths import clipped, within
 from elman.typing import Int, Real
 
@@ -38,7 +38,7 @@ def _mean(parts: Iterable[tuple[Any, Real]]) -> float:
     return total / weight
 
 
-class Output(Checked):
+class Output(Kind):
     """What all kinds of output have. Outputs o are what the readout gives, before softmax or sigmoid."""
 
     kernel: ClassVar[str]  # the loss of the kernel contract that says what outputs are
@@ -47,10 +47,10 @@ class Output(Checked):
     class_weights: Any = None  # one for each category, or for 0 and 1; "balanced" before `fit` has found them
     missing: float | None = None  # NaN where that stands for a target that is not there
     _fixed = frozenset(("n", "loss", "class_weights"))
-    n: int
+    _learnable = frozenset(("class_weights",))
 
     def __init__(self, n: int, loss: Any = None, class_weights: Any = None, n_classes: int | None = None) -> None:
-        self.n = check.size(n, "n")
+        super().__init__(n)
         if loss is not None:
             self._put(loss=check.function(loss, "loss"))
         if isinstance(class_weights, str):
@@ -59,26 +59,6 @@ class Output(Checked):
             self._put(class_weights=class_weights)
         elif class_weights is not None:
             self._put(class_weights=checks.class_weights(class_weights, n_classes or self.n))
-
-    def _put(self, **values: Any) -> None:
-        """In the place of what is so by default: attributes that others cannot set."""
-        self.__dict__.update(values)
-
-    def settings(self) -> dict[str, Any]:
-        """The arguments besides n that are not as by default."""
-        each = {name: getattr(self, name) for name in self._fixed if name != "n"}
-        each = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in each.items()}
-        defaults = {name: getattr(type(self), name) for name in each}
-        return {k: value for k, value in sorted(each.items()) if value is not None and value != defaults[k]}
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join([str(self.n), *(f'{k}={v!r}' for k, v in self.settings().items())])})"
-
-    def __eq__(self, other: object) -> bool:
-        return repr(self) == repr(other)
-
-    def __hash__(self) -> int:
-        return hash(repr(self))
 
     @property
     def metric(self) -> str:
@@ -117,17 +97,12 @@ class Output(Checked):
     # Class weights that the targets of `fit` say
 
     @property
-    def is_balanced_later(self) -> bool:
-        """Whether class weights are not known yet."""
-        return isinstance(self.class_weights, str)
+    def waits_for(self) -> str | None:
+        return "class_weights='balanced'" if isinstance(self.class_weights, str) else None
 
-    def one_s_own(self) -> Self:
-        """Itself or, if it will change, a copy."""
-        return copy.copy(self) if self.is_balanced_later else self
-
-    def put_class_weights(self, value: Any) -> None:
-        """What is known now, or not any more."""
-        self._put(class_weights=value)
+    def learned_from(self, parts: Iterable[Real | Int]) -> dict[str, Any]:
+        """Class weights, in one pass, with little in memory."""
+        return {"class_weights": self.balanced(np.asarray(functools.reduce(np.add, map(self.class_counts, parts))))}
 
     def class_counts(self, y: Real | Int) -> NDArray[np.float64]:
         """How many targets of each class there are among y (N, ...)."""
@@ -548,7 +523,7 @@ class Targets(NamedTuple):
     @classmethod
     def of(cls, outputs: Output, y: Any, lengths: Int | None, weights: Real | None, dtype: np.dtype[Any]) -> Targets:
         """Targets y that count what `weights` and the outputs' class weights say."""
-        if outputs.is_balanced_later:
+        if isinstance(outputs.class_weights, str):
             check.refuse("class_weights='balanced' are not known yet: the targets of `fit` say them, or give numbers")
         if outputs.class_weights is not None:
             by_class = outputs.class_weight(y)

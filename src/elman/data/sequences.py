@@ -20,12 +20,12 @@ from elman.data.kinds import PATTERNS, Kinds, Pattern
 from elman.data.order import Groups
 from elman.data.outputs import Categories, Output, Targets, total_weight
 from elman.data.rows import Column, Listed, Rows, Table, is_column, is_sliced, row_of
-from elman.lengths import clipped
+from elman.lengths import clipped, within
 from elman.typing import Bool, Int, Real
 
 T = TypeVar("T")
 _SORTED_TOGETHER = 32  # batches, by length: padding goes, chance stays
-_COUNTED_TOGETHER = 1 << 20  # values
+_LEARNED_TOGETHER = 1 << 20  # values
 _MOST_LISTED = 1 << 20  # rows, of those that are read when they are needed; of more, an order takes too much memory
 
 
@@ -142,7 +142,7 @@ class DataSet:
         resets: Any = None,
         resets_name: str = "resets",
     ) -> None:
-        self.dtype = dtype
+        self.inputs, self.dtype = inputs, dtype
         self.x = _input_rows(X, inputs, pattern, dtype, name)
         self.lengths = self.x.lengths
         self.resets = None if resets is None else _reset_rows(resets, resets_name, self.x, name)
@@ -237,6 +237,12 @@ class DataSet:
         """(T, B), if there are some."""
         return None if self.resets is None else np.asarray(self.resets.side_by_side(rows))
 
+    def input_steps(self) -> Iterator[Real | Int]:
+        """The inputs of the sequences of this part, (N,) or (N, n), some steps at a time; with little in memory."""
+        for rows in _some_together(range(len(self.x))[self.part], self.x, self.inputs.n):
+            x = self.x.side_by_side(rows)
+            yield x[within(len(x), self.x.lengths[rows])]
+
 
 class Sequences(DataSet):
     """A data set of sequences X with targets Y, weights and resets: what `SequenceModel.fit` takes."""
@@ -296,12 +302,10 @@ class Sequences(DataSet):
         weights: Real = self.weights.side_by_side(rows)
         return weights
 
-    def class_counts(self) -> NDArray[np.float64]:
-        """How many targets of each class there are, of a weight that is not 0; in one pass, with little in memory."""
+    def target_steps(self) -> Iterator[Real | Int]:
+        """The targets of a weight that is not 0 of the sequences of this part, (N,) or (N, n), some at a time."""
         start, stop, _ = self.part.indices(len(self.y))
-        own = ((y, counts & (start <= rows) & (rows < stop)) for rows, y, counts in self._counted())
-        parts = (self.kinds.outputs.class_counts(y[counts]) for y, counts in own)
-        return np.asarray(functools.reduce(np.add, parts))
+        return (y[counts & (start <= rows) & (rows < stop)] for rows, y, counts in self._counted())
 
     def _counting(self) -> NDArray[np.bool_]:
         """Which sequences have a target of a weight that is not 0."""
@@ -312,9 +316,7 @@ class Sequences(DataSet):
 
     def _counted(self) -> Iterator[tuple[Int, Real | Int, NDArray[np.bool_]]]:
         """Some sequences at a time, their targets (T, B, ·), and which of these count, with a weight above 0."""
-        n = max(1, _COUNTED_TOGETHER // max(1, int(self.y.lengths.max()) * self.kinds.outputs.n))
-        for start in range(0, len(self.y), n):
-            rows = np.arange(start, min(start + n, len(self.y)))
+        for rows in _some_together(range(len(self.y)), self.y, self.kinds.outputs.n):
             y = self.y.side_by_side(rows)
             yield rows, y, Targets(y, self.y.lengths[rows], self.user_weights(rows, y), 0).counts(self.kinds.outputs)
 
@@ -357,6 +359,13 @@ class Pairs(DataSet):
         y_out[self.y_lengths[rows], np.arange(n_rows)] = self.edge
         targets = Targets.of(self.predicted, y_out, self.y_lengths[rows] + 1, None, self.dtype)
         return PairedBatch(*self.inputs_of(rows), y_in, targets)
+
+
+def _some_together(which: range, of: Rows, n: int) -> Iterator[Int]:
+    """Which rows, as many at a time as have a million values, n at each step."""
+    n_together = max(1, _LEARNED_TOGETHER // max(1, int(of.lengths.max()) * n))
+    for start in range(0, len(which), n_together):
+        yield np.array(which[start : start + n_together])
 
 
 def _token_rows(Y: Any, name: str, n: int) -> Rows:

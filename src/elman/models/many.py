@@ -175,7 +175,8 @@ def _take_over(job: _Job, trained: _Job) -> None:
     network.parameters.flat[:] = other_network.parameters.flat
     for generator, other in zip(network.generators(), other_network.generators(), strict=True):
         generator.bit_generator.state = other.bit_generator.state
-    job.model.outputs.put_class_weights(trained.model.outputs.class_weights)
+    job.model.inputs.put_learned(trained.model.inputs.learned)
+    job.model.outputs.put_learned(trained.model.outputs.learned)
     vars(job.optimizer).update(vars(trained.optimizer))
 
 

@@ -16,6 +16,7 @@ from elman.attributes import as_made
 from elman.backends.activations import Activation
 from elman.data.inputs import Features, Tokens
 from elman.data.kinds import PATTERNS
+from elman.data.learned import as_before_if_refused, learn
 from elman.data.outputs import Categories
 from elman.data.sequences import DataSet, Pairs
 from elman.data.windows import Windows
@@ -110,9 +111,9 @@ class Seq2Seq(Model):
         seed: int | np.random.Generator | None = None,
         backend: str | None = None,
     ) -> None:
-        self.inputs = check.kind(inputs, "inputs", (Tokens, Features))
+        self.inputs = inputs = check.kind(inputs, "inputs", (Tokens, Features)).one_s_own()
         self.outputs = check.kind(outputs, "outputs", (Categories,))
-        if outputs.is_balanced_later or not outputs.is_in_kernels:
+        if outputs.waits_for or not outputs.is_in_kernels:
             check.refuse(
                 f"outputs must have the cross-entropy, and class weights that are numbers or None, got {outputs}"
             )
@@ -206,12 +207,13 @@ class Seq2Seq(Model):
             If the loss or its gradient is not finite.
         """
         given = locals()  # all arguments, by name
-        with joined(given) as (own, ranks):
+        with joined(given) as (own, ranks), as_before_if_refused(self.inputs):
             plan = Plan.of(own, self._network.parameters, memory=memory_of(memory, "memory", self.encoder))
             data, held_out, name = data_of(own, ("X", "Y"), self._data), None, "validation_data"
             if own[name] is not None:
                 held_out = self._data(*check.pair(own[name], name), names=(f"{name}[0]", f"{name}[1]"))
             data, held_out = divided(data, held_out, plan, ranks)
+            learn(data, self.inputs, self.outputs)
             return fit(self, self._network, data, held_out, plan, ranks)
 
     def predict(self, X: Any, *, beam: int = 1, max_length: int | None = None, batch_size: int = 128) -> list[Int]:

@@ -5,10 +5,9 @@ Here arguments are checked, and described. What is computed of them is in networ
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from elman.backends.activations import Activation
 from elman.data.batches import batch_of
 from elman.data.inputs import Features, Tokens
 from elman.data.kinds import PATTERNS, Kinds
+from elman.data.learned import as_before_if_refused, learn
 from elman.data.outputs import Binary, Categories, Labels, Output, Reals
 from elman.data.sequences import DataSet, Sequences, Window
 from elman.data.windows import Windows
@@ -146,7 +146,7 @@ class SequenceModel(Model):
         seed: int | np.random.Generator | None = None,
         backend: str | None = None,
     ) -> None:
-        self.inputs = check.kind(inputs, "inputs", (Tokens, Features))
+        self.inputs = inputs = check.kind(inputs, "inputs", (Tokens, Features)).one_s_own()
         self.outputs = outputs = check.kind(outputs, "outputs", (Categories, Binary, Reals, Labels)).one_s_own()
         self.pattern = check.choice(pattern, "pattern", PATTERNS)
         rng, asked = generator_of(seed)
@@ -608,14 +608,14 @@ class SequenceModel(Model):
         True
         """
         given = locals()  # all arguments, by name
-        with joined(given) as (own, ranks):
+        with joined(given) as (own, ranks), as_before_if_refused(self.inputs, self.outputs):
             most = self._memory(memory)
             windows = None if tbptt is None else self._truncation(tbptt)
             plan = Plan.of(own, self._network.parameters, tbptt=windows, memory=most)
             data, held_out = data_of(own, _NAMES, self._data), self._held_out(own["validation_data"])
             data, held_out = divided(data, held_out, plan, ranks)
-            with self._balanced(data):
-                return fit(self, self._network, data, held_out, plan, ranks)
+            learn(data, self.inputs, self.outputs)
+            return fit(self, self._network, data, held_out, plan, ranks)
 
     def predict(self, X: Any, *, batch_size: int = 128, noise_seed: Any = None, resets: Any = None) -> Any:
         """The likeliest labels, or the numbers, for a data set X, with its `resets`, as `fit` takes it.
@@ -782,21 +782,6 @@ class SequenceModel(Model):
         kinds = Kinds(self.inputs, self.outputs, PATTERNS[self.pattern], self.rnn.dtype)
         readout = ReadoutConstraints(self.mask_ho, self.readout_from)
         return SequenceNetwork(kinds, self.rnn, kept, readout=readout)
-
-    @contextlib.contextmanager
-    def _balanced(self, data: Any) -> Iterator[None]:
-        """Give the class weights that the data say to outputs that wait for them; none if an argument is refused."""
-        waits = self.outputs.is_balanced_later
-        if waits and not isinstance(data, Sequences):
-            check.refuse("X must be data with class_weights='balanced', which all targets say, got a function")
-        if waits:
-            self.outputs.put_class_weights(self.outputs.balanced(data.class_counts()))
-        try:
-            yield
-        except (TypeError, ValueError):
-            if waits:
-                self.outputs.put_class_weights("balanced")
-            raise
 
     # Checks that depend on the model
 

@@ -1,0 +1,91 @@
+"""What kinds of input and output have in common: settings, some of which `fit` may learn from its data."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from elman import check
+from elman.attributes import Checked
+
+
+class Kind(Checked):
+    """One of n things at each step, or n of them. Equal ones have the same settings."""
+
+    _fixed = frozenset(("n",))
+    _learnable: ClassVar[frozenset[str]] = frozenset()  # the settings that the data of `fit` may say
+    n: int
+
+    def __init__(self, n: int) -> None:
+        self.n = check.size(n, "n")
+
+    def _put(self, **values: Any) -> None:
+        """In the place of what is so by default: attributes that others cannot set."""
+        self.__dict__.update(values)
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments besides n that are not as by default."""
+        each = {name: getattr(self, name) for name in self._fixed if name != "n"}
+        each = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in each.items()}
+        defaults = {name: getattr(type(self), name) for name in each}
+        return {k: value for k, value in sorted(each.items()) if value is not None and value != defaults[k]}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join([str(self.n), *(f'{k}={v!r}' for k, v in self.settings().items())])})"
+
+    def __eq__(self, other: object) -> bool:
+        return repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    # What `fit` learns
+
+    @property
+    def waits_for(self) -> str | None:
+        """The setting that the data of `fit` have yet to say, as it was given; None where all are known."""
+        return None
+
+    def one_s_own(self) -> Self:
+        """Itself or, if it will change, a copy."""
+        return copy.copy(self) if self.waits_for else self
+
+    @property
+    def learned(self) -> dict[str, Any]:
+        """The settings that data may say, by name, as they are."""
+        return {name: getattr(self, name) for name in self._learnable}
+
+    def put_learned(self, values: dict[str, Any]) -> None:
+        """What is known now, or not any more: such as `learned` returns, or a part of it."""
+        self._put(**values)
+
+    def learned_from(self, parts: Iterable[Any]) -> dict[str, Any]:
+        """What the steps of a data set, (N,) or (N, n) at a time, say of the setting that it waits for."""
+        raise NotImplementedError
+
+
+@contextlib.contextmanager
+def as_before_if_refused(*kinds: Kind) -> Iterator[None]:
+    """Forget what kinds learn in here if an argument is refused."""
+    before = [kind.learned for kind in kinds]
+    try:
+        yield
+    except (TypeError, ValueError):
+        for kind, values in zip(kinds, before, strict=True):
+            kind.put_learned(values)
+        raise
+
+
+def learn(data: Any, inputs: Kind, outputs: Kind) -> None:
+    """Let kinds learn what they wait for from what is trained on: what is held out is no part of the data."""
+    for kind in (inputs, outputs):
+        if kind.waits_for and not hasattr(data, "input_steps"):
+            check.refuse(f"X must be data with {kind.waits_for}, which all of it says, got a function")
+    if inputs.waits_for:
+        inputs.put_learned(inputs.learned_from(data.input_steps()))
+    if outputs.waits_for:
+        outputs.put_learned(outputs.learned_from(data.target_steps()))
