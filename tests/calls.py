@@ -392,7 +392,8 @@ def copied(c: Case, rnn: Any, T: int, B: int) -> None:
 def new_model(c: Case, *patterns: str, kind: str = "SequenceModel", **fixed: Any) -> Any:
     """A model, or REFUSED."""
     n_inputs, n_outputs, pattern = c.size(17), c.size(17), c.pick(*patterns)
-    inputs = c.pick(elman.Tokens, elman.Features)(n_inputs)
+    kinds = [elman.Tokens, elman.Features, lambda n: embedded(c, n)]
+    inputs = c.pick(*kinds, *([] if pattern == "one-to-many" else [lambda n: columns(c, n)]))(n_inputs)
     outputs = c.pick(elman.Categories, elman.Binary, elman.Reals, lambda n: real_outputs(c, n))(n_outputs)
     n_units = c.sizes()[3]
     if pattern == "many-to-many" and c.chance(0.1):
@@ -411,16 +412,34 @@ def new_model(c: Case, *patterns: str, kind: str = "SequenceModel", **fixed: Any
     if type(outputs) is elman.Categories and c.chance(0.15):
         weights = c.pick(c.rng.uniform(0.5, 2, outputs.n), "balanced" if kind != "Seq2Seq" else None)
         outputs = elman.Categories(outputs.n, class_weights=weights)
-    options |= constraints(c, options, n_inputs)
-    if kind == "SequenceModel" and c.chance(0.2):
+    options |= constraints(c, options, inputs.width)
+    if kind == "SequenceModel" and isinstance(inputs, elman.Tokens) and c.chance(0.2):
+        n_seen = options["hidden_size"] * (1 + options["bidirectional"])
+        inputs, outputs = elman.Tokens(inputs.n, embedding_dim=n_seen), elman.Categories(inputs.n)
+        options["tied"] = True
+        options.pop("mask_ih", None)
+    is_tied = options.get("tied", False)
+    if kind == "SequenceModel" and not is_tied and c.chance(0.2):
         shape = outputs.n_units, options["hidden_size"] * (1 + options["bidirectional"])
         options["mask_ho"] = c.lay(c.rng.random(shape) < 0.6)
-    if kind == "SequenceModel" and c.chance(0.5 if {"signs", "excitatory"} & options.keys() else 0.02):
+    if kind == "SequenceModel" and not is_tied and c.chance(0.5 if {"signs", "excitatory"} & options.keys() else 0.02):
         options["readout_from"] = "excitatory"
     model = c.call(kind, getattr(elman, kind), inputs, outputs, **options, spoil=0.05)
     if model is not REFUSED:
         c.watch(model.parameters)
     return model
+
+
+def embedded(c: Case, n: int) -> Any:
+    """Tokens with an embedding, drawn or given."""
+    options = c.pick({"embedding_dim": c.size(9)}, {"embedding": c.rng.standard_normal((n, c.size(9)))})
+    return c.call("Tokens", elman.Tokens, n, **options, spoil=0)
+
+
+def columns(c: Case, n: int) -> Any:
+    """Some kinds of input side by side."""
+    kinds = [elman.Tokens(c.size(9)), elman.Features(c.size(9)), elman.Tokens(n, embedding_dim=c.size(9))]
+    return c.call("Columns", elman.Columns, *(c.pick(*kinds) for _ in range(c.pick(1, 2, 3))), spoil=0)
 
 
 def real_outputs(c: Case, n: int) -> Any:
@@ -441,6 +460,12 @@ def sides(model: Any) -> tuple[bool, bool]:
 
 
 def inputs_of(c: Case, model: Any, *axes: int) -> np.ndarray:
+    if isinstance(model.inputs, elman.Columns):
+        each = [
+            c.integers(part.n, *axes, 1) if isinstance(part, elman.Tokens) else c.real(*axes, part.n)
+            for part in model.inputs.parts
+        ]
+        return np.concatenate(each, axis=-1).astype(c.dtype)
     return (
         c.integers(model.inputs.n, *axes) if isinstance(model.inputs, elman.Tokens) else c.real(*axes, model.inputs.n)
     )

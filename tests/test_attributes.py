@@ -22,6 +22,7 @@ OBJECTS: dict[str, Callable[[], Any]] = {
     "Seq2Seq": lambda: elman.Seq2Seq(elman.Tokens(3), elman.Categories(3), hidden_size=4, seed=0),
     "Tokens": lambda: elman.Tokens(3),
     "Features": lambda: elman.Features(3),
+    "Columns": lambda: elman.Columns(elman.Tokens(3, embedding_dim=2), elman.Features(2)),
     "Categories": lambda: elman.Categories(3),
     "Binary": lambda: elman.Binary(class_weights=[1, 2]),
     "Labels": lambda: elman.Labels(3),
@@ -101,9 +102,11 @@ SHAPE = [
 FIXED = {
     "RNN": SHAPE,
     "reference.RNN": SHAPE,
-    "SequenceModel": ["inputs", "outputs", "pattern", "learn_h_0", "mask_ho", "readout_from", "rnn"],
+    "SequenceModel": ["inputs", "outputs", "pattern", "learn_h_0", "mask_ho", "readout_from", "tied", "rnn"],
     "Seq2Seq": ["inputs", "outputs", "learn_h_0", "encoder", "decoder"],
-    **{name: ["n"] for name in ("Tokens", "Features")},
+    "Tokens": ["n", "embedding_dim", "embedding"],
+    "Features": ["n"],
+    "Columns": ["n", "parts"],
     **{name: ["n", "loss", "class_weights"] for name in ("Categories", "Binary", "Labels")},
     "Reals": ["n", "loss", "class_weights", "quantiles", "distribution", "missing"],
 }

@@ -307,8 +307,8 @@ def test_kinds(kind: Callable[[Any], Any], n: Any, message: str):
 
 
 MODEL = [
-    ({"inputs": 7}, "inputs must be elman.Tokens or elman.Features, got 7"),
-    ({"inputs": elman.Tokens}, "inputs must be elman.Tokens or elman.Features, got <class"),
+    ({"inputs": 7}, "inputs must be elman.Tokens, elman.Features or elman.Columns, got 7"),
+    ({"inputs": elman.Tokens}, "inputs must be elman.Tokens, elman.Features or elman.Columns, got <class"),
     (
         {"outputs": elman.Tokens(7)},
         "outputs must be elman.Categories, elman.Binary, elman.Reals or elman.Labels, got Tokens(7)",
@@ -656,7 +656,7 @@ NEW_KINDS = [
     ),
     (
         lambda: elman.Seq2Seq(3, elman.Categories(3), hidden_size=4),
-        "inputs must be elman.Tokens or elman.Features, got 3",
+        "inputs must be elman.Tokens, elman.Features or elman.Columns, got 3",
     ),
     (lambda: elman.schedules.Cosine(warmup=-1), "warmup must be a finite number of at least 0, got -1"),
     (lambda: elman.schedules.Cosine(final="x"), "final must be a finite number of at least 0, got 'x'"),

@@ -8,6 +8,7 @@ from elman.analysis import fixed_points
 from elman.backends import available as available_backends
 from elman.backends import use_backend
 from elman.backends.activations import activation
+from elman.data.columns import Columns
 from elman.data.inputs import Features, Tokens
 from elman.data.outputs import Binary, Categories, Labels, Reals
 from elman.data.windows import Windows
@@ -21,6 +22,7 @@ __all__ = [
     "Binary",
     "Callback",
     "Categories",
+    "Columns",
     "EarlyStopping",
     "Features",
     "History",

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from elman import check
+from elman.data.columns import Columns
 from elman.data.inputs import Features, Input, Tokens
 from elman.data.outputs import Categories, Output
 from elman.typing import Int, Real
@@ -45,12 +46,14 @@ class Kinds(NamedTuple):
     def input_size(self) -> int:
         """The I of the layers: features have what is fed back beside them."""
         is_beside = self.feeds_back and isinstance(self.inputs, Features)
-        return self.inputs.n + (self.outputs.n if is_beside else 0)
+        return self.inputs.width + (self.outputs.n if is_beside else 0)
 
     def check_feedback(self) -> None:
         """Refuse to feed back what cannot be an input."""
         if self.feeds_back and not self.outputs.may_feed:
             check.refuse(f"pattern='one-to-many' needs outputs that are the next step's inputs, got {self.outputs}")
+        if self.feeds_back and isinstance(self.inputs, Columns):
+            check.refuse(f"pattern='one-to-many' needs inputs that are Tokens or Features, got {self.inputs}")
         if self.outputs.is_of_sequences and (self.pattern.one_input or self.pattern.one_output):
             check.refuse(f"pattern must be 'many-to-many' with {self.outputs}, got {self.pattern.name!r}")
         is_token = isinstance(self.outputs, Categories) and self.outputs.n <= self.inputs.n

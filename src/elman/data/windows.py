@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elman import check
-from elman.data.inputs import Features
+from elman.data.inputs import Tokens
 from elman.data.kinds import Kinds
 from elman.data.outputs import Categories
 from elman.data.rows import gathered, is_sliced, stretches_of
@@ -24,7 +24,7 @@ class Windows:
     Parameters
     ----------
     series : integers (S,), or array (S, n)
-        Tokens, or features; (S,) is taken for one feature.
+        Tokens, features or columns; (S,) is taken for one feature.
     length : int
         How many steps a window has.
     stride : int, optional
@@ -75,7 +75,7 @@ class Windows:
 
     def inputs_for(self, kinds: Kinds) -> Any:
         """X, as a data set takes it."""
-        return _Windowed(self, "series", 0, self.length, has_columns=isinstance(kinds.inputs, Features))
+        return _Windowed(self, "series", 0, self.length, has_columns=not isinstance(kinds.inputs, Tokens))
 
     def targets_for(self, kinds: Kinds) -> Any:
         """Y, as a data set takes it."""

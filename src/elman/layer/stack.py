@@ -374,6 +374,7 @@ class Stack:
         drawn: Drawn | None = None,
         batch_major: bool = False,
         resets: Resets | None = None,
+        weights: Sequence[Weights] | None = None,
     ) -> Tape:
         """`evaluate` with dropout, all that `backward` needs being kept.
 
@@ -400,8 +401,9 @@ class Stack:
         if y is None:
             *_, y, d_y = buffers
         outputs, dropped = [*buffers[:n_inner], y], buffers[n_inner : 2 * n_inner] if drops else _NOTHING
+        weights = weights or self.weights_now()
         layers = layers_of(
-            x, h_0, h_n, self.weights_now(), outputs, mode, lengths, recurrent_mask, dropped, drawn, dynamics, seconds
+            x, h_0, h_n, weights, outputs, mode, lengths, recurrent_mask, dropped, drawn, dynamics, seconds
         )
         tape = _quick(Tape, (mode, self._placed(layers, resets), batch_major, leases, d_y))
         forward(tape)

@@ -35,7 +35,8 @@ class Model(Checked):
     def parameters(self) -> dict[str, Real]:
         """The parameters by name, live and writable: those of the layers, weight_ho (O, K) and bias_o (O,).
 
-        K is the number of units that the readout sees, twice the hidden size where they run in both directions.
+        K is the number of units that the readout sees, twice the hidden size where they run in both directions. Before
+        weight_ho there are the embedding of `Tokens`, if they have one, or those of `Columns`, and a learned h_0.
 
         Examples
         --------
@@ -186,7 +187,7 @@ def _place_of(name: str) -> tuple[str, str]:
     """A layer, with its direction, and what the array is called there; or what else there is."""
     match = re.fullmatch(r"(?:(\w+)\.)?(\w+)_l(\d+)(_reverse)?", name)
     if match is None:
-        return ("first states" if name == "h_0" else "readout"), name
+        return "first states" if name == "h_0" else "inputs" if name.startswith("embedding") else "readout", name
     owner, short, number, is_reverse = match.groups()
     return f"{owner + ' ' if owner else ''}layer {number}{', reverse' if is_reverse else ''}", short
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from elman import check
+from elman.data.columns import Columns
 from elman.data.inputs import Features, Input, Tokens
 from elman.data.kinds import PATTERNS, Kinds, Pattern
 from elman.data.outputs import Binary, Categories, Labels, Output, Reals
@@ -15,7 +16,7 @@ from elman.layer.architecture import Architecture
 from elman.layer.dynamics import USUAL
 from elman.layer.rnn import RNN
 
-INPUTS = {"Tokens": Tokens, "Features": Features}  # by the names that they have in files
+INPUTS = {"Tokens": Tokens, "Features": Features, "Columns": Columns}  # by the names that they have in files
 OUTPUTS = {"Categories": Categories, "Binary": Binary, "Reals": Reals, "Labels": Labels}
 
 
@@ -23,11 +24,18 @@ def described(inputs: Input, outputs: Output, rnn: RNN, pattern: Pattern | None 
     """A configuration; one without a pattern is of a model that has no other."""
     given = {name: _in_json(value) for name, value in outputs.settings().items()}
     return {
-        "inputs": {"kind": type(inputs).__name__, "n": inputs.n},
+        "inputs": _of_inputs(inputs),
         "outputs": {"kind": type(outputs).__name__, "n": outputs.n, **given},
         **({} if pattern is None else {"pattern": pattern.name}),
         **of_layers(rnn),
     }
+
+
+def _of_inputs(inputs: Input) -> dict[str, Any]:
+    if isinstance(inputs, Columns):
+        return {"kind": "Columns", "parts": [_of_inputs(part) for part in inputs.parts]}
+    given = {name: _in_json(value) for name, value in inputs.settings().items()}
+    return {"kind": type(inputs).__name__, "n": inputs.n, **given}
 
 
 def _in_json(value: Any) -> Any:
@@ -65,21 +73,27 @@ def arguments(kind: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], int
     bidirectional = check.flag(config["bidirectional"], "bidirectional")
     more = {"learn_leak": check.flag(config.get("learn_leak", False), "learn_leak")}
     learns_h_0 = check.flag(config.get("learn_h_0", False), "learn_h_0")
+    is_tied = check.flag(config.get("tied", False), "tied")
+    n_embedded = 0 if is_tied else sum(part.n * part.width for part in inputs.embedded.values())
     if is_sequence_model:
         pattern = PATTERNS[check.choice(config["pattern"], "pattern", PATTERNS)]
         input_size = Kinds(inputs, outputs, pattern, check.real_dtype(config["dtype"])).input_size
         first = Architecture(input_size, hidden_size, num_layers, bidirectional, **more)
         n = first.n_parameters + outputs.n_units * (first.n_outputs + 1)
     else:
-        first = Architecture(inputs.n, hidden_size, num_layers, bidirectional, **more)
+        first = Architecture(inputs.width, hidden_size, num_layers, bidirectional, **more)
         decoder = Architecture(outputs.n + 1, first.n_outputs, num_layers, **more)
         n = first.n_parameters + decoder.n_parameters + (outputs.n + 1) * (decoder.n_outputs + 1)
-    n += learns_h_0 * first.n_states * hidden_size
+    n += n_embedded + learns_h_0 * first.n_states * hidden_size
     masks = {name: constraints.from_json(value, name) for name, value in config.items() if name.startswith("mask")}
     return {**config, **masks, "inputs": inputs, "outputs": outputs}, n
 
 
 def _kind_of(name: str, config: Mapping[str, Any], kinds: Mapping[str, Any]) -> Any:
     """An input or output, which a configuration describes by its kind and its arguments."""
-    described = {key: math.nan if value == "NaN" else value for key, value in dict(config[name]).items()}
-    return kinds[check.choice(described.pop("kind"), f"the kind of its {name}", kinds)](**described)
+    described: dict[str, Any] = {key: math.nan if value == "NaN" else value for key, value in config[name].items()}
+    kind = kinds[check.choice(described.pop("kind"), f"the kind of its {name}", kinds)]
+    if kind is Columns:
+        parts, of_part = described.pop("parts"), {"Tokens": Tokens, "Features": Features}
+        return Columns(*(_kind_of("inputs", {"inputs": part}, of_part) for part in parts), **described)
+    return kind(**described)

@@ -37,8 +37,10 @@ def gauss_newton_product(network: SequenceNetwork, batch: Batch, v: Parameters) 
     stack, n_rows, product = network.stack, batch.x.shape[1], network.zeros()
     mode = network.mode()._replace(dropout=0.0, recurrent_dropout=0.0)
     h_0 = network.initial_state(n_rows)
-    h_n, d_h_0, moves = np.empty_like(h_0), np.empty_like(h_0), _moves(network, v, h_0)
-    with stack.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths, drawn=Drawn()) as tape:
+    reading, moves = network.laid_out(product), _moves(network, v, h_0, batch.x)
+    x = reading.of(batch.x)
+    h_n, d_h_0, d_x = np.empty_like(h_0), np.empty_like(h_0), reading.room(x)
+    with stack.forward(mode, x, h_0, h_n, lengths=batch.lengths, drawn=Drawn()) as tape:
         d_states, d_last = tangents.of_tape(tape, moves)
         targets, layer, one_output = batch.targets, None, network.kinds.pattern.one_output
         if one_output:
@@ -52,24 +54,26 @@ def gauss_newton_product(network: SequenceNetwork, batch: Batch, v: Parameters) 
         d_o = _curved(network, mode.backend, h, np.ascontiguousarray(d_h), v, targets)
         back = _through_readout(network, mode.backend, h, d_o, product)
         if one_output:
-            stack.backward(tape, None, network.by_last(mode, layer, back, h_n), d_h_0, None, product.arrays)
+            stack.backward(tape, None, network.by_last(mode, layer, back, h_n), d_h_0, d_x, product.arrays)
         else:
             d_y = np.zeros_like(d_states)
             d_y[skipped:] = back
-            stack.backward(tape, d_y, None, d_h_0, None, product.arrays)
+            stack.backward(tape, d_y, None, d_h_0, d_x, product.arrays)
+    reading.add(batch.x, d_x)
     if network.learns_h_0:
         product.named()["h_0"][...] = d_h_0.sum(axis=1, dtype=np.float64)
     network.chain(product)
     return product
 
 
-def _moves(network: SequenceNetwork, v: Parameters, h_0: Real) -> tangents.Moves:
+def _moves(network: SequenceNetwork, v: Parameters, h_0: Real, x: Any) -> tangents.Moves:
     """What the vector moves of the layers, as one tangent; rows begin alike."""
     own = {name: one[None] for name, one in v.named(network.stack.architecture.n_entries).items()}
     d_h_0 = np.zeros_like(h_0)
     if network.learns_h_0:
         d_h_0 += v.named()["h_0"][:, None]
-    return tangents.Moves(1, None, d_h_0[None], own)
+    d_x = [network.inputs.moved(x, tables)] if (tables := network.tables(v)) else None
+    return tangents.Moves(1, d_x, d_h_0[None], own)
 
 
 def _curved(network: SequenceNetwork, backend: Any, h: Real, d_h: Real, v: Parameters, targets: Targets) -> Real:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,7 +35,9 @@ def gradient_norms(network: SequenceNetwork, batch: Batch) -> GradientNorms:
     # for values from 0 to 1, as "power" has no steepest slope
     steepest = max(np.ravel(slope(np.linspace(0, 1, 101))))
     h_n, d_h_0 = np.empty_like(h_0), np.empty_like(h_0)
-    with stack.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths, drawn=Drawn()) as tape:
+    reading = network.reading(mode, batch.x, gradients)
+    own: Any = {"lengths": batch.lengths, "drawn": Drawn(), "weights": reading.weights}
+    with stack.forward(mode, reading.of(batch.x), h_0, h_n, **own) as tape:
         d_y, d_h_n = np.zeros_like(tape.layers[-1].y), np.zeros_like(h_n)
         if network.kinds.pattern.one_output:
             _, d_h_n = network.loss_of_last(mode, batch, h_n, gradients)
@@ -53,7 +55,7 @@ def gradient_norms(network: SequenceNetwork, batch: Batch) -> GradientNorms:
 
         scratch = [np.zeros_like(d_y) for _ in range(min(n_layers, 3))]  # beyond the lengths nothing is written
         on_leaks = stack.adder(tape, gradients.arrays)
-        backward(tape, d_y, d_h_n, d_h_0, None, stack.by_layer(gradients.arrays), scratch, look, on_leaks=on_leaks)
+        backward(tape, d_y, d_h_n, d_h_0, None, stack.by_layer(reading.arrays), scratch, look, on_leaks=on_leaks)
     return GradientNorms(norms, saturated)
 
 

@@ -19,6 +19,7 @@ from elman.layer.stack import Drawn, Mode
 from elman.lengths import n_within
 from elman.models import configuration
 from elman.models.network import Kept, Network
+from elman.models.reading import Reading
 from elman.models.recomputation import Cost, OfLast, differentiated, segment_lengths
 from elman.training.plan import Descent
 from elman.typing import Int, Real
@@ -27,7 +28,6 @@ from elman.typing import Int, Real
 class EncoderDecoder(Network):
     """An encoder and a decoder, which work on the network's parameters, and the readout of the decoder."""
 
-    inputs: Input
     written: Output  # the tokens that come out; of those that are predicted, the last stands for the start and the end
     kind = "Seq2Seq"
     metric = "exact"
@@ -37,8 +37,8 @@ class EncoderDecoder(Network):
             move_to(part, rnn)
         given = written.class_weights
         class_weights = None if given is None else [*given, 1.0]
-        super().__init__(rnns, Categories(written.n + 1, class_weights=class_weights), kept)
-        self.inputs, self.written = inputs, written
+        super().__init__(rnns, inputs, Categories(written.n + 1, class_weights=class_weights), kept)
+        self.written = written
         self._encoder, self._decoder = map(stack_of, rnns)
 
     def modes(self) -> tuple[Mode, Mode]:
@@ -56,7 +56,7 @@ class EncoderDecoder(Network):
         decode = functools.partial(self._decode, gradients=into, scales=scales, lowest=to_decoder)
         n_read, n_written = len(read.x), len(written.x)
         if descent.memory is not None:
-            of_encoder = Cost.of(self._encoder, encoding, read.x)
+            of_encoder = Cost.of(self._encoder, encoding, read.x, self.n_read)
             of_decoder = Cost.of(self._decoder, decoding, written.x, self.predicted.n)
             n_read, n_written = segment_lengths([of_encoder, of_decoder], descent.memory)
 
@@ -65,9 +65,12 @@ class EncoderDecoder(Network):
             loss, _, d_h_0 = differentiated(decode, n_written, self._decoder, decoding, written, h_0)
             return loss, self._handed_back(d_h_0)
 
-        encode = functools.partial(self._encode, of_last=of_last, gradients=into, lowest=to_encoder)
+        reading = self.reading(encoding, read.x, into)
+        encode = functools.partial(self._encode, of_last=of_last, reading=reading, lowest=to_encoder)
         first = self.initial_state(read.x.shape[1])
-        loss, _, d_first = differentiated(encode, n_read, self._encoder, encoding, read, first, of_last=of_last)
+        own: Any = {"of_last": of_last, "reading": reading}
+        loss, _, d_first = differentiated(encode, n_read, self._encoder, encoding, read, first, **own)
+        reading.end()
         self.add_by_h_0(into, d_first)
         return loss + self.penalize_weights(descent.penalties, into), None
 
@@ -79,7 +82,7 @@ class EncoderDecoder(Network):
         n = self._encoder.architecture.n_entries
         of_encoder, of_decoder = gradients.arrays[:n], gradients.arrays[n:]
         to_encoder, to_decoder = self._encoder.lowest_of(of_encoder), self._decoder.lowest_of(of_decoder)
-        to_encoder = 0 if self.trains_h_0(gradients) else to_encoder
+        to_encoder = 0 if self.trains_h_0(gradients) or self.trains_inputs(gradients) else to_encoder
         # To the encoder by way of the states that the decoder begins with
         return to_encoder, 0 if to_encoder < len(self._encoder.weights) else to_decoder
 
@@ -90,7 +93,7 @@ class EncoderDecoder(Network):
         h_0: Real,
         *,
         of_last: OfLast,
-        gradients: Parameters,
+        reading: Reading,
         lowest: int,
         d_h_n: Real | None = None,
         drawn: Drawn | None = None,
@@ -98,12 +101,14 @@ class EncoderDecoder(Network):
         direction: int | None = None,
     ) -> tuple[float, Real, Real]:
         """A stretch of the encoder's steps, as `recomputation.differentiated` asks for it."""
-        h_n, d_h_0 = np.empty_like(h_0), np.empty_like(h_0)
-        with self._encoder.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths, drawn=drawn) as tape:
+        h_n, d_h_0, x = np.empty_like(h_0), np.empty_like(h_0), reading.of(batch.x)
+        d_x, given = reading.room(x), {"lengths": batch.lengths, "drawn": drawn, "weights": reading.weights}
+        with self._encoder.forward(mode, x, h_0, h_n, **given) as tape:  # type: ignore[arg-type]
             if d_h_n is None:
                 loss, d_h_n = of_last(h_n)
-            own = gradients.arrays, None, lowest, direction
-            self._encoder.backward(tape, None, d_h_n, d_h_0, None, *own)
+            own = reading.arrays, None, lowest, direction
+            self._encoder.backward(tape, None, d_h_n, d_h_0, d_x, *own)
+        reading.add(batch.x, d_x)
         return loss, h_n, d_h_0
 
     def _decode(
@@ -179,9 +184,9 @@ class EncoderDecoder(Network):
     def _encoded(self, mode: Mode, x: Real | Int, lengths: Int | None) -> Real:
         """The decoder's first states (L, B, D·H)."""
         first = self.initial_state(x.shape[1])
-        h_x = np.empty_like(first)
+        h_x, reading = np.empty_like(first), self.reading(mode, x)
         with self._encoder.lease(*x.shape[:2]) as (y,):
-            self._encoder.evaluate(mode, x, first, h_x, y, lengths)
+            self._encoder.evaluate(mode, reading.of(x), first, h_x, y, lengths, weights=reading.weights)
         return self._handed_over(h_x)
 
     def _handed_over(self, h_x: Real) -> Real:

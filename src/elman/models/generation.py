@@ -9,7 +9,7 @@ import numpy as np
 from elman import check
 from elman.backends.contract import Generation, Readout
 from elman.data.batches import own
-from elman.data.inputs import Features
+from elman.data.inputs import Features, Tokens
 from elman.data.outputs import Binary, Categories, Reals, finite_outputs
 from elman.layer.stack import layers_of, states_of
 from elman.models.network import SequenceNetwork
@@ -47,7 +47,7 @@ def _first_inputs(network: SequenceNetwork, start: Any) -> Real | Int:
         first[0, 0, : inputs.n] = inputs.array(start, "start", dtype, ())
         return first
     if not feeds_back:
-        is_input = isinstance(inputs, Features) or isinstance(outputs, Categories)
+        is_input = isinstance(inputs, Features) or (isinstance(inputs, Tokens) and isinstance(outputs, Categories))
         if pattern.one_input or pattern.one_output or not is_input or outputs.n != inputs.n or not outputs.may_feed:
             check.refuse(f"generate needs outputs that are inputs, got {outputs} and {inputs}")
     shapes = [("T",)] if isinstance(inputs, Features) else [(), ("n",)]
@@ -60,14 +60,15 @@ def _drawn(
 ) -> Real | Int:
     """What follows on `first` (T, 1, ·): outputs (length, n), or categories (length,), or fewer up to an end."""
     mode, stack, outputs = network.mode(), network.stack, network.kinds.outputs
+    weights = network.reading(mode, np.arange(network.inputs.n)).weights or stack.weights_now()
     h, o = network.initial_state(1), np.empty((1, 1, outputs.n), network.kinds.dtype)
     if len(first) > 1:
         before, h = h, np.empty_like(h)
         with stack.lease(len(first) - 1, 1) as (y,):
-            stack.evaluate(mode, first[:-1], before, h, y)
+            stack.evaluate(mode, first[:-1], before, h, y, weights=weights)
     y = np.empty((len(h), 1, *h.shape[1:]), h.dtype)
     own: dict[str, Any] = {"dynamics": stack.dynamics_now(), "seconds": [*np.empty_like(y)]}
-    layers = layers_of(first[-1:].copy(), h, None, stack.weights_now(), [*y], mode, **own)
+    layers = layers_of(first[-1:].copy(), h, None, weights, [*y], mode, **own)
     readout = Readout(y[-1], *network.readout_now(), o, loss=outputs.kernel)
     is_category = isinstance(outputs, Categories)
     parts: list[Any] = [np.empty(0, np.int64) if is_category else np.empty((0, outputs.n), h.dtype)]

@@ -20,6 +20,8 @@ from elman.backends.activations import Activation
 from elman.backends.contract import Layer, Readout
 from elman.backends.reference import CELLS
 from elman.data import checks
+from elman.data.columns import Columns
+from elman.data.inputs import Input, Tokens
 from elman.data.kinds import Kinds
 from elman.data.outputs import Output, Scored, Targets, finite_outputs, penalize
 from elman.data.sequences import Batch, DataSet, Sequences, Window
@@ -32,6 +34,7 @@ from elman.layer.rnn import RNN, mode_of, move_to, stack_of
 from elman.layer.stack import Drawn, Mode, Stack, Tape, add_by_states, outputs_of, states_of
 from elman.lengths import n_within
 from elman.models import configuration, recomputation
+from elman.models.reading import ByToken, LaidOut, Reading
 from elman.storage import files
 from elman.training.plan import Descent, Penalties
 from elman.typing import Bool, Int, Real
@@ -45,13 +48,32 @@ class Kept(NamedTuple):
     seed: str | None
 
     @classmethod
-    def drawn(cls, entries: list[Entry], rnn: RNN, n_outputs: int, rng: np.random.Generator, seed: str | None) -> Kept:
-        """That of a new network: these entries, which its layers fill, and a readout of the RNN's states."""
+    def drawn(
+        cls,
+        entries: list[Entry],
+        rnn: RNN,
+        inputs: Input,
+        n_outputs: int,
+        rng: np.random.Generator,
+        seed: str | None,
+    ) -> Kept:
+        """That of a new network: these entries, which its layers fill, the inputs', and a readout of the RNN's states.
+
+        An embedding that is not among the entries is weight_ho.
+        """
         n_units = stack_of(rnn).architecture.n_outputs
         check.addressable(8 * n_outputs * n_units, n=n_outputs, hidden_size=rnn.hidden_size)
         readout = Entry(("weight_ho",), (n_outputs, n_units)), Entry(("bias_o",), (n_outputs,))
         parameters = Parameters([*entries, *readout], rnn.dtype)
-        draw_uniform(list(parameters.named().values())[-2:], n_units, rng)
+        named = parameters.named()
+        draw_uniform(list(named.values())[-2:], n_units, rng)
+        for name, tokens in inputs.embedded.items():
+            if tokens.embedding is not None:
+                with np.errstate(over="ignore"):
+                    named.get(name, named["weight_ho"])[...] = tokens.embedding
+                check.finite(named.get(name, named["weight_ho"]), f"embedding as {rnn.dtype}")
+            elif name in named:
+                named[name][...] = rng.standard_normal((tokens.n, tokens.width))
         return cls(parameters, np.random.default_rng(rng.integers(1 << 63)), seed)
 
 
@@ -61,6 +83,7 @@ class Network:
     kind: ClassVar[str]  # the name of the model's class, in files
     metric: str  # what `evaluate` measures besides the loss
     rnns: Sequence[RNN]  # the layers, with the settings that hold at present; the last one feeds the readout
+    inputs: Input
     predicted: Output  # what the readout computes
     parameters: Parameters  # those of the layers, and at the end weight_ho (O, K) and bias_o (O,)
     gradients: Parameters  # room for those of an update
@@ -69,13 +92,18 @@ class Network:
     shuffle_rng: np.random.Generator  # what the order of a data set is drawn with
     seed: str | None  # what was asked for when the parameters were drawn, if it is known
 
-    def __init__(self, rnns: Sequence[RNN], predicted: Output, kept: Kept) -> None:
-        self.rnns, self.predicted, self.factors = rnns, predicted, {}
+    def __init__(
+        self, rnns: Sequence[RNN], inputs: Input, predicted: Output, kept: Kept, *, is_tied: bool = False
+    ) -> None:
+        """is_tied: whether the embedding of the inputs is weight_ho."""
+        self.rnns, self.inputs, self.predicted, self.factors, self.is_tied = rnns, inputs, predicted, {}, is_tied
         self.parameters, self.shuffle_rng, self.seed = kept
         self.gradients = self.zeros()
         # The buffer ends with h_0, if it is learned, weight_ho and bias_o
         self._h_0, self._weight_ho = (len(self.parameters.arrays) - i for i in (3, 2))
         self.learns_h_0 = self.parameters.entries[self._h_0].names == ("h_0",)
+        n = sum(stack_of(rnn).architecture.n_entries for rnn in rnns)  # embeddings follow the layers
+        self._embeddings = [self._weight_ho] if is_tied else [*range(n, n + len(inputs.embedded))]
         self._workspace = stack_of(rnns[-1]).workspace
 
     def zeros(self) -> Parameters:
@@ -111,6 +139,37 @@ class Network:
         if self.trains_h_0(gradients):
             with np.errstate(all="ignore"):  # the update says if they are not finite
                 gradients.named()["h_0"] += d_first.sum(axis=1, dtype=np.float64)
+
+    # Inputs
+
+    def tables(self, parameters: Parameters) -> list[Any]:
+        """The embeddings (d, n) among such parameters, or gradients, None where one is not wanted."""
+        return [None if (array := parameters.arrays[i]) is None else array[0] for i in self._embeddings]
+
+    def reading(self, mode: Mode, x: Any, gradients: Parameters | None = None) -> Reading:
+        """How layers read inputs that are among x (T, B, ·); and where gradients go, if these are wanted."""
+        arrays = [] if gradients is None else gradients.arrays
+        if not self.inputs.is_laid_out:
+            return Reading(arrays)
+        if not isinstance(self.inputs, Tokens):
+            return self.laid_out(gradients)
+        (table,), (d_table,) = self.tables(self.parameters), [None] if gradients is None else self.tables(gradients)
+        return ByToken(x, table, stack_of(self.rnns[0]).weights_now(), mode, arrays, d_table)
+
+    def laid_out(self, gradients: Parameters | None = None) -> Reading:
+        """The same, as reals (T, B, I), of tokens with an embedding, too."""
+        arrays = [] if gradients is None else gradients.arrays
+        d_tables = [None] * len(self._embeddings) if gradients is None else self.tables(gradients)
+        return LaidOut(self.inputs, self.tables(self.parameters), arrays, d_tables)
+
+    def trains_inputs(self, gradients: Parameters) -> bool:
+        """Whether an embedding's gradient is wanted."""
+        return any(table is not None for table in self.tables(gradients))
+
+    @property
+    def n_read(self) -> int:
+        """How many reals of a row and step are made for layers to read, with the gradient by them."""
+        return 2 * self.inputs.width if isinstance(self.inputs, Columns) else 0
 
     # The readout
 
@@ -227,9 +286,11 @@ class SequenceNetwork(Network):
     kinds: Kinds
     stack: Stack  # the RNN's
 
-    def __init__(self, kinds: Kinds, rnn: RNN, kept: Kept, *, readout: ReadoutConstraints) -> None:
+    def __init__(
+        self, kinds: Kinds, rnn: RNN, kept: Kept, *, readout: ReadoutConstraints, is_tied: bool = False
+    ) -> None:
         move_to(kept.parameters, rnn)
-        super().__init__([rnn], kinds.outputs, kept)
+        super().__init__([rnn], kinds.inputs, kinds.outputs, kept, is_tied=is_tied)
         self.readout = readout
         self.kinds, self.stack, self.metric = kinds, stack_of(rnn), kinds.outputs.metric
         of_readout = readout.factor(constraints.of_rnn(rnn), self.stack.architecture, rnn.dtype)
@@ -254,8 +315,9 @@ class SequenceNetwork(Network):
         resets: Bool | None = None,
     ) -> tuple[Real, Real]:
         """What the readout sees, without dropout, which may be y (T, B, D·H), that is written; and the last states."""
-        h_n = np.empty_like(h_0)
-        self.stack.evaluate(mode, x, h_0, h_n, y, lengths, drawn=drawn, resets=self.resets(resets))
+        h_n, reading = np.empty_like(h_0), self.reading(mode, x)
+        own: dict[str, Any] = {"drawn": drawn, "resets": self.resets(resets), "weights": reading.weights}
+        self.stack.evaluate(mode, reading.of(x), h_0, h_n, y, lengths, **own)
         return self.last_outputs(mode, h_n)[0] if self.kinds.pattern.one_output else y, h_n
 
     def noise(self, keys: Int | None) -> Drawn | None:
@@ -340,8 +402,10 @@ class SequenceNetwork(Network):
             return self.backpropagate(window, h_0, into, descent.memory, descent.penalties)
         h_n = np.empty_like(h_0)
         mode = self.mode()
+        reading = self.reading(mode, batch.x)
         own: dict[str, Any] = {"drawn": self._drawn(mode, batch), "resets": self.resets(batch.resets)}
-        with self.stack.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths, **own) as tape:
+        own |= {"lengths": batch.lengths, "weights": reading.weights}
+        with self.stack.forward(mode, reading.of(batch.x), h_0, h_n, **own) as tape:
             return 0.0, _state_after(window.n_done or 0, h_n, tape)
 
     def n_penalized(self, batch: Batch) -> int:
@@ -373,16 +437,18 @@ class SequenceNetwork(Network):
         resets, d_h_reset = self.resets(batch.resets), None
         n = len(batch.x)
         if memory is not None:
-            n_reals = self.predicted.n_reals
+            n_reals = self.predicted.n_reals + self.n_read
             cost = recomputation.Cost.of(self.stack, mode, batch.x, n_reals, has_resets=resets is not None)
             (n,) = recomputation.segment_lengths([cost], memory)
         if resets is not None and self.trains_h_0(gradients):
             d_h_reset = np.zeros_like(h_0)
-        given: dict[str, Any] = {"scales": scales, "n_done": n_done, "d_h_reset": d_h_reset}
+        reading = self.reading(mode, batch.x, gradients)
+        given: dict[str, Any] = {"scales": scales, "n_done": n_done, "d_h_reset": d_h_reset, "reading": reading}
         differentiate = functools.partial(self.differentiate, gradients=gradients, **given)
         of_last = functools.partial(self.loss_of_last, mode, batch, gradients=gradients)
         own = self.stack, mode, batch, h_0, resets, of_last if self.kinds.pattern.one_output else None
-        loss, h_n, d_h_0 = recomputation.differentiated(differentiate, n, *own)
+        loss, h_n, d_h_0 = recomputation.differentiated(differentiate, n, *own, reading=reading)
+        reading.end()
         for d_first in (d_h_0 if is_first else None, d_h_reset):
             if d_first is not None:
                 self.add_by_h_0(gradients, d_first)
@@ -397,6 +463,7 @@ class SequenceNetwork(Network):
         h_0: Real,
         *,
         gradients: Parameters,
+        reading: Reading,
         scales: tuple[float, float] | None = None,
         d_h_n: Real | None = None,
         drawn: Drawn | None = None,
@@ -407,16 +474,19 @@ class SequenceNetwork(Network):
     ) -> tuple[float, Real, Real]:
         """A stretch of steps on one tape: its loss, added to `loss`, the states behind it, and the gradient by h_0.
 
-        The gradients by the parameters are added to `gradients`. scales: of Σ |h| and Σ h² in the loss, h being what
-        the last layer puts out; d_h_n: by the last states, what comes back from the steps behind, None at the end;
-        drawn: what dropout and noise are drawn from, None to draw that; n_done: after how many steps the states are
-        those to be returned, None for all; d_h_reset (L, B, H): the gradient by the states of resets is added to it;
-        direction: the one of two to go back through, the second one after the first.
+        The gradients by the parameters are added to `gradients`, those of layers where `reading` says. scales: of Σ |h|
+        and Σ h² in the loss, h being what the last layer puts out; d_h_n: by the last states, what comes back from the
+        steps behind, None at the end; drawn: what dropout and noise are drawn from, None to draw that; n_done: after
+        how many steps the states are those to be returned, None for all; d_h_reset (L, B, H): the gradient by the
+        states of resets is added to it; direction: the one of two to go back through, the second one after the first.
         """
         h_n, d_h_0, one_output = np.empty_like(h_0), np.empty_like(h_0), self.kinds.pattern.one_output
-        lowest = 0 if self.trains_h_0(gradients) else self.stack.lowest_of(gradients.arrays)
-        resets, goes_back = self.resets(batch.resets), lowest < len(self.stack.weights)
-        with self.stack.forward(mode, batch.x, h_0, h_n, lengths=batch.lengths, drawn=drawn, resets=resets) as tape:
+        x, arrays = reading.of(batch.x), reading.arrays
+        d_x, resets = reading.room(x), self.resets(batch.resets)
+        lowest = 0 if self.trains_h_0(gradients) or d_x is not None else self.stack.lowest_of(arrays)
+        goes_back = lowest < len(self.stack.weights)
+        own: dict[str, Any] = {"drawn": drawn, "resets": resets, "weights": reading.weights}
+        with self.stack.forward(mode, x, h_0, h_n, lengths=batch.lengths, **own) as tape:
             h, d_y, targets = tape.layers[-1].y, tape.d_y, batch.targets
             assert d_y is not None
             if one_output:
@@ -436,7 +506,8 @@ class SequenceNetwork(Network):
             if scales:
                 loss += penalize(h, lengths, scales, d_h if goes_back else None)
             d_last = d_y if scales or not one_output else None
-            self.stack.backward(tape, d_last, d_h_n, d_h_0, None, gradients.arrays, d_h_reset, lowest, direction)
+            self.stack.backward(tape, d_last, d_h_n, d_h_0, d_x, arrays, d_h_reset, lowest, direction)
+            reading.add(batch.x, d_x)
             return loss, h_n if n_done is None else _state_after(n_done, h_n, tape), d_h_0
 
     def loss_of_last(self, mode: Mode, batch: Batch, h_n: Real, gradients: Parameters) -> tuple[float, Real]:
@@ -467,7 +538,13 @@ class SequenceNetwork(Network):
     def config(self) -> dict[str, Any]:
         """Arguments of `SequenceModel`, as JSON has them."""
         config = configuration.described(self.kinds.inputs, self.kinds.outputs, self.rnns[0], self.kinds.pattern)
-        return config | self.own_config() | constraints.described(self.readout)
+        own = self.own_config() | ({"tied": True} if self.is_tied else {})
+        return config | own | constraints.described(self.readout)
+
+
+def entries_of(inputs: Input) -> list[Entry]:
+    """What a model's buffer has of the inputs' embeddings, behind its layers."""
+    return [Entry((name,), (tokens.n, tokens.width)) for name, tokens in inputs.embedded.items()]
 
 
 def generator_of(seed: Any) -> tuple[np.random.Generator, str | None]:

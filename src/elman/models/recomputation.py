@@ -25,6 +25,7 @@ from elman.data.sequences import Batch
 from elman.layer.resets import Resets, in_stretch
 from elman.layer.rnn import RNN, stack_of
 from elman.layer.stack import Drawn, Mode, Stack
+from elman.models.reading import Reading
 from elman.typing import Int, Real
 
 _MORE_STATES = 6  # (L·D, B, H) besides those at the beginnings of segments
@@ -103,18 +104,19 @@ def differentiated(
     h_0: Real,
     resets: Resets | None = None,
     of_last: OfLast | None = None,
+    reading: Reading | None = None,
 ) -> tuple[float, Real, Real]:
     """What `differentiate` makes of a batch, with n steps at a time: the loss, the last states, the gradient by h_0.
 
     It takes the mode, a stretch, the states before it; what comes back from the steps behind, `d_h_n`, None at the end;
     what dropout and noise are `drawn` from; the `loss` so far; and the `direction` to back-propagate through, if it is
     one of two: the second one when all else is done. `of_last` is what it does at the end where only the last states
-    count.
+    count. `reading`: how layers read inputs.
     """
     drawn = stack.draw(mode, batch.x.shape[1], batch.keys)  # for all segments
     if n >= len(batch.x):
         return differentiate(mode, batch, h_0, drawn=_from(batch.first_step, drawn))
-    segments = _Segments(stack, mode, batch, n, drawn, resets)
+    segments = _Segments(stack, mode, batch, n, drawn, resets, reading or Reading([]))
     if stack.architecture.bidirectional:
         return _both_ways(differentiate, segments, h_0, of_last)
     before, starts = [h_0], segments.starts  # of each segment
@@ -170,6 +172,7 @@ class _Segments(NamedTuple):
     n: int
     drawn: Drawn | None
     resets: Resets | None
+    reading: Reading
 
     @property
     def starts(self) -> range:
@@ -183,7 +186,8 @@ class _Segments(NamedTuple):
         """Fresh ones, (L·D, B, H), of the segment that begins there."""
         (part, own), h_n = self.part(start), np.empty_like(before)
         begins = in_stretch(self.resets, start, start + self.n)
-        with self.stack.forward(self.mode, part.x, before, h_n, lengths=part.lengths, drawn=own, resets=begins):
+        given: Any = {"lengths": part.lengths, "drawn": own, "resets": begins, "weights": self.reading.weights}
+        with self.stack.forward(self.mode, self.reading.of(part.x), before, h_n, **given):
             return h_n
 
 

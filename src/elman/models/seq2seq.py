@@ -14,6 +14,7 @@ import numpy as np
 from elman import check
 from elman.attributes import as_made
 from elman.backends.activations import Activation
+from elman.data.columns import Columns
 from elman.data.inputs import Features, Tokens
 from elman.data.kinds import PATTERNS
 from elman.data.learned import as_before_if_refused, learn
@@ -24,7 +25,7 @@ from elman.layer.dynamics import of_both_directions
 from elman.layer.rnn import RNN, stack_of
 from elman.models.base import Model
 from elman.models.encoder_decoder import EncoderDecoder
-from elman.models.network import Kept, generator_of
+from elman.models.network import Kept, entries_of, generator_of
 from elman.models.recomputation import memory_of
 from elman.training.callbacks import Callback, Function, History
 from elman.training.fit import divided, fit
@@ -43,7 +44,7 @@ class Seq2Seq(Model):
 
     Parameters
     ----------
-    inputs : Tokens or Features
+    inputs : Tokens, Features or Columns
         What goes in.
     outputs : Categories
         The tokens that come out.
@@ -91,7 +92,7 @@ class Seq2Seq(Model):
 
     def __init__(
         self,
-        inputs: Tokens | Features,
+        inputs: Tokens | Features | Columns,
         outputs: Categories,
         *,
         hidden_size: int,
@@ -111,7 +112,9 @@ class Seq2Seq(Model):
         seed: int | np.random.Generator | None = None,
         backend: str | None = None,
     ) -> None:
-        self.inputs = inputs = check.kind(inputs, "inputs", (Tokens, Features)).one_s_own()
+        given = check.kind(inputs, "inputs", (Tokens, Features, Columns))
+        given.check_addressable()
+        self.inputs = inputs = given.one_s_own()
         self.outputs = check.kind(outputs, "outputs", (Categories,))
         if outputs.waits_for or not outputs.is_in_kernels:
             check.refuse(
@@ -131,7 +134,7 @@ class Seq2Seq(Model):
             "seed": rng,
             "backend": self._default_backend if backend is None else backend,
         }
-        self.encoder = RNN(inputs.n, hidden_size, num_layers, nonlinearity, bidirectional=bidirectional, **options)
+        self.encoder = RNN(inputs.width, hidden_size, num_layers, nonlinearity, bidirectional=bidirectional, **options)
         width = stack_of(self.encoder).architecture.n_outputs
         if bidirectional:
             options |= {name: of_both_directions(getattr(self.encoder, name)) for name in ("leak", "noise")}
@@ -139,8 +142,8 @@ class Seq2Seq(Model):
         first, second = (stack_of(rnn).architecture for rnn in (self.encoder, self.decoder))
         self.learn_h_0 = check.flag(learn_h_0, "learn_h_0")
         h_0 = first.initial_entries(is_learned=self.learn_h_0)
-        entries = [*first.entries("encoder."), *second.entries("decoder."), *h_0]
-        kept = Kept.drawn(entries, self.decoder, outputs.n + 1, rng, asked)
+        entries = [*first.entries("encoder."), *second.entries("decoder."), *entries_of(inputs), *h_0]
+        kept = Kept.drawn(entries, self.decoder, given, outputs.n + 1, rng, asked)
         self._network: EncoderDecoder = self._network_on(kept)
         self.metadata = {}
 

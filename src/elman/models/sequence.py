@@ -17,6 +17,7 @@ from elman import check
 from elman.attributes import as_made
 from elman.backends.activations import Activation
 from elman.data.batches import batch_of
+from elman.data.columns import Columns
 from elman.data.inputs import Features, Tokens
 from elman.data.kinds import PATTERNS, Kinds
 from elman.data.learned import as_before_if_refused, learn
@@ -32,7 +33,7 @@ from elman.models import generation
 from elman.models.base import Model
 from elman.models.curvature import gauss_newton_product, vector_of
 from elman.models.diagnostics import GradientNorms, gradient_norms
-from elman.models.network import Kept, SequenceNetwork, generator_of
+from elman.models.network import Kept, SequenceNetwork, entries_of, generator_of
 from elman.models.recomputation import memory_of
 from elman.models.streaming import Stream
 from elman.training.callbacks import Callback, Function, History
@@ -52,8 +53,8 @@ class SequenceModel(Model):
 
     Parameters
     ----------
-    inputs : Tokens or Features
-        What goes in.
+    inputs : Tokens, Features or Columns
+        What goes in. `Tokens` may have an embedding, which `Columns` have for each that has one.
     outputs : Categories, Binary, Reals or Labels
         What comes out, with its loss.
     pattern : {"many-to-many", "many-to-one", "one-to-one", "one-to-many"}
@@ -74,6 +75,10 @@ class SequenceModel(Model):
         Which elements of weight_ho there are. The others act as 0.
     readout_from : "excitatory", optional
         Let the readout see only the units that have the sign +1.
+    tied : bool
+        Whether weight_ho is the embedding of the inputs as well: of `Tokens`, for as many `Categories`, with an
+        embedding_dim of D·H (Press & Wolf, 2017). It is there once, as "weight_ho", and begins like one, or with the
+        embedding that is given.
     initialization, spectral_radius, dtype, seed, backend
         Likewise.
     learn_h_0 : bool
@@ -113,11 +118,11 @@ class SequenceModel(Model):
     [2, 0, 1, 2, 0, 1]
     """
 
-    _fixed = frozenset(("inputs", "outputs", "pattern", "learn_h_0", "mask_ho", "readout_from", "rnn"))
+    _fixed = frozenset(("inputs", "outputs", "pattern", "learn_h_0", "mask_ho", "readout_from", "tied", "rnn"))
 
     def __init__(
         self,
-        inputs: Tokens | Features,
+        inputs: Tokens | Features | Columns,
         outputs: Output,
         *,
         pattern: str = "many-to-many",
@@ -141,12 +146,15 @@ class SequenceModel(Model):
         mask_ih: Any = None,
         mask_ho: Any = None,
         readout_from: str | None = None,
+        tied: bool = False,
         learn_h_0: bool = False,
         dtype: Any = "float32",
         seed: int | np.random.Generator | None = None,
         backend: str | None = None,
     ) -> None:
-        self.inputs = inputs = check.kind(inputs, "inputs", (Tokens, Features)).one_s_own()
+        given = check.kind(inputs, "inputs", (Tokens, Features, Columns))
+        given.check_addressable()
+        self.inputs = inputs = given.one_s_own()
         self.outputs = outputs = check.kind(outputs, "outputs", (Categories, Binary, Reals, Labels)).one_s_own()
         self.pattern = check.choice(pattern, "pattern", PATTERNS)
         rng, asked = generator_of(seed)
@@ -175,8 +183,9 @@ class SequenceModel(Model):
             seed=rng,
             backend=self._default_backend if backend is None else backend,
         )
-        if self.rnn.input_noise > 0 and isinstance(inputs, Tokens):
-            check.refuse(f"input_noise must be 0 where inputs are tokens, got {input_noise}")
+        if self.rnn.input_noise > 0 and not isinstance(inputs, Features):
+            kind = type(inputs).__name__.lower()
+            check.refuse(f"input_noise must be 0 where inputs are {kind}, got {input_noise}")
         architecture = stack_of(self.rnn).architecture
         if kinds.feeds_back and architecture.runs_back:
             check.refuse(f"pattern='one-to-many' is not possible with {architecture.runs_back}: outputs are fed back")
@@ -184,8 +193,12 @@ class SequenceModel(Model):
         self.learn_h_0 = check.flag(learn_h_0, "learn_h_0")
         below = of_rnn(self.rnn), architecture
         self.mask_ho, self.readout_from = ReadoutConstraints.of(mask_ho, readout_from, outputs.n_units, *below)
+        self.tied = check.flag(tied, "tied")
+        if self.tied:
+            self._check_tied(architecture.n_outputs)
         h_0 = architecture.initial_entries(is_learned=self.learn_h_0)
-        kept = Kept.drawn([*architecture.entries(), *h_0], self.rnn, outputs.n_units, rng, asked)
+        entries = [*architecture.entries(), *([] if self.tied else entries_of(inputs)), *h_0]
+        kept = Kept.drawn(entries, self.rnn, given, outputs.n_units, rng, asked)
         self._network: SequenceNetwork = self._network_on(kept)
         self.metadata = {}
 
@@ -216,7 +229,8 @@ class SequenceModel(Model):
         Parameters
         ----------
         x : integers (T, B), or array (T, B, n)
-            Inputs, tokens or features. Where the pattern has one for each sequence: (B,) or (B, n), or with T = 1.
+            Inputs: tokens, or features or columns. Where the pattern has one for each sequence: (B,) or (B, n), or with
+            T = 1.
         y : integers (T, B), or array (T, B, n); or (B,), (B, n)
             Targets, one for each step or, as the pattern says, for each sequence: categories, where −1 marks a missing
             one; or n labels (bool, integers or reals from 0 to 1), or n numbers, NaN where `Reals` take that for
@@ -510,14 +524,14 @@ class SequenceModel(Model):
         Parameters
         ----------
         X : list of integers (T_i,) or arrays (T_i, n); or one array (N, T) or (N, T, n)
-            Sequences of tokens or features; (N,) or (N, n) where the pattern has one input for each. Batches gather
-            sequences of about equal length, so that the cost follows the sum of the lengths. Memory maps, h5py, zarr
-            and Arrow columns are read a batch at a time, one ahead in a thread, and what is wrong in a row is named
-            when it is met. Features, and targets that are no categories, may be bool, float16 or integers of up to 16
-            bits as well: a batch at a time becomes what the model computes with. Or `elman.Windows`, which have their
-            own `Y`. Or a function without arguments that returns the batches of an epoch, any iterator of (X, Y),
-            (X, Y, weights) or (X, Y, weights, resets), weights perhaps None; `Y`, `weights` and `resets` are not given
-            then. It runs in a thread of its own, a batch ahead, so it must leave the model alone.
+            Sequences of tokens, of features or of columns; (N,) or (N, n) where the pattern has one input for each.
+            Batches gather sequences of about equal length, so that the cost follows the sum of the lengths. Memory
+            maps, h5py, zarr and Arrow columns are read a batch at a time, one ahead in a thread, and what is wrong in a
+            row is named when it is met. Features, and targets that are no categories, may be bool, float16 or integers
+            of up to 16 bits as well: a batch at a time becomes what the model computes with. Or `elman.Windows`, which
+            have their own `Y`. Or a function without arguments that returns the batches of an epoch, any iterator of
+            (X, Y), (X, Y, weights) or (X, Y, weights, resets), weights perhaps None; `Y`, `weights` and `resets` are
+            not given then. It runs in a thread of its own, a batch ahead, so it must leave the model alone.
         Y : list of integers (T_i,) or arrays (T_i, n); or one array (N, T) or (N, T, n)
             Targets; (N,) or (N, n) where the pattern has one for each sequence. As in `train_step` otherwise.
         epochs : int
@@ -776,12 +790,23 @@ class SequenceModel(Model):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         mask_ho = unwritable(state.get("mask_ho"))  # which those of 0.1 have not
-        super().__setstate__({**state, "mask_ho": mask_ho, "readout_from": state.get("readout_from")})
+        usual = {"readout_from": None, "tied": False}
+        super().__setstate__({**usual, **state, "mask_ho": mask_ho})
 
     def _network_on(self, kept: Kept) -> SequenceNetwork:
         kinds = Kinds(self.inputs, self.outputs, PATTERNS[self.pattern], self.rnn.dtype)
         readout = ReadoutConstraints(self.mask_ho, self.readout_from)
-        return SequenceNetwork(kinds, self.rnn, kept, readout=readout)
+        return SequenceNetwork(kinds, self.rnn, kept, readout=readout, is_tied=self.tied)
+
+    def _check_tied(self, n_units: int) -> None:
+        """Refuse an embedding that the readout cannot have as its weight."""
+        inputs, outputs = self.inputs, self.outputs
+        fits = isinstance(inputs, Tokens) and isinstance(outputs, Categories) and outputs.n == inputs.n
+        if not fits or inputs.embedding_dim != n_units:
+            expected = f"Tokens with embedding_dim={n_units}, as the readout sees so many units, and as many Categories"
+            check.refuse(f"tied=True needs {expected}, got {inputs} and {outputs}")
+        if self.mask_ho is not None or self.readout_from is not None:
+            check.refuse("mask_ho and readout_from must be None with tied=True, where weight_ho is the embedding")
 
     # Checks that depend on the model
 

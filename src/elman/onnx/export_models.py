@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from elman.data.inputs import Input, Tokens
+from elman.data.columns import Columns
+from elman.data.inputs import Features, Input, Tokens
 from elman.data.kinds import PATTERNS
 from elman.data.outputs import Binary, Categories, Output
 from elman.layer.rnn import RNN
@@ -37,13 +38,15 @@ def add_sequence_model(
     layers, weights, pattern = Layers(graph, model.rnn), model.effective_weights(), PATTERNS[model.pattern]
     axes = ("B",) if pattern.one_input else ("T", "B")
     x = _x(graph, model.inputs, axes)
+    is_generated = pattern.one_input and not pattern.one_output
+    x = x if is_generated else _read(graph, graph, model, x)
     x = graph.add("Unsqueeze", x, graph.integers(0), called="first_step") if pattern.one_input else x
     rows = _rows(graph, x, lengths=lengths)
     h_0 = _h_0(graph, layers) if states else layers.first(rows, weights["h_0"]) if model.learn_h_0 else ""
-    if pattern.one_input and not pattern.one_output:
+    if is_generated:
         o = _generated(graph, layers, model, x, h_0 or layers.first(rows))
     else:
-        h, last = layers.run(x, rows, h_0, is_tokens=isinstance(model.inputs, Tokens))
+        h, last = layers.run(x, rows, h_0, is_tokens=_are_tokens(model.inputs))
         h = layers.outputs(layers.side_by_side(last[-1])) if pattern.one_output else h
         o = _readout(graph, graph, h, weights)
     _outputs(graph, model.outputs, o, ("B",) if pattern.one_output else ("T", "B"), outputs)
@@ -54,10 +57,10 @@ def add_sequence_model(
 def add_seq2seq(graph: Graph, model: Seq2Seq, *, lengths: bool) -> None:
     """From x or tokens, the tokens that `Seq2Seq.predict` finds by greedy search, and how many there are."""
     encoder, decoder = Layers(graph, model.encoder, "encoder."), Layers(graph, model.decoder, "decoder.")
-    x = _x(graph, model.inputs, ("T", "B"))
+    x = _read(graph, graph, model, _x(graph, model.inputs, ("T", "B")))
     rows = _rows(graph, x, lengths=lengths)
     h_0 = encoder.first(rows, model.parameters()["h_0"]) if model.learn_h_0 else ""
-    _, last = encoder.run(x, rows, h_0, is_tokens=isinstance(model.inputs, Tokens))
+    _, last = encoder.run(x, rows, h_0, is_tokens=_are_tokens(model.inputs))
     edge, never = graph.constant("edge", np.int64(model.outputs.n)), graph.constant("never", np.bool_(False))
     n_x = rows.lengths or graph.add("Expand", rows.n_steps, rows.n_rows)
     limits = graph.add("Add", graph.add("Mul", n_x, graph.integer(2)), graph.integer(10), called="limits")
@@ -84,7 +87,7 @@ def add_seq2seq(graph: Graph, model: Seq2Seq, *, lengths: bool) -> None:
 def _generated(graph: Graph, layers: Layers, model: SequenceModel, x: str, h_0: str) -> str:
     """Outputs (length, B, O) of what goes on from x (1, B, ·) with its own likeliest outputs, or numbers."""
     length = graph.input("length", INT64, (), "how many steps to make")
-    inputs, outputs, n_fed = model.inputs, model.outputs, model.rnn.input_size - model.inputs.n
+    inputs, outputs, n_fed = model.inputs, model.outputs, model.rnn.input_size - model.inputs.width
     is_tokens, loop = isinstance(inputs, Tokens), Loop(graph)
     x = graph.add("Squeeze", x, graph.integers(0))
     if not is_tokens:  # beside which is room for what is fed back
@@ -92,7 +95,7 @@ def _generated(graph: Graph, layers: Layers, model: SequenceModel, x: str, h_0: 
     body, read = loop.body, loop.carried("read", INT64 if is_tokens else graph.real, x)
     n_layers = layers.architecture.num_layers
     h = [loop.carried(f"h_l{k}", graph.real, graph.add("Gather", h_0, graph.integer(k))) for k in range(n_layers)]
-    y, h = layers.step(body, read, h, is_tokens=is_tokens)
+    y, h = layers.step(body, _read(graph, body, model, read), h, is_tokens=_are_tokens(inputs))
     o = _readout(graph, body, y, model.effective_weights())
     fed = _labels(graph, body, outputs, o)
     if not is_tokens:
@@ -110,7 +113,31 @@ def _generated(graph: Graph, layers: Layers, model: SequenceModel, x: str, h_0: 
 def _x(graph: Graph, inputs: Input, axes: tuple[str, ...]) -> str:
     if isinstance(inputs, Tokens):
         return graph.input("tokens", INT64, axes, f"integers from 0 to {inputs.n - 1}")
-    return graph.input("x", graph.real, (*axes, inputs.n), "features")
+    meaning = "columns" if isinstance(inputs, Columns) else "features"
+    return graph.input("x", graph.real, (*axes, inputs.n), meaning)
+
+
+def _are_tokens(inputs: Input) -> bool:
+    """Whether that is what layers read."""
+    return isinstance(inputs, Tokens) and not inputs.embedded
+
+
+def _read(graph: Graph, within: Graph, model: SequenceModel | Seq2Seq, x: str) -> str:
+    """What layers read of inputs (..., ·), in this graph or within a body."""
+    weights, inputs = model.parameters(), model.inputs
+    if not isinstance(inputs, Columns):
+        name = "embedding" if "embedding" in weights else "weight_ho"  # which is tied
+        return within.add("Gather", graph.constant(name, weights[name]), x) if inputs.embedded else x
+    parts = []
+    for i, (part, own, _) in enumerate(inputs.places()):
+        if isinstance(part, Features):
+            parts.append(within.add("Gather", x, graph.integers(*range(own.start, own.stop)), axis=-1))
+            continue
+        name = f"embedding_{i}" if part.embedded else f"one_hot_of_{part.n}"
+        table = graph.constant(name, weights[name] if part.embedded else np.eye(part.n))
+        column = within.add("Gather", x, graph.integer(own.start), axis=-1)
+        parts.append(within.add("Gather", table, within.add("Cast", column, to=INT64)))
+    return within.add("Concat", *parts, axis=-1)
 
 
 def _rows(graph: Graph, x: str, *, lengths: bool) -> Rows:
