@@ -31,7 +31,9 @@ _Labelled = tuple[str, NDArray[Any]]  # what a message calls an array, and the a
 _Cell = list[_Labelled]  # of one layer and direction: from the inputs, from the states, and perhaps a bias
 
 
-def from_pytorch(state: Mapping[str, Any], layers: str | None = None, readout: str | None = None) -> dict[str, Real]:
+def from_pytorch(
+    state: Mapping[str, Any], layers: str | None = None, readout: str | None = None, embedding: str | None = None
+) -> dict[str, Real]:
     """From the state dict of a `torch.nn.RNN`, or of a module that has one.
 
     For that of an `nn.RNN` alone `load_state_dict` needs no conversion.
@@ -44,6 +46,8 @@ def from_pytorch(state: Mapping[str, Any], layers: str | None = None, readout: s
         The name of the `nn.RNN` in the module; without it, the only one there is.
     readout : str, optional
         The name of the `nn.Linear` behind it.
+    embedding : str, optional
+        That of the `nn.Embedding` before it, of a model whose tokens have one that is not tied.
 
     Examples
     --------
@@ -72,11 +76,22 @@ def from_pytorch(state: Mapping[str, Any], layers: str | None = None, readout: s
         if not any(name.startswith("bias_ih") for name in own):  # a model always has them
             recurrent = [name for name in own if name.startswith("weight_hh")]
             own |= {name.replace("weight_hh", "bias"): np.zeros(len(own[name]), np.float32) for name in recurrent}
-    return _checked(own)[1]
+    made = _checked(own)[1]
+    if embedding is not None:
+        table = f"{check.text(embedding, 'embedding')}.weight"
+        if table not in state:
+            expected = "embedding must be the name of an nn.Embedding in state"
+            raise ValueError(f"{expected}, got {embedding!r} beside {names}")
+        made["embedding"] = _embedding(table, state[table], made["weight_ih_l0"].shape[1])
+    return made
 
 
-def to_pytorch(state: Mapping[str, Any], layers: str = "", readout: str | None = None) -> dict[str, Real]:
+def to_pytorch(
+    state: Mapping[str, Any], layers: str = "", readout: str | None = None, embedding: str | None = None
+) -> dict[str, Real]:
     """To the names of `torch.nn.RNN`, or of a module in which one is called `layers` and an `nn.Linear` `readout`.
+
+    Likewise for an `nn.Embedding` called `embedding`, where the state has one of tokens.
 
     As tensors, ``{name: torch.from_numpy(array) …}``, these are what its `load_state_dict` takes. The second bias is
     zero. For an RNN alone this is ``rnn.state_dict(pytorch=True)``.
@@ -88,13 +103,18 @@ def to_pytorch(state: Mapping[str, Any], layers: str = "", readout: str | None =
     >>> list(to_pytorch(model.effective_weights(), "rnn", "out"))
     ['rnn.weight_ih_l0', 'rnn.weight_hh_l0', 'rnn.bias_ih_l0', 'rnn.bias_hh_l0', 'out.weight', 'out.bias']
     """
-    prefix = f"{check.text(layers, 'layers')}." if layers != "" else ""
+    prefix, tables = f"{check.text(layers, 'layers')}." if layers != "" else "", {}
+    if "embedding" in _mapping(state, "state"):
+        if embedding is None:
+            raise TypeError("embedding must be the name of an nn.Embedding, as state has embedding, got None")
+        tables = {f"{check.text(embedding, 'embedding')}.weight": _embedding("embedding", state["embedding"], "d")}
+        state = {name: array for name, array in state.items() if name != "embedding"}
     named = _checked(state)[1]
     last = {"weight": named.pop("weight_ho"), "bias": named.pop("bias_o")} if "weight_ho" in named else {}
     if last and readout is None:
         raise TypeError("readout must be the name of an nn.Linear, as state has weight_ho, got None")
     own = {f"{prefix}{name}": array for name, array in _with_two_biases(named).items()}
-    return own | {f"{readout}.{name}": array for name, array in last.items()}
+    return tables | own | {f"{readout}.{name}": array for name, array in last.items()}
 
 
 def from_keras(weights: Sequence[Any], *, bidirectional: bool = False) -> dict[str, Real]:
@@ -385,7 +405,12 @@ def _readout_entries(architecture: Architecture, name: str, weight: NDArray[Any]
     return [Entry(("weight_ho",), (n_outputs, n)), Entry(("bias_o",), (n_outputs,))]
 
 
-def _real(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> Real:
+def _embedding(name: str, value: Any, width: int | str) -> Real:
+    """A copy of a table (n, width)."""
+    return np.array(_real(name, check.as_array(value, name), ("n", width)), order="C")
+
+
+def _real(name: str, array: NDArray[Any], shape: check.Shape) -> Real:
     """As wide as it was."""
     is_real = array.dtype in (np.float32, np.float64)
     return check.real_array(array, name, array.dtype if is_real else np.dtype(np.float64), shape)

@@ -608,6 +608,20 @@ ERRORS: list[tuple[Callable[[], Any], str]] = [
         lambda: convert.to_pytorch(STATE | {"weight_ho": drawn(2, 5), "bias_o": drawn(2)}, "rnn"),
         "readout must be the name of an nn.Linear, as state has weight_ho, got None",
     ),
+    (
+        lambda: convert.to_pytorch(STATE | {"embedding": drawn(9, 3)}, "rnn"),
+        "embedding must be the name of an nn.Embedding, as state has embedding, got None",
+    ),
+    (lambda: convert.to_pytorch(STATE | {"embedding": drawn(9)}, "rnn", embedding="e"), "embedding must have shape"),
+    (
+        lambda: convert.from_pytorch(convert.to_pytorch(STATE), embedding="e"),
+        "embedding must be the name of an nn.Embedding in state, got 'e' beside",
+    ),
+    (
+        lambda: convert.from_pytorch({**convert.to_pytorch(STATE), "e.weight": drawn(9, 4)}, embedding="e"),
+        "e.weight must have shape (n, 3), got (9, 4)",
+    ),
+    (lambda: convert.to_keras(STATE | {"embedding": drawn(9, 3)}), "unexpected ['embedding']"),
 ]
 
 

@@ -181,6 +181,14 @@ def test_torch_computes_the_same(tied: bool, bidirectional: bool) -> None:
     o = readout(layers(embedding(torch.tensor(x)))[0])
     loss = torch.nn.functional.cross_entropy(o.reshape(-1, V), torch.tensor(y).reshape(-1))
     loss.backward()
+    named = {"rnn": layers, "out": readout, **({} if tied else {"emb": embedding})}
+    theirs = torch.nn.ModuleDict(named).state_dict()
+    names = {"readout": "out", "embedding": None if tied else "emb"}
+    found = elman.convert.from_pytorch(theirs, **names)
+    same({name: found[name] for name in state}, state)
+    back = elman.convert.to_pytorch(state, "rnn", **names)
+    assert {*back} == {*theirs}
+    assert tied or np.array_equal(back["emb.weight"], theirs["emb.weight"])
     own_loss, gradients = model.loss_and_grads(x, y)
     assert own_loss == pytest.approx(loss.item(), rel=1e-12)
     np.testing.assert_allclose(gradients["weight_ho" if tied else "embedding"], embedding.weight.grad, atol=1e-13)

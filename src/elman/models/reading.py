@@ -2,9 +2,9 @@
 
 Tokens (T, B) with an embedding E (n, d) are not looked up one by one. What acts on a token is its row of E weight_ihᵀ,
 so layers read tokens with those rows for a weight, (H, U) for the U distinct ones of a call: U d H multiply-adds
-instead of T B d H, and in training three times so. With H = 256, d = 64 and T B = 2,048 that is 201 of 1,006 million,
-of which 6 are left where there are 65 tokens, and 88 where 896 distinct ones of 10,000 are. Kernels add up gradients by
-those weights in the order of all others, so that `memory` and processes leave the bits of the embedding's alone.
+instead of T B d H, and in training three times so. With H = 256, d = 64 and T B = 2,048 those would be 201 of the 1,006
+million operations of a step; 6 are left with 65 tokens, 88 with 896 distinct ones of 10,000. Kernels add up gradients
+by those weights in the order of all others, so that `memory` leaves the bits of the embedding's alone.
 Columns, of which several may have an embedding, are laid out as reals.
 """
 
