@@ -103,6 +103,7 @@ class Network:
         self._h_0, self._weight_ho = (len(self.parameters.arrays) - i for i in (3, 2))
         self.learns_h_0 = self.parameters.entries[self._h_0].names == ("h_0",)
         n = sum(stack_of(rnn).architecture.n_entries for rnn in rnns)  # embeddings follow the layers
+        self.is_laid_out = inputs.is_laid_out  # once, as each step asks for it
         self._embeddings = [self._weight_ho] if is_tied else [*range(n, n + len(inputs.embedded))]
         self._workspace = stack_of(rnns[-1]).workspace
 
@@ -149,7 +150,7 @@ class Network:
     def reading(self, mode: Mode, x: Any, gradients: Parameters | None = None) -> Reading:
         """How layers read inputs that are among x (T, B, ·); and where gradients go, if these are wanted."""
         arrays = [] if gradients is None else gradients.arrays
-        if not self.inputs.is_laid_out:
+        if not self.is_laid_out:
             return Reading(arrays)
         if not isinstance(self.inputs, Tokens):
             return self.laid_out(gradients)

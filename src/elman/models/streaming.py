@@ -147,7 +147,7 @@ class Stream:
         drawn = None if self._keys is None else network.noise(self._keys[rows])
         if drawn is not None:
             drawn = drawn._replace(first_step=int(self._n_steps[rows][0]))
-        if len(x) == 1 and resets is None and not network.inputs.is_laid_out:  # with less around it
+        if len(x) == 1 and resets is None and not network.is_laid_out:  # with less around it
             h_n = np.empty_like(state)
             y = stack.step(mode, np.ascontiguousarray(x[0]), state, h_n, drawn)
             return function(network.outputs(mode.backend, y[None])), h_n
