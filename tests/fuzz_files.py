@@ -65,12 +65,14 @@ AWKWARD_NUMBERS: list[Any] = [
 AWKWARD: list[Any] = [
     *(None, *AWKWARD_NUMBERS),
     *("", "x", "a\nb", "\0", "\ud800", "β", "x" * 10_000, [], {}, [[]], {"": {}}, [1, 2], {"x" * 9000: 1}),
-    *("float16", "float32", "float64", "Tokens", "Features", "Categories", "Binary", "Reals", "PCG64", "MT19937"),
+    *("float16", "float32", "float64", "Tokens", "Features", "Columns"),
+    *("Categories", "Binary", "Reals", "PCG64", "MT19937"),
     *("relu", "tanh", "many-to-one", "one-to-many", "elman.SequenceModel/1", "elman.Seq2Seq/1", "elman.Tagger/1"),
     *("BF16", "F8_E4M3", "F4", *DTYPES, *RAW),
 ]
 KEYS = ["", "a\nb", "x" * 10_000, "self", "cls", "seed", "backend", "state", "kind", "n", "class_weights", "dtype"]
 KEYS += ["initialization", "spectral_radius", "learn_h_0", "config", "digest", "parameters", "best"]
+KEYS += ["embedding", "embedding_0", "embedding_dim", "parts", "tied"]
 KEYS += ["training:state", "training:optimizer.0", "training:callback.0.best", "training:\n", "bias_ih_l0", "x\ny"]
 SIGNALLING = {2: 0x7C01, 4: 0x7F800001, 8: 0x7FF0000000000001}
 NUMBERS = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 1e-45, 1e-320, 1e30, -1e38, 1e300, -1e300]
@@ -140,6 +142,16 @@ def features_model(**options: Any) -> elman.SequenceModel:
     return elman.SequenceModel(elman.Features(2), elman.Reals(1), **options)
 
 
+def columns_model() -> elman.SequenceModel:
+    inputs = elman.Columns(elman.Tokens(3, embedding_dim=2), elman.Features(1), elman.Tokens(2))
+    return elman.SequenceModel(inputs, elman.Binary(), hidden_size=2, backend="cython", seed=4)
+
+
+def tied_model() -> elman.SequenceModel:
+    options = {"hidden_size": 2, "tied": True, "backend": "cython", "seed": 5}
+    return elman.SequenceModel(elman.Tokens(4, embedding_dim=2), elman.Categories(4), **options)
+
+
 def translator(**options: Any) -> elman.Seq2Seq:
     inputs, outputs = elman.Tokens(2), elman.Categories(2)
     return elman.Seq2Seq(inputs, outputs, hidden_size=2, bidirectional=True, backend="cython", seed=3, **options)
@@ -176,7 +188,8 @@ def good(content: bytes, begin: Callable[[], Any] | None = None) -> Good:
 def good_files(path: Path) -> list[Good]:
     files = []
     many = {"num_layers": 2, "dropout": 0.25, "learn_h_0": True}
-    for model in (tokens_model(), features_model(bidirectional=True, learn_h_0=True), translator(**many)):
+    plain = tokens_model(), features_model(bidirectional=True, learn_h_0=True), translator(**many)
+    for model in (*plain, columns_model(), tied_model()):
         model.metadata = {"vocabulary": '["a", "b"]', "β": ""}
         model.save(path)
         files.append(good(path.read_bytes()))
@@ -395,6 +408,7 @@ def is_loaded(path: Path) -> bool:
     are_finite(model.parameters().values(), "parameters")
     pattern = getattr(model, "pattern", "many-to-many")
     x = np.zeros((1, 2), int) if isinstance(model.inputs, elman.Tokens) else np.ones((1, 2, model.inputs.n))
+    x = np.zeros_like(x) if isinstance(model.inputs, elman.Columns) else x
     with contextlib.suppress(FloatingPointError):
         if pattern != "one-to-many":  # which asks for outputs that can be inputs
             model.predict(x[:, 0] if pattern == "one-to-one" else x)

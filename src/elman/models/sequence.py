@@ -257,8 +257,8 @@ class SequenceModel(Model):
             mean of their absolute values and λ₂ times that of their squares are added to the loss (Merity et al.,
             2017), the mean being over its units and all steps, within the lengths, whether or not they have a target.
         weight_l1, weight_l2 : float
-            λ₁ and λ₂ of penalties on large weights, as they act, the readout's among them, but not biases: λ₁ times the
-            sum of their absolute values and λ₂ times that of their squares.
+            λ₁ and λ₂ of penalties on large weights, as they act, the readout's among them, but neither biases nor
+            embeddings that are not tied: λ₁ times the sum of their absolute values and λ₂ times that of their squares.
         memory : str or int, optional
             For long sequences: states are computed twice, and kept for so many steps at a time, or for as many as need
             less than, say, "200MB". The gradients are the same to the last bit (with a leak, or on NumPy, to rounding),

@@ -18,7 +18,8 @@ constants have the names of `parameters()`, with "encoder." or "decoder." before
 - h_0 is what all rows begin with, (L·D, 1, H), zeros where it is not learned.
 
 Tokens that a node RNN reads are rows of a constant by Gather: of one_hot, the identity; or, where there are more tokens
-than units, of weight_ih_l0.T (n, D·H), and the RNN's weight is units_l0, which passes them on.
+than units, of weight_ih_l0.T (n, D·H), and the RNN's weight is units_l0, which passes them on. Where they have an
+embedding, they are rows of that; of columns x (…, C), tokens are cast to int64, and rows of each are laid side by side.
 
 All other entries of metadata_props are the model's `metadata`.
 """
