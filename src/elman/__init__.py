@@ -41,3 +41,4 @@ for _old, _module in {
 
 __all__ = ["RNN", "Seq2Seq", "SequenceModel", "load"]
 __all__ += _common.__all__
+_common.import_on_demand(globals())

@@ -15,6 +15,11 @@ def instruction_set() -> str:
     return backends.get("cython").instruction_set() if "cython" in backends.available() else "NumPy's own"
 
 
+def version() -> str:
+    """That of the package, for modules that it imports."""
+    return str(sys.modules["elman"].__version__)
+
+
 def show_config() -> None:
     """Print versions, backends, instruction set and threads: what a bug report should contain.
 
@@ -30,7 +35,7 @@ def show_config() -> None:
     except importlib.metadata.PackageNotFoundError:
         numba = "not installed"
     facts = {
-        "elman": sys.modules["elman"].__version__,
+        "elman": version(),
         "python": f"{sys.version.split()[0]} on {sys.platform}",
         "numpy": np.__version__,
         "numba": numba,

@@ -1,5 +1,8 @@
 """The public names that `elman` and `elman.reference` have in common: all that bind no backend."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from elman import convert as convert
 from elman import schedules as schedules
 from elman import tasks as tasks
@@ -44,3 +47,37 @@ __all__ = [
     "use_backend",
 ]
 __all__ += _optimizers.__all__
+
+# Imported when they are first asked for: they need other packages, or not every program needs them
+_ON_DEMAND = {"keras", "onnx", "plot", "sklearn", "text", "torch"}
+if TYPE_CHECKING:
+    from elman import keras as keras
+    from elman import onnx as onnx
+    from elman import plot as plot
+    from elman import sklearn as sklearn
+    from elman import text as text
+    from elman import torch as torch
+
+    __all__ += ["keras", "onnx", "plot", "sklearn", "text", "torch"]
+
+
+def import_on_demand(module: dict[str, Any]) -> None:
+    """Let a module, given by its `globals()`, have `elman.plot` and others before they are imported.
+
+    What cannot be imported is an AttributeError with the reason, so that `hasattr` and `help` go on. For a type checker
+    there are the imports above: a `__getattr__` that it sees would make a type of any misspelt name.
+    """
+
+    def __getattr__(name: str) -> Any:
+        problem = f"module {module['__name__']!r} has no attribute {name!r}"
+        if name in _ON_DEMAND:
+            try:
+                return import_module(f"elman.{name}")
+            except ImportError as error:
+                problem += f": {error}"
+        raise AttributeError(problem)
+
+    def __dir__() -> list[str]:
+        return sorted(_ON_DEMAND.union(module))
+
+    module.update(__getattr__=__getattr__, __dir__=__dir__)

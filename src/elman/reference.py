@@ -21,6 +21,7 @@ from elman.models.sequence import SequenceModel as _SequenceModel
 
 __all__ = ["RNN", "Seq2Seq", "SequenceModel", "load"]
 __all__ += _common.__all__
+_common.import_on_demand(globals())
 
 
 class RNN(_RNN):

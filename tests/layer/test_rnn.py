@@ -462,6 +462,37 @@ def test_import_is_light():
     assert len([name for name in loaded if name.partition(".")[0] != "elman"]) < 60
 
 
+@pytest.mark.parametrize("module", ["elman", "elman.reference"])
+def test_submodules_are_imported_when_they_are_asked_for(module: str):
+    """Without an import of their own; what a submodule lacks is said, and `hasattr` goes on."""
+    program = f"""if True:
+        import importlib, sys
+        elman = importlib.import_module("{module}")
+        asked = {{"keras", "onnx", "plot", "sklearn", "text", "torch"}}
+        assert asked <= set(dir(elman)) and "RNN" in dir(elman)
+        assert not {{"elman." + name for name in asked}} & set(sys.modules)
+        assert elman.text is sys.modules["elman.text"] and elman.text.Corpus
+        sys.modules["matplotlib"] = sys.modules["torch"] = None  # as where they are not installed
+        for name in ("torch", "plot", "plots", "__wrapped__"):
+            assert not hasattr(elman, name)
+        try:
+            elman.torch
+        except AttributeError as error:
+            print(error)
+        try:
+            elman.plots
+        except AttributeError as error:
+            print(error)
+        try:
+            from elman import torch
+        except ImportError as error:
+            print(error)"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    reason = "elman.torch needs PyTorch: pip install 'elman[torch]'"
+    missing = f"module '{module}' has no attribute"
+    assert run.stdout.splitlines() == [f"{missing} 'torch': {reason}", f"{missing} 'plots'", reason]
+
+
 @pytest.mark.parametrize("options", [{}, {"num_layers": 3, "bidirectional": True}, {"bias": False}], ids=str)
 def test_initializations(options: dict[str, Any], dtype: str):
     def make(**more: Any) -> dict[str, np.ndarray]:

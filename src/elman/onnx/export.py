@@ -11,8 +11,7 @@ from typing import Any
 import onnx
 from onnx import helper
 
-import elman
-from elman import check
+from elman import about, check
 from elman.backends.activations import Activation
 from elman.data.kinds import PATTERNS
 from elman.data.outputs import Reals
@@ -186,7 +185,7 @@ def _checked(graph: Graph, name: str, config: str, metadata: dict[str, str], ops
         opset_imports=opsets,
         ir_version=helper.find_min_ir_version_for(opsets),  # the oldest, so that runtimes of that age take it
         producer_name="elman",
-        producer_version=elman.__version__,
+        producer_version=about.version(),
         doc_string=words,
     )
     proto.graph.initializer.extend(graph.constants.values())
