@@ -7,8 +7,8 @@ KILLS ?= 1000
 INPUTS ?= 1000000
 SOURCES_IN_C = $(shell git ls-files '*.c' '*.h' '*.cpp')
 
-.PHONY: help install check test lint types format structure examples docs plots bench bench-compare bench-bridges \
-    accuracy fuzz fuzz-files kill sanitize aarch64 compilers floors wheels workflows ci
+.PHONY: help install check test lint types format structure examples docs docs-quick pictures bench \
+    bench-compare bench-bridges accuracy fuzz fuzz-files kill sanitize aarch64 compilers floors wheels workflows ci
 
 help:           ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -45,13 +45,17 @@ examples:       ## the examples, with fewer epochs
 	pip install -e '.[examples]'
 	pytest tests/test_examples.py
 
-docs:           ## the documentation: open docs/_build/html/index.html
-	pip install -e '.[docs]'
+docs:           ## the documentation, with what the examples print and draw: open docs/_build/html/index.html
+	pip install -e '.[docs,examples]'
 	sphinx-build -W -n docs docs/_build/html
 
-plots:          ## the documentation with the examples run, and their plots
-	pip install -e '.[docs,examples]'
-	sphinx-build -W -n -t plots docs docs/_build/html
+docs-quick:     ## the same, without running examples that are new or changed
+	pip install -e '.[docs]'
+	sphinx-build -W -n -t quick docs docs/_build/html
+
+pictures:       ## those of the documentation's first page, from the plots of two examples
+	pip install -e '.[examples]'
+	python tools/pictures.py
 
 bench:          ## speed, beside PyTorch and JAX if they are installed: docs/performance.md
 	elman bench --set table

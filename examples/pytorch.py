@@ -2,10 +2,9 @@
 A PyTorch program, with one line more
 =====================================
 
-A model of characters in PyTorch, *many-to-many*: `nn.Embedding`, `nn.RNN`, `nn.Linear`, Adam, clipped gradients. It is
-trained twice from the same start, as it is and after `elman.torch.accelerate(model)`. The losses are the same to
-rounding, and all of it takes less than half the time: PyTorch runs a recurrent layer as some operations for each time
-step, elman as one call for all of them.
+A model of characters: `nn.Embedding`, `nn.RNN`, `nn.Linear`, Adam, clipped gradients. It is trained twice from the same
+start, as it is and after `elman.torch.accelerate(model)`. Losses are the same to rounding, in less than half the time:
+PyTorch has some operations for each time step, elman one call for all. It needs ``pip install '.[examples,torch]'``.
 """
 
 # %%
@@ -13,12 +12,14 @@ step, elman as one call for all of them.
 import time
 from pydoc_data.topics import topics
 
-import matplotlib.pyplot as plt
-import torch
-from torch import nn
+try:
+    import matplotlib.pyplot as plt
+    import torch
 
-import elman.torch
-
+    import elman.torch
+except ImportError as error:
+    raise SystemExit(f"{error}: pip install '.[examples,torch]'") from None
+nn = torch.nn
 STEPS = 200
 text = "\n".join(topics.values())[:200_000]
 alphabet = sorted(set(text))
@@ -33,8 +34,7 @@ class CharacterModel(nn.Module):
         self.readout = nn.Linear(64, len(alphabet))
 
     def forward(self, x):
-        states, _ = self.rnn(self.embedding(x))
-        return self.readout(states)
+        return self.readout(self.rnn(self.embedding(x))[0])
 
 
 def train(model, n_steps):
@@ -42,8 +42,9 @@ def train(model, n_steps):
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     losses, start = [], time.perf_counter()
     for _ in range(n_steps):
-        begin = torch.randint(len(tokens) - 101, (8, 1)) + torch.arange(101)
-        batch = tokens[begin]  # (B, T + 1): 8 stretches of the text
+        batch = tokens[
+            torch.randint(len(tokens) - 101, (8, 1)) + torch.arange(101)
+        ]  # (B, T + 1): stretches of the text
         loss = nn.functional.cross_entropy(model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
         optimizer.zero_grad()
         loss.backward()
@@ -65,7 +66,6 @@ for name in ("torch.nn.RNN", "accelerated"):
         print(elman.torch.accelerate(model))  # the line
     runs[name] = train(model, STEPS)
     print(f"{name}: {runs[name][1]:.2f} s, last loss {runs[name][0][-1]:.4f}")
-
 (losses, seconds), (accelerated, fewer_seconds) = runs.values()
 difference = max(abs(a - b) for a, b in zip(losses, accelerated, strict=True))
 print(f"{seconds / fewer_seconds:.1f} times as fast; the losses differ by at most {difference:.1e}")

@@ -4,8 +4,8 @@ Number words, from English to French
 
 "Ninety-nine" is "quatre-vingt-dix-neuf", so one sequence becomes another of a different length: an encoder reads the
 English words, and its final state starts a decoder that writes the French ones. The package num2words spells numbers
-below a million in both languages. From 8,000 of them the model learns the rules; of 1,000 numbers that it
-has never seen it gets more than 95 % right to the last word, after about ten seconds.
+below a million in both languages. From 8,000 of them the model learns the rules, in about ten seconds. Of 1,000 others
+it gets 96.4 to 97.2 % right to the last word: not the same ones on all instruction sets (see below).
 """
 
 # %%
@@ -58,8 +58,8 @@ history = model.fit(
 # %%
 # Numbers that it has not seen
 # ----------------------------
-# Greedy search takes the likeliest word each time. Beam search follows the four best beginnings, and can so
-# find a sentence that is likelier as a whole.
+# Greedy search takes the likeliest word each time. Beam search follows the four best beginnings. ELMAN_ISA=avx512, avx2
+# and baseline round differently: 97.0, 97.2 and 97.1 % are right with a beam of four, 96.4, 96.8 and 97.1 % without.
 exact = {}
 for beam in (1, 4):
     translations = model.predict(X[test], beam=beam)
