@@ -92,6 +92,7 @@ class Constraints(NamedTuple):
 
     @property
     def have_signs(self) -> bool:
+        """Whether units have signs, given or drawn."""
         return self.signs is not None or self.excitatory is not None
 
     def signs_of(self, k: int, n_units: int) -> NDArray[np.int8] | None:

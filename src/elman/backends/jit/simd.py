@@ -69,6 +69,7 @@ class Lanes(types.Opaque):
         return ir.VectorType(self.ir_real, self.n)
 
     def ir_constant(self, value: float) -> Any:
+        """A vector that holds the value in all lanes."""
         return ir.Constant(self.ir_vector, [value] * self.n)
 
 
