@@ -234,7 +234,7 @@ class Stack:
         self.factors = factors
         self._extents = architecture.n_entries, architecture.n_entries // architecture.num_layers  # of layers' arrays
         self.weights = self.by_layer(parameters.arrays)
-        self._of_one_direction = [(ih[0], hh[0], None if bias is None else bias[0]) for ih, hh, bias in self.weights]
+        self._of_one_direction = _of_one_direction(self.weights)
         self.workspace = Workspace(parameters.flat.dtype)
         entries = parameters.entries[: architecture.n_entries]
         self._size, places = layout(entries, parameters.flat.dtype)
@@ -444,16 +444,25 @@ class Stack:
         with self.workspace.lease(count, n_steps, n_rows, n_columns, tape.batch_major) as scratch:
             backward(tape, d_y, d_h_n, d_h_0, d_x, by_layer, scratch, None, None, on_leaks, lowest, d_h_reset)
 
-    def step(self, mode: Mode, x_t: Real | Int, h: Real, h_next: Real, drawn: Drawn | None = None) -> Real:
+    def step(
+        self,
+        mode: Mode,
+        x_t: Real | Int,
+        h: Real,
+        h_next: Real,
+        drawn: Drawn | None = None,
+        weights: Sequence[Weights] | None = None,
+    ) -> Real:
         """One time step of one direction: x_t (B, I) or tokens (B,), h (L, B, H); writes h_next (L, B, H).
 
-        Returns the last layer's outputs (B, H).
+        `weights` are those that act, where the caller has them. Returns the last layer's outputs (B, H).
         """
         if self.dynamics.cell != "elman" or drawn is not None or self.factors:
             y: Real = np.empty((1, *h.shape[1:]), h.dtype)
-            self.evaluate(mode, x_t[None], h, h_next, y, drawn=drawn)
+            self.evaluate(mode, x_t[None], h, h_next, y, drawn=drawn, weights=weights)
             return y.reshape(h.shape[1:])
-        for k, (weight_ih, weight_hh, bias) in enumerate(self._of_one_direction):
+        of_one_direction = self._of_one_direction if weights is None else _of_one_direction(weights)
+        for k, (weight_ih, weight_hh, bias) in enumerate(of_one_direction):
             mode.backend.step(x_t, h[k], weight_ih, weight_hh, bias, h_next[k], activation=mode.activation)
             x_t = h_next[k]
         return h_next[-1]  # type: ignore[no-any-return]
@@ -525,6 +534,11 @@ class Stack:
         for k in range(n := len(self.weights)):
             mode.backend.recurrent_mask(_own(mask, k, n), p=mode.recurrent_dropout, key=key, layer=k)
         return mask
+
+
+def _of_one_direction(weights: Sequence[Weights]) -> list[Weights]:
+    """Without the axis of directions, of which there is one, or the first is meant."""
+    return [(ih[0], hh[0], None if bias is None else bias[0]) for ih, hh, bias in weights]
 
 
 def _one_way(tape: Tape, direction: int) -> tuple[Tape, slice, slice]:

@@ -73,10 +73,10 @@ class ByToken(Reading):
     ) -> None:
         """table: the embedding (d, n)."""
         super().__init__(arrays)
-        self._n, self._backend, self._d_table = table.shape[1], mode.backend, d_table
-        is_there = np.zeros(self._n, bool)
-        is_there[self._known(x)] = True
-        self._tokens = np.flatnonzero(is_there)
+        self._backend, self._d_table = mode.backend, d_table
+        is_there = np.zeros(table.shape[1], bool)
+        is_there.put(x, True, mode="clip")  # as beyond the lengths there may be any number
+        self._tokens = is_there.nonzero()[0]
         self._places = np.cumsum(is_there) - 1
         self._rows = np.ascontiguousarray(table.T[self._tokens])[None]  # (1, U, d)
         (self._weight_ih, weight_hh, bias), upper = weights[0], weights[1:]
@@ -91,11 +91,7 @@ class ByToken(Reading):
         self.arrays = [self._d_acting, *arrays[1:]]
 
     def of(self, x: Int) -> Int:
-        return self._places[self._known(x)]
-
-    def _known(self, x: Int) -> Int:
-        """Beyond the lengths there may be any number."""
-        return x.clip(0, self._n - 1)
+        return self._places.take(x, mode="clip")
 
     def end(self) -> None:
         if self._d_acting is None:

@@ -147,9 +147,10 @@ class Stream:
         drawn = None if self._keys is None else network.noise(self._keys[rows])
         if drawn is not None:
             drawn = drawn._replace(first_step=int(self._n_steps[rows][0]))
-        if len(x) == 1 and resets is None and not network.is_laid_out:  # with less around it
-            h_n = np.empty_like(state)
-            y = stack.step(mode, np.ascontiguousarray(x[0]), state, h_n, drawn)
+        if len(x) == 1 and resets is None:  # with less around it
+            h_n, reading = np.empty_like(state), network.reading(mode, x)
+            x_t = np.ascontiguousarray(reading.of(x)[0])
+            y = stack.step(mode, x_t, state, h_n, drawn, reading.weights)
             return function(network.outputs(mode.backend, y[None])), h_n
         with stack.lease(*x.shape[:2]) as (y,):
             h, h_n = network.states(mode, x, None, state, y, drawn, resets)
