@@ -21,6 +21,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "fit": {},
     'fit, dtype="float64"': {"dtype": "float64"},
     "fit, batch_size=8": {"batch_size": 8},
+    "fit, batch_size=8, accumulate=4": {"batch_size": 8, "accumulate": 4},
     "fit, batch_size=1": {"batch_size": 1},
     'fit, memory="80MB"': {"memory": "80MB"},
     'fit, memory="20MB"': {"memory": "20MB"},
@@ -33,7 +34,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def run(name: str, n_steps: int, *, batch_size: int = 32, **given: Any) -> None:
-    options = {name: given.pop(name) for name in ("memory", "tbptt") if name in given}
+    options = {name: given.pop(name) for name in ("accumulate", "memory", "tbptt") if name in given}
     X = np.random.default_rng(0).integers(0, V, (N, n_steps)).astype(np.uint8)
     model = elman.SequenceModel(elman.Tokens(V), elman.Categories(V), hidden_size=H, seed=0, **given)
     if name.startswith("fit"):

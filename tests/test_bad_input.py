@@ -496,6 +496,7 @@ FITS = [
     ({"epochs": 1.5}, "epochs must be a positive int, got 1.5"),
     ({"batch_size": -4}, "batch_size must be a positive int, got -4"),
     ({"batch_size": None}, "batch_size must be a positive int, got None"),
+    ({"accumulate": 0}, "accumulate must be a positive int, got 0"),
     (
         {"validation_data": TX.T},
         f"validation_data {DATA}, got an array of int64 and shape (2, 5)",

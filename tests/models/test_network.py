@@ -58,6 +58,7 @@ def test_one_window(rng: np.random.Generator):
 def plan(**given: Any) -> Plan:
     names = {
         "comm": None,
+        "accumulate": 1,
         "optimizer": None,
         "clip_norm": None,
         "clip_value": None,
@@ -84,6 +85,7 @@ def test_a_plan_and_what_a_checkpoint_compares(tmp_path: Path):
     assert repr(own.descent.optimizer) == repr(elman.Adam(1e-3))
     assert own.settings() == {
         "batch_size": 4,
+        "accumulate": None,
         "shards": None,
         "steps_per_epoch": None,
         "optimizer": repr(elman.Adam(1e-3)),

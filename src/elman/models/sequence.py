@@ -494,6 +494,7 @@ class SequenceModel(Model):
         *,
         epochs: int = 10,
         batch_size: int = 32,
+        accumulate: int = 1,
         steps_per_epoch: int | None = None,
         optimizer: Optimizer | None = None,
         schedule: Schedule | None = None,
@@ -538,6 +539,11 @@ class SequenceModel(Model):
             How often to go through the data.
         batch_size : int
             How many sequences to an update, the last one of an epoch perhaps less.
+        accumulate : int
+            How many batches to an update, the gradients of which are computed in turn, in the memory of one, and added
+            up: the same, but for rounding, as of one batch of ``accumulate * batch_size`` sequences, weights and all,
+            and with `tbptt` of each window. Where X is a function, each batch that it returns is taken in so many
+            parts. With `comm`, `shards` are that.
         steps_per_epoch : int, optional
             Where X is a function: how many batches to take for an epoch, which may be without end; by default all. A
             schedule needs it.

@@ -1,4 +1,7 @@
-"""A run of `fit` on several processes: each computes the gradients of its shards of a batch, and updates its model."""
+"""A run of `fit` on several processes: each computes the gradients of its shards of a batch, and updates its model.
+
+With `accumulate` it is one process, which has all shards.
+"""
 
 from __future__ import annotations
 

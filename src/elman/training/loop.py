@@ -48,7 +48,7 @@ class Run(Resumable):
         plan, rng = self._plan, self._network.shuffle_rng
         self._order = rng.bit_generator.state
         with self._waiting():
-            n, items = self._data.epoch(plan.batch_size, rng if plan.shuffle else None, self.epoch, self._batch)
+            n, items = self._data.epoch(plan.n_rows, rng if plan.shuffle else None, self.epoch, self._batch)
         while (item := self._next(items)) is not None:
             batch, i = self._with_noise(item.batch, item.rows), item.number
             n_windows = self._n_windows(item)

@@ -124,6 +124,7 @@ class Plan(NamedTuple):
     descent: Descent
     epochs: int
     batch_size: int
+    accumulate: int
     shards: int | None
     steps_per_epoch: int | None
     schedule: Schedule | None
@@ -155,8 +156,16 @@ class Plan(NamedTuple):
         descent = descent._replace(tbptt=tbptt, memory=memory, penalties=Penalties.of(given))
         shards = None if given["comm"] is None else given["shards"]
         return cls(
-            descent, shards=shards, **{name: accepted(given[name], name) for name, accepted in _ACCEPTED.items()}
+            descent,
+            accumulate=int(given["accumulate"]),  # which `ranks.joined` checks, as shards
+            shards=shards,
+            **{name: accepted(given[name], name) for name, accepted in _ACCEPTED.items()},
         )
+
+    @property
+    def n_rows(self) -> int:
+        """How many sequences of a data set to an update."""
+        return self.batch_size * self.accumulate
 
     def factor(self, done: float, epochs: int | None = None) -> float:
         """What the learning rate is multiplied by when so many epochs are done, of the plan's or of so many."""
@@ -174,6 +183,7 @@ class Plan(NamedTuple):
         descent = self.descent
         return {
             "batch_size": self.batch_size,
+            "accumulate": None if self.accumulate == 1 else self.accumulate,
             "shards": self.shards,
             "steps_per_epoch": self.steps_per_epoch,
             "optimizer": repr(descent.optimizer),

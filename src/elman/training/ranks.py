@@ -24,6 +24,7 @@ _ROOTS_ALONE = {"validation_data": None, "callbacks": (), "progress": False}
 _ROOTS_ALONE |= {"checkpoint": None, "checkpoint_every": None, "resume": False}
 _MOST_NUMBERS = 3  # that a shard has in an exchange
 _ABOUT = "end", "settings", "run", "batch", "window", "losses", "states", "parameters", "callbacks"
+_number_of_parts = check.integers(1, 2**16 - 1, "a positive int")  # of a batch, each of which takes some memory
 _LEAVES = 0.0  # in the place of what an exchange is about
 
 
@@ -35,12 +36,18 @@ def joined(given: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Ranks 
     """
     if given["comm"] is None:
         check.positive_int(given["shards"], "shards")
-        yield given, None
+        n_parts = _number_of_parts(given["accumulate"], "accumulate")
+        yield given, None if n_parts == 1 else Ranks(_Alone(), n_parts)
         return
     ranks = None
     try:
         with postponed():
             ranks = Ranks(given["comm"], given["shards"])
+        if given["accumulate"] != 1:
+            check.refuse(
+                "accumulate must be 1 with comm, whose ranks go through their shards in turn: give a larger batch_size "
+                f"and more shards; got {check.shown(given['accumulate'])}"
+            )
         own = {} if ranks.is_root else _ROOTS_ALONE
         yield {**given, **own, "shards": ranks.n_shards}, ranks
         ranks.end()
@@ -86,6 +93,8 @@ class Ranks:
 
     def shared(self, what: str, value: Any) -> Any:
         """What rank 0 gives."""
+        if len(self._shards) == 1:
+            return value
         pickled = pickle.dumps(value) if self.is_root else b""  # or an error, before others wait for it
         with postponed():
             self._gathered(what)
@@ -180,6 +189,30 @@ def _text(error: BaseException) -> str:
         return f"{name}: {error}"
     except Exception:  # of a stranger's class
         return name
+
+
+class _Alone:
+    """The communicator of one process, which has all shards."""
+
+    def Get_rank(self) -> int:
+        return 0
+
+    def Get_size(self) -> int:
+        return 1
+
+    def Is_inter(self) -> bool:
+        return False
+
+    def Allgather(self, sent: Real, received: Real) -> None:
+        received[0] = sent
+
+    def allgather(self, value: Any) -> list[Any]:
+        return [value]
+
+    def bcast(self, value: Any, root: int = 0) -> Any:  # noqa: ARG002
+        return value
+
+    Allgatherv = Alltoallv = allgather  # never called
 
 
 class _Node:

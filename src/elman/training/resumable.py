@@ -168,7 +168,7 @@ class Resumable(Training):
             self._data.skip(epoch)
             return None, None
         rng = copy.deepcopy(rng)
-        n, items = self._data.epoch(self._plan.batch_size, rng if self._plan.shuffle else None, epoch, batch)
+        n, items = self._data.epoch(self._plan.n_rows, rng if self._plan.shuffle else None, epoch, batch)
         return n, next(items, None)
 
     def _check_batches(self, record: dict[str, Any], item: Item | None, window: int) -> None:
