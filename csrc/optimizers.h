@@ -62,9 +62,21 @@ static void adam_block(void *context, size_t i) {
     }
 }
 
+/* An exponential mean of parameters, which stand in the place of a gradient. */
+static void average_block(void *context, size_t i) {
+    const elman_update *u = context;
+    const real rate = (real)u->numbers[0], *values = u->gradient;
+    real *mean = u->parameters;
+    FOR_BLOCK(u->n) {
+        vec m = load_upto(mean + j, count);
+        store_upto(mean + j, fma_(set1(rate), load_upto(values + j, count) - m, m), count);
+    }
+}
+
 static const elman_rule RULES[] = {{"sgd", (const void *)sgd_block, 0, 1, 2},
                                    {"adagrad", (const void *)adagrad_block, 1, 1, 2},
                                    {"adam", (const void *)adam_block, 2, 2, 6},
+                                   {"average", (const void *)average_block, 0, 0, 1},
                                    {NULL, NULL, 0, 0, 0}};
 
 static void run_update(const elman_update *u, const void *task) { run_blocks((elman_task *)task, (void *)u, u->n); }

@@ -597,6 +597,7 @@ def fit_options(c: Case, model: Any) -> dict[str, Any]:
         "epochs": c.pick(1, 2),
         "batch_size": c.pick(1, 2, 32),
         "accumulate": c.pick(1, 1, 2, 5),
+        "average": c.pick(None, None, 0.9),
         "optimizer": new_optimizer(c),
         "clip_norm": c.pick(None, 1.0),
         "clip_value": c.pick(None, 0.1),

@@ -223,6 +223,11 @@ def adagrad(parameters, gradient, square_sum, *, lr, eps):
     return [p - lr * g for p, g in zip(parameters, scaled, strict=True)], square_sum
 
 
+def average(mean, values, _, *, rate):
+    """Returns the mean, and nothing that is remembered besides."""
+    return [(1 - rate) * m + rate * v for m, v in zip(mean, values, strict=True)], None
+
+
 def adam(parameters, gradient, mean, square, *, lr, beta1, beta2, eps, weight_decay, step):
     """Returns parameters, mean and square."""
     mean = [beta1 * m + (1 - beta1) * g for m, g in zip(mean, gradient, strict=True)]

@@ -120,8 +120,9 @@ static void run_optimizers(void) {
         double numbers[6];
     } updates[] = {{"sgd", {state}, {0.1, 0.9}},
                    {"adagrad", {square}, {0.1, 1e-8}},
-                   {"adam", {state, square}, {0.1, 0.9, 0.999, 1e-8, 0.01, 3}}};
-    for (int i = 0; i < 3; i++) {
+                   {"adam", {state, square}, {0.1, 0.9, 0.999, 1e-8, 0.01, 3}},
+                   {"average", {0}, {0.1}}};
+    for (int i = 0; i < 4; i++) {
         const elman_update u = {n, parameters, gradient, updates[i].memories, updates[i].numbers};
         const elman_rule *rule = kernels->rules;
         while (strcmp(rule->name, updates[i].rule)) rule++;

@@ -497,6 +497,7 @@ FITS = [
     ({"batch_size": -4}, "batch_size must be a positive int, got -4"),
     ({"batch_size": None}, "batch_size must be a positive int, got None"),
     ({"accumulate": 0}, "accumulate must be a positive int, got 0"),
+    ({"average": 1}, "average must be a number from 0 to 1, exclusive, got 1"),
     (
         {"validation_data": TX.T},
         f"validation_data {DATA}, got an array of int64 and shape (2, 5)",

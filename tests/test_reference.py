@@ -140,6 +140,7 @@ def test_optimizers_are_the_textbook(rng):
         ("sgd", [first], {"lr": 0.1, "momentum": 0.7}),
         ("adagrad", [second], {"lr": 0.1, "eps": 1e-3}),
         ("adam", [first, second], settings),
+        ("average", [], {"rate": 0.3}),
     ):
         got = [parameters.copy(), *(array.copy() for array in state)]
         reference.update(Update(rule, got[0], gradient, tuple(got[1:]), tuple(options.values())))

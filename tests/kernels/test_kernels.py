@@ -196,6 +196,7 @@ OPTIMIZERS = {  # the states that each takes, and its settings
         ["mean", "square"],
         {"lr": 0.01, "beta1": 0.95, "beta2": 0.99, "eps": 1e-6, "weight_decay": 0.1, "step": 2000},
     ),
+    "average": ([], {"rate": 0.01}),
 }
 
 

@@ -59,6 +59,7 @@ def plan(**given: Any) -> Plan:
     names = {
         "comm": None,
         "accumulate": 1,
+        "average": None,
         "optimizer": None,
         "clip_norm": None,
         "clip_value": None,
@@ -86,6 +87,7 @@ def test_a_plan_and_what_a_checkpoint_compares(tmp_path: Path):
     assert own.settings() == {
         "batch_size": 4,
         "accumulate": None,
+        "average": None,
         "shards": None,
         "steps_per_epoch": None,
         "optimizer": repr(elman.Adam(1e-3)),

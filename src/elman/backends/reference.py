@@ -550,5 +550,10 @@ def _adam(
     parameters -= lr / (1 - beta1**step) * mean / (np.sqrt(square / (1 - beta2**step)) + eps)
 
 
+def _average(mean: Real, values: Real, memories: Sequence[Real], rate: float) -> None:  # noqa: ARG001
+    """An exponential mean of parameters, which stand in the place of a gradient."""
+    mean += rate * (values - mean)
+
+
 # name -> (parameters, gradient, memories, *numbers)
-UPDATES: dict[str, Callable[..., None]] = {"sgd": _sgd, "adagrad": _adagrad, "adam": _adam}
+UPDATES: dict[str, Callable[..., None]] = {"sgd": _sgd, "adagrad": _adagrad, "adam": _adam, "average": _average}

@@ -17,7 +17,7 @@ import numpy as np
 
 from elman import check
 from elman.backends.activations import Activation
-from elman.backends.contract import Layer, Readout
+from elman.backends.contract import Layer, Readout, Update
 from elman.backends.reference import CELLS
 from elman.data import checks
 from elman.data.columns import Columns
@@ -215,6 +215,10 @@ class Network:
     def update(self, loss: float, descent: Descent) -> None:
         """One step along `gradients`, or an error, and nothing changed."""
         descent.update(mode_of(self.rnns[-1]).backend, loss, self.parameters.flat, self.gradients.flat)
+
+    def add_to_average(self, average: Real, rate: float) -> None:
+        """Average (n,) ← average + rate · (parameters − average)."""
+        mode_of(self.rnns[-1]).backend.update(Update("average", average, self.parameters.flat, (), (rate,)))
 
     def effective_weights(self) -> dict[str, Real]:
         """Copies of the parameters, weights as they act, by name as users see them."""

@@ -155,6 +155,7 @@ class Seq2Seq(Model):
         epochs: int = 10,
         batch_size: int = 32,
         accumulate: int = 1,
+        average: float | None = None,
         steps_per_epoch: int | None = None,
         optimizer: Optimizer | None = None,
         schedule: Schedule | None = None,
@@ -186,8 +187,8 @@ class Seq2Seq(Model):
             no `Windows`.
         Y : list of integers (T_i,), or one array (N, T)
             The sequences that they become, without start and end; they may be empty.
-        epochs, batch_size, accumulate, steps_per_epoch, optimizer, schedule, clip_norm, clip_value, weight_l1,
-        weight_l2, trainable
+        epochs, batch_size, accumulate, average, steps_per_epoch, optimizer, schedule, clip_norm, clip_value,
+        weight_l1, weight_l2, trainable
             As in `SequenceModel.fit`; ``["decoder.*"]`` leaves the encoder as it is, and h_0, which is no part of it.
         memory : str or int, optional
             As in `SequenceModel.train_step`, for encoder and decoder together, or so many steps of each. Bidirectional

@@ -495,6 +495,7 @@ class SequenceModel(Model):
         epochs: int = 10,
         batch_size: int = 32,
         accumulate: int = 1,
+        average: float | None = None,
         steps_per_epoch: int | None = None,
         optimizer: Optimizer | None = None,
         schedule: Schedule | None = None,
@@ -544,6 +545,12 @@ class SequenceModel(Model):
             up: the same, but for rounding, as of one batch of ``accumulate * batch_size`` sequences, weights and all,
             and with `tbptt` of each window. Where X is a function, each batch that it returns is taken in so many
             parts. With `comm`, `shards` are that.
+        average : float, optional
+            Between 0 and 1, such as 0.999: go on with a running mean of the parameters besides (Polyak & Juditsky,
+            1992), in which those after update i of t count in proportion to ``average**(t - i)``, so that it is one
+            from the first update on, as are Adam's. The model has it while it is evaluated and in callbacks'
+            `on_epoch`, in the file of a `checkpoint`, and after `fit`; updates, "loss" in the history, and a run that
+            goes on from a checkpoint, are about what it is a mean of.
         steps_per_epoch : int, optional
             Where X is a function: how many batches to take for an epoch, which may be without end; by default all. A
             schedule needs it.

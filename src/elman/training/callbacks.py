@@ -59,7 +59,8 @@ class Training:
     loss : float
         The mean loss of the last batch, before its update.
     flat : array (n,)
-        The model's parameters, one behind the other; live, so that what is written there changes them.
+        The model's parameters, one behind the other; live, so that what is written there changes them. In `on_epoch`
+        with `average` it is that.
     """
 
     def __init__(

@@ -109,6 +109,13 @@ def read_array(arrays: Arrays, name: str, dtype: np.dtype[Any], shape: check.Sha
     return np.array(check.real_array(array, shown, dtype, shape, contiguous=True))
 
 
+def read_parameters(arrays: Arrays, name: str, parameters: Real) -> Real:
+    """One of the arrays, finite and like parameters (n,)."""
+    array = read_array(arrays, name, parameters.dtype, parameters.shape)
+    check.finite(array, f"its training:{name}")
+    return array
+
+
 def read_memories(record: Mapping[str, Any], arrays: Arrays, optimizer: Optimizer, parameters: Real) -> list[Real]:
     """The optimizer's memories of parameters (n,); none before its first step."""
     steps = check.count(record["optimizer_steps"], "its optimizer_steps")

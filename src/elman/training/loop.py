@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from elman.data.sequences import Item
+from elman.interrupts import postponed
 from elman.layer.dynamics import keys_of_rows
 from elman.training.callbacks import Training
 from elman.training.resumable import Resumable
@@ -42,6 +43,9 @@ class Run(Resumable):
         finally:
             for name, value in self._given.items():  # a schedule, or callbacks, have changed them
                 setattr(self.optimizer, name, value)
+            if self._average is not None and self.steps:
+                with postponed():
+                    self.flat[:] = self._average
         self._call("on_end")
 
     def _run_epoch(self, bar: Any) -> None:
@@ -107,6 +111,9 @@ class Run(Resumable):
                 self._network.update(loss, plan.descent)
             self.loss, self._state = loss, after
             self.steps += 1
+            if (kept := plan.average) is not None and self._average is not None:
+                # so that θ_i has a weight ∝ kept^(t − i) after t updates
+                self._network.add_to_average(self._average, (1 - kept) / (1 - kept**self.steps))
             self._sums = self._sums[0] + weight * loss, self._sums[1] + weight
 
     def _gradients(self, batch: Any, i: int) -> tuple[float, float, Real | None]:
@@ -127,7 +134,7 @@ class Run(Resumable):
     def _end_epoch(self) -> None:
         measured = {}
         if self._held_out is not None:
-            with self._nothing_changes():
+            with self._nothing_changes(), self._averaged():
                 measured = self._network.evaluate(self._held_out, self._plan.batch_size)
         if self._sums[1] == 0 and not self._is_cut:
             is_data = self._data.parts()  # and no function
@@ -139,7 +146,8 @@ class Run(Resumable):
         self.epoch += 1
         self._batch, self._window, self._state, self._sums = 0, 0, None, (0.0, 0.0)
         self._order = self._network.shuffle_rng.bit_generator.state
-        self._call("on_epoch")
+        with self._averaged():
+            self._call("on_epoch")
 
     @contextlib.contextmanager
     def _nothing_changes(self) -> Iterator[None]:

@@ -125,6 +125,7 @@ class Plan(NamedTuple):
     epochs: int
     batch_size: int
     accumulate: int
+    average: float | None
     shards: int | None
     steps_per_epoch: int | None
     schedule: Schedule | None
@@ -184,6 +185,7 @@ class Plan(NamedTuple):
         return {
             "batch_size": self.batch_size,
             "accumulate": None if self.accumulate == 1 else self.accumulate,
+            "average": self.average,
             "shards": self.shards,
             "steps_per_epoch": self.steps_per_epoch,
             "optimizer": repr(descent.optimizer),
@@ -235,6 +237,7 @@ _ACCEPTED = {
     "checkpoint": optional(_place),
     "epochs": check.positive_int,
     "batch_size": check.positive_int,
+    "average": optional(_fraction),
     "steps_per_epoch": optional(check.positive_int),
     "validation_split": optional(_fraction),
     "shuffle": check.flag,
@@ -281,6 +284,7 @@ class Trainable(Protocol):
     def n_penalized(self, batch: Any, /) -> int: ...
     def gradients_of(self, window: Window, state: Real | None, descent: Descent, /) -> tuple[float, Real | None]: ...
     def update(self, loss: float, descent: Descent) -> None: ...
+    def add_to_average(self, average: Real, rate: float) -> None: ...
     def evaluate(self, data: Any, batch_size: int) -> dict[str, float]: ...
     def config(self) -> dict[str, Any]: ...
     def check_saveable(self, metadata: Mapping[str, str]) -> dict[str, Any]: ...

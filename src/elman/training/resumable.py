@@ -5,7 +5,9 @@ checkpoint.py says what is in the file. Nothing of it is believed before all of 
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,8 @@ class Resumable(Training):
         self._sums = (0.0, 0.0)  # of weight times loss, and of weights
         self._order = network.shuffle_rng.bit_generator.state  # that the epoch's batches were drawn with
         self._digest = data.digest  # of the batches that have been begun
+        self._average = None if plan.average is None else self.flat.copy()  # of the parameters, or these meanwhile:
+        self._is_averaged = False  # whether the model has the average
         self._noise_seed: int | None = None  # drawn when it is sure that the run begins
         self._given = settings_of(self.optimizer)
         has_file = plan.checkpoint is not None
@@ -59,8 +63,30 @@ class Resumable(Training):
         arrays = {f"optimizer.{i}": array for i, array in enumerate(memories)} | arrays
         if self._window and self._state is not None:
             arrays["state"] = self._state
-        run = files.Checkpoint(self._record(states), arrays)
-        atomic.write(self._place, *self._network.content(self.model.metadata, run), name="checkpoint")
+        with self._averaged():
+            if self._average is not None:
+                arrays["trained"] = self._average
+            run = files.Checkpoint(self._record(states), arrays)
+            atomic.write(self._place, *self._network.content(self.model.metadata, run), name="checkpoint")
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Within, the model has the average of its parameters, if there is one."""
+        is_mine = self._average is not None and not self._is_averaged
+        if is_mine:
+            self._swap()
+        try:
+            yield
+        finally:
+            if is_mine:
+                self._swap()
+
+    def _swap(self) -> None:
+        assert self._average is not None
+        with self._interrupts.noting(True):  # it is whole, or is none
+            kept = self.flat.copy()
+            self.flat[:], self._average[:] = self._average, kept
+            self._is_averaged = not self._is_averaged
 
     def restore(self, path: Path) -> None:
         """Go on from the checkpoint: all of it, or an error and nothing changed."""
@@ -88,6 +114,7 @@ class Resumable(Training):
             if not is_stopped:  # then there may be others that nobody has asked for
                 self._check_batches(record, item, window)
             state = self._read_state(record, arrays, item, sums, batch > 0)
+            trained = None if self._average is None else checkpoint.read_parameters(arrays, "trained", flat)
             n_begun = epoch + (batch > 0 or window > 0)
             check.at_least(steps, "its steps", n_begun)
         if self.epochs < n_begun:
@@ -95,6 +122,7 @@ class Resumable(Training):
             raise ValueError(f"epochs must be {begun}, got {self.epochs}")
         with refusing(path):
             names = {f"optimizer.{i}" for i in range(len(memories))} | ({"state"} if window else set())
+            names |= set() if trained is None else {"trained"}
             states = self._read_states(record, arrays, names)
             before = flat.copy()
             load_state(network.parameters.named(), parameters)  # all of them or an error
@@ -103,6 +131,8 @@ class Resumable(Training):
         except BaseException:
             flat[:] = before
             raise
+        if self._average is not None:
+            self._average[:], flat[:] = flat.copy(), trained
         for generator, read in zip(network.generators(), generators, strict=True):
             generator.bit_generator.state = read.bit_generator.state
         go_on(optimizer, "flat", memories, record["optimizer_steps"], settings)

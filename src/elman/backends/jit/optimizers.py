@@ -87,7 +87,16 @@ def adam_block(v: Any, u: UPDATE, i: int) -> None:
         store_upto(u.parameters + k, load_upto(v, u.parameters + k, n) * decay - step, n)
 
 
-RULES = {"sgd": sgd_block, "adagrad": adagrad_block, "adam": adam_block}
+@kernel
+def average_block(v: Any, u: UPDATE, i: int) -> None:
+    rate = splat(v, real(v, number(u, 0)))
+    for j in range(i * BLOCK, smaller((i + 1) * BLOCK, u.n), reals(v)):
+        n, k = smaller(u.n - j, reals(v)), j * size_of_real(v)
+        mean = load_upto(v, u.parameters + k, n)
+        store_upto(u.parameters + k, fma(rate, load_upto(v, u.gradient + k, n) - mean, mean), n)
+
+
+RULES = {"sgd": sgd_block, "adagrad": adagrad_block, "adam": adam_block, "average": average_block}
 
 
 # ---- clipping
