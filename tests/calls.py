@@ -19,7 +19,15 @@ import elman
 from .draws import NUMBERS, SMALL, Draw, content_of
 
 LEGAL = (TypeError, ValueError, FloatingPointError)
-DISCRETE = ("r2", "accuracy", "exact", "saturated")  # what a rounding may change by much
+DISCRETE = (
+    "r2",
+    "accuracy",
+    "exact",
+    "saturated",
+    "f1",
+    "balanced_accuracy",
+    "coverage",
+)  # what a rounding may change by much
 FORWARD = {"bidirectional": False, "reverse": False}
 BOUNDED = ("tanh", "sigmoid", "retanh")  # activations
 CONSTRAINTS = ("signs", "excitatory", "mask_hh", "mask_ih", "mask_ho", "readout_from")
@@ -638,7 +646,8 @@ def data_sets(c: Case) -> None:
                 c.call("predict_interval", model.predict_interval, X, coverage=c.pick(0.8, 0.5), **begins)
                 c.call("predict_distribution", model.predict_distribution, X, **begins)
             case _:
-                c.call("evaluate", model.evaluate, X, Y, batch_size=c.pick(1, 3, 128), **weighed, **begins)
+                own = c.pick({}, {"metrics": list(model._network.metrics)})
+                c.call("evaluate", model.evaluate, X, Y, batch_size=c.pick(1, 3, 128), **weighed, **begins, **own)
 
 
 def changed_data(c: Case) -> None:

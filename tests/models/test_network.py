@@ -60,6 +60,7 @@ def plan(**given: Any) -> Plan:
         "comm": None,
         "accumulate": 1,
         "average": None,
+        "metrics": None,
         "optimizer": None,
         "clip_norm": None,
         "clip_value": None,
@@ -78,7 +79,7 @@ def plan(**given: Any) -> Plan:
         "validation_split": None,
     }
     own = {name: given.pop(name) for name in ("tbptt", "memory") if name in given}
-    return Plan.of(names | {"resume": False} | given, Parameters([], np.dtype("f4")), **own)
+    return Plan.of(names | {"resume": False} | given, Parameters([], np.dtype("f4")), metrics=["accuracy"], **own)
 
 
 def test_a_plan_and_what_a_checkpoint_compares(tmp_path: Path):
@@ -88,6 +89,7 @@ def test_a_plan_and_what_a_checkpoint_compares(tmp_path: Path):
         "batch_size": 4,
         "accumulate": None,
         "average": None,
+        "metrics": None,
         "shards": None,
         "steps_per_epoch": None,
         "optimizer": repr(elman.Adam(1e-3)),

@@ -58,7 +58,7 @@ def make_model(**options: Any) -> elman.SequenceModel:
 def given(path: Path | None = None) -> dict[str, Any]:
     """The arguments of the run that everything here is about."""
     return {
-        "X": X, "Y": Y, "epochs": 3, "batch_size": 4, "accumulate": 1, "average": None,
+        "X": X, "Y": Y, "epochs": 3, "batch_size": 4, "accumulate": 1, "average": None, "metrics": None,
         "optimizer": elman.SGD(0.1, momentum=0.9),
         "schedule": schedules.Cosine(warmup=1), "clip_norm": 1.0, "clip_value": None, "tbptt": None, "memory": None,
         "activation_l1": 0.0, "activation_l2": 0.0, "weight_l1": 0.0, "weight_l2": 0.0,
@@ -98,6 +98,7 @@ REFUSED: dict[str, list[Any]] = {
     "batch_size": [5],
     "accumulate": [2],
     "average": [0.99],
+    "metrics": [["f1"], {"accuracy": max}],
     "optimizer": [elman.SGD(0.2, momentum=0.9), elman.SGD(0.1, momentum=0.8), elman.SGD(0.1), elman.Adam(0.1), None],
     "schedule": [None, schedules.Cosine(warmup=2), schedules.Step(2), lambda done, n: 1 - done / n],
     "clip_norm": [None, 0.5],

@@ -17,25 +17,14 @@ from numpy.typing import NDArray
 from elman import check
 from elman.backends.reference import ACTIVATIONS
 from elman.check import Shape
-from elman.data import checks, losses
+from elman.data import checks, losses, metrics
 from elman.data.checks import Read
 from elman.data.learned import Kind
+from elman.data.metrics import Scored, Tally
 from elman.lengths import clipped, within
 from elman.typing import Int, Real
 
 _sigmoid = ACTIVATIONS["sigmoid"][0]
-
-
-Scored = tuple[Any, Any, Real]  # targets, predictions and weights of some steps
-
-
-def _mean(parts: Iterable[tuple[Any, Real]]) -> float:
-    """Of values (N,) with weights (N,)."""
-    total, weight = 0.0, 0.0
-    for values, weights in parts:
-        total += float((values * weights).sum())
-        weight += float(weights.sum())
-    return total / weight
 
 
 class Output(Kind):
@@ -62,7 +51,7 @@ class Output(Kind):
 
     @property
     def metric(self) -> str:
-        """What `score` measures."""
+        """What is measured besides the loss, unless something else is asked for."""
         return "accuracy"
 
     @property
@@ -158,9 +147,15 @@ class Output(Kind):
         counts = targets.counts(self)
         return targets.y[counts], predicted[counts], weights
 
-    def score(self, parts: Iterable[Scored]) -> float:
-        """How good predictions (N, ...) are for targets y (N, ...), with weights (N,): of all parts together."""
+    def tally(self) -> Tally:
+        """What adds up what `scored` gives of each batch."""
         raise NotImplementedError
+
+    @property
+    def metrics(self) -> list[str]:
+        """The names of what can be measured of predictions, and of the loss; `metric` is the first one."""
+        of_loss = metrics.OF_LOSS if self.kernel == "cross_entropy" and self.is_in_kernels else ()
+        return sorted([*self.tally().names, *of_loss], key=lambda name: name != self.metric)
 
     def feed(self, y: Real | Int, out: Real) -> None:
         """Write targets or predictions y as the input columns (..., n) of the step after them."""
@@ -223,8 +218,8 @@ class Categories(Output):
         mean: Real = (p * d_o).sum(axis=-1, keepdims=True)
         return p * (d_o - mean)
 
-    def score(self, parts: Iterable[Scored]) -> float:
-        return _mean((y == predicted, weights) for y, predicted, weights in parts)
+    def tally(self) -> Tally:
+        return metrics.Counts(self.n)
 
     def feed(self, y: Real | Int, out: Real) -> None:
         out[...] = np.arange(self.n) == y[..., None]
@@ -285,14 +280,8 @@ class Labels(Categories):
         y, found = ([row[row >= 0] for row in np.where(there, one, -1)[:, rows].T] for one in (targets.y, predicted))
         return y, found, weights
 
-    def score(self, parts: Iterable[Scored]) -> float:
-        """The edit distance of the labels that are predicted, divided by how many there are (Graves et al., 2006)."""
-        wrong, n = 0.0, 0.0
-        for y, predicted, weights in parts:
-            for expected, found, weight in zip(y, predicted, weights, strict=True):
-                wrong += weight * losses.edit_distance(found, expected)
-                n += weight * len(expected)
-        return float(wrong / max(n, 1))
+    def tally(self) -> Tally:
+        return metrics.Edits()
 
 
 class Binary(Output):
@@ -344,8 +333,8 @@ class Binary(Output):
         p = self.probabilities(o)
         return p * (1 - p) * d_o
 
-    def score(self, parts: Iterable[Scored]) -> float:
-        return _mean((((y >= 0.5) == predicted).mean(axis=1), weights) for y, predicted, weights in parts)
+    def tally(self) -> Tally:
+        return metrics.Counts(2, self.n, is_binary=True)
 
 
 class Reals(Output):
@@ -479,34 +468,8 @@ class Reals(Output):
     def curved(self, o: Real, d_o: Real) -> Real:  # noqa: ARG002
         return 2 * d_o
 
-    def score(self, parts: Iterable[Scored]) -> float:
-        """R², or the mean absolute error, or the mean pinball loss."""
-        if self.metric == "r2":
-            return self._r2(parts)
-        return _mean(self._errors(*part) for part in parts)
-
-    def _errors(self, y: Real, predicted: Real, weights: Real) -> tuple[Real, Real]:
-        """Those of each number (N, n), and what it counts."""
-        there, loss = ~np.isnan(y), losses.pinball(self.quantiles) if self.quantiles else losses.absolute_error
-        each, _ = loss(predicted.reshape(*y.shape, -1).astype(np.float64), np.where(there, y, 0))
-        return np.where(there, each, 0), weights[:, None] * there
-
-    def _r2(self, parts: Iterable[Scored]) -> float:
-        """The part of the targets' variance that is explained, the mean over the n numbers."""
-        total, mean, spread, rest = (np.zeros(self.n) for _ in range(4))
-        for own_y, predicted, own_weights in parts:
-            there = ~np.isnan(own_y)
-            y, weights = np.where(there, own_y, 0).astype(np.float64), own_weights[:, None] * there
-            n = weights.sum(axis=0)
-            rest += (weights * (y - predicted) ** 2).sum(axis=0)
-            own_mean = (weights * y).sum(axis=0) / np.where(n > 0, n, 1)
-            spread += (weights * (y - own_mean) ** 2).sum(axis=0)
-            both = np.where(n > 0, total + n, 1)
-            spread += (own_mean - mean) ** 2 * (total * n / both)  # Chan, Golub & LeVeque (1983), eq. 2.1b
-            mean += (own_mean - mean) * (n / both)
-            total += n
-        explained = 1 - rest / np.where(spread > 0, spread, 1)
-        return float(np.where(spread > 0, explained, rest == 0)[total > 0].mean())
+    def tally(self) -> Tally:
+        return metrics.Quantiles(self.quantiles) if self.quantiles else metrics.Errors(self.n)
 
 
 _METRICS = {"absolute_error": "mean_absolute_error", "quantile": "mean_pinball_loss"}  # of a loss, if not R²

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from elman import check
 from elman.data.inputs import Input
+from elman.data.metrics import OF_LOSS, Exact, Measured, Metrics
 from elman.data.outputs import Categories, Output, finite_outputs, penalize
 from elman.data.sequences import Batch, DataSet, PairedBatch, Pairs, Window
 from elman.layer.dynamics import mixed
@@ -30,7 +32,7 @@ class EncoderDecoder(Network):
 
     written: Output  # the tokens that come out; of those that are predicted, the last stands for the start and the end
     kind = "Seq2Seq"
-    metric = "exact"
+    metrics: Sequence[str] = (*Exact.names, *OF_LOSS)
 
     def __init__(self, inputs: Input, written: Output, rnns: tuple[RNN, RNN], kept: Kept) -> None:
         for rnn, part in zip(rnns, _parts(kept.parameters, rnns), strict=True):
@@ -135,8 +137,8 @@ class EncoderDecoder(Network):
             self._decoder.backward(tape, d_h, d_h_n, d_h_0, None, of_decoder, lowest=lowest)
         return loss, h_n, d_h_0
 
-    def evaluate(self, data: Pairs, batch_size: int) -> dict[str, float]:
-        """The loss of a data set, with its targets fed to the decoder, and the part that `decode` gets right."""
+    def evaluate(self, data: Pairs, batch_size: int, metrics: Metrics) -> dict[str, float]:
+        """The loss of a data set, with its targets fed to the decoder, and metrics of what `decode` makes of it."""
         modes, losses, totals = self.modes(), [], []
         with data.each(data.batch, batch_size) as batches:
             for _, batch in batches:
@@ -147,10 +149,15 @@ class EncoderDecoder(Network):
                     losses.append(self.loss_of(modes[1].backend, h, batch.targets))
                 totals.append(batch.targets.total)
         finite_outputs(losses, "loss")
-        # No prediction of more tokens than there are can be right: one beyond them tells.
-        predicted = self.decode(data, 1, data.y_lengths + 1, batch_size)
-        exact = [np.array_equal(predicted[row], data.y[row]) for row in data.rows().tolist()]
-        return {"loss": float(np.average(losses, weights=totals)), "exact": float(np.mean(exact))}
+        # No prediction of more tokens than there are can be right: one beyond them tells. Functions see whole ones.
+        limits = np.maximum(data.y_lengths + 1, longest(data.lengths) if metrics.functions else 0)
+        predicted, rows, measured = (
+            self.decode(data, 1, limits, batch_size),
+            data.rows().tolist(),
+            Measured(metrics, Exact()),
+        )
+        measured.add([data.y[row] for row in rows], [predicted[row] for row in rows], np.ones(len(rows)))
+        return measured.values(float(np.average(losses, weights=totals)))
 
     def decode(self, data: DataSet, beam: int, limits: Int, batch_size: int) -> list[Int]:
         """What each sequence of a data set becomes: tokens (n,), no more than its limit."""
@@ -209,6 +216,11 @@ class EncoderDecoder(Network):
             if one != other:
                 check.refuse(f"{name} must be the same in encoder and decoder to be saved, got {one} and {other}")
         return configuration.described(self.inputs, self.written, encoder) | self.own_config()
+
+
+def longest(lengths: Int) -> Int:
+    """How many tokens there are to be at most if nobody says so, of what becomes of so many steps."""
+    return 2 * lengths + 10
 
 
 def _parts(parameters: Parameters, rnns: tuple[RNN, RNN]) -> list[Parameters]:

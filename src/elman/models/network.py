@@ -23,7 +23,8 @@ from elman.data import checks
 from elman.data.columns import Columns
 from elman.data.inputs import Input, Tokens
 from elman.data.kinds import Kinds
-from elman.data.outputs import Output, Scored, Targets, finite_outputs, penalize
+from elman.data.metrics import Measured, Metrics, Scored
+from elman.data.outputs import Output, Targets, finite_outputs, penalize
 from elman.data.sequences import Batch, DataSet, Sequences, Window
 from elman.layer import constraints
 from elman.layer.constraints import Factors, ReadoutConstraints
@@ -81,7 +82,7 @@ class Network:
     """Layers and a readout, o = weight_ho h + bias_o, with its loss, on one buffer of parameters."""
 
     kind: ClassVar[str]  # the name of the model's class, in files
-    metric: str  # what `evaluate` measures besides the loss
+    metrics: Sequence[str]  # what `evaluate` can measure besides the loss: by default the first one
     rnns: Sequence[RNN]  # the layers, with the settings that hold at present; the last one feeds the readout
     inputs: Input
     predicted: Output  # what the readout computes
@@ -297,7 +298,7 @@ class SequenceNetwork(Network):
         move_to(kept.parameters, rnn)
         super().__init__([rnn], kinds.inputs, kinds.outputs, kept, is_tied=is_tied)
         self.readout = readout
-        self.kinds, self.stack, self.metric = kinds, stack_of(rnn), kinds.outputs.metric
+        self.kinds, self.stack, self.metrics = kinds, stack_of(rnn), kinds.outputs.metrics
         of_readout = readout.factor(constraints.of_rnn(rnn), self.stack.architecture, rnn.dtype)
         self.factors = self.stack.factors | ({} if of_readout is None else {self._weight_ho: of_readout})
 
@@ -359,13 +360,14 @@ class SequenceNetwork(Network):
                         results[row] = values[b, : data.lengths[row]].copy()
         return results
 
-    def evaluate(self, data: Sequences, batch_size: int, keys: Int | None = None) -> dict[str, float]:
-        """The loss of a data set and the metric of its outputs, by name; keys (N,) are for noise."""
+    def evaluate(self, data: Sequences, batch_size: int, metrics: Metrics, keys: Int | None = None) -> dict[str, float]:
+        """The loss of a data set and metrics of its outputs, by name; keys (N,) are for noise."""
         losses, totals = list[float](), list[float]()
+        measured = Measured(metrics, self.kinds.outputs.tally(), are_weighted=data.weights is not None)
         with data.each(data.weighted, batch_size) as batches:
-            parts = self._scored(batches, data, keys, losses, totals)
-            score = self.kinds.outputs.score(parts)
-        return {"loss": float(np.average(losses, weights=totals)), self.metric: score}
+            for part in self._scored(batches, data, keys, losses, totals):
+                measured.add(*part)
+        return measured.values(float(np.average(losses, weights=totals)))
 
     def _scored(
         self,

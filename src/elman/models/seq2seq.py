@@ -5,7 +5,7 @@ Here arguments are checked, and described. What is computed of them is in encode
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ from elman.data.columns import Columns
 from elman.data.inputs import Features, Tokens
 from elman.data.kinds import PATTERNS
 from elman.data.learned import as_before_if_refused, learn
+from elman.data.metrics import Metric, Metrics
 from elman.data.outputs import Categories
 from elman.data.sequences import DataSet, Pairs
 from elman.data.windows import Windows
 from elman.layer.dynamics import of_both_directions
 from elman.layer.rnn import RNN, stack_of
 from elman.models.base import Model
-from elman.models.encoder_decoder import EncoderDecoder
+from elman.models.encoder_decoder import EncoderDecoder, longest
 from elman.models.network import Kept, entries_of, generator_of
 from elman.models.recomputation import memory_of
 from elman.training.callbacks import Callback, Function, History
@@ -169,6 +170,7 @@ class Seq2Seq(Model):
         trainable: Iterable[str] | None = None,
         validation_data: tuple[Any, Any] | None = None,
         validation_split: float | None = None,
+        metrics: Iterable[Metric] | Mapping[str, Callable[..., Any]] | None = None,
         shuffle: bool = True,
         callbacks: Iterable[Callback | Function] = (),
         progress: bool = True,
@@ -199,11 +201,13 @@ class Seq2Seq(Model):
         validation_data, validation_split, shuffle, callbacks, progress, checkpoint, checkpoint_every, resume, comm,
         shards
             Likewise.
+        metrics : list of str and functions, or dict from names to functions, optional
+            As in `evaluate`, of what is held out.
 
         Returns
         -------
         History
-            "loss" and, with validation data, "val_loss" and "val_exact", as `evaluate` has them.
+            "loss" and, with validation data, "val_loss" and "val_exact", or the `metrics`, as `evaluate` has them.
 
         Raises
         ------
@@ -214,7 +218,8 @@ class Seq2Seq(Model):
         """
         given = locals()  # all arguments, by name
         with joined(given) as (own, ranks), as_before_if_refused(self.inputs):
-            plan = Plan.of(own, self._network.parameters, memory=memory_of(memory, "memory", self.encoder))
+            known, most = self._network.metrics, memory_of(memory, "memory", self.encoder)
+            plan = Plan.of(own, self._network.parameters, metrics=known, memory=most)
             data, held_out, name = data_of(own, ("X", "Y"), self._data), None, "validation_data"
             if own[name] is not None:
                 held_out = self._data(*check.pair(own[name], name), names=(f"{name}[0]", f"{name}[1]"))
@@ -249,21 +254,44 @@ class Seq2Seq(Model):
         beam = check.positive_int(beam, "beam")
         batch_size = check.positive_int(batch_size, "batch_size")
         data = DataSet(X, self.inputs, PATTERNS["many-to-many"], self.decoder.dtype, "X")
-        limits = 2 * data.lengths + 10
+        limits = longest(data.lengths)
         if max_length is not None:
             limits[:] = check.size_of_at_least(max_length, "max_length", 0)
         return self._network.decode(data, beam, limits, batch_size)
 
-    def evaluate(self, X: Any, Y: Any, *, batch_size: int = 128) -> dict[str, float]:
+    def evaluate(
+        self,
+        X: Any,
+        Y: Any,
+        *,
+        batch_size: int = 128,
+        metrics: Iterable[Metric] | Mapping[str, Callable[..., Any]] | None = None,
+    ) -> dict[str, float]:
         """How good the model is on a data set, given as to `fit`.
+
+        Parameters
+        ----------
+        X, Y
+            As in `fit`.
+        batch_size : int
+            As in `predict`.
+        metrics : list of str and functions, or dict from names to functions, optional
+            What to measure besides the loss: "exact", the default, the part of sequences that `predict` gets right from
+            the first token to the end; "perplexity" and "bits_per_token", exp(loss) and loss / log 2; or functions of
+            two lists of integers (T_i,), the targets and what `predict` makes of X, that return a number.
 
         Returns
         -------
         dict
-            "loss", with the targets fed to the decoder, and "exact", the part of sequences that `predict` gets right
-            from the first token to the end.
+            "loss", with the targets fed to the decoder, and the metrics.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit; the message names it.
         """
-        return self._network.evaluate(self._data(X, Y), check.positive_int(batch_size, "batch_size"))
+        chosen = Metrics.of(metrics, self._network.metrics)
+        return self._network.evaluate(self._data(X, Y), check.positive_int(batch_size, "batch_size"), chosen)
 
     def __repr__(self) -> str:
         return as_made(self, Seq2Seq, self._value_of)

@@ -21,6 +21,7 @@ from elman.data.columns import Columns
 from elman.data.inputs import Features, Tokens
 from elman.data.kinds import PATTERNS, Kinds
 from elman.data.learned import as_before_if_refused, learn
+from elman.data.metrics import Metric, Metrics
 from elman.data.outputs import Binary, Categories, Labels, Output, Reals
 from elman.data.sequences import DataSet, Sequences, Window
 from elman.data.windows import Windows
@@ -512,6 +513,7 @@ class SequenceModel(Model):
         resets: Any = None,
         validation_data: tuple[Any, ...] | Windows | None = None,
         validation_split: float | None = None,
+        metrics: Iterable[Metric] | Mapping[str, Callable[..., Any]] | None = None,
         shuffle: bool = True,
         callbacks: Iterable[Callback | Function] = (),
         progress: bool = True,
@@ -581,6 +583,8 @@ class SequenceModel(Model):
             Instead: this part of the data, from 0 to 1, the last sequences as they are given, which are not trained on.
             Where they are sorted, shuffle them before. Of `Windows` that overlap, the first ones that are held out
             share steps with the last ones that are not.
+        metrics : list of str and functions, or dict from names to functions, optional
+            What to measure on that, as in `evaluate`: "val_f1", say, in the history.
         shuffle : bool
             Whether to go through the data in an order of its own each time, drawn from the model's seed.
         callbacks : iterable of Callback or functions
@@ -616,7 +620,7 @@ class SequenceModel(Model):
         -------
         History
             A dict of lists, with a value for each epoch: "loss", the mean in training, and with validation data
-            "val_loss" and what else `evaluate` has: "val_accuracy", for real numbers "val_r2".
+            "val_loss" and what else `evaluate` has: "val_accuracy", for real numbers "val_r2", or the `metrics`.
 
         Raises
         ------
@@ -638,7 +642,8 @@ class SequenceModel(Model):
         with joined(given) as (own, ranks), as_before_if_refused(self.inputs, self.outputs):
             most = self._memory(memory)
             windows = None if tbptt is None else self._truncation(tbptt)
-            plan = Plan.of(own, self._network.parameters, tbptt=windows, memory=most)
+            known = self._network.metrics
+            plan = Plan.of(own, self._network.parameters, metrics=known, tbptt=windows, memory=most)
             data, held_out = data_of(own, _NAMES, self._data), self._held_out(own["validation_data"])
             data, held_out = divided(data, held_out, plan, ranks)
             learn(data, self.inputs, self.outputs)
@@ -743,31 +748,64 @@ class SequenceModel(Model):
         batch_size: int = 128,
         noise_seed: Any = None,
         resets: Any = None,
+        metrics: Iterable[Metric] | Mapping[str, Callable[..., Any]] | None = None,
     ) -> dict[str, float]:
         """How good the model is on a data set, given as to `fit`.
+
+        Parameters
+        ----------
+        X, Y, weights, resets
+            As in `fit`.
+        batch_size, noise_seed
+            As in `predict`.
+        metrics : list of str and functions, or dict from names to functions, optional
+            What to measure besides the loss; Notes say what there is. A function is called with all targets that count
+            and what is predicted for them, (N,) or (N, n), for quantiles (N, Q) or (N, n, Q), in any order, and
+            returns a number: those of `sklearn.metrics` will do. `Labels` are lists. If there are weights, it gets them
+            as ``sample_weight=``, or ``weights=``, which it needs to have then.
 
         Returns
         -------
         dict
-            "loss", without dropout, and "accuracy", the weighted part of targets that are predicted right (labels above
-            0.5 are taken for 1), or for real numbers "r2", the part of their variance that is explained; where their
-            loss is the absolute error "mean_absolute_error", for quantiles "mean_pinball_loss", and for `Labels`
-            "label_error", the edit distance from what is predicted, divided by the number of labels.
+            "loss", without dropout, and what is asked for; by default the first one of its kind in Notes.
 
         Raises
         ------
+        TypeError, ValueError
+            If an argument does not fit; the message names it, and the metrics that these outputs have.
         FloatingPointError
             As in `predict`.
+
+        Notes
+        -----
+        All are weighted as the loss is, without class weights, and leave missing targets out. Names are
+        scikit-learn's, and so are values.
+
+        - Categories and labels 0 and 1, which are taken for 1 from 0.5 on: "accuracy"; "balanced_accuracy", that of
+          each category, the mean over those that there are; "f1", the harmonic mean of precision and recall of each
+          category that is there or predicted, the mean of these (macro), for labels that of 1. Of n labels, each is the
+          mean.
+        - Categories: "perplexity" and "bits_per_token", exp(loss) and loss / log 2, with class weights if there are
+          some.
+        - Numbers: "r2", the part of their variance that is explained; "mean_squared_error",
+          "root_mean_squared_error", "mean_absolute_error", the default if that is the loss.
+        - Quantiles: "mean_pinball_loss"; "coverage", the part of the targets from the lowest one to the highest.
+        - `Labels`: "label_error", the edit distance from what is predicted, divided by the number of labels.
 
         Examples
         --------
         >>> model = SequenceModel(Tokens(3), Categories(3), hidden_size=16, seed=0)
         >>> sorted(model.evaluate([[0, 1, 2, 0], [1, 2]], [[1, 2, 0, 1], [2, 0]]))
         ['accuracy', 'loss']
+        >>> found = model.evaluate([[0, 1, 2, 0]], [[1, 2, 0, 1]], metrics=["f1", "perplexity"])
+        >>> sorted(found)
+        ['f1', 'loss', 'perplexity']
         """
+        chosen = Metrics.of(metrics, self._network.metrics)
         data = self._data(X, Y, weights, resets)
         keys = row_keys(noise_seed, len(data.lengths))
-        return self._network.evaluate(data, check.positive_int(batch_size, "batch_size"), keys)
+        chosen.check_data(data)
+        return self._network.evaluate(data, check.positive_int(batch_size, "batch_size"), chosen, keys)
 
     def stream(self, batch_size: int | None = None, *, noise_seed: Any = None) -> Stream:
         """Predictions for sequences that come in bit by bit: the same, bit for bit, as for the whole.

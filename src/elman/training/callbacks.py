@@ -12,6 +12,7 @@ import numpy as np
 
 from elman import check
 from elman.attributes import Checks, Settings, one_of, settings_text
+from elman.data.metrics import OF_LOSS
 from elman.training import checkpoint
 from elman.training.optimizers import Optimizer
 from elman.typing import Real
@@ -128,6 +129,9 @@ class Callback:
         """Refuse what a checkpoint says, as long as nothing has been changed; parameters (n,) are the model's."""
 
 
+FALLING = "loss", "error", *OF_LOSS  # how measures end that are better the smaller they are
+
+
 class _Watching(Settings, Callback):
     """What waits for a measure to become better."""
 
@@ -154,7 +158,7 @@ class _Watching(Settings, Callback):
 
     def _is_better(self, training: Training) -> bool:
         """Whether the last epoch was; if not, one more has been waited for."""
-        falls = self.monitor.endswith(("loss", "error")) if self.mode == "auto" else self.mode == "min"
+        falls = self.monitor.endswith(FALLING) if self.mode == "auto" else self.mode == "min"
         value = (-1 if falls else 1) * training.history[self.monitor][-1]
         if value > self._best + self.min_delta:
             self._best, self._waited = value, 0
@@ -190,7 +194,8 @@ class EarlyStopping(_Watching):
     restore_best : bool
         Whether to end with the parameters of the best epoch.
     mode : {"auto", "min", "max"}
-        Whether the measure should fall or rise; with "auto", losses and errors should fall, all else rise.
+        Whether the measure should fall or rise; with "auto", names that end with "loss", "error", "perplexity" or
+        "bits_per_token" should fall, all else rise.
 
     Examples
     --------

@@ -12,7 +12,7 @@ import json
 import math
 import reprlib
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -140,8 +140,10 @@ def read_generators(record: Mapping[str, Any], own: list[np.random.Generator]) -
     return generators
 
 
-def read_history(record: Mapping[str, Any], names: list[str], n_epochs: int) -> dict[str, list[float]]:
-    """A list of numbers, one for each epoch, for each name."""
+def read_history(
+    record: Mapping[str, Any], names: list[str], n_epochs: int, unbounded: Collection[str]
+) -> dict[str, list[float]]:
+    """A list of numbers, one for each epoch, for each name; those of some metrics may be any."""
     history = check.instance(record["history"], "its history", dict)
     check.same_names(list(history), names, "its history")
     for name, values in history.items():
@@ -149,7 +151,7 @@ def read_history(record: Mapping[str, Any], names: list[str], n_epochs: int) -> 
         check.same_count(len(values), n_epochs, f"its history of {name}", "epochs")
         for value in values:
             check.instance(value, f"its history of {name}", float)
-            if not name.endswith("r2"):  # which has no limits
+            if name.removeprefix("val_") not in unbounded:
                 check.finite_number(value, f"its history of {name}")
     return history
 

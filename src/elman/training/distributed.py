@@ -30,7 +30,7 @@ from elman.typing import Int, Real
 
 _WHERE_IT_STANDS = "epoch", "steps", "_sums", "_batch", "_window", "_state", "_noise_seed", "_average"
 _FOLLOWED = "epochs", "history", "_lr", "_is_stopped", "_is_cut"
-_OF_RANK_0 = "seed", "initialization", "spectral_radius", "callbacks that keep a state"  # and what follows from them
+_OF_RANK_0 = "seed", "initialization", "spectral_radius", "callbacks that keep a state", "metrics"  # and what follows
 
 
 class DistributedRun(Run):

@@ -16,6 +16,7 @@ from elman.training.ranks import Ranks
 
 def fit(model: Any, network: Trainable, data: Data, held_out: Data | None, plan: Plan, ranks: Ranks | None) -> History:
     """Train a network, on several ranks if there are some; the model, which it is behind, is what callbacks see."""
+    plan.metrics.check_data(held_out)
     given = model, network, data, held_out, plan
     with contextlib.closing(data):
         run = Run(*given) if ranks is None else DistributedRun(*given, ranks)

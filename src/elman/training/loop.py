@@ -135,7 +135,7 @@ class Run(Resumable):
         measured = {}
         if self._held_out is not None:
             with self._nothing_changes(), self._averaged():
-                measured = self._network.evaluate(self._held_out, self._plan.batch_size)
+                measured = self._network.evaluate(self._held_out, self._plan.batch_size, self._plan.metrics)
         if self._sums[1] == 0 and not self._is_cut:
             is_data = self._data.parts()  # and no function
             given = "Y must hold at least one target" if is_data else "X must return batches with a target"

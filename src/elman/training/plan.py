@@ -16,6 +16,7 @@ import numpy as np
 
 from elman import check
 from elman.attributes import Settings, optional
+from elman.data.metrics import Metrics
 from elman.data.outputs import Output
 from elman.data.rows import Rows
 from elman.data.sequences import Epoch, Window
@@ -126,6 +127,7 @@ class Plan(NamedTuple):
     batch_size: int
     accumulate: int
     average: float | None
+    metrics: Metrics
     shards: int | None
     steps_per_epoch: int | None
     schedule: Schedule | None
@@ -143,10 +145,14 @@ class Plan(NamedTuple):
         given: Mapping[str, Any],
         parameters: Parameters,
         *,
+        metrics: Sequence[str],
         tbptt: tuple[int, int] | None = None,
         memory: float | None = None,
     ) -> Plan:
-        """From the arguments of `fit`, by their names; what they are about, and tbptt and memory, a model checks."""
+        """From the arguments of `fit`, by their names; what they are about, and tbptt and memory, a model checks.
+
+        metrics: the names of those that the model has.
+        """
         if tbptt is not None and memory is not None:
             check.refuse("memory must be None where there is tbptt, which keeps no more than its steps")
         if given["checkpoint"] is None and (given["checkpoint_every"] is not None or given["resume"] is not False):
@@ -158,6 +164,7 @@ class Plan(NamedTuple):
         shards = None if given["comm"] is None else given["shards"]
         return cls(
             descent,
+            metrics=Metrics.of(given["metrics"], metrics),
             accumulate=int(given["accumulate"]),  # which `ranks.joined` checks, as shards
             shards=shards,
             **{name: accepted(given[name], name) for name, accepted in _ACCEPTED.items()},
@@ -186,6 +193,7 @@ class Plan(NamedTuple):
             "batch_size": self.batch_size,
             "accumulate": None if self.accumulate == 1 else self.accumulate,
             "average": self.average,
+            "metrics": [*self.metrics.names] if self.metrics.are_given else None,
             "shards": self.shards,
             "steps_per_epoch": self.steps_per_epoch,
             "optimizer": repr(descent.optimizer),
@@ -266,7 +274,7 @@ class Trainable(Protocol):
     """A network (elman.models.network, whose docstrings say what is what): what is behind a model."""
 
     kind: ClassVar[str]
-    metric: str
+    metrics: Sequence[str]
     rnns: Sequence[RNN]
     predicted: Output
     parameters: Parameters
@@ -285,7 +293,7 @@ class Trainable(Protocol):
     def gradients_of(self, window: Window, state: Real | None, descent: Descent, /) -> tuple[float, Real | None]: ...
     def update(self, loss: float, descent: Descent) -> None: ...
     def add_to_average(self, average: Real, rate: float) -> None: ...
-    def evaluate(self, data: Any, batch_size: int) -> dict[str, float]: ...
+    def evaluate(self, data: Any, batch_size: int, metrics: Metrics) -> dict[str, float]: ...
     def config(self) -> dict[str, Any]: ...
     def check_saveable(self, metadata: Mapping[str, str]) -> dict[str, Any]: ...
     def content(self, metadata: Mapping[str, str], run: files.Checkpoint | None = None) -> tuple[bytes, memoryview]: ...

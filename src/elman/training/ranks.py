@@ -20,7 +20,7 @@ from elman.interrupts import postponed
 from elman.typing import Real
 
 _METHODS = "Get_rank", "Get_size", "Allgather", "Allgatherv", "Alltoallv", "allgather", "bcast"
-_ROOTS_ALONE = {"validation_data": None, "callbacks": (), "progress": False}
+_ROOTS_ALONE = {"validation_data": None, "metrics": None, "callbacks": (), "progress": False}
 _ROOTS_ALONE |= {"checkpoint": None, "checkpoint_every": None, "resume": False}
 _MOST_NUMBERS = 3  # that a shard has in an exchange
 _ABOUT = "end", "settings", "run", "batch", "window", "losses", "states", "parameters", "callbacks"

@@ -18,7 +18,7 @@ from elman.training.optimizers import Adam
 _KEPT = 0.9  # of the mean of losses, from one update to the next
 _MOST = 100_000  # updates: a rate for each
 _OWN = {"epochs", "schedule", "callbacks", "progress", "checkpoint", "checkpoint_every", "resume", "comm", "shards"}
-_OWN |= {"validation_data", "validation_split", "average"}
+_OWN |= {"validation_data", "validation_split", "metrics", "average"}
 
 
 class LearningRates(NamedTuple):

@@ -31,7 +31,7 @@ class Resumable(Training):
     """What a run is: where it stands, and what must be the same for it to go on."""
 
     def __init__(self, model: Any, network: Trainable, data: Data, held_out: Data | None, plan: Plan) -> None:
-        names = ["loss"] if held_out is None else ["loss", "val_loss", f"val_{network.metric}"]
+        names = ["loss", *(f"val_{name}" for name in ("loss", *plan.metrics.names) if held_out is not None)]
         history = History({name: [] for name in names})
         super().__init__(model, plan.descent.optimizer, plan.epochs, history, network.parameters.flat)
         self._network, self._data, self._held_out, self._plan = network, data, held_out, plan
@@ -100,7 +100,7 @@ class Resumable(Training):
             settings = accepted_settings(optimizer, own, "its optimizer")
             check.same_names(record, self._record([]), "its training")
             epoch, steps = (check.count(record[name], f"its {name}") for name in ("epoch", "steps"))
-            history = checkpoint.read_history(record, list(self.history), epoch)
+            history = checkpoint.read_history(record, list(self.history), epoch, self._plan.metrics.unbounded)
             first, second = check.pair(record["sums"], "its sums")
             sums = check.finite_number(first, "its sums"), check.non_negative(second, "its sums")
             is_stopped = check.flag(record["is_stopped"], "its is_stopped")
