@@ -43,7 +43,7 @@ MOST_PARAMETERS = 12  # more want to be an object; at d323fba five functions hav
 # data that are read when they are needed, and 250 for what Seq2Seq and streams had not, and 350 for several processes,
 # 150 for small numbers and reading ahead, 950 for texts of any size, in words and bytes, and their command, and 900 for
 # losses, distributions, intervals and labels without alignment, and 400 for plateaus, held-out parts, summaries and a
-# search for a learning rate, and 50 for kinds of data that learn from it, and 600 for embeddings and columns, and 50 for
+# search for a learning rate, 50 for kinds of data that learn from it, and 600 for embeddings and columns, and 50 for
 # modules that are imported when they are asked for, 100 for batches that are added up, 100 for an average of
 # parameters, and 350 for metrics; who needs more says why
 MOST_LINES = 33_200

@@ -71,11 +71,11 @@ class Kind(Checked):
 @contextlib.contextmanager
 def as_before_if_refused(*kinds: Kind) -> Iterator[None]:
     """Forget what kinds learn in here if an argument is refused."""
-    before = [kind.learned for kind in kinds]
+    before = [(kind, kind.learned) for kind in kinds if kind.waits_for]  # the others stay as they are, in a pickle, too
     try:
         yield
     except (TypeError, ValueError):
-        for kind, values in zip(kinds, before, strict=True):
+        for kind, values in before:
             kind.put_learned(values)
         raise
 
