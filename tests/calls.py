@@ -402,6 +402,9 @@ def new_model(c: Case, *patterns: str, kind: str = "SequenceModel", **fixed: Any
     n_inputs, n_outputs, pattern = c.size(17), c.size(17), c.pick(*patterns)
     kinds = [elman.Tokens, elman.Features, lambda n: embedded(c, n)]
     inputs = c.pick(*kinds, *([] if pattern == "one-to-many" else [lambda n: columns(c, n)]))(n_inputs)
+    if isinstance(inputs, elman.Tokens) and pattern != "one-to-many" and c.chance(0.15):  # integers that are others
+        own = {"unknown": c.pick(None, -1), "embedding_dim": inputs.embedding_dim}
+        inputs = elman.Tokens(labels=c.rng.permutation(n_inputs), **own)
     outputs = c.pick(elman.Categories, elman.Binary, elman.Reals, lambda n: real_outputs(c, n))(n_outputs)
     n_units = c.sizes()[3]
     if pattern == "many-to-many" and c.chance(0.1):
@@ -420,6 +423,8 @@ def new_model(c: Case, *patterns: str, kind: str = "SequenceModel", **fixed: Any
     if type(outputs) is elman.Categories and c.chance(0.15):
         weights = c.pick(c.rng.uniform(0.5, 2, outputs.n), "balanced" if kind != "Seq2Seq" else None)
         outputs = elman.Categories(outputs.n, class_weights=weights)
+    if type(outputs) is elman.Categories and pattern != "one-to-many" and c.chance(0.15):
+        outputs = elman.Categories(c.pick(outputs.n, 20), labels=c.rng.permutation(outputs.n))
     options |= constraints(c, options, inputs.width)
     if kind == "SequenceModel" and isinstance(inputs, elman.Tokens) and c.chance(0.2):
         n_seen = options["hidden_size"] * (1 + options["bidirectional"])

@@ -314,12 +314,12 @@ def same_count(n: int, expected: int, name: str, expected_name: str) -> None:
         raise ValueError(f"{name} must be {expected}, as many as {expected_name}, got {n}")
 
 
-def as_array(value: Any, name: str) -> NDArray[Any]:
+def as_array(value: Any, name: str, dtype: Any = None) -> NDArray[Any]:
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         cure = "fill it, and say which steps count by weights, lengths or missing=np.nan"
         raise TypeError(f"{name} must be an array without a mask, got {shown(value)}: {cure}")
     try:
-        return np.asarray(value)
+        return np.asarray(value, dtype=dtype)
     except Exception as error:  # whatever a stranger's __array__ raises, or NumPy about a ragged list
         as_refused = ValueError if isinstance(error, ValueError) else TypeError
         raise as_refused(f"{name} must be an array, got {shown(value)}: {error}") from error
@@ -329,7 +329,8 @@ def as_int64(array: NDArray[Any], name: str) -> Int:
     if array.dtype is _INT64 and array.flags.aligned:
         return array
     if array.dtype.kind not in ("iu" if array.size else "iuf"):  # NumPy makes reals of an empty list
-        raise TypeError(f"{name} must hold integers, got {array.dtype} of shape {array.shape}")
+        cure = ": tokens and categories may be str if they have labels" if array.dtype.kind in "UT" else ""
+        raise TypeError(f"{name} must hold integers, got {array.dtype} of shape {array.shape}{cure}")
     if array.dtype.kind == "u" and array.itemsize == 8:
         array = np.minimum(array, np.uint64(_INT64_MAX))  # or it would wrap, to -1 perhaps, which stands for no target
     return np.array(array, dtype=_INT64)

@@ -51,12 +51,22 @@ def check(found: Any, expected: Any, dtype: str = "float32") -> None:
 def some_inputs(rng: np.random.Generator, model: Any, *shape: int) -> Any:
     n = model.inputs.n
     if isinstance(model.inputs, elman.Tokens):
-        return rng.integers(0, n, shape)
+        return rng.integers(0, len(model.inputs.labels or range(n)), shape)
     return rng.normal(size=(*shape, n)).astype(model.parameters()["bias_o"].dtype)
 
 
 def named(model: Any, x: Any) -> dict[str, Any]:
     return {"tokens" if isinstance(model.inputs, elman.Tokens) else "x": x}
+
+
+def said(model: Any, x: Any) -> Any:
+    """Inputs as the model itself takes them: with the labels that tokens have."""
+    return x if model.inputs.labels is None else np.array(model.inputs.labels, dtype=object)[x]
+
+
+def codes(model: Any, found: Any) -> Any:
+    """Categories as a graph has them, for what the model itself has predicted."""
+    return found if model.outputs.labels is None else np.vectorize(model.outputs.labels.index, otypes=[int])(found)
 
 
 def logits_of(model: elman.SequenceModel, x: Any, lengths: Any) -> Any:
@@ -80,11 +90,12 @@ def predicted(model: elman.SequenceModel, x: Any, lengths: Any) -> dict[str, Any
         shape = o.shape[:-1] if isinstance(model.outputs, elman.Categories) else o.shape
         results = {"logits": o, "probabilities": np.zeros_like(o), "labels": np.zeros(shape, np.int64)}
     for b, n in enumerate(lengths):
-        row = [x[0, b] if model.pattern == "one-to-one" else x[:n, b]]
+        row = [said(model, x[0, b] if model.pattern == "one-to-one" else x[:n, b])]
         place = (slice(n), b) if model.pattern == "many-to-many" else b
         for name, function in {"y": "predict", "probabilities": "predict_proba", "labels": "predict"}.items():
             if name in results:
-                results[name][place] = getattr(model, function)(row)[0]
+                found = getattr(model, function)(row)[0]
+                results[name][place] = codes(model, found) if name == "labels" else found
     return results
 
 
@@ -109,7 +120,8 @@ def check_generated(
     """What a "one-to-many" model goes on with."""
     x = some_inputs(rng, model, n_rows)
     found = run(**named(model, x), length=np.array(length))
-    expected = np.stack([model.generate(start, length, temperature=0) for start in x], axis=1)
+    drawn = [model.generate(said(model, start), length, temperature=0) for start in x]
+    expected = np.stack([codes(model, each) for each in drawn], axis=1)
     check(found["y" if isinstance(model.outputs, elman.Reals) else "labels"], expected, model.rnn.dtype.name)
 
 
@@ -120,9 +132,9 @@ def check_decoded(
     x = some_inputs(rng, model, n_steps, n_rows)
     found = run(**named(model, x) | ({"lengths": lengths} if run.has_lengths else {}))
     assert [*found] == ["y", "y_lengths"]
-    for b, expected in enumerate(model.predict([x[:n, b] for b, n in enumerate(lengths)])):
+    for b, expected in enumerate(model.predict([said(model, x[:n, b]) for b, n in enumerate(lengths)])):
         n_y = found["y_lengths"][b]
-        np.testing.assert_array_equal(found["y"][:n_y, b], expected)
+        np.testing.assert_array_equal(found["y"][:n_y, b], codes(model, expected))
         assert (found["y"][n_y:, b] == model.outputs.n).all()
 
 

@@ -23,7 +23,8 @@ FEATURES, LABELS = rng.normal(size=(N, 6, 3)), rng.normal(size=(N, 2))
 
 def make(**options: Any) -> elman.SequenceModel:
     outputs = options.pop("outputs", elman.Categories(V, class_weights=[1, 2, 1, 1, 3]))
-    return elman.SequenceModel(elman.Tokens(V), outputs, hidden_size=7, **{"seed": 0, **options})
+    inputs = options.pop("inputs", elman.Tokens(V))
+    return elman.SequenceModel(inputs, outputs, hidden_size=7, **{"seed": 0, **options})
 
 
 def make_regression(**options: Any) -> elman.SequenceModel:
@@ -65,6 +66,12 @@ CASES: dict[str, tuple[Any, dict[str, Any], tuple[Any, ...], dict[str, Any]]] = 
     "h_0, some trained": (make, {"learn_h_0": True}, (X, Y), {"trainable": ["h_0", "weight_ho"], "activation_l1": 0.1}),
     "float64, one row": (make_regression, {"dtype": "float64"}, (FEATURES, LABELS), {"batch_size": 1, "epochs": 1}),
     "balanced": (make, {"outputs": elman.Categories(V, class_weights="balanced")}, (X, Y), {}),
+    "labels": (
+        make,
+        {"inputs": elman.Tokens(99, labels="fit"), "outputs": elman.Categories(9, labels="fit")},
+        ([[chr(97 + i) for i in x] for x in X], Y),
+        {},
+    ),
     "missing numbers": (
         make_regression,
         {"outputs": elman.Reals(2, distribution="student_t", missing=np.nan)},

@@ -54,7 +54,7 @@ def categories(value: Any, name: str, n: int, shapes: Sequence[check.Shape], rea
     if (array + 1).view(np.uint64).max() <= n:  # as in `tokens`
         return array
     wrong = (array < -1) | (array >= n)
-    for where in _looked_at(wrong, read):
+    for where in looked_at(wrong, read):
         raise ValueError(
             f"{name} must hold -1 (no target) or categories from 0 to {n - 1}{_note(read)}, "
             f"got {given[where]} at {list(where)}"
@@ -95,12 +95,12 @@ def numbers(
         if check.is_finite(array) and is_within and not (are_counts and (array % 1).any()):
             return array
         wrong = np.isinf(array) if may_miss else ~np.isfinite(array)
-        for where in _looked_at(wrong, read):
+        for where in looked_at(wrong, read):
             raise ValueError(f"{name} must be finite{_note(read)}, got {array[where]} at {list(where)}")
         if is_bounded:
             fits = (array >= 0) & (array <= most) & (array % 1 == 0 if are_counts else True)
             wrong |= ~(fits | np.isnan(array)) if may_miss else ~fits
-        for where in _looked_at(wrong, read):
+        for where in looked_at(wrong, read):
             expected = "counts, integers of at least 0" if are_counts else f"values from 0 to {most:g}"
             expected += _note(read)
             raise ValueError(f"{name} must hold {expected}, got {array[where]} at {list(where)}")
@@ -116,7 +116,7 @@ def widened(value: Any, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.array(array, dtype=dtype, order="C") if is_small and array.dtype != dtype else array
 
 
-def _looked_at(wrong: NDArray[np.bool_], read: Read | None) -> Iterator[tuple[int, ...]]:
+def looked_at(wrong: NDArray[np.bool_], read: Read | None) -> Iterator[tuple[int, ...]]:
     """The first place of a wrong target that is looked at, if there is one."""
     if read is not None and wrong.any():
         wrong = wrong & read.mask(wrong.shape)
@@ -189,9 +189,9 @@ def one_for_each(value: Any, name: str) -> Any:
     return value
 
 
-def listed(value: Any, name: str) -> Any:
+def listed(value: Any, name: str, *, may_be_text: bool = False) -> Any:
     """What `one_for_each` returns, if its items are sequences."""
-    if any(map(np.isscalar, value[:1])):
+    if any(np.isscalar(item) and not (may_be_text and isinstance(item, str)) for item in value[:1]):
         raise TypeError(f"{name} must be a list of sequences or an array (N, T), got {check.shown(value)}")
     return value
 

@@ -38,7 +38,8 @@ class Columns(Input):
     Raises
     ------
     TypeError, ValueError
-        If a part is no such kind, or has more than 2**24 tokens, beyond which float32 does not hold all integers.
+        If a part is no such kind, or has labels, or more than 2**24 tokens, beyond which float32 does not hold all
+        integers.
 
     Notes
     -----
@@ -66,6 +67,8 @@ class Columns(Input):
             check.kind(part, f"parts[{i}]", (Tokens, Features))
             if isinstance(part, Tokens) and part.n > _MOST:
                 raise ValueError(f"parts[{i}] must have at most 2**24 tokens, as float32 counts no further, got {part}")
+            if part.labels is not None:
+                raise ValueError(f"parts[{i}] must be tokens without labels, as a table holds numbers, got {part}")
         super().__init__(sum(map(_n_columns, parts)))
         self._put(parts=parts)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from elman import check
 from elman.check import Shape
 from elman.data.learned import Kind
+from elman.data.named import Named, room
+from elman.lengths import within
 from elman.typing import Int, Real
 
 
@@ -55,8 +58,8 @@ class Input(Kind):
         """Add the gradients by the tables that are wanted, given that by what was laid out, 0 beyond the lengths."""
 
 
-class Tokens(Input):
-    """Integers from 0 to n - 1, one at each step: a word, a character, a symbol.
+class Tokens(Named, Input):
+    """One of n tokens at each step: a word, a character, a symbol. They are integers from 0 to n - 1, or labels.
 
     As they are, layers read them as one-hot vectors, of which the kernels need no arrays. With an embedding they read a
     vector of d learned numbers for each token (Bengio et al., 2003): the parameter "embedding" (n, d) of the model.
@@ -64,7 +67,16 @@ class Tokens(Input):
     Parameters
     ----------
     n : int
-        How many tokens there are.
+        How many there are; by default as many as there are labels.
+    labels : list of str, int or bool, or "fit", optional
+        What stands in the place of integers wherever the model is given tokens, in the order of the integers that they
+        stand for: no two the same. A str is a sequence of characters where labels are characters. With "fit", the first
+        `fit` says them: all that there are in what it trains on, sorted, of which there may be n. (Where `Categories`
+        of as many n wait for labels, too, both have those of X and Y.) A model has them from then on, and its files
+        too; before, it can do nothing else.
+    unknown : str, int or bool, optional
+        The label that all others are taken for; where it is not among the labels, it comes behind them. By default
+        others are refused.
     embedding_dim : int, optional
         d. The embedding is drawn from N(0, 1), as torch.nn.Embedding is: with weights that are uniform in ±1/√H, a
         pre-activation gets a variance of d / 3H from it, which leaves tanh where it is steep for d up to about H.
@@ -78,6 +90,8 @@ class Tokens(Input):
         The latter is None without an embedding.
     embedding : array (n, d) of float64 or None
         As given, read-only. A model's `inputs` have None: its embedding is among its `parameters()`.
+    labels : tuple, "fit" or None
+        With that of `unknown`, if there is one.
 
     Raises
     ------
@@ -90,14 +104,35 @@ class Tokens(Input):
     Tokens(27)
     >>> Tokens(27, embedding_dim=8)
     Tokens(27, embedding_dim=8)
+    >>> import elman
+    >>> tokens = Tokens(labels=["the", "cat", "sat"], unknown="?")
+    >>> tokens
+    Tokens(4, labels=('the', 'cat', 'sat', '?'), unknown='?')
+    >>> model = elman.SequenceModel(tokens, elman.Categories(labels=["noun", "other"]), hidden_size=8, seed=0)
+    >>> X, Y = [["the", "cat", "sat"], ["the", "dog"]], [["other", "noun", "other"], ["other", "noun"]]
+    >>> history = model.fit(X, Y, epochs=50, optimizer=elman.Adam(0.02), progress=False)
+    >>> model.predict([["the", "mat"]])[0].tolist()
+    ['other', 'noun']
     """
 
-    _fixed = frozenset(("n", "embedding_dim", "embedding"))
+    _fixed = frozenset(("n", "labels", "unknown", "embedding_dim", "embedding"))
     embedding_dim: int | None = None
     embedding: Real | None = None
 
-    def __init__(self, n: int, *, embedding_dim: int | None = None, embedding: Any = None) -> None:
+    def __init__(
+        self,
+        n: int | None = None,
+        *,
+        labels: Any = None,
+        unknown: Any = None,
+        embedding_dim: int | None = None,
+        embedding: Any = None,
+    ) -> None:
+        n, labels = room(n, labels, unknown)
         super().__init__(n)
+        if labels is not None:
+            self._put(unknown=unknown.item() if isinstance(unknown, np.generic) else unknown)
+            self._put(labels=labels)
         if embedding is not None and embedding_dim is not None:
             check.refuse("embedding_dim must be None where there is an embedding, whose second axis it is")
         if embedding is not None:
@@ -146,7 +181,16 @@ class Tokens(Input):
                     np.add.at(of_all, tokens, of_places)
 
     def array(self, x: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, row_lengths: Any = None) -> Int:  # noqa: ARG002
-        return check.tokens(x, name, self.n, *shapes, row_lengths=row_lengths)
+        if self.labels is None:
+            return check.tokens(x, name, self.n, *shapes, row_lengths=row_lengths)
+
+        def wrong(strangers: NDArray[np.bool_]) -> Iterator[tuple[int, ...]]:
+            if row_lengths is not None:
+                n_steps, n_rows = strangers.shape
+                strangers = strangers & within(n_steps, check.lengths(row_lengths, n_rows, n_steps))
+            yield from map(tuple, np.argwhere(strangers)[:1].tolist())
+
+        return self.coder.codes(x, name, shapes, wrong, may_miss=False)
 
 
 class Features(Input):

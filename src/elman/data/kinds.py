@@ -61,6 +61,15 @@ class Kinds(NamedTuple):
             check.refuse(
                 f"pattern='one-to-many' with tokens needs outputs that are inputs, got {self.outputs} and {self.inputs}"
             )
+        if self.feeds_back and isinstance(self.inputs, Tokens):
+            self.check_labels("pattern='one-to-many'")
+
+    def check_labels(self, what: str) -> None:
+        """Refuse to feed categories back as tokens of other labels."""
+        one, other = self.inputs.labels, self.outputs.labels
+        one = one[: len(other)] if isinstance(one, tuple) and isinstance(other, tuple) else one
+        if one != other:
+            check.refuse(f"{what} needs outputs with the labels of the inputs, got {self.outputs} and {self.inputs}")
 
     def taught(self, x: Real | Int, y: Real | Int) -> Real | Int:
         """Teacher forcing: the first input x (1, B, ·), then the target of the step before (T, B, ·).

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import reprlib
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from elman import check
 from elman.attributes import Checked
+
+_MOST_SHOWN = 10  # of the items of a setting
 
 
 class Kind(Checked):
@@ -19,6 +23,7 @@ class Kind(Checked):
     _fixed = frozenset(("n",))
     _learnable: ClassVar[frozenset[str]] = frozenset()  # the settings that the data of `fit` may say
     n: int
+    labels: Any = None  # what stands in the place of integers: see Named
 
     def __init__(self, n: int) -> None:
         self.n = check.size(n, "n")
@@ -35,13 +40,28 @@ class Kind(Checked):
         return {k: value for k, value in sorted(each.items()) if value is not None and value != defaults[k]}
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join([str(self.n), *(f'{k}={v!r}' for k, v in self.settings().items())])})"
+        own = (f"{name}={_shown(value)}" for name, value in self.settings().items())
+        return f"{type(self).__name__}({', '.join([str(self.n), *own])})"
 
     def __eq__(self, other: object) -> bool:
-        return repr(self) == repr(other)
+        return isinstance(other, Kind) and self._in_full() == other._in_full()
 
     def __hash__(self) -> int:
-        return hash(repr(self))
+        return hash(self._in_full())
+
+    def _in_full(self) -> str:
+        return f"{type(self).__name__}({self.n}, {self.settings()!r})"
+
+    def as_items(self, value: Any, name: str) -> NDArray[Any]:
+        """An array of what sequences have one of each."""
+        return check.as_array(value, name)
+
+    def spelled(self, value: Any, name: str) -> Any:  # noqa: ARG002
+        """A sequence as a list or an array."""
+        return value
+
+    def check_known(self) -> None:
+        """Refuse what labels are needed for where they are not known yet."""
 
     # What `fit` learns
 
@@ -56,8 +76,8 @@ class Kind(Checked):
 
     @property
     def learned(self) -> dict[str, Any]:
-        """The settings that data may say, by name, as they are."""
-        return {name: getattr(self, name) for name in self._learnable}
+        """The settings that data may say, as they are, by name; not those that are as by default."""
+        return {name: value for name, value in vars(self).items() if name in self._learnable}
 
     def put_learned(self, values: dict[str, Any]) -> None:
         """What is known now, or not any more: such as `learned` returns, or a part of it."""
@@ -89,3 +109,8 @@ def learn(data: Any, inputs: Kind, outputs: Kind) -> None:
         inputs.put_learned(inputs.learned_from(data.input_steps()))
     if outputs.waits_for:
         outputs.put_learned(outputs.learned_from(data.target_steps()))
+
+
+def _shown(value: Any) -> str:
+    """Its repr; of more labels than one wants to see, of the first ones."""
+    return repr(value) if not isinstance(value, (list, tuple)) or len(value) <= _MOST_SHOWN else reprlib.repr(value)

@@ -21,6 +21,7 @@ from elman.data import checks, losses, metrics
 from elman.data.checks import Read
 from elman.data.learned import Kind
 from elman.data.metrics import Scored, Tally
+from elman.data.named import Named, room
 from elman.lengths import clipped, within
 from elman.typing import Int, Real
 
@@ -63,6 +64,11 @@ class Output(Kind):
     def n_reals(self) -> int:
         """How many reals a step's loss takes at once, at most; as `tracemalloc` sees the losses of numbers."""
         return self.n_units * (1 if self.is_in_kernels else 32)
+
+    @property
+    def nameless(self) -> slice | None:
+        """The units that stand for nothing, if there are some: a room for labels that is larger than need be."""
+        return None
 
     @property
     def is_in_kernels(self) -> bool:
@@ -126,6 +132,10 @@ class Output(Kind):
         """The likeliest label, or the numbers, for outputs o (..., n)."""
         raise NotImplementedError
 
+    def answers(self, o: Real) -> Any:
+        """What is predicted for outputs o (..., n), as users are told it."""
+        return self.predict(o)
+
     def probabilities(self, o: Real) -> Real:
         """For outputs o (..., n)."""
         raise NotImplementedError
@@ -162,12 +172,16 @@ class Output(Kind):
         out[...] = y
 
 
-class Categories(Output):
+class Categories(Named, Output):
     """One of n categories at each step: softmax and cross-entropy. Targets are integers, −1 where there is none.
 
     Parameters
     ----------
     n : int
+        How many there are; by default as many as there are labels.
+    labels : list of str, int or bool, or "fit", optional
+        What targets are, and predictions: as for `Tokens`, in the order of the columns of `predict_proba`. A target is
+        None where there is none, not −1.
     loss : function, optional
         One of your own in the place of the cross-entropy; see Notes.
     class_weights : numbers (n,) or "balanced", optional
@@ -188,12 +202,28 @@ class Categories(Output):
     """
 
     kernel = loss = "cross_entropy"
+    _fixed = frozenset((*Output._fixed, "labels"))
+    _learnable = Named._learnable | Output._learnable
 
-    def __init__(self, n: int, *, loss: Any = None, class_weights: Any = None) -> None:
+    def __init__(
+        self, n: int | None = None, *, labels: Any = None, loss: Any = None, class_weights: Any = None
+    ) -> None:
+        n, labels = room(n, labels)
         super().__init__(n, loss, class_weights)
+        if labels is not None:
+            self._put(labels=labels)
 
     def targets(self, y: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, read: Read | None = None) -> Int:  # noqa: ARG002
-        return checks.categories(y, name, self.n, shapes, read)
+        if self.labels is None:
+            return checks.categories(y, name, self.n, shapes, read)
+        return self.coder.codes(y, name, shapes, lambda wrong: checks.looked_at(wrong, read), may_miss=True)
+
+    def written(self, y: Any, name: str, shape: Shape) -> Int:
+        """A sequence (T,) of categories, all of them there, which may be none; or several, (N, T)."""
+        if self.labels is None:
+            return checks.token_sequence(y, name, self.n) if len(shape) == 1 else check.tokens(y, name, self.n, shape)
+        own: dict[str, Any] = {"may_miss": False, "allow_empty": len(shape) == 1}
+        return self.coder.codes(y, name, [shape], lambda wrong: checks.looked_at(wrong, None), **own)
 
     def has_target(self, y: Real | Int) -> NDArray[np.bool_]:
         return np.asarray(y >= 0)
@@ -207,6 +237,9 @@ class Categories(Output):
 
     def predict(self, o: Real) -> Int:
         return np.asarray(o.argmax(axis=-1), dtype=np.int64)
+
+    def answers(self, o: Real) -> Any:
+        return self.named(self.predict(o))
 
     def probabilities(self, o: Real) -> Real:
         p = np.exp(o - o.max(axis=-1, keepdims=True))
@@ -229,7 +262,8 @@ class Labels(Categories):
     """Labels of a sequence, in their order, but not at which steps: CTC (Graves et al., 2006).
 
     Targets are a list of labels from 0 to n − 1 for each sequence, fewer than it has steps: with one more step between
-    two equal ones. Arrays have −1 behind the last one. The readout has a unit more, the last one, n, for the blank. The
+    two equal ones. Arrays have −1 behind the last one. Or what `labels` says, as for `Categories`: arrays have None
+    there. The readout has a unit more, the last one, n, for the blank. The
     loss of a sequence is −log p, divided by the number of its labels (or 1), and that of a model the mean over
     sequences, weighted if there are weights (N,): that of ``torch.nn.functional.ctc_loss`` with ``blank=n`` and its
     ``reduction="mean"``. `predict` gives the labels of the likeliest unit at each step, without repeats and blanks.
@@ -249,8 +283,8 @@ class Labels(Categories):
     loss = "ctc"
     is_of_sequences = True
 
-    def __init__(self, n: int) -> None:
-        super().__init__(n)
+    def __init__(self, n: int | None = None, *, labels: Any = None) -> None:
+        super().__init__(n, labels=labels)
 
     @property
     def metric(self) -> str:

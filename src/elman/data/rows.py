@@ -52,10 +52,10 @@ class Table(Rows):
     is_table = True
 
     def __init__(self, source: Any, name: str, check: Check, *, dtype: Any, are_items: bool = False) -> None:
-        """dtype: what they are converted to."""
+        """dtype: what they are converted to; None: at once, if they are there, whatever they take."""
         self._source, self._name, self._check, self._are_items = source, name, check, are_items
         self.are_there = not is_sliced(source)
-        if self.are_there and source.dtype == dtype:
+        if self.are_there and (dtype is None or source.dtype == dtype):
             self._source, self._check = check(source, name, np.arange(len(source))), _as_it_is
         elif self.are_there:
             self._check_all()
@@ -113,7 +113,7 @@ class Listed(Rows):
                 self._items.append(item)
                 continue
             checked = check(item, f"{name}[{i}]", i)
-            keeps = isinstance(item, np.ndarray) and item.dtype != dtype and item.size > 0
+            keeps = dtype is not None and isinstance(item, np.ndarray) and item.dtype != dtype and item.size > 0
             self._items.append(item if keeps else checked)
             is_as_it_is = is_as_it_is and not keeps
         if is_as_it_is:
@@ -185,7 +185,8 @@ def is_sliced(value: Any) -> bool:
     if isinstance(value, np.ndarray):
         return _mapped(value) is not None
     has_all = all(hasattr(value, name) for name in ("shape", "dtype", "__getitem__", "__len__"))
-    is_there = hasattr(value, "__dlpack__") or hasattr(value, "iloc")  # a tensor, or a column of pandas
+    # A tensor, a column of pandas, or a str of NumPy
+    is_there = hasattr(value, "__dlpack__") or hasattr(value, "iloc") or isinstance(value, str)
     return has_all and not is_there
 
 

@@ -338,12 +338,19 @@ class Pairs(DataSet):
     """
 
     def __init__(
-        self, X: Any, Y: Any, inputs: Input, predicted: Output, dtype: np.dtype[Any], names: Sequence[str]
+        self,
+        X: Any,
+        Y: Any,
+        inputs: Input,
+        written: Categories,
+        predicted: Output,
+        dtype: np.dtype[Any],
+        names: Sequence[str],
     ) -> None:
         super().__init__(X, inputs, PATTERNS["many-to-many"], dtype, names[0])
-        self.predicted, self.edge = predicted, predicted.n - 1
+        self.predicted, self.edge = predicted, written.n
 
-        self.y = _token_rows(Y, names[1], self.edge)
+        self.y = _token_rows(Y, names[1], written)
         checks.same_number(len(self.y), len(self.x), names[1], names[0])
         self.y_lengths = self.y.lengths
         self.are_there = self.x.are_there and self.y.are_there
@@ -368,20 +375,21 @@ def _some_together(which: range, of: Rows, n: int) -> Iterator[Int]:
         yield np.array(which[start : start + n_together])
 
 
-def _token_rows(Y: Any, name: str, n: int) -> Rows:
-    """Sequences of tokens below n, which may be empty."""
+def _token_rows(Y: Any, name: str, outputs: Categories) -> Rows:
+    """Sequences of tokens that are written, which may be empty."""
 
     def checked(value: Any, name: str, which: Any) -> Int:
-        return (
-            checks.token_sequence(value, name, n)
-            if isinstance(which, int)
-            else check.tokens(value, name, n, ("N", "T"))
-        )
+        return outputs.written(value, name, ("T",) if isinstance(which, int) else ("N", "T"))
 
-    Y, dtype = checks.one_for_each(Y, name), np.dtype(np.int64)
+    Y, dtype = checks.one_for_each(Y, name), _dtype_of_codes(outputs)
     if _is_table(Y) and 0 not in Y.shape:
         return Table(Y, name, checked, dtype=dtype)
-    return _listed(checks.listed(Y, name), name, checked, dtype)
+    return _listed(checks.listed(Y, name, may_be_text=dtype is None), name, checked, dtype)
+
+
+def _dtype_of_codes(kind: Tokens | Categories) -> Any:
+    """What rows are converted to: at once, whatever they are, where that takes looking labels up."""
+    return np.dtype(np.int64) if kind.labels is None else None
 
 
 def _label_rows(Y: Any, kinds: Kinds, names: Sequence[str], x: Rows) -> Rows:
@@ -389,9 +397,10 @@ def _label_rows(Y: Any, kinds: Kinds, names: Sequence[str], x: Rows) -> Rows:
     x_name, name, *_ = names
     Y = checks.one_for_each(Y, name)
     checks.same_number(len(Y), len(x), name, x_name)
-    if isinstance(Y, np.ndarray) and Y.ndim == 2 and Y.dtype.kind in "iu":
+    if isinstance(Y, np.ndarray) and Y.ndim == 2 and Y.dtype.kind in "iu" and kinds.outputs.labels is None:
         Y = [row[: checks.n_labels(row, f"{name}[{i}]")] for i, row in enumerate(Y)]
-    return Laid(_token_rows(Y, name, kinds.outputs.n), x.lengths, name)
+    assert isinstance(kinds.outputs, Categories)
+    return Laid(_token_rows(Y, name, kinds.outputs), x.lengths, name)
 
 
 class Laid(Rows):
@@ -407,7 +416,7 @@ class Laid(Rows):
 
 
 def _input_rows(X: Any, inputs: Input, pattern: Pattern, dtype: np.dtype[Any], name: str) -> Rows:
-    X, dtype_in = checks.one_for_each(X, name), np.dtype(np.int64) if isinstance(inputs, Tokens) else dtype
+    X, dtype_in = checks.one_for_each(X, name), _dtype_of_codes(inputs) if isinstance(inputs, Tokens) else dtype
 
     def checked(value: Any, name: str, which: Any) -> Real | Int:
         is_one = isinstance(which, int)
@@ -420,11 +429,11 @@ def _input_rows(X: Any, inputs: Input, pattern: Pattern, dtype: np.dtype[Any], n
         return found
 
     if pattern.one_input:
-        X = X if is_sliced(X) else check.as_array(X, name)
+        X = X if is_sliced(X) else inputs.as_items(X, name)
         return Table(X, name, checked, dtype=dtype_in, are_items=True)
     if _is_table(X):
         return Table(X, name, checked, dtype=dtype_in)
-    return _listed(checks.listed(X, name), name, checked, dtype_in)
+    return _listed(checks.listed(X, name, may_be_text=dtype_in is None), name, checked, dtype_in)
 
 
 def _listed(value: Any, name: str, checked: Any, dtype: Any) -> Rows:
@@ -456,11 +465,12 @@ def _target_rows(Y: Any, kinds: Kinds, names: Sequence[str], n: int, weights: _W
     (x_name, name, *_), (_, outputs, pattern, dtype) = names, kinds
     Y, is_category = checks.one_for_each(Y, name), isinstance(outputs, Categories)
     checks.same_number(len(Y), n, name, x_name)
-    has_time, dtype_in = not pattern.one_output, np.dtype(np.int64) if is_category else dtype
+    has_time, dtype_in = not pattern.one_output, _dtype_of_codes(outputs) if isinstance(outputs, Categories) else dtype
 
     def checked(value: Any, name: str, which: Any) -> Real | Int:
         shape = (() if isinstance(which, int) else ("N",)) + (("T",) if has_time else ())
         value = value if is_category else checks.widened(value, name, dtype)
+        value = outputs.spelled(value, name) if has_time else value
         read = None if weights is None else weights.read(which, np.shape(value)[len(shape) - 1] if has_time else None)
         found: Real | Int = outputs.targets(value, name, dtype, shape, read=read)
         if kinds.feeds_back and is_category:
@@ -470,11 +480,11 @@ def _target_rows(Y: Any, kinds: Kinds, names: Sequence[str], n: int, weights: _W
         return found
 
     if pattern.one_output:
-        Y = Y if is_sliced(Y) else check.as_array(Y, name)
+        Y = Y if is_sliced(Y) else outputs.as_items(Y, name)
         return Table(Y, name, checked, dtype=dtype_in, are_items=True)
     if _is_table(Y):
         return Table(Y, name, checked, dtype=dtype_in)
-    return _listed(checks.listed(Y, name), name, checked, dtype_in)
+    return _listed(checks.listed(Y, name, may_be_text=dtype_in is None), name, checked, dtype_in)
 
 
 def _each(rows: Any, name: str, which: Int) -> Iterator[tuple[Any, str, int]]:

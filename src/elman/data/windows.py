@@ -104,6 +104,11 @@ class _Windowed:
     def __getitem__(self, i: Any) -> NDArray[Any]:
         return self.rows_at(np.atleast_1d(range(len(self))[i]))  # not of all of them, which may be many
 
+    def stretch(self, n: int) -> NDArray[Any]:
+        """The steps from the beginning of the first of n windows to the end of the last one."""
+        start = self._offset
+        return np.asarray(self._series[start : start + (n - 1) * self._stride + (self._n_steps or 1)])
+
     def place_of(self, i: int) -> str:
         """Where one of them lies, in messages."""
         start = i * self._stride + self._offset

@@ -10,6 +10,7 @@ from elman import check
 from elman.data.columns import Columns
 from elman.data.inputs import Features, Input, Tokens
 from elman.data.kinds import PATTERNS, Kinds, Pattern
+from elman.data.learned import Kind
 from elman.data.outputs import Binary, Categories, Labels, Output, Reals
 from elman.layer import constraints
 from elman.layer.architecture import Architecture
@@ -22,20 +23,20 @@ OUTPUTS = {"Categories": Categories, "Binary": Binary, "Reals": Reals, "Labels":
 
 def described(inputs: Input, outputs: Output, rnn: RNN, pattern: Pattern | None = None) -> dict[str, Any]:
     """A configuration; one without a pattern is of a model that has no other."""
-    given = {name: _in_json(value) for name, value in outputs.settings().items()}
     return {
-        "inputs": _of_inputs(inputs),
-        "outputs": {"kind": type(outputs).__name__, "n": outputs.n, **given},
+        "inputs": _of_kind(inputs),
+        "outputs": _of_kind(outputs),
         **({} if pattern is None else {"pattern": pattern.name}),
         **of_layers(rnn),
     }
 
 
-def _of_inputs(inputs: Input) -> dict[str, Any]:
-    if isinstance(inputs, Columns):
-        return {"kind": "Columns", "parts": [_of_inputs(part) for part in inputs.parts]}
-    given = {name: _in_json(value) for name, value in inputs.settings().items()}
-    return {"kind": type(inputs).__name__, "n": inputs.n, **given}
+def _of_kind(kind: Kind) -> dict[str, Any]:
+    kind.check_known()
+    if isinstance(kind, Columns):
+        return {"kind": "Columns", "parts": [_of_kind(part) for part in kind.parts]}
+    settings = {name: _in_json(value) for name, value in kind.settings().items()}
+    return {"kind": type(kind).__name__, "n": kind.n, **settings}
 
 
 def _in_json(value: Any) -> Any:
@@ -91,7 +92,9 @@ def arguments(kind: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], int
 
 def _kind_of(name: str, config: Mapping[str, Any], kinds: Mapping[str, Any]) -> Any:
     """An input or output, which a configuration describes by its kind and its arguments."""
-    described: dict[str, Any] = {key: math.nan if value == "NaN" else value for key, value in config[name].items()}
+    described = dict(config[name])
+    if described.get("missing") == "NaN":
+        described["missing"] = math.nan
     kind = kinds[check.choice(described.pop("kind"), f"the kind of its {name}", kinds)]
     if kind is Columns:
         parts, of_part = described.pop("parts"), {"Tokens": Tokens, "Features": Features}

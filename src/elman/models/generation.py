@@ -20,7 +20,7 @@ _CHUNK = 64  # steps between which Ctrl-C is answered
 
 def generate(
     network: SequenceNetwork, start: Any, length: Any, *, temperature: Any, top_k: Any, top_p: Any, end: Any, seed: Any
-) -> Real | Int:
+) -> Any:
     """What `SequenceModel.generate` returns, given its arguments."""
     outputs, first = network.kinds.outputs, _first_inputs(network, start)
     length = check.size_of_at_least(length, "length", 0)
@@ -29,10 +29,12 @@ def generate(
         check.refuse(f"top_k, top_p and end must be None for outputs that are {outputs}")
     top_k = None if top_k is None else check.positive_int(top_k, "top_k")
     top_p = None if top_p is None else check.positive_probability(top_p, "top_p")
-    end = None if end is None else check.below(end, "end", outputs.n)
+    end = outputs.code(end, "end") if isinstance(outputs, Categories) and end is not None else None
     rng = check.generator(seed)
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "end": end}
-    drawn = _drawn(network, first, length, rng, options)
+    drawn: Any = _drawn(network, first, length, rng, options)
+    if isinstance(outputs, Categories):
+        return outputs.named(drawn)
     return drawn.astype(np.int64) if isinstance(outputs, Binary) else drawn
 
 
@@ -50,6 +52,8 @@ def _first_inputs(network: SequenceNetwork, start: Any) -> Real | Int:
         is_input = isinstance(inputs, Features) or (isinstance(inputs, Tokens) and isinstance(outputs, Categories))
         if pattern.one_input or pattern.one_output or not is_input or outputs.n != inputs.n or not outputs.may_feed:
             check.refuse(f"generate needs outputs that are inputs, got {outputs} and {inputs}")
+        if isinstance(inputs, Tokens):
+            network.kinds.check_labels("generate")
     shapes = [("T",)] if isinstance(inputs, Features) else [(), ("n",)]
     steps: Real | Int = np.atleast_1d(inputs.array(start, "start", dtype, *shapes))
     return own(steps[:, None])

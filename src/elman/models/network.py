@@ -40,6 +40,8 @@ from elman.storage import files
 from elman.training.plan import Descent, Penalties
 from elman.typing import Bool, Int, Real
 
+_NEVER = -1e30  # what the softmax makes 0 of, in float32, too, divided by a temperature of 1e-8 as well
+
 
 class Kept(NamedTuple):
     """What a pickle holds of a network. The rest is made of it, of its RNNs, and of what the model is about."""
@@ -86,6 +88,7 @@ class Network:
     rnns: Sequence[RNN]  # the layers, with the settings that hold at present; the last one feeds the readout
     inputs: Input
     predicted: Output  # what the readout computes
+    written: Output  # what users are told of that
     parameters: Parameters  # those of the layers, and at the end weight_ho (O, K) and bias_o (O,)
     gradients: Parameters  # room for those of an update
     factors: Factors  # what makes of parameters those that act, none where they are the same
@@ -210,6 +213,9 @@ class Network:
     def readout_now(self) -> tuple[Real, Real]:
         """Those of the parameters, the weight as it acts."""
         weight, bias = self.readout_of(self.parameters)
+        if self.written.labels is not None:
+            self.written.check_known()
+            bias = self._of_labels(bias)
         factor = self.factors.get(self._weight_ho)
         return weight if factor is None else factor.effective(weight[None])[0], bias
 
@@ -223,7 +229,17 @@ class Network:
 
     def effective_weights(self) -> dict[str, Real]:
         """Copies of the parameters, weights as they act, by name as users see them."""
-        return constraints.named(self.factors, self.parameters)
+        weights = constraints.named(self.factors, self.parameters)
+        return weights | {"bias_o": self._of_labels(weights["bias_o"])}
+
+    def _of_labels(self, bias: Real) -> Real:
+        """The readout's bias with which the probability of what has no label, and all gradients by it, are 0."""
+        nameless = self.written.nameless
+        if nameless is None:
+            return bias
+        bias = bias.copy()
+        bias[nameless] = _NEVER
+        return bias
 
     def chain(self, tangent: Parameters) -> None:
         """Make of gradients by weights that act those by the parameters, or of tangents of these those of what acts."""
@@ -299,6 +315,7 @@ class SequenceNetwork(Network):
         super().__init__([rnn], kinds.inputs, kinds.outputs, kept, is_tied=is_tied)
         self.readout = readout
         self.kinds, self.stack, self.metrics = kinds, stack_of(rnn), kinds.outputs.metrics
+        self.written = kinds.outputs
         of_readout = readout.factor(constraints.of_rnn(rnn), self.stack.architecture, rnn.dtype)
         self.factors = self.stack.factors | ({} if of_readout is None else {self._weight_ho: of_readout})
 

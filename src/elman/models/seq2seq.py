@@ -19,6 +19,7 @@ from elman.data.inputs import Features, Tokens
 from elman.data.kinds import PATTERNS
 from elman.data.learned import as_before_if_refused, learn
 from elman.data.metrics import Metric, Metrics
+from elman.data.named import learn_labels
 from elman.data.outputs import Categories
 from elman.data.sequences import DataSet, Pairs
 from elman.data.windows import Windows
@@ -34,7 +35,6 @@ from elman.training.optimizers import Optimizer
 from elman.training.plan import Plan, Schedule
 from elman.training.ranks import joined
 from elman.training.streamed import data_of
-from elman.typing import Int
 
 
 class Seq2Seq(Model):
@@ -116,8 +116,8 @@ class Seq2Seq(Model):
         given = check.kind(inputs, "inputs", (Tokens, Features, Columns))
         given.check_addressable()
         self.inputs = inputs = given.one_s_own()
-        self.outputs = check.kind(outputs, "outputs", (Categories,))
-        if outputs.waits_for or not outputs.is_in_kernels:
+        self.outputs = outputs = check.kind(outputs, "outputs", (Categories,)).one_s_own()
+        if isinstance(outputs.class_weights, str) or not outputs.is_in_kernels:
             check.refuse(
                 f"outputs must have the cross-entropy, and class weights that are numbers or None, got {outputs}"
             )
@@ -188,7 +188,8 @@ class Seq2Seq(Model):
             Sequences of tokens or features, or a function that returns batches (X, Y), as in `SequenceModel.fit`, but
             no `Windows`.
         Y : list of integers (T_i,), or one array (N, T)
-            The sequences that they become, without start and end; they may be empty.
+            The sequences that they become, without start and end; they may be empty. Labels are as in
+            `SequenceModel.fit`.
         epochs, batch_size, accumulate, average, steps_per_epoch, optimizer, schedule, clip_norm, clip_value,
         weight_l1, weight_l2, trainable
             As in `SequenceModel.fit`; ``["decoder.*"]`` leaves the encoder as it is, and h_0, which is no part of it.
@@ -217,9 +218,11 @@ class Seq2Seq(Model):
             If the loss or its gradient is not finite.
         """
         given = locals()  # all arguments, by name
-        with joined(given) as (own, ranks), as_before_if_refused(self.inputs):
+        with joined(given) as (own, ranks), as_before_if_refused(self.inputs, self.outputs):
             known, most = self._network.metrics, memory_of(memory, "memory", self.encoder)
             plan = Plan.of(own, self._network.parameters, metrics=known, memory=most)
+            kinds = self.inputs, self.outputs, PATTERNS["many-to-many"]
+            learn_labels(own["X"], own["Y"], *kinds, plan.validation_split)
             data, held_out, name = data_of(own, ("X", "Y"), self._data), None, "validation_data"
             if own[name] is not None:
                 held_out = self._data(*check.pair(own[name], name), names=(f"{name}[0]", f"{name}[1]"))
@@ -227,7 +230,7 @@ class Seq2Seq(Model):
             learn(data, self.inputs, self.outputs)
             return fit(self, self._network, data, held_out, plan, ranks)
 
-    def predict(self, X: Any, *, beam: int = 1, max_length: int | None = None, batch_size: int = 128) -> list[Int]:
+    def predict(self, X: Any, *, beam: int = 1, max_length: int | None = None, batch_size: int = 128) -> list[Any]:
         """The sequence that each of X becomes.
 
         Parameters
@@ -244,7 +247,7 @@ class Seq2Seq(Model):
         Returns
         -------
         list of integers (T_i,)
-            In the order of X, without start and end.
+            In the order of X, without start and end; or of labels, if outputs have some.
 
         Raises
         ------
@@ -257,7 +260,7 @@ class Seq2Seq(Model):
         limits = longest(data.lengths)
         if max_length is not None:
             limits[:] = check.size_of_at_least(max_length, "max_length", 0)
-        return self._network.decode(data, beam, limits, batch_size)
+        return [self.outputs.named(tokens) for tokens in self._network.decode(data, beam, limits, batch_size)]
 
     def evaluate(
         self,
@@ -307,4 +310,4 @@ class Seq2Seq(Model):
         if isinstance(X, Windows):
             expected = f"{names[0]} must be a list of sequences or an array (N, T)"
             raise TypeError(f"{expected}, got {X}, which SequenceModel takes")
-        return Pairs(X, Y, self.inputs, self._network.predicted, self.decoder.dtype, names)
+        return Pairs(X, Y, self.inputs, self.outputs, self._network.predicted, self.decoder.dtype, names)

@@ -22,6 +22,7 @@ from elman.data.inputs import Features, Tokens
 from elman.data.kinds import PATTERNS, Kinds
 from elman.data.learned import as_before_if_refused, learn
 from elman.data.metrics import Metric, Metrics
+from elman.data.named import learn_labels
 from elman.data.outputs import Binary, Categories, Labels, Output, Reals
 from elman.data.sequences import DataSet, Sequences, Window
 from elman.data.windows import Windows
@@ -230,13 +231,13 @@ class SequenceModel(Model):
         Parameters
         ----------
         x : integers (T, B), or array (T, B, n)
-            Inputs: tokens, or features or columns. Where the pattern has one for each sequence: (B,) or (B, n), or with
-            T = 1.
+            Inputs: tokens or their labels, features or columns. Where the pattern has one for each sequence: (B,) or
+            (B, n), or with T = 1.
         y : integers (T, B), or array (T, B, n); or (B,), (B, n)
             Targets, one for each step or, as the pattern says, for each sequence: categories, where −1 marks a missing
-            one; or n labels (bool, integers or reals from 0 to 1), or n numbers, NaN where `Reals` take that for
-            missing. An axis of 1 may be left out. What "one-to-many" feeds back must not be missing before the last
-            target.
+            one, and None among those with labels; or n labels (bool, integers or reals from 0 to 1), or n numbers, NaN
+            where `Reals` take that for missing. An axis of 1 may be left out. What "one-to-many" feeds back must not be
+            missing before the last target.
         optimizer : Optimizer
             The same one in each step.
         clip_norm : float, optional
@@ -448,8 +449,8 @@ class SequenceModel(Model):
         Parameters
         ----------
         start : int, integers (n,), or array (T, I) or (I,)
-            A token, or several to begin with (a prompt); the first T steps of a series of features; or the features
-            that a "one-to-many" model starts from.
+            A token, or several to begin with (a prompt), or their labels; the first T steps of a series of features; or
+            the features that a "one-to-many" model starts from.
         length : int
             How many outputs to draw.
         temperature : float
@@ -467,7 +468,7 @@ class SequenceModel(Model):
         Returns
         -------
         integers (length,), or for labels and numbers an array (length, n)
-            The new outputs; `start` is not among them. Less than `length` if `end` was drawn.
+            The new outputs, or their labels; `start` is not among them. Less than `length` if `end` was drawn.
 
         Raises
         ------
@@ -529,15 +530,17 @@ class SequenceModel(Model):
         ----------
         X : list of integers (T_i,) or arrays (T_i, n); or one array (N, T) or (N, T, n)
             Sequences of tokens, of features or of columns; (N,) or (N, n) where the pattern has one input for each.
-            Batches gather sequences of about equal length, so that the cost follows the sum of the lengths. Memory
-            maps, h5py, zarr and Arrow columns are read a batch at a time, one ahead in a thread, and what is wrong in a
-            row is named when it is met. Features, and targets that are no categories, may be bool, float16 or integers
-            of up to 16 bits as well: a batch at a time becomes what the model computes with. Or `elman.Windows`, which
-            have their own `Y`. Or a function without arguments that returns the batches of an epoch, any iterator of
-            (X, Y), (X, Y, weights) or (X, Y, weights, resets), weights perhaps None; `Y`, `weights` and `resets` are
-            not given then. It runs in a thread of its own, a batch ahead, so it must leave the model alone.
+            Tokens with labels are these, in lists, tuples or arrays; a str is a sequence of characters. Batches gather
+            sequences of about equal length, so that the cost follows the sum of the lengths. Memory maps, h5py, zarr
+            and Arrow columns are read a batch at a time, one ahead in a thread, and what is wrong in a row is named
+            when it is met. Features, and targets that are no categories, may be bool, float16 or integers of up to 16
+            bits as well: a batch at a time becomes what the model computes with. Or `elman.Windows`, which have their
+            own `Y`. Or a function without arguments that returns the batches of an epoch, any iterator of (X, Y),
+            (X, Y, weights) or (X, Y, weights, resets), weights perhaps None; `Y`, `weights` and `resets` are not given
+            then. It runs in a thread of its own, a batch ahead, so it must leave the model alone.
         Y : list of integers (T_i,) or arrays (T_i, n); or one array (N, T) or (N, T, n)
-            Targets; (N,) or (N, n) where the pattern has one for each sequence. As in `train_step` otherwise.
+            Targets; (N,) or (N, n) where the pattern has one for each sequence. As in `train_step` otherwise, with
+            labels as in X.
         epochs : int
             How often to go through the data.
         batch_size : int
@@ -644,6 +647,7 @@ class SequenceModel(Model):
             windows = None if tbptt is None else self._truncation(tbptt)
             known = self._network.metrics
             plan = Plan.of(own, self._network.parameters, metrics=known, tbptt=windows, memory=most)
+            self._learn_labels(own["X"], own["Y"], plan.validation_split)
             data, held_out = data_of(own, _NAMES, self._data), self._held_out(own["validation_data"])
             data, held_out = divided(data, held_out, plan, ranks)
             learn(data, self.inputs, self.outputs)
@@ -660,7 +664,8 @@ class SequenceModel(Model):
         -------
         For a target per step, an item for each sequence: (T_i,) categories, or (T_i, n) labels 0 and 1 or numbers; in
         a list, or in one array if X is an array. For one per sequence, an array (N,) of categories, or (N, n). With Q
-        quantiles, (T_i, n, Q) or (N, n, Q). Of `Labels`, a list of (U_i,), the labels of each sequence.
+        quantiles, (T_i, n, Q) or (N, n, Q). Of `Labels`, a list of (U_i,), the labels of each sequence. Categories with
+        labels are these: arrays of str, int or bool, or of objects where labels are of several types.
 
         Raises
         ------
@@ -673,8 +678,10 @@ class SequenceModel(Model):
         >>> model.predict([[0, 1, 2, 0], [1, 2]]).shape
         (2,)
         """
+        if not self.outputs.is_of_sequences:
+            return self._predictions(X, batch_size, self.outputs.answers, noise_seed, resets)
         found = self._predictions(X, batch_size, self.outputs.predict, noise_seed, resets)
-        return [row[row >= 0] for row in found] if self.outputs.is_of_sequences else found
+        return [self.outputs.named(row[row >= 0]) for row in found]
 
     def predict_proba(self, X: Any, *, batch_size: int = 128, noise_seed: Any = None, resets: Any = None) -> Any:
         """The probability of each category, or of each label being 1: (T_i, n) for each sequence, or (N, n)."""
@@ -858,6 +865,12 @@ class SequenceModel(Model):
             check.refuse(f"tied=True needs {expected}, got {inputs} and {outputs}")
         if self.mask_ho is not None or self.readout_from is not None:
             check.refuse("mask_ho and readout_from must be None with tied=True, where weight_ho is the embedding")
+
+    def _learn_labels(self, X: Any, Y: Any, held_out: float | None) -> None:
+        """Let tokens and categories that wait for labels have those of the data, all but the part that is held out."""
+        if isinstance(X, Windows):
+            X, Y = self._of_windows(X, Y, _NAMES)
+        learn_labels(X, Y, *self._network.kinds[:3], held_out)
 
     # Checks that depend on the model
 

@@ -87,7 +87,7 @@ class Stream:
             If the outputs are not finite, as parameters or states are not, or far too large. In both cases the state is
             left as it was.
         """
-        return self._run(x, self._network.kinds.outputs.predict, resets, rows)
+        return self._run(x, self._network.kinds.outputs.answers, resets, rows)
 
     def predict_proba(self, x: Any, *, resets: Any = None, rows: Any = None) -> Real:
         """The probability of each category, or of each label being 1, in the form of `predict` with an axis of n."""
