@@ -26,22 +26,50 @@ def cut(steps: Any, lengths: Int) -> Rows:
     return np.split(steps, lengths.cumsum()[:-1])
 
 
-def steps(value: Any, name: str) -> tuple[Any, Int | None]:
+def steps(value: Any, name: str, *, are_series: bool = False) -> tuple[Any, Int | None]:
     """Sequences of features as all their steps below one another, (Σ T_i, features), and the T_i.
 
-    They are an array (n, T, features) or a list of (T_i, features). Anything else comes back as it is, and None.
+    They are an array (n, T, features) or a list of (T_i, features), or of numbers (T_i,), a feature. Anything else
+    comes back as it is, and None; but if they `are_series`, the rows of an array (n, T) are sequences like these.
     """
     if getattr(value, "ndim", 0) == 3:
         array = check.as_array(value, name)
         check.shape(array.shape, name, (("n", "T", "features"),))
         return array.reshape(-1, array.shape[2]), np.full(len(array), array.shape[1])
-    if not _holds_sequences(value):
+    if not (_holds_sequences(value) or (are_series and _n_axes(value) == 2)):
         return value, None
     items = [check.as_array(item, f"{name}[{i}]") for i, item in enumerate(value)]
-    check.shape(items[0].shape, f"{name}[0]", (("T", "features"),))
+    if items[0].ndim != 1:
+        check.shape(items[0].shape, f"{name}[0]", (("T", "features"),))
+    n = items[0].shape[1:]
     for i, item in enumerate(items):
-        check.shape(item.shape, f"{name}[{i}]", (("T", items[0].shape[1]),))
-    return np.concatenate(items), np.array([len(item) for item in items])
+        check.shape(item.shape, f"{name}[{i}]", (("T", *n),))
+    return np.concatenate([item.reshape(len(item), -1) for item in items]), np.array([len(item) for item in items])
+
+
+def holds_text(value: Any) -> bool:
+    """Whether sequences are of str: their steps, or they themselves, of characters."""
+    first = value
+    for _ in range(3):
+        if not isinstance(first, (list, tuple, np.ndarray)) or getattr(first, "ndim", 1) == 0 or not len(first):
+            break
+        first = first[0]
+    return isinstance(first, str)
+
+
+def sequences(value: Any, name: str) -> Rows:
+    """Sequences of tokens as a list, or an array (n, T); str as lists of characters."""
+    value = data_checks.listed(data_checks.one_for_each(value, name), name, may_be_text=True)
+    if isinstance(value, np.ndarray) and value.ndim > 1 and value.dtype != object:
+        return value
+    return [list(item) if isinstance(item, str) else item for item in value]
+
+
+def _n_axes(value: Any) -> int:
+    """Of an array of numbers, perhaps as lists; 0 of anything else."""
+    if isinstance(value, np.ndarray):
+        return value.ndim
+    return 1 + np.ndim(value[0]) if isinstance(value, (list, tuple)) and value else 0
 
 
 def _holds_sequences(value: Any) -> bool:
@@ -50,7 +78,10 @@ def _holds_sequences(value: Any) -> bool:
         value = list(value)
     if check.is_list_of_arrays(value):
         return value[0].ndim > 1 or len({np.shape(item) for item in value}) > 1
-    return isinstance(value, (list, tuple)) and len(value) > 0 and np.ndim(value[0]) == 2
+    if not isinstance(value, (list, tuple)) or len(value) == 0:
+        return False
+    are_lists = all(isinstance(one, (list, tuple)) for one in value)
+    return (are_lists and len({len(one) for one in value}) > 1) or np.ndim(value[0]) == 2
 
 
 def as_before(n: int, expected: int, name: str, words: str) -> None:

@@ -21,7 +21,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from elman import check
 from elman.data import checks as data_checks
-from elman.data.inputs import Features
+from elman.data.inputs import Features, Tokens
+from elman.data.named import in_order, labels_of
 from elman.data.outputs import Categories, Output, Reals
 from elman.models.sequence import SequenceModel
 from elman.sklearn import checks
@@ -76,6 +77,7 @@ class _Estimator(BaseEstimator):
         random_state: Any = None,
         verbose: bool = False,
         backend: str | None = None,
+        tokens: Any = "auto",
     ) -> None:
         self._keep(locals())
 
@@ -98,9 +100,10 @@ class _Estimator(BaseEstimator):
 
         Parameters
         ----------
-        X : array (n, T, features), list of arrays (T_i, features), or array (n, T)
-            Sequences; of unequal lengths in a list; in a 2-D array, of one number at each step. Anything but float32
-            becomes float64.
+        X : array (n, T, features), list of arrays (T_i, features) or (T_i,), or array (n, T); or lists of str
+            Sequences; of unequal lengths in a list; in a 2-D array, of one number at each step, as in a list of
+            (T_i,). Anything but float32 becomes float64. Or sequences of tokens, as `tokens` says: lists or arrays of
+            str, or str, which are sequences of characters.
         y
             The targets, as the class describes them.
         sample_weight : numbers (n,), optional
@@ -164,7 +167,7 @@ class _Estimator(BaseEstimator):
             data_checks.same_lengths(lengths_of(targets.rows), lengths_of(X), "y", "X")
         seed = self._seed()
         data, held_out = self._split([X, targets.rows] if weights is None else [X, targets.rows, weights], seed)
-        model = self._new_model(X, targets.outputs, seed) if is_new else self.model_
+        model = self._new_model(data[0], targets.outputs, seed) if is_new else self.model_
         history = model.fit(
             *data[:2],
             weights=data[2] if data[2:] else None,
@@ -215,8 +218,9 @@ class _Estimator(BaseEstimator):
         return parts[::2], tuple(parts[1::2])
 
     def _new_model(self, X: Rows, outputs: Output, seed: int) -> SequenceModel:
-        return SequenceModel(
-            Features(X[0].shape[1]),
+        seen = in_order(labels_of(X, "X")) if self._reads_tokens(X) else None
+        model = SequenceModel(
+            Features(X[0].shape[1]) if seen is None else Tokens(labels=seen, unknown="<unknown>"),
             outputs,
             pattern=self._pattern,
             hidden_size=self.hidden_size,
@@ -229,10 +233,20 @@ class _Estimator(BaseEstimator):
             noise=self.noise,
             form=self.form,
             learn_leak=self.learn_leak,
-            dtype=X[0].dtype,
+            dtype=X[0].dtype if seen is None else "float32",
             seed=seed,
             backend=self.backend,
         )
+        for name, weight in model.parameters().items():
+            if seen is not None and name.startswith("weight_ih_l0"):
+                weight[:, len(seen) :] = 0  # those that training has not seen say nothing
+        return model
+
+    def _reads_tokens(self, X: Any) -> bool:
+        """Whether X holds tokens and not numbers."""
+        if isinstance(self.tokens, str) and self.tokens == "auto":
+            return checks.holds_text(X)
+        return check.flag(self.tokens, "tokens")
 
     def _record(self, history: History, stopping: EarlyStopping | None, *, is_new: bool) -> None:
         """The attributes that say how the training went; lists go on in a warm start."""
@@ -254,7 +268,11 @@ class _Estimator(BaseEstimator):
         """
         if not reset:
             check_is_fitted(self, "model_")
-        steps, lengths = checks.steps(X, "X")
+        X = X.to_list() if hasattr(X, "to_list") else X  # a column of pandas
+        if self._reads_tokens(X) if reset else isinstance(self.model_.inputs, Tokens):
+            self.n_features_in_ = 1
+            return checks.sequences(X, "X")
+        steps, lengths = checks.steps(X, "X", are_series=not reset and self.n_features_in_ == 1)
         steps = validate_data(self, steps, reset=reset, dtype=_REALS)
         if lengths is None:  # an array (n, T)
             steps, lengths = steps.reshape(-1, 1), np.full(len(steps), steps.shape[1])
@@ -279,7 +297,7 @@ class RNNRegressor(RegressorMixin, _Estimator):
     ----------
     hidden_size, num_layers, nonlinearity, bidirectional, dropout, recurrent_dropout, leak, noise, form, learn_leak,
     learning_rate_init, weight_decay, clip_norm, batch_size, max_iter, tol, n_iter_no_change, early_stopping,
-    validation_fraction, warm_start, random_state, verbose, backend
+    validation_fraction, warm_start, random_state, verbose, backend, tokens
         Those of `RNNClassifier`.
     loss, quantiles, distribution
         Those of `elman.Reals`.
@@ -333,6 +351,7 @@ class RNNRegressor(RegressorMixin, _Estimator):
         random_state: Any = None,
         verbose: bool = False,
         backend: str | None = None,
+        tokens: Any = "auto",
     ) -> None:
         self._keep(locals())
 
@@ -425,6 +444,7 @@ class _Labelling(_Estimator):
         random_state: Any = None,
         verbose: bool = False,
         backend: str | None = None,
+        tokens: Any = "auto",
     ) -> None:
         self._keep(locals())
 
@@ -495,6 +515,9 @@ class RNNClassifier(ClassifierMixin, _Labelling):
         The same int gives the same bits.
     verbose : bool
         Whether to show a progress bar.
+    tokens : "auto" or bool
+        Whether X holds tokens, such as words, and not numbers: by default where it holds str; with True integers are
+        tokens, too. `fit` learns which there are, and others say nothing: a unit gets nothing from them.
 
     Attributes
     ----------
@@ -562,7 +585,7 @@ class RNNTagger(_Labelling):
     hidden_size, num_layers, nonlinearity, bidirectional, dropout, recurrent_dropout, leak, noise, form, learn_leak,
     learning_rate_init, weight_decay, clip_norm, batch_size, max_iter, tol, n_iter_no_change, early_stopping,
     validation_fraction, class_weight,
-    warm_start, random_state, verbose, backend
+    warm_start, random_state, verbose, backend, tokens
         Those of `RNNClassifier`.
 
     Attributes
