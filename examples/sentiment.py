@@ -20,11 +20,10 @@ import elman
 
 EPOCHS = 15
 
-words = ["cat", "mat", "rat"]
-spelled = [["acmrt".index(letter) for letter in word] for word in words]
-toy = elman.SequenceModel(elman.Tokens(5), elman.Binary(), pattern="many-to-one", hidden_size=8, seed=0)
-toy.fit(spelled, [1, 0, 1], epochs=200, optimizer=elman.Adam(lr=0.01))
-for word, probability in zip(words, toy.predict_proba(spelled)[:, 0], strict=True):
+words, letters = ["cat", "mat", "rat"], elman.Tokens(labels=list("acmrt"))
+toy = elman.SequenceModel(letters, elman.Binary(), pattern="many-to-one", hidden_size=8, seed=0)
+toy.fit(words, [1, 0, 1], epochs=200, optimizer=elman.Adam(lr=0.01))
+for word, probability in zip(words, toy.predict_proba(words)[:, 0], strict=True):
     print(f"{word} is an animal with probability {probability:.3f}")
 
 # %%
@@ -59,11 +58,8 @@ vectorizer = CountVectorizer(token_pattern=r"\w+")
 bags = vectorizer.fit_transform(texts)
 bag_accuracy = LogisticRegression().fit(bags[train], y[train]).score(bags[test], y[test])
 
-vocabulary = vectorizer.vocabulary_  # word: number
-X = [[vocabulary[word] for word in text.split()] for text in texts]
-model = elman.SequenceModel(
-    elman.Tokens(len(vocabulary)), elman.Binary(), pattern="many-to-one", hidden_size=32, seed=0
-)
+X, vocabulary = [text.split() for text in texts], elman.Tokens(labels=vectorizer.get_feature_names_out())
+model = elman.SequenceModel(vocabulary, elman.Binary(), pattern="many-to-one", hidden_size=32, seed=0)
 history = model.fit(X[train], y[train], epochs=EPOCHS, optimizer=elman.Adam(5e-3), validation_data=(X[test], y[test]))
 accuracy = history["val_accuracy"][-1]
 print(f"held-out reviews judged right: bag of words {bag_accuracy:.1%}, recurrent network {accuracy:.1%}")

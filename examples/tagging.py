@@ -53,19 +53,18 @@ train, test = [sentence(0) for _ in range(3000)], [sentence(1) for _ in range(10
 # %%
 # Two networks
 # ------------
-# A word that is rare in training, as most names are, is token 0: "unknown". So is a new word of the test sentences.
+# A word that is rare in training, as most names are, is taken for "?". So is a new word of the test sentences.
 counts = Counter(word for words, _ in train for word in words)
-tokens = {word: i for i, word in enumerate([word for word in counts if counts[word] >= 10], start=1)}
-X, X_test = ([[tokens.get(word, 0) for word in words] for words, _ in part] for part in (train, test))
-Y = [[TAGS.index(tag) for tag in tags] for _, tags in train]
-true = "\n".join("".join(f"{tag:6}" for tag in tags) for _, tags in test)  # each tag is six letters of a text
+tokens = elman.Tokens(labels=["?", *(word for word in counts if counts[word] >= 10)], unknown="?")
+(X, Y), (X_test, Y_test) = (zip(*part, strict=True) for part in (train, test))
+true = "\n".join("".join(f"{tag:6}" for tag in tags) for tags in Y_test)  # each tag is six letters of a text
 
 f1, (figure, axes) = [], plt.subplots(figsize=(8, 5), layout="constrained")
 for bidirectional, label in [(False, "left to right"), (True, "in both directions")]:
     options = {"hidden_size": 64, "bidirectional": bidirectional, "seed": 0}
-    model = elman.SequenceModel(elman.Tokens(len(tokens) + 1), elman.Categories(len(TAGS)), **options)
+    model = elman.SequenceModel(tokens, elman.Categories(labels=TAGS), **options)
     model.fit(X, Y, epochs=EPOCHS, optimizer=elman.Adam(lr=3e-3), schedule=elman.schedules.Cosine(), clip_norm=1.0)
-    text = "\n".join("".join(f"{TAGS[i]:6}" for i in row) for row in model.predict(X_test))
+    text = "\n".join("".join(f"{tag:6}" for tag in tags) for tags in model.predict(X_test))
     there, found = ({(m.start(), m[0]) for m in re.finditer(r"B-(\w+) +(I-\1 +)*", part)} for part in (true, text))
     hits, total = (Counter(name[2:5] for _, name in part) for part in (there & found, [*there, *found]))
     f1.append([*(2 * hits[kind] / total[kind] for kind in names), 2 * hits.total() / total.total()])

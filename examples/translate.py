@@ -28,13 +28,8 @@ def spell(number, language):
     return num2words(number, lang=language).replace("-", " ").replace(",", "").split()
 
 
-def encode(sentences):
-    vocabulary = sorted({word for sentence in sentences for word in sentence})
-    return vocabulary, [[vocabulary.index(word) for word in sentence] for sentence in sentences]
-
-
-english, X = encode([spell(number, "en") for number in numbers])
-french, Y = encode([spell(number, "fr") for number in numbers])
+X, Y = ([spell(number, language) for number in numbers] for language in ("en", "fr"))
+english, french = (sorted({word for sentence in sentences for word in sentence}) for sentences in (X, Y))
 test, train = slice(None, 1000), slice(1000, None)
 print(f"{len(english)} English words, {len(french)} French words, {len(X[train])} pairs to learn from")
 
@@ -43,7 +38,7 @@ print(f"{len(english)} English words, {len(french)} French words, {len(X[train])
 # --------
 # The encoder reads in both directions. Start and end of the French sentence are the model's own affair.
 model = elman.Seq2Seq(
-    elman.Tokens(len(english)), elman.Categories(len(french)), hidden_size=128, bidirectional=True, seed=0
+    elman.Tokens(labels=english), elman.Categories(labels=french), hidden_size=128, bidirectional=True, seed=0
 )
 history = model.fit(
     X[train],
@@ -65,8 +60,8 @@ for beam in (1, 4):
     translations = model.predict(X[test], beam=beam)
     exact[beam] = np.mean([np.array_equal(*pair) for pair in zip(translations, Y[test], strict=True)])
     print(f"beam of {beam}: {exact[beam]:.1%} of the held-out numbers are translated without a mistake")
-for number, tokens in zip(numbers[:5], translations, strict=False):
-    print(f"{number:>7}  {' '.join(french[token] for token in tokens)}")
+for number, words in zip(numbers[:5], translations, strict=False):
+    print(f"{number:>7}  {' '.join(words)}")
 
 figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
 axes.plot(range(1, EPOCHS + 1), history["val_exact"], label="greedy search, after each epoch")

@@ -80,7 +80,7 @@ def test_sentiment(run_example):
     example = run_example("sentiment", EPOCHS=8)
     assert 0.7 < example["bag_accuracy"] < 0.8
     assert example["accuracy"] >= 0.97
-    np.testing.assert_allclose(example["toy"].predict_proba(example["spelled"])[:, 0], [1, 0, 1], atol=0.01)
+    np.testing.assert_allclose(example["toy"].predict_proba(example["words"])[:, 0], [1, 0, 1], atol=0.01)
 
 
 def test_digits(run_example):
