@@ -46,11 +46,11 @@ examples:       ## the examples, with fewer epochs
 	pytest tests/test_examples.py
 
 docs:           ## the documentation, with what the examples print and draw: open docs/_build/html/index.html
-	pip install -e '.[docs,examples]'
+	pip install -e '.[docs,examples,torch]'
 	sphinx-build -W -n docs docs/_build/html
 
 docs-quick:     ## the same, without running examples that are new or changed
-	pip install -e '.[docs]'
+	pip install -e '.[docs,torch]' # whose classes elman.torch's are
 	sphinx-build -W -n -t quick docs docs/_build/html
 
 pictures:       ## those of the documentation's first page, from the plots of two examples
