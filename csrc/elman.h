@@ -101,18 +101,29 @@ typedef struct {
     F(d_weight) F(d_bias)
 /* clang-format on */
 
-/* Steps of one row in one direction, one after the other. */
+/* How a number is read from its units, where outputs are numbers: the first one; that of a rank; the mean, or what is
+ * drawn, of a distribution. */
+enum elman_law { ELMAN_VALUE, ELMAN_QUANTILES, ELMAN_NORMAL, ELMAN_STUDENT_T, ELMAN_COUNTS };
+
+/* Steps of B rows in one direction, one after the other. A row that has ended is not looked at any more. */
 typedef struct {
     size_t L, N;                  /* layers, and how many steps at most */
     const elman_layer *layers;    /* of one step each, from the states before the first one; those above the first read
-                                   * the y of the layer below. The first one's x is written: what is drawn is fed to it */
+                                   * the y of the layer below. The first one's x is written: what is drawn is fed to it.
+                                   * y and `second` have no gaps between rows */
     const elman_readout *readout; /* of the last layer's y; its loss says what outputs are */
-    void *drawn;                  /* categories, int64 (N,), or reals (N, O): out */
-    const double *uniforms;       /* (N, 1) for categories, (N, O) for labels: what is drawn with, each from 0 to 1,
-                                   * exclusive; NULL: the likeliest */
+    void *drawn;                  /* categories, int64 (N, B), or reals (N, B, n_fed): out */
+    void *outputs;                /* reals (N, B, O): out, or NULL */
+    const void *beside;           /* reals (N, B, I - n_fed): the columns of x behind what is drawn at that step; or
+                                   * NULL: x ends with what is drawn, the others being zeros */
+    const void *affine;           /* reals (2, n_fed): what is drawn is fed times the first, plus the second; or NULL */
+    const double *uniforms;       /* (N, B, n_uniforms): what is drawn with, each from 0 to 1, exclusive: one for a
+                                   * category, one for each label, two for each number; NULL: the likeliest */
     double temperature, top_p;    /* top_k and top_p: from how few of the categories, O and 1 for all */
     size_t top_k;
-    int64_t end; /* the category that is the last one, negative for none */
+    int64_t end;                    /* the category that is the last one, negative for none */
+    int64_t law;                    /* enum elman_law */
+    size_t rank, n_fed, n_uniforms; /* rank: of the quantile. n_fed: columns of x, O for categories */
 } elman_generation;
 
 /* One step of an optimizer, element by element. */
@@ -173,9 +184,9 @@ typedef struct elman_kernels {
     int (*normals)(size_t T, size_t B, size_t N, const elman_rows *out, const int64_t *keys, size_t step,
                    size_t stream);
     elman_add_noise *add_noise;
-    /* by `forward` and `readout` of these kernels; done: how many steps before the end, or before outputs that are not
-     * finite */
-    int (*generate)(const struct elman_kernels *, const elman_generation *, size_t *done);
+    /* by `forward` and `readout` of these kernels; done (B,): how many steps before the end, or before outputs that are
+     * not finite */
+    int (*generate)(const struct elman_kernels *, const elman_generation *, int64_t *done);
     /* with that many parts, 0 for the best number; -1 where there are too few threads */
     int (*plan)(const elman_layer *, int is_backward, size_t parts, elman_plan *);
     /* target (n, m) from source (m, n) */

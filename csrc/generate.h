@@ -12,6 +12,9 @@ typedef struct {
     size_t unit;
 } candidate;
 
+#define DRAW_SCRATCH(n) ((n) * (sizeof(double) + sizeof(candidate))) /* bytes */
+#define DRAW_OPERATIONS 800 /* that a thread does in the 15 ns that a draw takes for each output: an exponential */
+
 static int likelier_first(const void *one, const void *other) {
     const candidate *a = one, *b = other;
     if (a->p != b->p) return a->p < b->p ? 1 : -1;
@@ -46,64 +49,150 @@ static size_t draw_category(const elman_generation *g, const real *o, double mos
     return last;
 }
 
-/* Write what outputs o give as output i, and as the next inputs; 1, or 0 at the end, or where o is not finite. */
-static int draw_and_feed(const elman_generation *g, size_t i, double *p) {
-    const elman_readout *r = g->readout;
+static double softplus(double x) { return (x > 0 ? x : 0) + log1p(exp(-fabs(x))); }
+
+/* The quantile of that rank: units may cross. */
+static double ranked(const real *o, size_t n, size_t rank) {
+    size_t i = 0;
+    for (size_t before; i < n; i++) {
+        before = 0;
+        for (size_t j = 0; j < n; j++) before += o[j] < o[i] || (o[j] == o[i] && j < i);
+        if (before == rank) break;
+    }
+    return (double)o[i];
+}
+
+/* A number that its k units say, drawn with two uniform numbers, or without them the one that is predicted. The laws
+ * read units as DISTRIBUTIONS of src/elman/data/losses.py does, LEAST being its _LEAST. */
+static double number_of(const elman_generation *g, const real *o, size_t k, const double *uniforms) {
+    const double LEAST = 1e-6, TURN = 6.283185307179586;
+    if (g->law == ELMAN_QUANTILES) return ranked(o, k, g->rank);
+    if (g->law == ELMAN_COUNTS) return LEAST + softplus((double)o[0]);
+    if (g->law == ELMAN_VALUE || !uniforms) return (double)o[0];
+    double radius = -2 * log1p(-uniforms[0]); /* Box & Muller (1958), and for t Bailey (1994), (3): its square */
+    if (g->law == ELMAN_STUDENT_T) {
+        const double df = 2 + LEAST + softplus((double)o[2]);
+        radius = df * expm1(radius / df);
+    }
+    return (double)o[0] + (LEAST + softplus((double)o[1])) * sqrt(radius) * cos(TURN * uniforms[1]);
+}
+
+/* Row b's inputs at the next step: what is drawn, and `beside` behind it, or zeros before it. */
+static real *next_inputs(const elman_generation *g, size_t i, size_t b) {
     const elman_layer *first = g->layers;
-    const real *o = r->o.data;
-    const size_t n = r->O;
+    const size_t others = first->I - g->n_fed;
+    real *x = at(&first->x, 0, b);
+    if (g->beside)
+        memcpy(x + g->n_fed, (const real *)g->beside + (i * first->B + b) * others, others * sizeof(real));
+    else
+        x = (real *)memset(x, 0, first->I * sizeof(real)) + others;
+    return x;
+}
+
+/* Which output is the largest; n where there is a NaN, or it is not finite. */
+static size_t largest(const real *o, size_t n) {
     size_t best = 0;
     for (size_t j = 0; j < n; j++) {
-        if (o[j] != o[j]) return 0;
+        if (o[j] != o[j]) return n;
         if (o[j] > o[best]) best = j;
     }
-    if (isinf(o[best])) return 0;
-    if (!first->has_tokens) memset(first->x.data, 0, first->I * sizeof(real));
-    real *x = first->has_tokens ? NULL : (real *)first->x.data + first->I - n;
-    if (r->loss == ELMAN_CROSS_ENTROPY) {
-        if (g->uniforms) best = draw_category(g, o, (double)o[best], g->uniforms[i], p);
-        ((int64_t *)g->drawn)[i] = (int64_t)best;
-        if (x)
-            x[best] = 1;
-        else
-            *(int64_t *)first->x.data = (int64_t)best;
-        return (int64_t)best != g->end;
-    }
-    real *drawn = (real *)g->drawn + i * n;
+    return isinf(o[best]) ? n : best;
+}
+
+/* Write what outputs o of row b give as output i, and as its next inputs; 1, or 0 at the end, or where o is not
+ * finite. */
+static int draw_and_feed_category(const elman_generation *g, size_t i, size_t b, const real *o, double *p) {
+    const elman_layer *first = g->layers;
+    const size_t n = g->readout->O, place = i * first->B + b;
+    size_t best = largest(o, n);
+    if (best == n) return 0;
+    if (g->uniforms) best = draw_category(g, o, (double)o[best], g->uniforms[place], p);
+    ((int64_t *)g->drawn)[place] = (int64_t)best;
+    if (first->has_tokens)
+        ((int64_t *)first->x.data)[(ptrdiff_t)b * first->x.b_stride] = (int64_t)best;
+    else
+        next_inputs(g, i, b)[best] = 1;
+    return (int64_t)best != g->end;
+}
+
+/* The same of labels or numbers. */
+static int draw_and_feed_numbers(const elman_generation *g, size_t i, size_t b, const real *o) {
+    const elman_readout *r = g->readout;
+    const size_t n = g->n_fed, k = r->O / n, place = i * r->B + b;
+    const double *uniforms = g->uniforms ? g->uniforms + place * g->n_uniforms : NULL;
+    real *drawn = (real *)g->drawn + place * n;
+    if (largest(o, r->O) == r->O) return 0;
+    for (size_t j = 0; j < r->O; j++)
+        if (r->loss != ELMAN_BINARY_CROSS_ENTROPY && !isfinite(o[j])) return 0;
     for (size_t j = 0; j < n; j++) {
         if (r->loss != ELMAN_BINARY_CROSS_ENTROPY)
-            drawn[j] = o[j];
-        else if (!g->uniforms)
+            drawn[j] = (real)number_of(g, o + j * k, k, uniforms ? uniforms + 2 * j : NULL);
+        else if (!uniforms)
             drawn[j] = o[j] > 0;
         else
-            drawn[j] = g->uniforms[i * n + j] < 1 / (1 + exp(-(double)o[j] / g->temperature));
+            drawn[j] = uniforms[j] < 1 / (1 + exp(-(double)o[j] / g->temperature));
+        if (!isfinite(drawn[j])) return 0;
     }
-    memcpy(x, drawn, n * sizeof(real));
+    const real *factor = g->affine;
+    real *x = next_inputs(g, i, b);
+    for (size_t j = 0; j < n; j++) x[j] = factor ? drawn[j] * factor[j] + factor[n + j] : drawn[j];
     return 1;
 }
 
-static int generate(const elman_kernels *kernels, const elman_generation *g, size_t *done) {
-    const size_t n = g->readout->O;
+typedef struct {
+    const elman_generation *g;
+    size_t step, rows;     /* of a task */
+    double *p;             /* scratch of each task: O probabilities, and as many candidates */
+    int64_t *going, *done; /* (B,): whether a row goes on, and how many steps it has made */
+} draw_pass;
+
+/* Of the rows that go on, `rows` of them from the task's first one, one step. */
+static void draw_rows(void *context, size_t task) {
+    const draw_pass *s = context;
+    const elman_readout *r = s->g->readout;
+    double *const p = s->p + task * DRAW_SCRATCH(r->O) / sizeof(double);
+    for (size_t b = task * s->rows; b < smaller((task + 1) * s->rows, r->B); b++) {
+        if (!s->going[b]) continue;
+        const real *o = at(&r->o, 0, b);
+        if (s->g->outputs) memcpy((real *)s->g->outputs + (s->step * r->B + b) * r->O, o, r->O * sizeof(real));
+        s->going[b] = r->loss == ELMAN_CROSS_ENTROPY ? draw_and_feed_category(s->g, s->step, b, o, p)
+                                                     : draw_and_feed_numbers(s->g, s->step, b, o);
+        s->done[b] += s->going[b];
+    }
+}
+
+static int generate(const elman_kernels *kernels, const elman_generation *g, int64_t *done) {
+    const size_t n = g->readout->O, B = g->readout->B;
+    const size_t threads = threads_for(DRAW_OPERATIONS * (double)B * (double)n);
+    draw_pass s = {.g = g, .rows = ceil_div(B, threads), .done = done};
+    const size_t tasks = ceil_div(B, s.rows);
     size_t states = 0;
-    for (size_t k = 0; k < g->L; k++) states += g->layers[k].H;
-    double *const p =
-        elman_lease(n * (sizeof(double) + sizeof(candidate)) + g->L * sizeof(elman_layer) + states * sizeof(real));
-    if (!p) return ELMAN_NO_MEMORY;
-    elman_layer *const layers = (elman_layer *)((candidate *)(p + n) + n);
+    for (size_t k = 0; k < g->L; k++) states += B * g->layers[k].H;
+    s.p =
+        elman_lease(tasks * DRAW_SCRATCH(n) + g->L * sizeof(elman_layer) + B * sizeof(int64_t) + states * sizeof(real));
+    if (!s.p) return ELMAN_NO_MEMORY;
+    elman_layer *const layers = (elman_layer *)((char *)s.p + tasks * DRAW_SCRATCH(n));
+    s.going = (int64_t *)(layers + g->L);
     memcpy(layers, g->layers, g->L * sizeof *layers);
+    for (size_t b = 0; b < B; b++) s.going[b] = 1, done[b] = 0;
+    size_t n_going = B;
     int status = 0;
-    for (*done = 0; *done < g->N; ++*done) {
-        real *before = (real *)(layers + g->L);
-        for (size_t k = 0; k < g->L && !status; before += layers[k++].H) {
+    for (; s.step < g->N && n_going && !status; s.step++) {
+        real *before = (real *)(s.going + B);
+        for (size_t k = 0; k < g->L && !status; before += B * layers[k++].H) {
             status = kernels->forward(&layers[k]);
             const elman_cell *const cell = layers[k].cell;
             const elman_rows *const states = cell && cell->state_is_second ? &layers[k].second : &layers[k].y;
-            layers[k].h_0 = memcpy(before, states->data, layers[k].H * sizeof(real));
+            layers[k].h_0 = memcpy(before, states->data, B * layers[k].H * sizeof(real));
         }
         if (!status) status = kernels->readout(g->readout);
-        if (status || !draw_and_feed(g, *done, p)) break;
+        if (status) break;
+        elman_run(draw_rows, &s, tasks, threads);
+        n_going = 0;
+        for (size_t b = 0; b < B; b++) n_going += (size_t)s.going[b];
+        for (size_t k = 0; k < g->L && n_going < B; k++) layers[k].lengths = s.going; /* the others have no step */
     }
-    elman_return(p);
+    elman_return(s.p);
     return status;
 }
 

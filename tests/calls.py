@@ -580,7 +580,16 @@ def generate(c: Case, model: Any) -> None:
             "top_p": c.pick(None, 0.5, 1.0),
             "end": c.pick(None, model.outputs.n - 1),
         }
-    options |= {"temperature": c.pick(0, 0.5, 1.0, 1e-320), "seed": c.number}
+    options |= {"temperature": c.pick(0, 0.5, 1.0, 1e-320), "seed": c.number, "n_samples": c.pick(None, None, 1, 3)}
+    if c.chance(0.4):  # many sequences, in a list or in an array
+        n, is_one = c.size(5), not axes
+        is_array = is_one or c.chance(0.4)
+        start = (
+            c.lay(inputs_of(c, model, n, *axes))
+            if is_array
+            else [start, *(c.lay(inputs_of(c, model, c.size(5))) for _ in range(n))]
+        )
+        options["batch_size"] = c.pick(1, 2, 128)
     c.call("generate", model.generate, start, length=c.pick(0, 1, 5), **options)
 
 
@@ -636,7 +645,7 @@ def data_sets(c: Case) -> None:
         begins = {"resets": [c.lay(c.rng.random(len(x)) < 0.2) for x in X]}
     c.watch(model.parameters, None if c.is_wild else lambda: model.evaluate(X, Y, **weighed))
     for _ in range(c.pick(1, 2, 3)):
-        match c.pick("fit", "fit", "predict", "predict_proba", "predict_interval", "evaluate"):
+        match c.pick("fit", "fit", "predict", "predict_proba", "predict_interval", "evaluate", "forecast"):
             case "fit":
                 held_out = c.pick(None, dataset(c, model)[: 2 + bool(weighed)])
                 checkpoint = c.pick({}, {"checkpoint": c.file(), "checkpoint_every": c.pick(None, 1)})
@@ -650,9 +659,21 @@ def data_sets(c: Case) -> None:
             case "predict_interval" if weighed:
                 c.call("predict_interval", model.predict_interval, X, coverage=c.pick(0.8, 0.5), **begins)
                 c.call("predict_distribution", model.predict_distribution, X, **begins)
+            case "forecast" if weighed:
+                forecast(c, model, X)
             case _:
                 own = c.pick({}, {"metrics": list(model._network.metrics)})
                 c.call("evaluate", model.evaluate, X, Y, batch_size=c.pick(1, 3, 128), **weighed, **begins, **own)
+
+
+def forecast(c: Case, model: Any, X: Any) -> None:
+    """Refused by models whose outputs are no next inputs."""
+    steps, known = c.pick(1, 5, 70), model.inputs.n - model.outputs.n
+    future = c.lay(c.real(len(X), steps - c.pick(0, 1), known)) if known > 0 else None
+    options = {"n_samples": c.pick(None, 1, 3), "seed": c.number, "batch_size": c.pick(1, 3, 128)}
+    c.call("forecast", model.forecast, X, steps, future, **options)
+    if c.chance(0.3):
+        c.call("backtest", elman.backtest, model, X, 1, first=c.pick(2, 3), every=c.pick(1, 2), refit=None)
 
 
 def changed_data(c: Case) -> None:

@@ -431,7 +431,10 @@ def test_state_needs_one_direction():
 GENERATE = [
     (([],), {}, "start must not have an empty axis, got shape (0,)"),
     ((7,), {}, "start must hold tokens from 0 to 6, got 7 at []"),
-    ((TX,), {}, "start must have shape () or (n,), got (5, 2)"),
+    ((TX[None],), {}, "start must have shape (N, T), got (1, 5, 2)"),
+    (([[0, 1], [7]],), {}, "start[1] must hold tokens from 0 to 6, got 7 at [0]"),
+    (([0],), {"n_samples": 0}, "n_samples must be a positive int, got 0"),
+    (([[0]],), {"batch_size": 0}, "batch_size must be a positive int, got 0"),
     (("abc",), {}, "start must hold integers, got <U3 of shape ()"),
     (([0.0, 1.0],), {}, "start must hold integers, got float64 of shape (2,)"),
     (([0, 7],), {}, "start must hold tokens from 0 to 6, got 7 at [1]"),
@@ -917,7 +920,7 @@ MORE_GENERATION = [
     ({"top_p": 1.1}, "top_p must be a number above 0, up to 1, got 1.1"),
     ({"end": 5}, "end must be an int from 0 to 4, got 5"),
     ({"end": 0.0}, "end must be an int from 0 to 4, got 0.0"),
-    ({"start": X[0]}, "start must have shape (3,), got (2, 3)"),
+    ({"start": X}, "start must have shape (N, 3) or (N, 1, 3), got (5, 2, 3)"),
     ({"start": [1, 2, 3]}, "start must hold float32 or float64, got int64"),
     ({"start": np.array([1, 2, np.nan])}, "start must be finite, got nan at [2]"),
 ]

@@ -90,6 +90,19 @@ def interval_of(name: str) -> Callable[[], Case]:
     return case
 
 
+def forecast() -> Case:
+    outputs = elman.Reals(1, distribution="normal")
+    own = elman.SequenceModel(elman.Features(1), outputs, hidden_size=4, seed=0, backend="numpy")
+    return Case(own.forecast, {"history": np.zeros((2, 3, 1)), "steps": 2, "seed": 0}, own)
+
+
+def backtested() -> Case:
+    def model(_: Any) -> elman.SequenceModel:
+        return elman.SequenceModel(elman.Features(1), elman.Reals(1), hidden_size=4, seed=0, backend="numpy")
+
+    return Case(elman.backtest, {"model": model, "series": np.zeros((2, 9, 1)), "steps": 2, "first": 4})
+
+
 def simple(function: Any, **arguments: Any) -> Callable[[], Case]:
     return lambda: Case(function, arguments)
 
@@ -142,6 +155,7 @@ CASES: dict[str, Callable[..., Case]] = {
     "SequenceModel.train_step": sequence_model("train_step", x=STEPS[0], y=STEPS[1]),
     "SequenceModel.loss_and_grads": sequence_model("loss_and_grads", x=STEPS[0], y=STEPS[1]),
     "SequenceModel.generate": sequence_model("generate", start=0, length=2, seed=0),
+    "SequenceModel.forecast": forecast,
     "SequenceModel.fit": of_folder(checkpointed, elman.SequenceModel),
     "SequenceModel.predict": sequence_model("predict", X=X),
     "SequenceModel.predict_interval": interval_of("predict_interval"),
@@ -169,6 +183,7 @@ CASES: dict[str, Callable[..., Case]] = {
     "AdamW": simple(elman.AdamW, lr=0.1),
     "EarlyStopping": simple(elman.EarlyStopping),
     "ReduceOnPlateau": simple(elman.ReduceOnPlateau),
+    "backtest": backtested,
     "set_num_threads": threads,
     "fit_many": lambda: Case(lambda **options: elman.fit_many([model()], X, Y, **options), FIT),
     "fixed_points": simple(elman.fixed_points, rnn=elman.RNN(1, 2), x=np.zeros(1), start=np.zeros((3, 2))),

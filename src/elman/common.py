@@ -15,6 +15,7 @@ from elman.data.columns import Columns
 from elman.data.inputs import Features, Tokens
 from elman.data.outputs import Binary, Categories, Labels, Reals
 from elman.data.windows import Windows
+from elman.models.backtesting import backtest
 from elman.models.many import fit_many
 from elman.threads import get_num_threads, set_num_threads
 from elman.training import optimizers as _optimizers
@@ -36,6 +37,7 @@ __all__ = [
     "Windows",
     "activation",
     "available_backends",
+    "backtest",
     "convert",
     "fit_many",
     "fixed_points",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from elman import check
 from elman.storage import atomic
-from elman.typing import Real
+from elman.typing import Int, Real
 
 
 def loss_curve(
@@ -124,6 +124,25 @@ def gradient_flow(norms: NDArray[np.floating[Any]], *, path: str | Path | None =
     axes.legend()
     if path is not None:
         save_png(figure, path)
+    return figure
+
+
+def backtest_figure(origins: Int, actual: Real, forecasts: Real, errors: Mapping[str, Real]) -> Figure:
+    """A figure of forecasts (K, steps) of a series, from its origins (K,); below, errors (steps,) by name."""
+    figure = Figure(figsize=(8, 7), layout="constrained")
+    series, by_step = figure.subplots(2)
+    for i, (origin, came, forecast) in enumerate(zip(origins, actual, forecasts, strict=True)):
+        steps, labels = origin + np.arange(len(came)), ("series", "forecasts") if i == 0 else (None, None)
+        series.plot(steps, came, color="tab:gray", label=labels[0])
+        series.plot(steps, forecast, color="tab:blue", lw=1, alpha=0.7, label=labels[1])
+    for name, values in errors.items():
+        by_step.plot(np.arange(1, len(values) + 1), values, "o-", ms=3, label=name)
+    series.set(xlabel="step of the series")
+    by_step.set(xlabel="step of the forecast", ylabel="error")
+    by_step.set_ylim(bottom=0)
+    for axes in (series, by_step):
+        axes.grid(alpha=0.3)
+        axes.legend()
     return figure
 
 

@@ -21,6 +21,8 @@ from elman.backends.activations import Activation
 from elman.typing import Bool, Int, Real
 
 LOSSES = ("cross_entropy", "binary_cross_entropy", "squared_error", "linear")  # enum elman_loss
+# enum elman_law: how a number is read from its units, of which there are so many at least
+LAWS = {"value": 1, "quantiles": 1, "normal": 2, "student_t": 3, "counts": 1}
 
 
 class Layer(NamedTuple):
@@ -88,16 +90,25 @@ class Readout(NamedTuple):
 
 
 class Generation(NamedTuple):
-    """Steps of one row (T = B = D = 1) one after the other, each of which reads what the one before has drawn."""
+    """Steps of B rows (T = D = 1) one after the other, each of which reads what the one before has drawn.
+
+    A number is drawn from O / n units, as its law says: the value of the first; the quantile of a rank, whose units may
+    cross; or the mean of a distribution or, with uniforms, a number from it. From "counts" nothing is drawn but means.
+    """
 
     layers: Sequence[Layer]  # from the states before the first step; those above the first read the y of the one below
     readout: Readout  # of the last layer's y; its loss says what outputs are
-    drawn: Real | Int  # written: categories, int64 (N,), or reals (N, O)
-    uniforms: NDArray[np.float64] | None = None  # (N, 1), for labels (N, O): in [0, 1). None: the likeliest
+    drawn: Real | Int  # written: categories, int64 (N, B), or reals (N, B, n)
+    uniforms: NDArray[np.float64] | None = None  # (N, B, U) in [0, 1), U = 1, n labels or 2 n. None: the likeliest
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
     end: int | None = None  # the category that is the last one
+    law: str = "value"
+    rank: int = 0
+    outputs: Real | None = None  # written: (N, B, O), those that numbers were drawn from
+    beside: Real | None = None  # (N, B, I - n): the columns of x behind what is drawn. None: zeros before it
+    affine: Real | None = None  # (2, n): what is drawn is fed times the first, plus the second
 
 
 class Update(NamedTuple):

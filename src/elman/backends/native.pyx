@@ -99,13 +99,16 @@ cdef extern from "elman.h" nogil:
         void *d_bias
 
     ctypedef struct elman_generation:
-        size_t L, N, top_k
+        size_t L, N, top_k, rank, n_fed, n_uniforms
         const elman_layer *layers
         const elman_readout *readout
         void *drawn
+        void *outputs
+        const void *beside
+        const void *affine
         const double *uniforms
         double temperature, top_p
-        int64_t end
+        int64_t end, law
 
     ctypedef struct elman_update:
         size_t n
@@ -133,7 +136,7 @@ cdef extern from "elman.h" nogil:
         void (*recurrent_mask)(size_t, size_t, size_t, double, uint64_t, size_t, void *) noexcept nogil
         int (*normals)(size_t, size_t, size_t, const elman_rows *, const int64_t *, size_t, size_t) noexcept nogil
         elman_add_noise *add_noise
-        int (*generate)(const elman_kernels *, const elman_generation *, size_t *) noexcept nogil
+        int (*generate)(const elman_kernels *, const elman_generation *, int64_t *) noexcept nogil
         int (*plan)(const elman_layer *, int, size_t, elman_plan *) noexcept nogil
         void (*transpose)(size_t, size_t, const void *, void *) noexcept nogil
         double (*multiply_adds)(size_t) noexcept nogil
@@ -144,6 +147,7 @@ cdef extern from "elman.h" nogil:
 
     cdef enum:
         ELMAN_CROSS_ENTROPY
+        ELMAN_BINARY_CROSS_ENTROPY
 
     ctypedef struct elman_field:
         const char *name
@@ -340,6 +344,7 @@ cdef int ACTIVATION, CELL
 ACTIVATION, CELL = map(contract.Layer._fields.index, ("activation", "cell"))
 cdef str ELMAN = contract.Layer._field_defaults["cell"]
 cdef dict LOSSES = {name: i for i, name in enumerate(contract.LOSSES)}
+cdef dict LAWS = {name: i for i, name in enumerate(contract.LAWS)}
 
 
 cdef object ndarray = np.ndarray, FLOAT32 = np.dtype(np.float32), FLOAT64 = np.dtype(np.float64), INT64 = np.dtype(np.int64), BOOL = np.dtype(np.bool_)
@@ -439,11 +444,11 @@ cdef class Call:
             unit *= view.shape[i]
         return READ_ONLY if kind & OUT and not view.is_writeable else 0
 
-    cdef void *block(self, array, name, int kind, int ndim, Py_ssize_t n0, Py_ssize_t n1=1) except? NULL:
+    cdef void *block(self, array, name, int kind, int ndim, Py_ssize_t n0, Py_ssize_t n1=1, Py_ssize_t n2=1) except? NULL:
         """A contiguous array, or NULL for None."""
         if array is None and kind & OPTIONAL:
             return NULL
-        cdef Py_ssize_t *expected = [n0, n1]
+        cdef Py_ssize_t *expected = [n0, n1, n2]
         cdef int fault = self.fault(array, kind, ndim, expected)
         if fault:
             refuse(name, fault, array)
@@ -614,12 +619,16 @@ cdef int take_layer(Call call, elman_layer *l, layer, bint reads_out) except -1:
 
 
 cdef Call take_chain(tuple layers, elman_layer *l):
-    """Layers of one step of one row and one direction, each but the first on the outputs of the one below."""
+    """Layers of one step and one direction, without gaps, each but the first on the outputs of the one below."""
     cdef Call call = Call()
     for k, layer in enumerate(layers):
         take_layer(call, &l[k], layer, False)
-        if l[k].T != 1 or l[k].B != 1 or l[k].D != 1 or l[k].lengths != NULL:
+        if l[k].T != 1 or l[k].B != l[0].B or l[k].D != 1 or l[k].lengths != NULL:
             refuse("x", SHAPE, layer.x)
+        if l[k].B > 1 and l[k].y.b_stride != <Py_ssize_t>l[k].H:
+            refuse("y", SHAPE, layer.y)
+        if l[k].B > 1 and l[k].second.data != NULL and l[k].second.b_stride != <Py_ssize_t>l[k].H:
+            refuse("second", SHAPE, layer.second)
         if l[k].dropout > 0 or l[k].noise != NULL or l[k].resets.data != NULL:
             raise ValueError("layers: expected neither dropout, noise nor resets")
         if k and (l[k].x.data != l[k - 1].y.data or l[k].I != l[k - 1].H):
@@ -813,7 +822,7 @@ cdef class Door:
     cpdef generate(self, g):
         cdef elman_generation c
         cdef elman_readout r
-        cdef size_t done = 0, k
+        cdef size_t k
         cdef int status
         cdef tuple own_layers = tuple(g.layers)  # what is held here lasts as long as the call
         if not own_layers:
@@ -824,30 +833,40 @@ cdef class Door:
         r = PLAIN_READOUT
         call.take(READOUT, tuple(g.readout[:4]) + NO_LOSS, <char *>&r)
         r.loss = LOSSES[g.readout.loss]
-        is_token = r.loss == ELMAN_CROSS_ENTROPY
-        c.L, c.layers, c.readout = len(own_layers), layers, &r
-        if r.T != 1 or r.B != 1 or r.h.data != layers[c.L - 1].y.data or r.K != layers[c.L - 1].H:
+        is_category = r.loss == ELMAN_CROSS_ENTROPY
+        c.L, c.layers, c.readout, c.law = len(own_layers), layers, &r, LAWS[g.law]
+        if r.T != 1 or r.B != layers.B or r.h.data != layers[c.L - 1].y.data or r.K != layers[c.L - 1].H:
             refuse("h", SHAPE, g.readout.h)
+        if layers.has_tokens and not is_category:
+            refuse("x", SHAPE, own_layers[0].x)
         cdef View *view = &call.view
+        c.drawn = call.block(g.drawn, "drawn", OUT | (INTEGERS if is_category else 0), 2 if is_category else 3, ANY, r.B, ANY)
+        c.N, c.n_fed = view.shape[0], r.O if is_category else view.shape[2]
+        if c.n_fed == 0 or r.O % c.n_fed or r.O // c.n_fed < max(contract.LAWS[g.law], g.rank + 1):
+            refuse("drawn", SHAPE, g.drawn)
         look(own_layers[0].x, view)
-        if layers.I < r.O or (layers.has_tokens and not is_token):
+        if layers.I < c.n_fed:
             refuse("x", SHAPE, own_layers[0].x)
         if not view.is_writeable:
             refuse("x", READ_ONLY, own_layers[0].x)
-        c.drawn = call.block(g.drawn, "drawn", OUT | (INTEGERS if is_token else 0), 1 if is_token else 2, ANY, r.O)
-        c.N = view.shape[0]
+        c.outputs = call.block(g.outputs, "outputs", OUT | OPTIONAL, 3, c.N, r.B, r.O)
+        c.beside = call.block(g.beside, "beside", OPTIONAL, 3, c.N, r.B, layers.I - c.n_fed)
+        c.affine = call.block(g.affine, "affine", OPTIONAL, 2, 2, c.n_fed)
         cdef Call doubles = Call()
         doubles.dtype = b"d"
-        c.uniforms = <const double *>doubles.block(g.uniforms, "uniforms", OPTIONAL, 2, c.N, 1 if is_token else r.O)
+        c.n_uniforms = 1 if is_category else c.n_fed if r.loss == ELMAN_BINARY_CROSS_ENTROPY else 2 * c.n_fed
+        c.uniforms = <const double *>doubles.block(g.uniforms, "uniforms", OPTIONAL, 3, c.N, r.B, c.n_uniforms)
         c.temperature, c.top_p, c.end = g.temperature, 1 if g.top_p is None else g.top_p, -1 if g.end is None else g.end
-        c.top_k = r.O if g.top_k is None else natural("top_k", g.top_k)
+        c.top_k, c.rank = r.O if g.top_k is None else natural("top_k", g.top_k), natural("rank", g.rank)
         cdef Table table = self.of(call.dtype, FORWARD)
         self.of(call.dtype, A_READOUT)
         r.own = table.kernels.own
         for k in range(c.L):
             self.complete(table, own_layers[k], &layers[k])
+        done = np.empty(r.B, np.int64)
+        cdef int64_t *own_done = <int64_t *>call.block(done, "done", OUT | INTEGERS, 1, r.B)
         with nogil:
-            status = table.kernels.generate(&table.kernels, &c, &done)
+            status = table.kernels.generate(&table.kernels, &c, own_done)
         check(status, own_layers[0].activation)
         return done
 

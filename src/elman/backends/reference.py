@@ -461,40 +461,90 @@ def _draw_labels(o: Real, uniform: Real, g: Generation) -> Real:
         return np.asarray(uniform < _sigmoid(o.astype(np.float64) / g.temperature), o.dtype)
 
 
-# loss -> (the likeliest of outputs o (O,), what is drawn from them with uniform numbers)
-DRAWS: dict[str, tuple[Callable[[Real], Any], Callable[[Real, Real, Generation], Any]]] = {
-    "cross_entropy": (lambda o: int(o.argmax()), _draw_category),
-    "binary_cross_entropy": (lambda o: np.asarray(o > 0, o.dtype), _draw_labels),
-    "squared_error": (lambda o: o, lambda o, *_: o),
-}
+_LEAST = 1e-6  # of what is positive: that of data/losses.py, which reads units in the same way
 
 
-def generate(g: Generation) -> int:
+def _number(units: Real, g: Generation) -> Real:
+    """What is predicted, of units (n, k)."""
+    if g.law == "quantiles":
+        return np.sort(units, axis=1)[:, g.rank]
+    return _LEAST + np.logaddexp(0, units[:, 0]) if g.law == "counts" else units[:, 0]
+
+
+def _draw_numbers(units: Real, uniforms: Real, g: Generation) -> Real:
+    """From the normal distribution (Box & Muller, 1958), or Student's (Bailey, 1994, equation 3)."""
+    if g.law not in ("normal", "student_t"):
+        return _number(units, g)
+    radius = -2 * np.log1p(-uniforms[0::2])  # its square
+    if g.law == "student_t":
+        df = 2 + _LEAST + np.logaddexp(0, units[:, 2])
+        radius = df * np.expm1(radius / df)
+    scale = _LEAST + np.logaddexp(0, units[:, 1])
+    return np.asarray(units[:, 0] + scale * np.sqrt(radius) * np.cos(2 * np.pi * uniforms[1::2]))
+
+
+def _item(o: Real, uniforms: Real | None, g: Generation) -> Any:
+    """What comes of a row's outputs (O,): a category, or n labels or numbers."""
+    if g.readout.loss == "cross_entropy":
+        return int(o.argmax()) if uniforms is None else _draw_category(o, uniforms, g)
+    if g.readout.loss == "binary_cross_entropy":
+        return np.asarray(o > 0, o.dtype) if uniforms is None else _draw_labels(o, uniforms, g)
+    units = o.reshape(g.drawn.shape[2], -1).astype(np.float64)
+    with np.errstate(over="ignore"):
+        return np.asarray(_number(units, g) if uniforms is None else _draw_numbers(units, uniforms, g), o.dtype)
+
+
+def _feed(item: Any, i: int, b: int, g: Generation) -> None:
+    """Make of what was drawn at step i row b's next input."""
+    x = g.layers[0].x[0]
+    if x.ndim == 1:
+        x[b] = item
+        return
+    fed = np.arange(g.readout.o.shape[2]) == item if isinstance(item, int) else item
+    if g.affine is not None:
+        fed = fed * g.affine[0] + g.affine[1]
+    beside = np.zeros(x.shape[1] - len(fed)) if g.beside is None else g.beside[i, b]
+    x[b] = np.concatenate([beside, fed] if g.beside is None else [fed, beside])
+
+
+def generate(g: Generation) -> Int:
     """Run all layers and the readout, draw from its outputs and feed that to the first layer, again and again.
 
-    Returns how many outputs came before the `end`, or before outputs whose largest is not finite: those are in
-    `readout.o` then. The layers' y are left as the last step's states; x, which is written, ends with what is drawn:
-    the token, or in its last O columns the numbers, or a 1 for the category.
+    Returns how many outputs each row has (B,) before the `end`, or before outputs or numbers that are not finite, of
+    categories and labels the largest output; those are in `readout.o` then. The layers' y are left as the last step's
+    states of each row; x, which is written, ends with what is drawn: the token, or the numbers, or a 1 for the
+    category, beside what there is beside it.
     """
-    layers, o, x = g.layers, g.readout.o[0, 0], g.layers[0].x
-    likeliest, draw = DRAWS[g.readout.loss]
+    layers, o = g.layers, g.readout.o[0]
+    going, done = np.ones(len(o), np.int64), np.zeros(len(o), np.int64)
     for i in range(len(g.drawn)):
         for layer in layers:
             forward(layer)
-        layers = [layer._replace(h_0=_columns_of(layer, 0)[1].copy()) for layer in layers]
         readout(g.readout)
-        if not np.isfinite(o.max()):
-            return i
-        item = likeliest(o) if g.uniforms is None else draw(o, g.uniforms[i], g)
-        g.drawn[i] = item
-        if x.ndim == 2:
-            x[...] = item
-        else:
-            x[...] = 0
-            x[..., -len(o) :] = np.arange(len(o)) == item if isinstance(item, int) else item
-        if g.end is not None and item == g.end:
-            return i
-    return len(g.drawn)
+        for b in np.flatnonzero(going):
+            if g.outputs is not None:
+                g.outputs[i, b] = o[b]
+            going[b] = _goes_on(i, int(b), g)
+        done += going
+        if not going.any():
+            break
+        lengths = None if going.all() else going
+        layers = [layer._replace(h_0=_columns_of(layer, 0)[1].copy(), lengths=lengths) for layer in layers]
+    return done
+
+
+def _goes_on(i: int, b: int, g: Generation) -> bool:
+    """Draw what follows in row b; whether it goes on after it."""
+    o = g.readout.o[0, b]
+    are_numbers = g.readout.loss not in ("cross_entropy", "binary_cross_entropy")
+    if not np.isfinite(o if are_numbers else o.max()).all():
+        return False
+    item = _item(o, None if g.uniforms is None else g.uniforms[i, b], g)
+    g.drawn[i, b] = item
+    if are_numbers and not np.isfinite(item).all():
+        return False
+    _feed(item, i, b, g)
+    return g.end is None or item != g.end
 
 
 def clip_norm(gradient: Real, *, max_norm: float) -> float:

@@ -66,7 +66,12 @@ class Distribution(NamedTuple):
     least: dict[str, float | None]  # of each parameter: softplus(o) is added to it; None for o itself, any number
     nll: Callable[..., tuple[Real, Sequence[Real]]]  # −log p(y) of y and parameters (N, n), and derivatives by these
     quantile: Callable[..., Real]  # of a probability and the parameters
-    are_counts: bool = False  # whether it is one of 0, 1, 2, …
+    draw: Callable[..., Real] | None = None  # of a generator and the parameters, where it is one of 0, 1, 2, …
+
+    @property
+    def are_counts(self) -> bool:
+        """Whether it is one of 0, 1, 2, …, from which kernels do not draw."""
+        return self.draw is not None
 
     def parameters(self, o: Real) -> Real:
         """Those of o (..., k), in its dtype; the first one is the mean."""
@@ -146,12 +151,17 @@ DISTRIBUTIONS = {
         _student_t,
         _of_scipy("t", lambda mean, scale, df: (df, mean, scale)),
     ),
-    "poisson": Distribution({"mean": _LEAST}, _poisson, _of_scipy("poisson", lambda mean: (mean,)), are_counts=True),
+    "poisson": Distribution(
+        {"mean": _LEAST},
+        _poisson,
+        _of_scipy("poisson", lambda mean: (mean,)),
+        lambda rng, mean: rng.poisson(mean),
+    ),
     "negative_binomial": Distribution(
         {"mean": _LEAST, "dispersion": _LEAST},
         _negative_binomial,
         _of_scipy("nbinom", lambda mean, dispersion: (1 / dispersion, 1 / (1 + dispersion * mean))),
-        are_counts=True,
+        lambda rng, mean, dispersion: rng.negative_binomial(1 / dispersion, 1 / (1 + dispersion * mean)),
     ),
 }
 

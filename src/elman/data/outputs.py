@@ -28,6 +28,9 @@ from elman.typing import Int, Real
 _sigmoid = ACTIVATIONS["sigmoid"][0]
 
 
+_LARGEST_COUNT = 1e15  # that a mean may be where counts are drawn, of int64
+
+
 class Output(Kind):
     """What all kinds of output have. Outputs o are what the readout gives, before softmax or sigmoid."""
 
@@ -439,6 +442,26 @@ class Reals(Output):
     @property
     def n_units(self) -> int:
         return self.n * len(self.quantiles or (self._law.least if self._law else (0,)))
+
+    @property
+    def law(self) -> str:
+        """How kernels read a number from its units: one of contract.LAWS."""
+        if self._law is None:
+            return "quantiles" if self.quantiles else "value"
+        return "counts" if self._law.are_counts else str(self.distribution)
+
+    @property
+    def rank(self) -> int:
+        """That of the median among the quantiles, or of what is nearest to it."""
+        return int(np.abs(np.array(self.quantiles or (0.5,)) - 0.5).argmin())
+
+    def draw_counts(self, rng: np.random.Generator, o: Real, name: str) -> Real:
+        """Counts (B, n) for outputs o (B, O)."""
+        assert self._law is not None
+        assert self._law.draw is not None
+        parameters = np.moveaxis(self.parameters(o)[0].astype(np.float64), -1, 0)
+        finite_outputs(np.where(parameters[0] > _LARGEST_COUNT, np.inf, parameters[0]), name)
+        return self._law.draw(rng, *parameters).astype(o.dtype)
 
     @property
     def metric(self) -> str:

@@ -31,7 +31,7 @@ from elman.layer.dynamics import row_keys
 from elman.layer.parameters import Parameters
 from elman.layer.resets import check_forward
 from elman.layer.rnn import RNN, stack_of
-from elman.models import generation
+from elman.models import forecasting, generation
 from elman.models.base import Model
 from elman.models.curvature import gauss_newton_product, vector_of
 from elman.models.diagnostics import GradientNorms, gradient_norms
@@ -443,6 +443,8 @@ class SequenceModel(Model):
         top_p: float | None = None,
         end: int | None = None,
         seed: int | np.random.Generator | None = None,
+        n_samples: int | None = None,
+        batch_size: int = 128,
     ) -> Any:
         """Go on from a beginning: each output is drawn from what the model makes of all before it, and fed back.
 
@@ -450,7 +452,8 @@ class SequenceModel(Model):
         ----------
         start : int, integers (n,), or array (T, I) or (I,)
             A token, or several to begin with (a prompt), or their labels; the first T steps of a series of features; or
-            the features that a "one-to-many" model starts from.
+            the features that a "one-to-many" model starts from. Or many of these: a list of integers (n_i,) or labels,
+            each of them a list, or of arrays (T_i, I); or one array with an axis N before.
         length : int
             How many outputs to draw.
         temperature : float
@@ -464,11 +467,20 @@ class SequenceModel(Model):
             A category that ends the sequence where it is drawn; it is not returned.
         seed : None, int or numpy.random.Generator
             Numbers are drawn for 64 steps at a time, so that a generator may go on by some more than there are outputs.
+            Of many sequences, each draws from a generator of its own, number i of
+            ``np.random.default_rng(seed).spawn(N)``: what comes of it does not depend on the others.
+        n_samples : int, optional
+            How many times to go on with each sequence.
+        batch_size : int
+            How many of many sequences side by side: they are all computed in one loop, and what comes of them is the
+            same.
 
         Returns
         -------
         integers (length,), or for labels and numbers an array (length, n)
-            The new outputs, or their labels; `start` is not among them. Less than `length` if `end` was drawn.
+            The new outputs, or their labels; `start` is not among them. Less than `length` if `end` was drawn. With
+            `n_samples` an axis S stands before, and for many sequences an axis N before that; with `end` these are
+            lists.
 
         Raises
         ------
@@ -485,9 +497,69 @@ class SequenceModel(Model):
         (5, 2)
         """
         options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "end": end, "seed": seed}
+        options |= {"n_samples": n_samples, "batch_size": batch_size}
         return generation.generate(self._network, start, length, **options)
 
     # Data-set level: the first axis is the sequence
+
+    def forecast(
+        self,
+        history: Any,
+        steps: int,
+        future: Any = None,
+        *,
+        n_samples: int | None = None,
+        seed: int | np.random.Generator | None = None,
+        batch_size: int = 128,
+    ) -> Real:
+        """How series go on: outputs are fed back as inputs, beside what is known of the future.
+
+        The model's outputs, `Reals(n)`, have to be the next values of the first n columns of its inputs, `Features(n +
+        E)`: it was fitted to ``Y[t] = X[t + 1, :n]``. The other E columns are exogenous.
+
+        Parameters
+        ----------
+        history : list of arrays (T_i, n + E), or one array (N, T, n + E)
+            The series so far, each of at least one step, as `predict` takes them.
+        steps : int
+            How many steps to forecast.
+        future : array (N, steps, E) or (N, steps − 1, E)
+            The exogenous columns of the steps that are forecast, as rows of X would have them; only if there are some.
+            The last of `steps` rows is not looked at, as nothing is predicted from it.
+        n_samples : int, optional
+            Instead of one path, draw so many, each value from the distribution that the path has led to; needs `Reals`
+            with a distribution.
+        seed : None, int or numpy.random.Generator
+            What paths are drawn with. Series i draws from number i of ``np.random.default_rng(seed).spawn(N)``, so that
+            its paths do not depend on the other series.
+        batch_size : int
+            How many series side by side.
+
+        Returns
+        -------
+        array (N, steps, n)
+            What is fed back is what is predicted: of a distribution the mean; of quantiles the median, or what is
+            nearest to it, and all of them are returned, (N, steps, n, Q). With `n_samples`, paths (N, S, steps, n).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit, or if the model is no such one.
+        FloatingPointError
+            If a forecast is not finite.
+
+        Examples
+        --------
+        >>> model = SequenceModel(Features(3), Reals(1, distribution="normal"), hidden_size=8, seed=0)
+        >>> history = [np.ones((10, 3)), np.ones((7, 3))]  # a series and two columns that are known ahead
+        >>> future = np.ones((2, 4, 2))
+        >>> model.forecast(history, 4, future).shape
+        (2, 4, 1)
+        >>> model.forecast(history, 4, future, n_samples=100, seed=0).shape
+        (2, 100, 4, 1)
+        """
+        options = {"n_samples": n_samples, "seed": seed, "batch_size": batch_size}
+        return forecasting.forecast(self._network, history, steps, future, **options)
 
     def fit(
         self,

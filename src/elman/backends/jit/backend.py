@@ -122,8 +122,8 @@ def readout_loss(r: Readout) -> float:
     return float(_door.readout_loss(r))
 
 
-def generate(g: Generation) -> int:
-    return int(_door.generate(g))
+def generate(g: Generation) -> Int:
+    return np.asarray(_door.generate(g))
 
 
 def clip_norm(gradient: Real, *, max_norm: float) -> float:
