@@ -87,6 +87,13 @@ def tbptt(path: Path | None) -> Result:
     return fitted(tagger(num_layers=2), TOKENS, NEXT, path, optimizer=optimizer, tbptt=(3, 5), clip_norm=0.5)
 
 
+def average(path: Path | None) -> Result:
+    """Of what is trained with batches that are added up; the best one is kept."""
+    own: dict[str, Any] = {"average": 0.9, "accumulate": 2, "batch_size": 2, "tbptt": (3, 5), "metrics": ["f1"]}
+    own |= {"validation_split": 0.2, "callbacks": [elman.EarlyStopping("val_f1", patience=2)]}
+    return fitted(tagger(dropout=0.2, num_layers=2), TOKENS, NEXT, path, optimizer=elman.Adam(0.02), **own)
+
+
 def memory(path: Path | None) -> Result:
     return fitted(tagger(recurrent_dropout=0.2), TOKENS, NEXT, path, optimizer=elman.AdamW(0.02), memory=4)
 
@@ -159,7 +166,7 @@ def elman_train(path: Path | None) -> Result:
     return bits(elman.load(path))
 
 
-SCENARIOS = [dropout, tbptt, memory, early_stopping, seq2seq, callback, weights, on_disk, elman_train]
+SCENARIOS = [dropout, tbptt, average, memory, early_stopping, seq2seq, callback, weights, on_disk, elman_train]
 
 # Killing them
 

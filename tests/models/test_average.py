@@ -1,5 +1,6 @@
 """`fit(average=)`: a running mean of the parameters, which the model has whenever it is not being trained."""
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,35 @@ def test_an_evaluation_that_is_interrupted(tmp_path: Path, monkeypatch: pytest.M
         cut.fit(X, Y, **given)
     assert_same_bits(elman.load(tmp_path / "run").parameters(), cut.parameters())
     assert ended(later, later.fit(X, Y, **given, resume=True)) == expected
+
+
+def test_ctrl_c_while_callbacks_have_the_average(tmp_path: Path):
+    def press(training: Any) -> None:
+        if training.epoch == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    given = GIVEN | {"accumulate": 2, "batch_size": 4}
+    whole, cut, later = make(), make(), make()
+    expected = ended(whole, whole.fit(X, Y, **given))
+    given |= {"checkpoint": tmp_path / "run"}
+    with pytest.raises(KeyboardInterrupt):
+        cut.fit(X, Y, **given, callbacks=[press])
+    assert ended(later, later.fit(X, Y, **given, resume=True)) == expected
+
+
+def test_ranks_go_on_and_end_alike(tmp_path: Path):
+    given = GIVEN | {"checkpoint": tmp_path / "run", "checkpoint_every": 1}
+
+    def run(comm: Any, steps: int, **more: Any) -> Any:
+        model = make()
+        with pytest.raises((Stop, RuntimeError)):
+            model.fit(X, Y, **given, comm=comm, callbacks=[StopsAt(steps, Stop)], **more)
+        return flat(model).tolist()
+
+    on_ranks(1, lambda comm: run(comm, 4))
+    one, other = on_ranks(2, lambda comm: run(comm, 6, resume=True))
+    assert isinstance(one, list), one
+    assert one == other
 
 
 def test_a_checkpoint_that_has_lost_what_is_trained(tmp_path: Path):
