@@ -72,7 +72,7 @@ AWKWARD: list[Any] = [
 ]
 KEYS = ["", "a\nb", "x" * 10_000, "self", "cls", "seed", "backend", "state", "kind", "n", "class_weights", "dtype"]
 KEYS += ["initialization", "spectral_radius", "learn_h_0", "config", "digest", "parameters", "best"]
-KEYS += ["embedding", "embedding_0", "embedding_dim", "parts", "tied"]
+KEYS += ["labels", "unknown", "embedding", "embedding_0", "embedding_dim", "parts", "tied"]
 KEYS += ["training:state", "training:optimizer.0", "training:callback.0.best", "training:\n", "bias_ih_l0", "x\ny"]
 SIGNALLING = {2: 0x7C01, 4: 0x7F800001, 8: 0x7FF0000000000001}
 NUMBERS = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 1e-45, 1e-320, 1e30, -1e38, 1e300, -1e300]
@@ -152,6 +152,11 @@ def tied_model() -> elman.SequenceModel:
     return elman.SequenceModel(elman.Tokens(4, embedding_dim=2), elman.Categories(4), **options)
 
 
+def labelled_model() -> elman.SequenceModel:
+    inputs, outputs = elman.Tokens(4, labels=["a", 3, "β"], unknown="?"), elman.Categories(3, labels=[True, False])
+    return elman.SequenceModel(inputs, outputs, hidden_size=2, backend="cython", seed=6)
+
+
 def translator(**options: Any) -> elman.Seq2Seq:
     inputs, outputs = elman.Tokens(2), elman.Categories(2)
     return elman.Seq2Seq(inputs, outputs, hidden_size=2, bidirectional=True, backend="cython", seed=3, **options)
@@ -189,7 +194,7 @@ def good_files(path: Path) -> list[Good]:
     files = []
     many = {"num_layers": 2, "dropout": 0.25, "learn_h_0": True}
     plain = tokens_model(), features_model(bidirectional=True, learn_h_0=True), translator(**many)
-    for model in (*plain, columns_model(), tied_model()):
+    for model in (*plain, columns_model(), tied_model(), labelled_model()):
         model.metadata = {"vocabulary": '["a", "b"]', "β": ""}
         model.save(path)
         files.append(good(path.read_bytes()))
@@ -409,6 +414,7 @@ def is_loaded(path: Path) -> bool:
     pattern = getattr(model, "pattern", "many-to-many")
     x = np.zeros((1, 2), int) if isinstance(model.inputs, elman.Tokens) else np.ones((1, 2, model.inputs.n))
     x = np.zeros_like(x) if isinstance(model.inputs, elman.Columns) else x
+    x = np.full(x.shape, model.inputs.labels[0], dtype=object) if model.inputs.labels else x
     with contextlib.suppress(FloatingPointError):
         if pattern != "one-to-many":  # which asks for outputs that can be inputs
             model.predict(x[:, 0] if pattern == "one-to-one" else x)

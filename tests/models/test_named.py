@@ -315,6 +315,9 @@ def test_room_that_is_not_used(backend: str, dtype: str, rng: np.random.Generato
     assert wide.effective_weights()["bias_o"][3:].max() < -1e20
     starts = model_of(elman.Tokens(8, labels=TAGS), elman.Categories(8, labels=TAGS), **options)
     starts.parameters()["bias_o"][3:] = 100
+    wild = np.abs(1e37 * rng.standard_normal(wide.parameters()["weight_ho"].shape))
+    wide.parameters()["weight_ho"][...], wide.parameters()["bias_o"][...] = wild, -1e38
+    assert {*wide.predict(x.T).ravel().tolist()} <= {*TAGS}
     for temperature in (1.0, 0.0, 1e-8, 50.0):
         assert {*starts.generate("noun", 200, temperature=temperature, seed=0).tolist()} <= {*TAGS}
 

@@ -41,7 +41,8 @@ class Coder:
 
     def decoded(self, codes: Int) -> NDArray[Any]:
         """The labels of numbers (...): an array of str, int or bool, or of objects where they are of several types."""
-        return self._array[codes]
+        # Where all outputs are far below -1e30, one that has no label may be the largest
+        return self._array.take(codes, mode="clip")
 
     def codes(
         self, value: Any, name: str, shapes: Sequence[Shape], wrong: Wrong, *, may_miss: bool, allow_empty: bool = False

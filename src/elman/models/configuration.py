@@ -40,7 +40,9 @@ def _of_kind(kind: Kind) -> dict[str, Any]:
 
 
 def _in_json(value: Any) -> Any:
-    """NaN, and a function, which is in no file, by its name."""
+    """A tuple, NaN, and a function, which is in no file, by its name."""
+    if isinstance(value, tuple):
+        return list(value)
     if callable(value):
         return getattr(value, "__qualname__", type(value).__qualname__)
     return "NaN" if isinstance(value, float) and math.isnan(value) else value
