@@ -453,6 +453,29 @@ def test_labels_without_alignment(rng: np.random.Generator):
     assert all({*row.tolist()} <= {*TAGS} for row in learned.predict(X))
 
 
+def test_functions_that_measure_get_labels(rng: np.random.Generator):
+    X, Y = said(codes(rng, 5), WORDS), said(codes(rng, 3), TAGS)
+    Y[0][0] = None
+
+    def right(y: Any, predicted: Any) -> float:
+        assert {*y.tolist()} == {*TAGS}
+        return float(np.mean(y == predicted))
+
+    model = model_of(elman.Tokens(labels=WORDS), elman.Categories(7, labels=TAGS))
+    found = model.evaluate(X, Y, metrics=[right, "accuracy", "f1", "perplexity"])
+    assert found["right"] == pytest.approx(found["accuracy"])
+    own = elman.Seq2Seq(elman.Tokens(labels=WORDS), elman.Categories(labels=TAGS), hidden_size=5, seed=0)
+    words = said(codes(rng, 3), TAGS)
+    written = own.evaluate(X, words, metrics={"n": lambda y, p: sum(map(len, y)) + 0 * len(p[0])})
+    assert written["n"] == sum(LENGTHS)
+    assert own.evaluate(X, words, metrics={"first": lambda y, _: float(y[0].tolist() == words[0])})["first"] == 1
+    ctc = model_of(elman.Features(2), elman.Labels(labels=TAGS))
+    given = ctc.evaluate(
+        rng.standard_normal((1, 9, 2)), [words[0]], metrics={"a": lambda y, _: float(y[0].tolist() == words[0])}
+    )
+    assert given["a"] == 1
+
+
 def test_functions_of_batches(rng: np.random.Generator):
     X, Y = codes(rng, 5), codes(rng, 3)
     plain, model = model_of(elman.Tokens(5), elman.Categories(3)), None

@@ -56,6 +56,10 @@ class Kind(Checked):
         """An array of what sequences have one of each."""
         return check.as_array(value, name)
 
+    def named(self, codes: Any) -> Any:
+        """Numbers as the labels that they stand for, if there are some."""
+        return codes
+
     def spelled(self, value: Any, name: str) -> Any:  # noqa: ARG002
         """A sequence as a list or an array."""
         return value

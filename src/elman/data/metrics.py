@@ -262,16 +262,21 @@ def _weights_name(function: Callable[..., Any]) -> str | None:
 class Measured:
     """What a data set comes to."""
 
-    def __init__(self, metrics: Metrics, tally: Tally, *, are_weighted: bool = False) -> None:
-        """are_weighted: whether functions are to know of weights."""
-        self._metrics, self._tally, self._are_weighted = metrics, tally, are_weighted
+    def __init__(
+        self, metrics: Metrics, tally: Tally, named: Callable[[Any], Any], *, are_weighted: bool = False
+    ) -> None:
+        """named: what makes labels of categories; are_weighted: whether functions are to know of weights."""
+        self._metrics, self._tally, self._named, self._are_weighted = metrics, tally, named, are_weighted
         self._parts = list[Scored]()  # for functions, which see all at once
 
     def add(self, y: Any, predicted: Any, weights: Real) -> None:
         """As a tally's."""
         self._tally.add(y, predicted, weights)
         if self._metrics.functions:
-            self._parts.append((y, predicted, weights))
+            self._parts.append((self._told(y), self._told(predicted), weights))
+
+    def _told(self, y: Any) -> Any:
+        return [*map(self._named, y)] if isinstance(y, list) else self._named(y)
 
     def values(self, loss: float) -> dict[str, float]:
         """The loss, and the metrics by name."""

@@ -154,7 +154,7 @@ class EncoderDecoder(Network):
         predicted, rows, measured = (
             self.decode(data, 1, limits, batch_size),
             data.rows().tolist(),
-            Measured(metrics, Exact()),
+            Measured(metrics, Exact(), self.written.named),
         )
         measured.add([data.y[row] for row in rows], [predicted[row] for row in rows], np.ones(len(rows)))
         return measured.values(float(np.average(losses, weights=totals)))

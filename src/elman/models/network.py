@@ -380,7 +380,8 @@ class SequenceNetwork(Network):
     def evaluate(self, data: Sequences, batch_size: int, metrics: Metrics, keys: Int | None = None) -> dict[str, float]:
         """The loss of a data set and metrics of its outputs, by name; keys (N,) are for noise."""
         losses, totals = list[float](), list[float]()
-        measured = Measured(metrics, self.kinds.outputs.tally(), are_weighted=data.weights is not None)
+        outputs = self.kinds.outputs
+        measured = Measured(metrics, outputs.tally(), outputs.named, are_weighted=data.weights is not None)
         with data.each(data.weighted, batch_size) as batches:
             for part in self._scored(batches, data, keys, losses, totals):
                 measured.add(*part)

@@ -840,8 +840,8 @@ class SequenceModel(Model):
         metrics : list of str and functions, or dict from names to functions, optional
             What to measure besides the loss; Notes say what there is. A function is called with all targets that count
             and what is predicted for them, (N,) or (N, n), for quantiles (N, Q) or (N, n, Q), in any order, and
-            returns a number: those of `sklearn.metrics` will do. `Labels` are lists. If there are weights, it gets them
-            as ``sample_weight=``, or ``weights=``, which it needs to have then.
+            returns a number: those of `sklearn.metrics` will do. `Labels` are lists, and what has labels is these. If
+            there are weights, it gets them as ``sample_weight=``, or ``weights=``, which it needs to have then.
 
         Returns
         -------
