@@ -77,16 +77,23 @@ static double number_of(const elman_generation *g, const real *o, size_t k, cons
     return (double)o[0] + (LEAST + softplus((double)o[1])) * sqrt(radius) * cos(TURN * uniforms[1]);
 }
 
-/* Row b's inputs at the next step: what is drawn, and `beside` behind it, or zeros before it. */
-static real *next_inputs(const elman_generation *g, size_t i, size_t b) {
+/* Make of what was drawn, or of a category, row b's next inputs: `beside` is behind it, or there are zeros before it.
+ */
+static void feed(const elman_generation *g, size_t i, size_t b, const real *drawn, size_t category) {
     const elman_layer *first = g->layers;
-    const size_t others = first->I - g->n_fed;
+    const size_t n = g->n_fed, others = first->I - n;
+    const real *factor = g->affine;
     real *x = at(&first->x, 0, b);
-    if (g->beside)
-        memcpy(x + g->n_fed, (const real *)g->beside + (i * first->B + b) * others, others * sizeof(real));
-    else
-        x = (real *)memset(x, 0, first->I * sizeof(real)) + others;
-    return x;
+    if (g->beside) {
+        memcpy(x + n, (const real *)g->beside + (i * first->B + b) * others, others * sizeof(real));
+    } else {
+        memset(x, 0, others * sizeof(real));
+        x += others;
+    }
+    for (size_t j = 0; j < n; j++) {
+        const real value = drawn ? drawn[j] : (real)(j == category);
+        x[j] = factor ? value * factor[j] + factor[n + j] : value;
+    }
 }
 
 /* Which output is the largest; n where there is a NaN, or it is not finite. */
@@ -111,7 +118,7 @@ static int draw_and_feed_category(const elman_generation *g, size_t i, size_t b,
     if (first->has_tokens)
         ((int64_t *)first->x.data)[(ptrdiff_t)b * first->x.b_stride] = (int64_t)best;
     else
-        next_inputs(g, i, b)[best] = 1;
+        feed(g, i, b, NULL, best);
     return (int64_t)best != g->end;
 }
 
@@ -133,9 +140,7 @@ static int draw_and_feed_numbers(const elman_generation *g, size_t i, size_t b, 
             drawn[j] = uniforms[j] < 1 / (1 + exp(-(double)o[j] / g->temperature));
         if (!isfinite(drawn[j])) return 0;
     }
-    const real *factor = g->affine;
-    real *x = next_inputs(g, i, b);
-    for (size_t j = 0; j < n; j++) x[j] = factor ? drawn[j] * factor[j] + factor[n + j] : drawn[j];
+    feed(g, i, b, drawn, 0);
     return 1;
 }
 

@@ -70,6 +70,7 @@ CASES: list[dict[str, Any]] = [
     *({"loss": loss, "b": b, "beside": True} for loss in LOSSES for b in (2, 9)),
     *({"b": b, "end": 2, "n_steps": 100} for b in (1, 2, 33)),
     *({**numbers, "uniforms": u} for numbers in NUMBERS for u in (None, False)),
+    *({"loss": loss, "b": 3, "beside": True, "known": True, "n": 5} for loss in LOSSES[:2]),
     {"b": 64, "o": 100, "h": 5, "n_steps": 5, "n_layers": 1, "top_k": 9},  # draws that are divided among threads
 ]
 

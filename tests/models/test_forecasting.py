@@ -313,8 +313,13 @@ def many() -> dict[str, tuple[Any, list[Any], dict[str, Any]]]:
     features = [rng.normal(size=(n, 2)) for n in (3, 1, 5)]
     real = {"inputs": elman.Features(2), "outputs": elman.Reals(2)}
     beside = {"inputs": elman.Features(3), "pattern": "one-to-many"}
+    names = {"labels": ["a", "b", "c", "d", "e"]}
+    named = {"inputs": elman.Tokens(5, **names), "outputs": elman.Categories(5, **names)}
     return {
         "tokens": (token, ragged, {}),
+        "labels of tokens": (named, [["a"], list("ecb")], {}),
+        "labels of tokens, to an end": (named, [["a"], list("ecb")], {"end": "c"}),
+        "an embedding": ({**token, "inputs": elman.Tokens(5, embedding_dim=3)}, ragged, {}),
         "array of tokens": (token, [[1, 2], [3, 4]], {"top_k": 3, "top_p": 0.9}),
         "an end": (token, ragged, {"end": 3}),
         "greedy": (token, ragged, {"temperature": 0}),
@@ -345,6 +350,9 @@ def assert_same(found: Any, expected: Any, *, exactly: bool) -> None:
         return
     assert found.dtype == expected.dtype
     assert found.shape == expected.shape
+    if found.dtype.kind == "U":
+        np.testing.assert_array_equal(found, expected)
+        return
     np.testing.assert_allclose(found, expected, rtol=0 if exactly else 1e-4, atol=0 if exactly else 1e-4)
 
 

@@ -80,12 +80,13 @@ def generate(
     return results if end is not None else np.stack(results)
 
 
-def _depth(value: Any) -> int:
-    """How many axes something has that may be a list of arrays."""
-    is_list = isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.dtype == object)
-    if is_list and len(value):
-        return 1 + _depth(value[0])
-    return len(value.shape) if hasattr(value, "shape") else np.ndim(value)
+def _depth(value: Any, most: int = 4) -> int:
+    """How many axes something has that may be a list of arrays; no more than so many are counted."""
+    is_array = isinstance(value, np.ndarray)
+    if most and (value.dtype == object and value.ndim > 0 if is_array else isinstance(value, (list, tuple))):
+        return 1 + (_depth(value[0], most - 1) if len(value) else 0)
+    shape = getattr(value, "shape", ())
+    return len(shape) if isinstance(shape, tuple) else 0
 
 
 def _check_kinds(network: SequenceNetwork) -> None:
