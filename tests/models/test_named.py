@@ -403,6 +403,10 @@ def test_generate():
     letters = model_of(elman.Tokens(labels=["a", "b", "c"]), elman.Categories(labels=["a", "b", "c"]))
     three = model_of(elman.Tokens(3), elman.Categories(3))
     assert_labels([letters.generate("bca", 9, seed=1)], [three.generate([1, 2, 0], 9, seed=1)], ["a", "b", "c"])
+    many, texts = letters.generate([list("bca"), ["a"]], 9, seed=1), letters.generate(["bca", "a"], 9, seed=1)
+    assert_labels(many, three.generate([[1, 2, 0], [0]], 9, seed=1), ["a", "b", "c"])
+    np.testing.assert_array_equal(texts, many)
+    assert letters.generate(["b", "c", "a"], 9, seed=1).shape == (9,), "one"
     options: dict[str, Any] = {"pattern": "one-to-many"}
     one = model_of(elman.Tokens(labels=WORDS), elman.Categories(labels=WORDS[:3]), **options)
     other = model_of(elman.Tokens(5), elman.Categories(3), **options)

@@ -31,7 +31,7 @@ class Coder:
         self._codes = {label: i for i, label in enumerate(labels)}
         self._or_none = {**self._codes, None: -1}
         self._of_strangers = _STRANGER if unknown is None else self._codes[unknown]
-        self._are_characters = all(isinstance(one, str) and len(one) == 1 for one in labels if one != unknown)
+        self.are_characters = all(isinstance(one, str) and len(one) == 1 for one in labels if one != unknown)
 
     @functools.cached_property
     def _array(self) -> NDArray[Any]:
@@ -69,7 +69,7 @@ class Coder:
 
     def spelled(self, text: str, name: str) -> list[str]:
         """A sequence of characters, if these are the labels."""
-        if not self._are_characters:
+        if not self.are_characters:
             split = check.shown(text)
             raise TypeError(f"{name} must be a sequence of labels, got {split}: a list of some, as of {split}.split()")
         return list(text)
@@ -78,7 +78,7 @@ class Coder:
         """A str that stands for a sequence as that."""
         if not isinstance(value, str):
             return value
-        is_one = () in shapes and (value in self._codes or not self._are_characters)
+        is_one = () in shapes and (value in self._codes or not self.are_characters)
         return value if is_one else self.spelled(value, name)
 
     def _cure(self, label: Any, *, is_token: bool) -> str:
@@ -132,6 +132,11 @@ class Named(Kind):
     def spelled(self, value: Any, name: str) -> Any:
         """A sequence, perhaps a str, as a list or an array."""
         return value if self.labels is None or not isinstance(value, str) else self.coder.spelled(value, name)
+
+    def are_spelled(self, value: Any) -> bool:
+        """Whether it is a list of sequences that are str, of characters: not of such labels themselves."""
+        is_list = isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
+        return is_list and self.labels is not None and self.coder.are_characters and any(len(one) > 1 for one in value)
 
     def named(self, codes: Int) -> Any:
         """Numbers (...) as labels, if there are some."""

@@ -42,6 +42,7 @@ def generate(
     _check_kinds(network)
     is_item = kinds.feeds_back and isinstance(kinds.inputs, Features)  # what a sequence begins with, or else a sequence
     are_many = _depth(start) > 1 + (isinstance(kinds.inputs, Features) and not is_item)
+    are_many = are_many or (isinstance(kinds.inputs, Tokens) and kinds.inputs.are_spelled(start))
     first = None if are_many else _first_inputs(network, start)
     length = check.size_of_at_least(length, "length", 0)
     temperature = check.non_negative(temperature, "temperature")

@@ -453,7 +453,7 @@ class SequenceModel(Model):
         start : int, integers (n,), or array (T, I) or (I,)
             A token, or several to begin with (a prompt), or their labels; the first T steps of a series of features; or
             the features that a "one-to-many" model starts from. Or many of these: a list of integers (n_i,) or labels,
-            each of them a list, or of arrays (T_i, I); or one array with an axis N before.
+            each of them a list, or a str of characters, or of arrays (T_i, I); or one array with an axis N before.
         length : int
             How many outputs to draw.
         temperature : float
