@@ -629,6 +629,9 @@ def fit_options(c: Case, model: Any) -> dict[str, Any]:
         "progress": False,
     }
     truncated = {"tbptt": c.pick((1, 1), (2, 3), (3, 8), (10, 10))} if isinstance(model, elman.SequenceModel) else {}
+    if isinstance(model, elman.Seq2Seq) or model.pattern == "one-to-many":
+        options["scheduled_sampling"] = c.pick(None, 0.5, lambda done, epochs: done / epochs)
+        truncated = truncated if options["scheduled_sampling"] is None else {}
     options |= c.pick({}, truncated, {"memory": c.pick(1, 3, "1MB")})
     return options | {"activation_l1": c.pick(0.0, 0.01), "weight_l2": c.pick(0.0, 0.01)}
 

@@ -67,6 +67,7 @@ def plan(**given: Any) -> Plan:
         "epochs": 3,
         "batch_size": 4,
         "schedule": None,
+        "scheduled_sampling": None,
     }
     names |= {
         "steps_per_epoch": None,
@@ -93,7 +94,7 @@ def test_a_plan_and_what_a_checkpoint_compares(tmp_path: Path):
         "shards": None,
         "steps_per_epoch": None,
         "optimizer": repr(elman.Adam(1e-3)),
-        "schedule": own.described_schedule(3),
+        **own.described_schedules(3),
         "clip_norm": 2.0,
         "clip_value": None,
         "tbptt": (3, 5),
@@ -106,7 +107,12 @@ def test_a_plan_and_what_a_checkpoint_compares(tmp_path: Path):
         "validation_split": None,
         "callbacks that keep a state": None,
     }
-    assert own.described_schedule(4) != own.described_schedule(3)
+    first, other = own.described_schedules(3), own.described_schedules(4)
+    assert first["schedule"] != other["schedule"]
+    assert first["scheduled_sampling"] is other["scheduled_sampling"] is None
+    by_function = plan(scheduled_sampling=elman.schedules.Cosine()).described_schedules(3)
+    assert by_function["scheduled_sampling"] == first["schedule"]
+    assert plan(scheduled_sampling=0.25).settings()["scheduled_sampling"] == 0.25
     assert plan(memory=7).settings() == plan(memory=7e6).settings()  # no bit depends on it
     path = tmp_path / "run.safetensors"
     assert plan(checkpoint=str(path)).checkpoint == path

@@ -81,6 +81,12 @@ CASES: dict[str, tuple[Any, dict[str, Any], tuple[Any, ...], dict[str, Any]]] = 
     "shards": (make_regression, {}, (FEATURES, LABELS), {"shards": 12, "batch_size": N}),
     "a function": (make, {"dropout": 0.3}, (batches,), {"tbptt": (2, 2)}),
     "pairs": (make_pairs, {"bidirectional": True, "recurrent_dropout": 0.2}, (X, X), {"activation_l2": 0.1}),
+    "pairs that read predictions": (
+        make_pairs,
+        {"num_layers": 2, "dropout": 0.2, "noise": 0.1},
+        (X, X),
+        {"scheduled_sampling": lambda done, epochs: done / epochs},
+    ),
     "reference": (make, {"backend": "numpy"}, (X, Y), {"schedule": elman.schedules.Cosine()}),
     "a part held out": (make, {"dropout": 0.3}, (X, Y), {"validation_split": 0.2, "weights": WEIGHTS}),
     "a plateau": (

@@ -126,6 +126,7 @@ HONOURED: dict[str, list[Any]] = {
 NEITHER = {"checkpoint", "resume"}  # which file, and that a run goes on from it
 NEITHER |= {"steps_per_epoch"}  # where X is a function: test_streamed.py
 NEITHER |= {"validation_split"}  # instead of validation_data: below
+NEITHER |= {"scheduled_sampling"}  # where outputs are fed back: test_scheduled.py
 NEITHER |= {"comm", "shards"}  # several processes: test_ranks.py
 MAY_DIFFER = [(name, value) for name, values in HONOURED.items() for value in values]
 CASES = [(name, value) for name, values in REFUSED.items() for value in values]

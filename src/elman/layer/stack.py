@@ -470,22 +470,23 @@ class Stack:
     def last_states(
         self,
         mode: Mode,
-        x: Real,
+        x: Real | Int,
         h_0: Real,
         lengths: Int | None,
         batch_major: bool = False,
         drawn: Drawn | None = None,
         resets: Resets | None = None,
+        weights: Sequence[Weights] | None = None,
     ) -> Real:
         """The h_n of `evaluate`, in memory that does not grow with T.
 
         Where several layers run in both directions, each needs the outputs of the one below from both ends: it grows.
         So it does where leaky ones do.
         """
-        (n_steps, n_rows), weights = x.shape[:2], self.weights_now()
+        (n_steps, n_rows), weights = x.shape[:2], weights or self.weights_now()
         h, h_n = np.empty_like(h_0), h_0.copy()
         if self.architecture.bidirectional and not self.dynamics_now() and self.architecture.num_layers == 1:
-            return self._last_states_both_ways(mode, x, h_0, lengths)
+            return self._last_states_both_ways(mode, x, h_0, lengths, *weights)
         if self.architecture.bidirectional:
             columns = self.architecture.n_outputs
             with self.workspace.lease(1, n_steps, n_rows, columns, batch_major) as (y,):
@@ -499,9 +500,11 @@ class Stack:
                 self.evaluate(mode, part, h, h_n, y[: len(part)], part_lengths, False, own, begins, weights)
         return h_n
 
-    def _last_states_both_ways(self, mode: Mode, x: Real, h_0: Real, lengths: Int | None) -> Real:
+    def _last_states_both_ways(
+        self, mode: Mode, x: Real | Int, h_0: Real, lengths: Int | None, of_layer: Weights
+    ) -> Real:
         """Of one layer: one direction over the stretches, then the other from the last one."""
-        ((weight_ih, weight_hh, bias),), last = self.weights_now(), np.empty_like(h_0)
+        (weight_ih, weight_hh, bias), last = of_layer, np.empty_like(h_0)
         with self.workspace.lease(1, min(len(x), _STRETCH), x.shape[1], self.architecture.hidden_size) as (y,):
             for d in range(2):
                 own = slice(d, d + 1)
@@ -557,7 +560,7 @@ def _one_way(tape: Tape, direction: int) -> tuple[Tape, slice, slice]:
 _OF_DIRECTIONS = "h_0", "weight_ih", "weight_hh", "bias", "mask", "numbers", "noise", "y", "second"
 
 
-def stretches(x: Real, lengths: Int | None, backwards: bool) -> Iterator[tuple[int, Real, Int | None]]:
+def stretches(x: Real | Int, lengths: Int | None, backwards: bool) -> Iterator[tuple[int, Real | Int, Int | None]]:
     """Where stretches of x begin, the stretches, and how many steps of each a sequence takes part in."""
     starts = range(0, len(x), _STRETCH)
     for start in reversed(starts) if backwards else starts:

@@ -19,7 +19,7 @@ from elman.layer.parameters import Parameters
 from elman.layer.rnn import RNN, mode_of, move_to, stack_of
 from elman.layer.stack import Drawn, Mode
 from elman.lengths import n_within
-from elman.models import configuration
+from elman.models import configuration, scheduled
 from elman.models.network import Kept, Network
 from elman.models.reading import Reading
 from elman.models.recomputation import Cost, OfLast, differentiated, segment_lengths
@@ -75,6 +75,16 @@ class EncoderDecoder(Network):
         reading.end()
         self.add_by_h_0(into, d_first)
         return loss + self.penalize_weights(descent.penalties, into), None
+
+    def fed_back(self, batch: PairedBatch, probability: float) -> PairedBatch:
+        """An end that is predicted is not fed back: nothing is read after one."""
+        assert batch.keys is not None
+        modes, edge = self.modes(), self.written.n
+        h = self._encoded(modes[0], batch.x, batch.lengths)
+        given = batch.y, batch.targets.lengths, h, self.predict_of
+        found = scheduled.predictions(self._decoder, modes[1], *given)[:-1]
+        is_own = scheduled.is_fed_back(batch.keys, len(found), probability) & (found != edge)
+        return batch._replace(y=np.concatenate([batch.y[:1], np.where(is_own, found, batch.y[1:])]))
 
     def n_penalized(self, batch: PairedBatch) -> int:
         return n_within(*batch.targets[:2])
@@ -190,10 +200,8 @@ class EncoderDecoder(Network):
 
     def _encoded(self, mode: Mode, x: Real | Int, lengths: Int | None) -> Real:
         """The decoder's first states (L, B, D·H)."""
-        first = self.initial_state(x.shape[1])
-        h_x, reading = np.empty_like(first), self.reading(mode, x)
-        with self._encoder.lease(*x.shape[:2]) as (y,):
-            self._encoder.evaluate(mode, reading.of(x), first, h_x, y, lengths, weights=reading.weights)
+        first, reading = self.initial_state(x.shape[1]), self.reading(mode, x)
+        h_x = self._encoder.last_states(mode, reading.of(x), first, lengths, weights=reading.weights)
         return self._handed_over(h_x)
 
     def _handed_over(self, h_x: Real) -> Real:

@@ -34,7 +34,7 @@ from elman.layer.resets import Resets
 from elman.layer.rnn import RNN, mode_of, move_to, stack_of
 from elman.layer.stack import Drawn, Mode, Stack, Tape, add_by_states, outputs_of, states_of
 from elman.lengths import n_within
-from elman.models import configuration, recomputation
+from elman.models import configuration, recomputation, scheduled
 from elman.models.reading import ByToken, LaidOut, Reading
 from elman.storage import files
 from elman.training.plan import Descent, Penalties
@@ -124,9 +124,13 @@ class Network:
         """Whether there is noise in training."""
         return any(stack_of(rnn).dynamics.is_noisy for rnn in self.rnns)
 
-    def draw_noise_seed(self) -> int | None:
-        """What the noise of a training run depends on besides epochs and rows; None without noise."""
-        return int(stack_of(self.rnns[0]).rng.integers(1 << 63)) if self.is_noisy else None
+    def draw_noise_seed(self) -> int:
+        """What the noise of a training run depends on besides epochs and rows, and scheduled sampling."""
+        return int(stack_of(self.rnns[0]).rng.integers(1 << 63))
+
+    def fed_back(self, batch: Any, probability: float) -> Any:
+        """A batch that has keys, with predictions instead of targets fed back at some steps: see scheduled.py."""
+        raise NotImplementedError
 
     def initial_state(self, n_rows: int) -> Real:
         """Fresh states (L·D, B, H) of the first RNN, before the first step."""
@@ -180,10 +184,19 @@ class Network:
 
     def outputs(self, backend: ModuleType, h: Real, lengths: Int | None = None) -> Real:
         """Fresh outputs (T, B, O) of states h (T, B, K), all finite within the lengths."""
-        o = np.empty((*h.shape[:2], self.predicted.n_units), h.dtype)
-        backend.readout(Readout(h, *self.readout_now(), o))
+        o = self.raw_outputs(backend, h)
         finite_outputs(o, lengths=lengths)
         return o
+
+    def raw_outputs(self, backend: ModuleType, h: Real) -> Real:
+        """The same, whatever they are."""
+        o = np.empty((*h.shape[:2], self.predicted.n_units), h.dtype)
+        backend.readout(Readout(h, *self.readout_now(), o))
+        return o
+
+    def predict_of(self, backend: ModuleType, h: Real) -> Real | Int:
+        """What is predicted from states h (T, B, K); anything where outputs are not finite."""
+        return self.predicted.predict(self.raw_outputs(backend, h))
 
     def loss_of(
         self, backend: ModuleType, h: Real, targets: Targets, d_h: Real | None = None, into: Parameters | None = None
@@ -432,6 +445,16 @@ class SequenceNetwork(Network):
         own |= {"lengths": batch.lengths, "weights": reading.weights}
         with self.stack.forward(mode, reading.of(batch.x), h_0, h_n, **own) as tape:
             return 0.0, _state_after(window.n_done or 0, h_n, tape)
+
+    def fed_back(self, batch: Batch, probability: float) -> Batch:
+        assert batch.keys is not None
+        y, h, inputs, mode = batch.targets.y, self.initial_state(batch.x.shape[1]), self.kinds.inputs, self.mode()
+        reading = self.reading(mode, batch.x)
+        own = reading.of(batch.x), batch.lengths, h, self.predict_of, reading.weights
+        found = scheduled.predictions(self.stack, mode, *own)
+        is_own = scheduled.is_fed_back(batch.keys, len(y), probability).reshape(*y.shape[:2], *y.shape[2:] and (1,))
+        first = batch.x[:1] if isinstance(inputs, Tokens) else batch.x[:1, :, : inputs.n]
+        return batch._replace(x=self.kinds.taught(first, np.where(is_own, found, y)))
 
     def n_penalized(self, batch: Batch) -> int:
         over = (batch.x, batch.lengths) if self.kinds.pattern.one_output else batch.targets[:2]

@@ -160,6 +160,7 @@ class Seq2Seq(Model):
         steps_per_epoch: int | None = None,
         optimizer: Optimizer | None = None,
         schedule: Schedule | None = None,
+        scheduled_sampling: float | Schedule | None = None,
         clip_norm: float | None = None,
         clip_value: float | None = None,
         memory: int | str | None = None,
@@ -193,6 +194,13 @@ class Seq2Seq(Model):
         epochs, batch_size, accumulate, average, steps_per_epoch, optimizer, schedule, clip_norm, clip_value,
         weight_l1, weight_l2, trainable
             As in `SequenceModel.fit`; ``["decoder.*"]`` leaves the encoder as it is, and h_0, which is no part of it.
+        scheduled_sampling : float or function, optional
+            With which probability the decoder reads, at each step but the first, the token that it predicts there
+            itself instead of the target's (Bengio et al., 2015); or a function of (epochs done, epochs) that returns
+            it, such as ``lambda done, epochs: done / epochs``. Predictions are made in a pass before, with targets fed
+            to the decoder, and without dropout (as in Mihaylova & Martins, 2019); gradients do not go through them.
+            Where the prediction is the end, the target is read. What a sequence draws depends on the run, the epoch,
+            and its place in the data set alone. Penalties, and the "loss" of the history, are of what was read.
         memory : str or int, optional
             As in `SequenceModel.train_step`, for encoder and decoder together, or so many steps of each. Bidirectional
             encoders need to have one layer.

@@ -573,6 +573,7 @@ class SequenceModel(Model):
         steps_per_epoch: int | None = None,
         optimizer: Optimizer | None = None,
         schedule: Schedule | None = None,
+        scheduled_sampling: float | Schedule | None = None,
         clip_norm: float | None = None,
         clip_value: float | None = None,
         tbptt: tuple[int, int] | None = None,
@@ -636,6 +637,10 @@ class SequenceModel(Model):
         schedule : function (done, epochs) -> float, optional
             What the optimizer's lr is multiplied by when so many epochs are done, such as `elman.schedules.Cosine`. It
             depends on nothing but these two numbers.
+        scheduled_sampling : float or function, optional
+            With pattern="one-to-many": as in `Seq2Seq.fit`, with which probability a step reads what the model predicts
+            for the step before instead of its target: the likeliest category, labels 0 and 1, or the numbers. Not with
+            `tbptt`.
         clip_norm, clip_value
             As in `train_step`.
         tbptt : (k1, k2), optional
@@ -715,6 +720,7 @@ class SequenceModel(Model):
         """
         given = locals()  # all arguments, by name
         with joined(given) as (own, ranks), as_before_if_refused(self.inputs, self.outputs):
+            self._check_sampling(scheduled_sampling, tbptt)
             most = self._memory(memory)
             windows = None if tbptt is None else self._truncation(tbptt)
             known = self._network.metrics
@@ -1025,6 +1031,13 @@ class SequenceModel(Model):
         if memory is not None:
             self._check_aligned("memory")
         return memory_of(memory, "memory", self.rnn)
+
+    def _check_sampling(self, scheduled_sampling: Any, tbptt: Any) -> None:
+        """Refuse it where nothing is fed back, or where predictions would need what another window ends with."""
+        if scheduled_sampling is not None and not self._network.kinds.feeds_back:
+            check.refuse(f"scheduled_sampling needs pattern='one-to-many', which feeds back, got {self.pattern!r}")
+        if scheduled_sampling is not None and tbptt is not None:
+            check.refuse("scheduled_sampling must be None where there is tbptt")
 
     def _truncation(self, tbptt: Any) -> tuple[int, int]:
         k1, k2 = check.pair(tbptt, "tbptt")

@@ -76,10 +76,10 @@ class DistributedRun(Run):
                     f"{name} must be the same on all ranks, got {there} on rank 0 and {here} on rank {self._ranks.rank}"
                 )
 
-    def _with_noise(self, batch: Any, rows: Int) -> Any:
+    def _drawn(self, batch: Any, rows: Int, done: float) -> Any:
         """The same of each part of a batch."""
         parts = zip(batch, self._data.shards or (), strict=True)
-        return [super(DistributedRun, self)._with_noise(own, rows[part]) for own, part in parts]
+        return [super(DistributedRun, self)._drawn(own, rows[part], done) for own, part in parts]
 
     def _n_windows(self, item: Item) -> int:
         digest = int(item.after or "0", 16)  # 48 bits

@@ -30,7 +30,7 @@ class Run(Resumable):
             self.check_storable()
         if path is not None and self._plan.resume and path.exists():
             self.restore(path)
-        else:
+        elif self._has_keys:
             self._noise_seed = self._network.draw_noise_seed()
 
     def go_on(self) -> None:
@@ -54,7 +54,7 @@ class Run(Resumable):
         with self._waiting():
             n, items = self._data.epoch(plan.n_rows, rng if plan.shuffle else None, self.epoch, self._batch)
         while (item := self._next(items)) is not None:
-            batch, i = self._with_noise(item.batch, item.rows), item.number
+            batch, i = self._drawn(item.batch, item.rows, (item.number + 0.5) / (n or math.inf)), item.number
             n_windows = self._n_windows(item)
             for window in range(self._window, n_windows):
                 self._step(batch, window, (i + (window + 0.5) / n_windows) / (n or math.inf))
@@ -93,11 +93,19 @@ class Run(Resumable):
     def _waiting(self) -> contextlib.AbstractContextManager[None]:
         return self._nothing_changes() if self._data.may_wait else contextlib.nullcontext()
 
-    def _with_noise(self, batch: Any, rows: Int) -> Any:
-        """A batch with what the noise of its rows is drawn with: the run, the epoch and the rows, nothing else."""
+    def _drawn(self, batch: Any, rows: Int, done: float) -> Any:
+        """A batch with what its rows draw noise with: the run, the epoch and the rows, nothing else.
+
+        So it is decided, too, where predictions are fed back.
+        """
         if self._noise_seed is None or batch is None:
             return batch
-        return batch._replace(keys=keys_of_rows(self._noise_seed, self.epoch, rows))
+        batch = batch._replace(keys=keys_of_rows(self._noise_seed, self.epoch, rows))
+        part = self._plan.part_fed_back(self.epoch + done)
+        if part == 0:
+            return batch
+        with self._nothing_changes():
+            return self._network.fed_back(batch, part)
 
     def _step(self, batch: Any, i: int, done: float) -> None:
         """The update of window number i."""

@@ -131,6 +131,7 @@ class Plan(NamedTuple):
     shards: int | None
     steps_per_epoch: int | None
     schedule: Schedule | None
+    scheduled_sampling: float | Schedule | None
     validation_split: float | None
     shuffle: bool
     callbacks: Sequence[Callback]
@@ -181,6 +182,13 @@ class Plan(NamedTuple):
             return 1.0
         return check.non_negative(self.schedule(done, epochs or self.epochs), "what schedule returns")
 
+    def part_fed_back(self, done: float, epochs: int | None = None) -> float:
+        """With which probability predictions are fed back instead of targets when so many epochs are done."""
+        given = self.scheduled_sampling
+        if not callable(given):
+            return given or 0.0
+        return check.probability(given(done, epochs or self.epochs), "what scheduled_sampling returns")
+
     @property
     def with_state(self) -> list[Callback]:
         """The callbacks that keep a state in checkpoints."""
@@ -197,7 +205,7 @@ class Plan(NamedTuple):
             "shards": self.shards,
             "steps_per_epoch": self.steps_per_epoch,
             "optimizer": repr(descent.optimizer),
-            "schedule": self.described_schedule(self.epochs),
+            **self.described_schedules(self.epochs),
             "clip_norm": None if descent.max_norm == math.inf else descent.max_norm,
             "clip_value": descent.max_value,
             "tbptt": descent.tbptt,
@@ -209,13 +217,21 @@ class Plan(NamedTuple):
             "callbacks that keep a state": ", ".join(map(described, self.with_state)) or None,
         }
 
-    def described_schedule(self, epochs: int) -> str | None:
-        """The schedule, which may be any function: then by some of its values in a run of so many epochs."""
-        if self.schedule is None:
-            return None
-        factors = np.array([self.factor((i + 0.5) / 1000 * epochs, epochs) for i in range(1000)])
-        kind = repr(self.schedule) if isinstance(self.schedule, Settings) else "a function"
-        return f"{kind} with factors such as {factors[::250].tolist()} (fingerprint {fingerprint_of([factors])})"
+    def described_schedules(self, epochs: int) -> dict[str, Any]:
+        """What depends on the epochs done, in a run of so many, by the names of `fit`'s arguments."""
+        return {
+            "schedule": _described_schedule(self.schedule, self.factor, epochs),
+            "scheduled_sampling": _described_schedule(self.scheduled_sampling, self.part_fed_back, epochs),
+        }
+
+
+def _described_schedule(given: Any, values: Callable[[float, int], float], epochs: int) -> Any:
+    """A schedule, which may be any function: then by some of its values. What is no function is as it is."""
+    if not callable(given):
+        return given
+    factors = np.array([values((i + 0.5) / 1000 * epochs, epochs) for i in range(1000)])
+    kind = repr(given) if isinstance(given, Settings) else "a function"
+    return f"{kind} with factors such as {factors[::250].tolist()} (fingerprint {fingerprint_of([factors])})"
 
 
 def described(callback: Callback) -> str:
@@ -230,6 +246,12 @@ def _schedule(value: Any, name: str) -> Schedule:
     return value  # type: ignore[no-any-return]
 
 
+def _sampling(value: Any, name: str) -> float | Schedule:
+    if callable(value) and not isinstance(value, type):
+        return value  # type: ignore[no-any-return]
+    return check.number(value, name, "a number from 0 to 1, or a function", lambda part: 0 <= part <= 1)
+
+
 def _fraction(value: Any, name: str) -> float:
     return check.positive(check.below_one(value, name), name)
 
@@ -242,6 +264,7 @@ def _place(value: Any, name: str) -> Path:
 
 _ACCEPTED = {
     "schedule": optional(_schedule),
+    "scheduled_sampling": optional(_sampling),
     "checkpoint": optional(_place),
     "epochs": check.positive_int,
     "batch_size": check.positive_int,
@@ -284,7 +307,8 @@ class Trainable(Protocol):
     def generators(self) -> list[np.random.Generator]: ...
     @property
     def is_noisy(self) -> bool: ...
-    def draw_noise_seed(self) -> int | None: ...
+    def draw_noise_seed(self) -> int: ...
+    def fed_back(self, batch: Any, probability: float) -> Any: ...
 
     gradients: Parameters
 

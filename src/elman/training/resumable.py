@@ -44,7 +44,8 @@ class Resumable(Training):
         self._digest = data.digest  # of the batches that have been begun
         self._average = None if plan.average is None else self.flat.copy()  # of the parameters, or these meanwhile:
         self._is_averaged = False  # whether the model has the average
-        self._noise_seed: int | None = None  # drawn when it is sure that the run begins
+        self._has_keys = network.is_noisy or plan.scheduled_sampling is not None  # of rows, which draw something each
+        self._noise_seed: int | None = None  # drawn, where rows have keys, when it is sure that the run begins
         self._given = settings_of(self.optimizer)
         has_file = plan.checkpoint is not None
         self._interrupts = Interrupts(are_noted=has_file)
@@ -105,7 +106,7 @@ class Resumable(Training):
             sums = check.finite_number(first, "its sums"), check.non_negative(second, "its sums")
             is_stopped = check.flag(record["is_stopped"], "its is_stopped")
             noise_seed = None
-            if network.is_noisy:
+            if self._has_keys:
                 noise_seed = check.non_negative_int(record["noise_seed"], "its noise_seed")
             batch, window = (check.count(record[name], f"its {name}") for name in ("batch", "window"))
         n_batches, item = self._item_at(epoch, batch, window, generators[0])
@@ -168,7 +169,7 @@ class Resumable(Training):
             "window": self._window,
             "sums": self._sums,
             "is_stopped": self._is_stopped,
-            **({"noise_seed": self._noise_seed} if self._network.is_noisy else {}),
+            **({"noise_seed": self._noise_seed} if self._has_keys else {}),
             **({} if self._digest is None else {"digest": self._digest}),
             "optimizer": settings_of(self.optimizer),
             "optimizer_steps": self.optimizer.steps,
@@ -185,7 +186,7 @@ class Resumable(Training):
             epochs = check.positive_int(record["epochs"], "its epochs")
             run = check.instance(record["run"], "its run", dict)
             run.pop("memory", None)  # on which bits depended once
-        now = self._about | {"schedule": self._plan.described_schedule(epochs)}
+        now = self._about | self._plan.described_schedules(epochs)
         if now["seed"] is None:  # nobody asks for one here, and the first parameters are those of the run
             first = {name: run.get(name) for name in ("seed", "initialization", "spectral_radius")}
             now, self._about = now | first, self._about | first
