@@ -656,6 +656,10 @@ def data_sets(c: Case) -> None:
                 c.call("fit", model.fit, X, Y, validation_data=held_out, **options)
             case "predict":
                 beam = {} if weighed else {"beam": c.pick(1, 2, 5), "max_length": c.pick(0, 3)}
+                if not weighed and c.chance(0.5):
+                    given = {"n_samples": c.pick(None, 1, 3), "max_length": c.pick(0, 3, 70), "seed": 1}
+                    given |= {"temperature": c.pick(0, 0.5), "top_k": c.pick(None, 1, 2), "top_p": c.pick(None, 0.5)}
+                    c.call("Seq2Seq.generate", model.generate, X, batch_size=c.pick(1, 3, 128), **given)
                 c.call("predict", model.predict, X, batch_size=c.pick(1, 3, 128), **beam, **begins)
             case "predict_proba" if weighed:
                 c.call("predict_proba", model.predict_proba, X, batch_size=c.pick(1, 3, 128), **begins)

@@ -167,6 +167,7 @@ CASES: dict[str, Callable[..., Case]] = {
     "Seq2Seq": simple(elman.Seq2Seq, **MODEL),
     "Seq2Seq.fit": of_folder(checkpointed, elman.Seq2Seq),
     "Seq2Seq.predict": seq2seq("predict", X=X, max_length=2),
+    "Seq2Seq.generate": seq2seq("generate", X=X, max_length=2, seed=0),
     "Seq2Seq.find_lr": seq2seq("find_lr", X=X, Y=Y, steps=2),
     "Seq2Seq.evaluate": seq2seq("evaluate", X=X, Y=Y),
     "Tokens": simple(elman.Tokens, n=1, embedding_dim=2),

@@ -20,6 +20,7 @@ from elman.layer.rnn import RNN, mode_of, move_to, stack_of
 from elman.layer.stack import Drawn, Mode
 from elman.lengths import n_within
 from elman.models import configuration, scheduled
+from elman.models.generation import Begun, Uniforms, go_on, named
 from elman.models.network import Kept, Network
 from elman.models.reading import Reading
 from elman.models.recomputation import Cost, OfLast, differentiated, segment_lengths
@@ -41,7 +42,7 @@ class EncoderDecoder(Network):
         class_weights = None if given is None else [*given, 1.0]
         super().__init__(rnns, inputs, Categories(written.n + 1, class_weights=class_weights), kept)
         self.written = written
-        self._encoder, self._decoder = map(stack_of, rnns)
+        self._encoder, self._decoder = stack_of(rnns[0]), self.stack
 
     def modes(self) -> tuple[Mode, Mode]:
         """How a call that begins now computes in the encoder and in the decoder, whose backend is that of both."""
@@ -162,15 +163,36 @@ class EncoderDecoder(Network):
         # No prediction of more tokens than there are can be right: one beyond them tells. Functions see whole ones.
         limits = np.maximum(data.y_lengths + 1, longest(data.lengths) if metrics.functions else 0)
         predicted, rows, measured = (
-            self.decode(data, 1, limits, batch_size),
+            self.decode(data, limits, 1, batch_size),
             data.rows().tolist(),
             Measured(metrics, Exact(), self.written.named),
         )
         measured.add([data.y[row] for row in rows], [predicted[row] for row in rows], np.ones(len(rows)))
         return measured.values(float(np.average(losses, weights=totals)))
 
-    def decode(self, data: DataSet, beam: int, limits: Int, batch_size: int) -> list[Int]:
-        """What each sequence of a data set becomes: tokens (n,), no more than its limit."""
+    def generate(
+        self, data: DataSet, limits: Int, n_samples: int, batch_size: int, options: dict[str, Any], rng: Any = None
+    ) -> list[list[Int]]:
+        """So many sequences of tokens that each of a data set becomes, drawn with `options` of `Generation`."""
+        mode, edge, is_random = self.modes()[0], self.written.n, options["temperature"] > 0
+        rngs = rng.spawn(len(data.lengths)) if is_random else []
+        results: list[list[Int]] = [[] for _ in data.lengths]
+        with data.each(data.inputs_of, batch_size) as batches:
+            for rows, inputs in batches:
+                begun = Begun(self._encoded(mode, *inputs), np.full((1, len(rows)), edge)).repeated(n_samples)
+                uniforms = Uniforms([rngs[row] for row in rows] if rngs else [], n_samples, int(is_random))
+                name = named("largest output of X[{}] at step {}", rows, n_samples)
+                path = go_on(self, begun, int(limits[rows].max()), uniforms, name, {**options, "end": edge})
+                for i, n in enumerate(path.n_drawn):
+                    row = rows[i // n_samples]
+                    results[row].append(path.drawn[: min(n, limits[row]), i].copy())
+        return results
+
+    def decode(self, data: DataSet, limits: Int, beam: int, batch_size: int) -> list[Any]:
+        """What each sequence of a data set becomes: tokens (n,), no more than its limit; None where it is not read."""
+        if beam == 1:
+            found = self.generate(data, limits, 1, batch_size, {"temperature": 0.0})
+            return [samples[0] if samples else None for samples in found]
         modes, results = self.modes(), list[Any]([None] * len(data.lengths))
         with data.each(data.inputs_of, batch_size) as batches:
             for rows, inputs in batches:

@@ -17,8 +17,8 @@ from elman.data.inputs import Features, Tokens
 from elman.data.kinds import PATTERNS
 from elman.data.outputs import Binary, Categories, Reals, finite_outputs
 from elman.data.sequences import DataSet
-from elman.layer.stack import Mode, Weights, layers_of, states_of
-from elman.models.network import SequenceNetwork
+from elman.layer.stack import layers_of, states_of
+from elman.models.network import Network, SequenceNetwork
 from elman.typing import Int, Real
 
 _CHUNK = 64  # steps between which Ctrl-C is answered
@@ -45,16 +45,14 @@ def generate(
     are_many = are_many or (isinstance(kinds.inputs, Tokens) and kinds.inputs.are_spelled(start))
     first = None if are_many else _first_inputs(network, start)
     length = check.size_of_at_least(length, "length", 0)
-    temperature = check.non_negative(temperature, "temperature")
+    options = options_of(temperature, top_k, top_p)
     if not isinstance(kinds.outputs, Categories) and not top_k is top_p is end is None:
         check.refuse(f"top_k, top_p and end must be None for outputs that are {kinds.outputs}")
-    top_k = None if top_k is None else check.positive_int(top_k, "top_k")
-    top_p = None if top_p is None else check.positive_probability(top_p, "top_p")
     end = kinds.outputs.code(end, "end") if isinstance(kinds.outputs, Categories) and end is not None else None
     rng, n = check.generator(seed), 1 if n_samples is None else check.size(n_samples, "n_samples")
     batch_size = check.positive_int(batch_size, "batch_size")
-    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "end": end}
-    is_random = temperature > 0 and not isinstance(kinds.outputs, Reals)
+    options["end"] = end
+    is_random = options["temperature"] > 0 and not isinstance(kinds.outputs, Reals)
     n_uniforms = (1 if isinstance(kinds.outputs, Categories) else kinds.outputs.n) if is_random else 0
 
     def drawn(begun: Begun, rngs: Sequence[np.random.Generator], name: Name) -> list[Any]:
@@ -79,6 +77,15 @@ def generate(
             for row, found in zip(rows, drawn(begun, [rngs[row] for row in rows], name), strict=True):
                 results[row] = found
     return results if end is not None else np.stack(results)
+
+
+def options_of(temperature: Any, top_k: Any, top_p: Any) -> dict[str, Any]:
+    """Fields of `Generation`, given arguments of these names."""
+    return {
+        "temperature": check.non_negative(temperature, "temperature"),
+        "top_k": None if top_k is None else check.positive_int(top_k, "top_k"),
+        "top_p": None if top_p is None else check.positive_probability(top_p, "top_p"),
+    }
 
 
 def _depth(value: Any, most: int = 4) -> int:
@@ -131,11 +138,6 @@ class Begun(NamedTuple):
         return self if n == 1 else Begun(np.repeat(self.h, n, axis=1), np.repeat(self.x, n, axis=1))
 
 
-def _weights(network: SequenceNetwork, mode: Mode) -> Sequence[Weights]:
-    """The layers' weights, by token where tokens have an embedding."""
-    return network.reading(mode, np.arange(network.inputs.n)).weights or network.stack.weights_now()
-
-
 def begin(network: SequenceNetwork, x: Real | Int, lengths: Int | None = None) -> Begun:
     """Run over inputs (T, B, ·) but for each sequence's last one."""
     n_steps, n_rows = x.shape[:2]
@@ -144,7 +146,7 @@ def begin(network: SequenceNetwork, x: Real | Int, lengths: Int | None = None) -
         before, h = h, np.empty_like(h)
         with network.stack.lease(n_steps - 1, n_rows) as (y,):
             lengths_before, mode = None if lengths is None else lengths - 1, network.mode()
-            network.stack.evaluate(mode, x[:-1], before, h, y, lengths_before, weights=_weights(network, mode))
+            network.stack.evaluate(mode, x[:-1], before, h, y, lengths_before, weights=network.weights_fed(mode))
     return Begun(h, np.asarray(x[-1:] if lengths is None else x[lengths - 1, np.arange(n_rows)][None]))
 
 
@@ -186,7 +188,7 @@ Sample = Callable[[Real, int], Real]  # numbers (B, n) of outputs (B, O) at a st
 
 
 def go_on(
-    network: SequenceNetwork,
+    network: Network,
     begun: Begun,
     length: int,
     uniforms: Uniforms,
@@ -233,7 +235,7 @@ class _Part(NamedTuple):
 class _Steps(NamedTuple):
     """What steps are made with."""
 
-    network: SequenceNetwork
+    network: Network
     uniforms: Uniforms
     name: Name
     options: dict[str, Any]
@@ -245,8 +247,8 @@ class _Steps(NamedTuple):
         """Some steps at a time, until all rows have ended, which are left out from then on."""
         network, (h, x), rows = self.network, begun, np.arange(begun.x.shape[1])
         mode, each = network.mode(), _CHUNK if self.sample is None else 1
-        layered = _weights(network, mode), network.stack.dynamics_now(), network.readout_now()
-        layers, readout, before = _layers(mode, layered, h, x, network.kinds.outputs)
+        layered = network.weights_fed(mode), network.stack.dynamics_now(), network.readout_now()
+        layers, readout, before = _layers(mode, layered, h, x, network.predicted)
         for start in range(0, length if len(rows) else 0, each):
             n = min(each, length - start)
             drawn, outputs = self.room(n, len(rows))
@@ -267,12 +269,12 @@ class _Steps(NamedTuple):
                 rows = rows[goes_on]
                 if not len(rows):
                     return
-                own_layers = _layers(mode, layered, before[:, goes_on], x[:, goes_on], network.kinds.outputs)
+                own_layers = _layers(mode, layered, before[:, goes_on], x[:, goes_on], network.predicted)
                 layers, readout, before = own_layers
 
     def _check_ends(self, g: Generation, done: Int, start: int, rows: Int) -> None:
         """Say so where a row has ended because what it had drawn was not finite."""
-        are_numbers = isinstance(self.network.kinds.outputs, Reals)
+        are_numbers = isinstance(self.network.predicted, Reals)
         for b in np.flatnonzero(done < len(g.drawn)):
             name, o = self.name(int(rows[b]), start + int(done[b])), g.readout.o[0, b]
             finite_outputs(o if are_numbers else o.max(), name)
@@ -281,7 +283,7 @@ class _Steps(NamedTuple):
 
     def room(self, n_steps: int, n_rows: int) -> tuple[Any, Any]:
         """For what is drawn, and for outputs, if they are looked at."""
-        outputs, dtype = self.network.kinds.outputs, self.network.kinds.dtype
+        outputs, dtype = self.network.predicted, self.network.parameters.flat.dtype
         are_looked_at = self.keeps_outputs or self.sample is not None
         o = np.empty((n_steps, n_rows, outputs.n_units), dtype) if are_looked_at else None
         if isinstance(outputs, Categories):

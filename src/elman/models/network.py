@@ -32,7 +32,7 @@ from elman.layer.initial import draw_uniform
 from elman.layer.parameters import Entry, Parameters
 from elman.layer.resets import Resets
 from elman.layer.rnn import RNN, mode_of, move_to, stack_of
-from elman.layer.stack import Drawn, Mode, Stack, Tape, add_by_states, outputs_of, states_of
+from elman.layer.stack import Drawn, Mode, Stack, Tape, Weights, add_by_states, outputs_of, states_of
 from elman.lengths import n_within
 from elman.models import configuration, recomputation, scheduled
 from elman.models.reading import ByToken, LaidOut, Reading
@@ -86,6 +86,7 @@ class Network:
     kind: ClassVar[str]  # the name of the model's class, in files
     metrics: Sequence[str]  # what `evaluate` can measure besides the loss: by default the first one
     rnns: Sequence[RNN]  # the layers, with the settings that hold at present; the last one feeds the readout
+    stack: Stack  # that one's
     inputs: Input
     predicted: Output  # what the readout computes
     written: Output  # what users are told of that
@@ -109,7 +110,15 @@ class Network:
         n = sum(stack_of(rnn).architecture.n_entries for rnn in rnns)  # embeddings follow the layers
         self.is_laid_out = inputs.is_laid_out  # once, as each step asks for it
         self._embeddings = [self._weight_ho] if is_tied else [*range(n, n + len(inputs.embedded))]
-        self._workspace = stack_of(rnns[-1]).workspace
+        self.stack = stack_of(rnns[-1])
+
+    def mode(self) -> Mode:
+        """How a call that begins now computes, in the layers that feed the readout."""
+        return mode_of(self.rnns[-1])
+
+    def weights_fed(self, mode: Mode) -> Sequence[Weights]:  # noqa: ARG002
+        """Those of the layers, by token, which read what is fed back."""
+        return self.stack.weights_now()
 
     def zeros(self) -> Parameters:
         """Room for a gradient of all parameters."""
@@ -206,7 +215,7 @@ class Network:
         weight, bias = self.readout_now()
         outputs, (y, lengths, weights, total) = self.predicted, targets
         total = total * outputs.n if outputs.is_mean else total
-        with self._workspace.lease(1, h.shape[0], h.shape[1], outputs.n_units) as (o,):
+        with self.stack.workspace.lease(1, h.shape[0], h.shape[1], outputs.n_units) as (o,):
             gradients = {"d_h": d_h, "d_weight": d_weight, "d_bias": d_bias}
             own: Any = {"lengths": lengths, "weights": weights, **gradients}
             given = Readout(h, weight, bias, o, y, outputs.kernel, 1 / total, **own)
@@ -234,7 +243,7 @@ class Network:
 
     def update(self, loss: float, descent: Descent) -> None:
         """One step along `gradients`, or an error, and nothing changed."""
-        descent.update(mode_of(self.rnns[-1]).backend, loss, self.parameters.flat, self.gradients.flat)
+        descent.update(self.mode().backend, loss, self.parameters.flat, self.gradients.flat)
 
     def add_to_average(self, average: Real, rate: float) -> None:
         """Average (n,) ← average + rate · (parameters − average)."""
@@ -319,7 +328,6 @@ class SequenceNetwork(Network):
 
     kind = "SequenceModel"
     kinds: Kinds
-    stack: Stack  # the RNN's
 
     def __init__(
         self, kinds: Kinds, rnn: RNN, kept: Kept, *, readout: ReadoutConstraints, is_tied: bool = False
@@ -327,14 +335,13 @@ class SequenceNetwork(Network):
         move_to(kept.parameters, rnn)
         super().__init__([rnn], kinds.inputs, kinds.outputs, kept, is_tied=is_tied)
         self.readout = readout
-        self.kinds, self.stack, self.metrics = kinds, stack_of(rnn), kinds.outputs.metrics
+        self.kinds, self.metrics = kinds, kinds.outputs.metrics
         self.written = kinds.outputs
         of_readout = readout.factor(constraints.of_rnn(rnn), self.stack.architecture, rnn.dtype)
         self.factors = self.stack.factors | ({} if of_readout is None else {self._weight_ho: of_readout})
 
-    def mode(self) -> Mode:
-        """How a call that begins now computes."""
-        return mode_of(self.rnns[0])
+    def weights_fed(self, mode: Mode) -> Sequence[Weights]:
+        return self.reading(mode, np.arange(self.inputs.n)).weights or self.stack.weights_now()
 
     def resets(self, at: Bool | None) -> Resets | None:
         """Those before steps (T, B), to the states that all rows begin with."""

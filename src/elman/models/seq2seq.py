@@ -25,6 +25,7 @@ from elman.data.sequences import DataSet, Pairs
 from elman.data.windows import Windows
 from elman.layer.dynamics import of_both_directions
 from elman.layer.rnn import RNN, stack_of
+from elman.models import generation
 from elman.models.base import Model
 from elman.models.encoder_decoder import EncoderDecoder, longest
 from elman.models.network import Kept, entries_of, generator_of
@@ -35,6 +36,7 @@ from elman.training.optimizers import Optimizer
 from elman.training.plan import Plan, Schedule
 from elman.training.ranks import joined
 from elman.training.streamed import data_of
+from elman.typing import Int
 
 
 class Seq2Seq(Model):
@@ -264,11 +266,63 @@ class Seq2Seq(Model):
         """
         beam = check.positive_int(beam, "beam")
         batch_size = check.positive_int(batch_size, "batch_size")
-        data = DataSet(X, self.inputs, PATTERNS["many-to-many"], self.decoder.dtype, "X")
-        limits = longest(data.lengths)
-        if max_length is not None:
-            limits[:] = check.size_of_at_least(max_length, "max_length", 0)
-        return [self.outputs.named(tokens) for tokens in self._network.decode(data, beam, limits, batch_size)]
+        found = self._network.decode(*self._read(X, max_length), beam, batch_size)
+        return [self.outputs.named(tokens) for tokens in found]
+
+    def generate(
+        self,
+        X: Any,
+        *,
+        n_samples: int | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | np.random.Generator | None = None,
+        max_length: int | None = None,
+        batch_size: int = 128,
+    ) -> list[Any]:
+        """Sequences that each of X may become: each token is drawn from what the model makes of all before it.
+
+        Parameters
+        ----------
+        X : as in `fit`
+        n_samples : int, optional
+            How many sequences to draw for each of X.
+        temperature, top_k, top_p
+            As in `SequenceModel.generate`, the end being one of the categories: with ``temperature=0`` the sequences
+            are those of `predict`, bit for bit.
+        seed : None, int or numpy.random.Generator
+            Sequence i draws from number i of ``np.random.default_rng(seed).spawn(N)``: what comes of it does not depend
+            on the others, nor on `batch_size`.
+        max_length, batch_size
+            As in `predict`.
+
+        Returns
+        -------
+        list of integers (T_i,)
+            In the order of X, without start and end; or of labels, if outputs have some. With `n_samples`, a list of so
+            many of them for each of X.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit; the message names it.
+        FloatingPointError
+            As in `predict`.
+
+        Examples
+        --------
+        >>> model = Seq2Seq(Tokens(4), Categories(4), hidden_size=16, seed=0)
+        >>> samples = model.generate([[0, 1], [2]], n_samples=3, temperature=0.8, top_p=0.9, seed=0)
+        >>> len(samples), len(samples[0])
+        (2, 3)
+        """
+        options, data = generation.options_of(temperature, top_k, top_p), self._read(X, max_length)
+        n = 1 if n_samples is None else check.size(n_samples, "n_samples")
+        batch_size, rng = check.positive_int(batch_size, "batch_size"), check.generator(seed)
+        drawn = self._network.generate(*data, n, batch_size, options, rng)
+        found = [[self.outputs.named(tokens) for tokens in samples] for samples in drawn]
+        return found if n_samples is not None else [tokens for (tokens,) in found]
 
     def evaluate(
         self,
@@ -312,6 +366,13 @@ class Seq2Seq(Model):
 
     def _network_on(self, kept: Kept) -> EncoderDecoder:
         return EncoderDecoder(self.inputs, self.outputs, (self.encoder, self.decoder), kept)
+
+    def _read(self, X: Any, max_length: Any) -> tuple[DataSet, Int]:
+        """Sequences X, and how many tokens each of them may become."""
+        data = DataSet(X, self.inputs, PATTERNS["many-to-many"], self.decoder.dtype, "X")
+        if max_length is None:
+            return data, longest(data.lengths)
+        return data, np.full(len(data.lengths), check.size_of_at_least(max_length, "max_length", 0))
 
     def _data(self, X: Any, Y: Any, names: Sequence[str] = ("X", "Y"), *, may_be_empty: bool = False) -> Pairs:
         del may_be_empty  # as pairs never are: they have an end to be predicted
