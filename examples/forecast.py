@@ -44,24 +44,16 @@ for model in models:
 # %%
 # Eleven years ahead
 # ------------------
-# Forecasts begin in each year from 1930 on. A stream keeps the state: first it reads a window, then its own forecasts.
+# Forecasts begin in each year from 1930 on: the networks read a window, then their own forecasts.
 origins = np.arange(n_train, len(z) - HORIZON + 1)  # the first year that is not known
 truth = np.stack([series[i : i + HORIZON] for i in origins])
-
-
-def forecast(model):
-    stream = model.stream(batch_size=len(origins))
-    ahead = [stream.predict(np.stack([z[i - WINDOW : i] for i in origins], axis=1))[-1:]]
-    while len(ahead) < HORIZON:
-        ahead.append(stream.predict(ahead[-1]))
-    return np.concatenate(ahead)[:, :, 0].T * std + mean
-
-
+known = np.stack([z[i - WINDOW : i] for i in origins])
+ahead = [model.forecast(known, HORIZON)[..., 0] * std + mean for model in models]
 ar = AutoReg(series[:n_train], lags=9).fit()
 forecasts = {
     "persistence": np.repeat(series[origins - 1, None], HORIZON, axis=1),
     "AR(9)": np.stack([ar.apply(series[:i]).forecast(HORIZON) for i in origins]),
-    "recurrent networks": np.mean([forecast(model) for model in models], axis=0),
+    "recurrent networks": np.mean(ahead, axis=0),
 }
 figure, (top, bottom) = plt.subplots(2, figsize=(9, 8), layout="constrained")
 top.plot(years[origins], truth[:, 0], color="black", lw=1, label="observed", zorder=3)

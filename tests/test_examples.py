@@ -93,6 +93,16 @@ def test_forecast(run_example):
     assert ours < 1.05 * ar < persistence
 
 
+def test_co2(run_example):
+    example = run_example("co2", EPOCHS=8)
+    names = "seasonal naive", "autoregression", "networks"
+    seasonal, ar, ours = (example["backtest"](example["methods"][name]).mae for name in names)
+    assert (ours[:12] < 1.3 * ar[:12]).all()
+    assert (2 * ours < seasonal).all()
+    inside = (example["lower"] < example["actual"]) & (example["actual"] < example["upper"])
+    assert 0.5 < inside.mean() < 0.95
+
+
 def test_tagging(run_example):
     example = run_example("tagging", EPOCHS=8)
     left_to_right, both = (scores[-1] for scores in example["f1"])

@@ -84,7 +84,9 @@ def logits_of(model: elman.SequenceModel, x: Any, lengths: Any) -> Any:
 def predicted(model: elman.SequenceModel, x: Any, lengths: Any) -> dict[str, Any]:
     """Outputs for x (T, B, ·), those of elman's own predictions for each row alone; beyond lengths, 0."""
     o = logits_of(model, x, lengths)
-    if isinstance(model.outputs, elman.Reals):
+    if isinstance(model.outputs, elman.Reals) and model.outputs.distribution:
+        results = {"units": o}
+    elif isinstance(model.outputs, elman.Reals):
         results = {"y": np.zeros_like(o)}
     else:
         shape = o.shape[:-1] if isinstance(model.outputs, elman.Categories) else o.shape
