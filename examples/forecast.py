@@ -23,8 +23,7 @@ NETWORKS, WINDOW, HORIZON = 5, 60, 11
 data = sunspots.load_pandas().data
 years, series = data["YEAR"].to_numpy(int), data["SUNACTIVITY"].to_numpy()
 n_train = np.searchsorted(years, 1930)
-mean, std = series[:n_train].mean(), series[:n_train].std()
-z = ((series - mean) / std)[:, None]  # (years, 1)
+scaler = elman.Scaler().fit(series[:n_train])
 
 # %%
 # Training
@@ -33,11 +32,11 @@ z = ((series - mean) / std)[:, None]  # (years, 1)
 # network has seen too little to know where in a cycle it is, so these do not count. 230 years are few: five networks
 # that differ in nothing but their seed are trained, and their mean is the forecast.
 starts = range(n_train - WINDOW)
-X = np.stack([z[i : i + WINDOW] for i in starts])
-Y = np.stack([z[i + 1 : i + WINDOW + 1] for i in starts])
+X, Y = (np.stack([series[i + ahead : i + ahead + WINDOW, None] for i in starts]) for ahead in (0, 1))
 weights = np.repeat([[0.0] * 10 + [1.0] * (WINDOW - 10)], len(X), axis=0)
 options = {"weights": weights, "batch_size": 16, "epochs": EPOCHS, "schedule": elman.schedules.Cosine()}
-models = [elman.SequenceModel(elman.Features(1), elman.Reals(1), hidden_size=32, seed=seed) for seed in range(NETWORKS)]
+kinds = elman.Features(1, scaler=scaler), elman.Reals(1, scaler=scaler)
+models = [elman.SequenceModel(*kinds, hidden_size=32, seed=seed) for seed in range(NETWORKS)]
 for model in models:
     model.fit(X, Y, optimizer=elman.AdamW(lr=3e-3, weight_decay=0.5), **options)
 
@@ -45,10 +44,10 @@ for model in models:
 # Eleven years ahead
 # ------------------
 # Forecasts begin in each year from 1930 on: the networks read a window, then their own forecasts.
-origins = np.arange(n_train, len(z) - HORIZON + 1)  # the first year that is not known
+origins = np.arange(n_train, len(series) - HORIZON + 1)  # the first year that is not known
 truth = np.stack([series[i : i + HORIZON] for i in origins])
-known = np.stack([z[i - WINDOW : i] for i in origins])
-ahead = [model.forecast(known, HORIZON)[..., 0] * std + mean for model in models]
+known = np.stack([series[i - WINDOW : i] for i in origins])
+ahead = [model.forecast(known, HORIZON)[..., 0] for model in models]
 ar = AutoReg(series[:n_train], lags=9).fit()
 forecasts = {
     "persistence": np.repeat(series[origins - 1, None], HORIZON, axis=1),

@@ -407,6 +407,10 @@ def new_model(c: Case, *patterns: str, kind: str = "SequenceModel", **fixed: Any
         inputs = elman.Tokens(labels=c.rng.permutation(n_inputs), **own)
     outputs = c.pick(elman.Categories, elman.Binary, elman.Reals, lambda n: real_outputs(c, n))(n_outputs)
     n_units = c.sizes()[3]
+    if isinstance(inputs, elman.Features) and c.chance(0.15):
+        inputs = elman.Features(n_inputs, scaler=new_scaler(c, n_inputs))
+    if isinstance(outputs, elman.Reals) and not outputs.settings() and c.chance(0.2):
+        outputs = elman.Reals(n_outputs, scaler=new_scaler(c, n_outputs))
     if pattern == "many-to-many" and c.chance(0.1):
         outputs = elman.Labels(n_outputs)
     options = {"hidden_size": n_units, "num_layers": c.pick(1, 1, 2, 3), **layer_options(c, n_units), **fixed}
@@ -455,6 +459,15 @@ def columns(c: Case, n: int) -> Any:
     return c.call("Columns", elman.Columns, *(c.pick(*kinds) for _ in range(c.pick(1, 2, 3))), spoil=0)
 
 
+def new_scaler(c: Case, n: int) -> Any:
+    """One that `fit` is to learn, or one that is known."""
+    known = {"mean": c.lay(c.rng.standard_normal(n)), "scale": c.lay(c.rng.uniform(0.5, 2, n))}
+    scaler = c.call("Scaler", elman.Scaler, **c.pick({}, known), spoil=0)
+    if c.chance(0.3):
+        c.call("Scaler.fit", scaler.fit, [c.lay(c.real(size, n)) for size in c.integers(5, 3, least=1)])
+    return scaler
+
+
 def real_outputs(c: Case, n: int) -> Any:
     """Numbers with a loss that no kernel has."""
     points = [{"loss": loss} for loss in ("squared_error", "absolute_error", "huber")]
@@ -463,6 +476,8 @@ def real_outputs(c: Case, n: int) -> Any:
     options = c.pick(*points, quantiles, {"distribution": distribution}, {"distribution": distribution})
     if "distribution" in options:  # a scale may become small
         c.looseness, c.least = 300, ()
+    if options.get("distribution") not in ("poisson", "negative_binomial") and c.chance(0.2):
+        options = {**options, "scaler": new_scaler(c, n)}
     return c.call("Reals", elman.Reals, n, missing=c.pick(None, math.nan), **options, spoil=0)
 
 

@@ -21,7 +21,8 @@ OBJECTS: dict[str, Callable[[], Any]] = {
     "SequenceModel": lambda: elman.SequenceModel(elman.Tokens(3), elman.Categories(3), hidden_size=4, seed=0),
     "Seq2Seq": lambda: elman.Seq2Seq(elman.Tokens(3), elman.Categories(3), hidden_size=4, seed=0),
     "Tokens": lambda: elman.Tokens(3, labels=["a", "b"], unknown="?"),
-    "Features": lambda: elman.Features(3),
+    "Features": lambda: elman.Features(3, scaler=elman.Scaler()),
+    "Scaler": lambda: elman.Scaler(mean=[1, 2], scale=[3, 4]),
     "Columns": lambda: elman.Columns(elman.Tokens(3, embedding_dim=2), elman.Features(2)),
     "Categories": lambda: elman.Categories(3, labels="fit"),
     "Binary": lambda: elman.Binary(class_weights=[1, 2]),
@@ -105,11 +106,12 @@ FIXED = {
     "SequenceModel": ["inputs", "outputs", "pattern", "learn_h_0", "mask_ho", "readout_from", "tied", "rnn"],
     "Seq2Seq": ["inputs", "outputs", "learn_h_0", "encoder", "decoder"],
     "Tokens": ["n", "labels", "unknown", "embedding_dim", "embedding"],
-    "Features": ["n"],
+    "Features": ["n", "scaler"],
+    "Scaler": ["mean", "scale"],
     "Columns": ["n", "parts"],
     "Binary": ["n", "loss", "class_weights"],
     **{name: ["n", "labels", "loss", "class_weights"] for name in ("Categories", "Labels")},
-    "Reals": ["n", "loss", "class_weights", "quantiles", "distribution", "missing"],
+    "Reals": ["n", "loss", "class_weights", "quantiles", "distribution", "missing", "scaler"],
 }
 
 

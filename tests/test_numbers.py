@@ -177,6 +177,7 @@ CASES: dict[str, Callable[..., Case]] = {
     "Binary": simple(elman.Binary),
     "Labels": simple(elman.Labels, n=1),
     "Reals": simple(elman.Reals, loss="quantile", quantiles=(0.1, 0.5)),
+    "Scaler.fit": simple(elman.Scaler().fit, X=[[1.0, 2.0]], missing=np.nan),
     "Windows": simple(elman.Windows, series=np.zeros(9, int), length=3, stride=2, horizon=1),
     "SGD": simple(elman.SGD, lr=0.1),
     "Adagrad": simple(elman.Adagrad, lr=0.1),

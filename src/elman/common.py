@@ -14,6 +14,7 @@ from elman.backends.activations import activation
 from elman.data.columns import Columns
 from elman.data.inputs import Features, Tokens
 from elman.data.outputs import Binary, Categories, Labels, Reals
+from elman.data.scaler import Scaler
 from elman.data.windows import Windows
 from elman.models.backtesting import backtest
 from elman.models.many import fit_many
@@ -33,6 +34,7 @@ __all__ = [
     "Labels",
     "Reals",
     "ReduceOnPlateau",
+    "Scaler",
     "Tokens",
     "Windows",
     "activation",

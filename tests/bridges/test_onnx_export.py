@@ -215,6 +215,59 @@ def test_onnx_numbers_of_all_kinds(given: dict[str, Any], exported, tmp_path):
     np.testing.assert_array_equal(loaded.predict(x.swapaxes(0, 1)), model.predict(x.swapaxes(0, 1)))
 
 
+@pytest.mark.parametrize("pattern", ["many-to-many", "many-to-one", "one-to-one", "one-to-many"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_onnx_scales_and_scales_back(pattern: str, dtype: str, exported):
+    scalers = [elman.Scaler(mean=[1e6, -3], scale=[20, 1e-3]), elman.Scaler(mean=[5e7, 0, 2], scale=[30, 1, 1e4])]
+    inputs, outputs = elman.Features(2, scaler=scalers[0]), elman.Reals(3, scaler=scalers[1])
+    model = elman.SequenceModel(inputs, outputs, pattern=pattern, hidden_size=4, dtype=dtype, seed=0)
+    shape = (4, 3, 2) if pattern.startswith("many") else (3, 2)
+    x = scalers[0].inverse_transform(np.random.default_rng(0).normal(size=shape)).astype(dtype)
+    run = exported(model)
+    if pattern == "one-to-many":
+        found = run(x=x, length=np.array(5))["y"]
+        expected = np.stack([model.generate(one, 5) for one in x], axis=1)
+    else:
+        found, x = run(x=x)["y"], x.swapaxes(0, 1) if pattern.startswith("many") else x
+        expected = model.predict(x).swapaxes(0, 1) if pattern == "many-to-many" else model.predict(x)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(*(scalers[1].transform(one) for one in (found, expected)), atol=1e-5)
+    loaded = elman.onnx.load(run.path)
+    assert (loaded.inputs, loaded.outputs) == (inputs, outputs)
+
+
+def test_onnx_scales_quantiles_and_inputs_of_encoders(exported):
+    scaler = elman.Scaler(mean=[1e6, -3], scale=[20, 1e-3])
+    x = scaler.inverse_transform(np.random.default_rng(0).normal(size=(4, 3, 2))).astype("f")
+    outputs = elman.Reals(2, loss="quantile", quantiles=(0.1, 0.5, 0.9), scaler=scaler)
+    model = elman.SequenceModel(elman.Features(2), outputs, hidden_size=4, seed=0)
+    found = np.sort(exported(model)(x=x / 1e6)["units"].reshape(4, 3, 2, 3))
+    np.testing.assert_allclose(found, model.predict(x.swapaxes(0, 1) / 1e6).swapaxes(0, 1), rtol=1e-6)
+    pairs = elman.Seq2Seq(elman.Features(2, scaler=scaler), elman.Categories(4), hidden_size=4, seed=0)
+    expected = pairs.predict(x.swapaxes(0, 1), max_length=5)
+    assert [row[:n][:5].tolist() for row, n in zip(*_written(exported(pairs), x), strict=True)] == [
+        one.tolist() for one in expected
+    ]
+    with pytest.raises(ValueError, match=r"^scaler must be fitted before"):
+        exported(elman.SequenceModel(elman.Features(2, scaler=elman.Scaler()), LABELS, hidden_size=4))
+
+
+def test_onnx_scales_columns(exported):
+    features = elman.Features(2, scaler=elman.Scaler(mean=[1e6, -3], scale=[20, 1e-3]))
+    inputs = elman.Columns(elman.Tokens(5, embedding_dim=2), features, elman.Tokens(3))
+    model, rng = elman.SequenceModel(inputs, elman.Reals(1), hidden_size=4, seed=0), np.random.default_rng(0)
+    own = [1e6, -3] + [20, 1e-3] * rng.normal(size=(3, 4, 2))
+    x = np.concatenate([rng.integers(0, 5, (3, 4, 1)), own, rng.integers(0, 3, (3, 4, 1))], axis=2).astype("f")
+    run = exported(model)
+    np.testing.assert_allclose(run(x=x.swapaxes(0, 1))["y"].swapaxes(0, 1), model.predict(x), atol=1e-6)
+    assert elman.onnx.load(run.path).inputs == inputs
+
+
+def _written(run: Exported, x: Any) -> tuple[Any, Any]:
+    found = run(x=x)
+    return found["y"].T, found["y_lengths"]
+
+
 def test_onnx_float64_in_float32(exported):
     """An RNN instead of a Scan."""
     rnn, x = elman.RNN(3, 5, dtype="float64", seed=0), np.random.default_rng(0).normal(size=(7, 2, 3))

@@ -40,7 +40,14 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 ESTIMATORS = [RNNClassifier, RNNRegressor, RNNTagger]
 
 
-@parametrize_with_checks([RNNClassifier(), RNNRegressor()])
+# Weights are what targets count in the loss; means and deviations are of all steps alike
+OF_WEIGHTS = {"check_sample_weight_equivalence_on_dense_data": "scalers know no weights"}
+
+
+@parametrize_with_checks(
+    [RNNClassifier(), RNNRegressor(), RNNRegressor(scale=True)],
+    expected_failed_checks=lambda estimator: OF_WEIGHTS if getattr(estimator, "scale", False) else {},
+)
 def test_checks_of_scikit_learn(estimator, check):
     check(estimator)
 
@@ -293,6 +300,49 @@ def test_several_outputs(rng):
         RNNRegressor(learning_rate_init=0.01, random_state=0), transformer=StandardScaler()
     )
     assert large.fit(X, 1000 + 100 * y[:, 0]).score(X, 1000 + 100 * y[:, 0]) > 0.9
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_scaling_is_that_of_the_steps(kind, rng):
+    """As by hand, where one can: StandardScaler takes no sequences of unequal lengths."""
+    X = [3e4 + 500 * x for x in unequal(rng)]
+    y = targets(kind, X)
+    options = {"hidden_size": 8, "max_iter": 20, "random_state": 0}
+    scaled = kind(scale=True, **options).fit(X, y)
+    steps = StandardScaler().fit(np.concatenate(X))
+    np.testing.assert_allclose(scaled.model_.inputs.scaler.mean, steps.mean_, rtol=1e-12)
+    np.testing.assert_allclose(scaled.model_.inputs.scaler.scale, steps.scale_, rtol=1e-12)
+    if kind is not RNNRegressor:
+        hand = kind(**options).fit(scaled.model_.inputs.scaler.transform(X), y)
+        np.testing.assert_array_equal(parameters(scaled), parameters(hand))
+    for bad in "yes", 1, None:
+        with pytest.raises(TypeError, match=r"^scale must be"):
+            kind(scale=bad).fit(X, y)
+
+
+def test_scaled_targets(rng):
+    X = 1e3 + 30 * series(rng, dtype="float32")
+    y = 2e6 + 1e4 * X[:, -1, 0].astype(float)
+    options = {"hidden_size": 8, "learning_rate_init": 0.03, "random_state": 0, "max_iter": 100, "tol": 1e-3}
+    with pytest.warns(UserWarning, match="in elman.sklearn it is scale=True"):
+        RNNRegressor(**options).fit(X, y)
+    regressor = RNNRegressor(scale=True, **options).fit(X, y)
+    assert regressor.score(X, y) > 0.9
+    assert abs(regressor.predict(X).mean() / y.mean() - 1) < 0.01
+    noisy = y + 1e5 * rng.standard_normal(len(y))
+    low, high = RNNRegressor(scale=True, distribution="normal", **options).fit(X, noisy).predict_interval(X).T
+    assert ((low < noisy) & (noisy < high)).mean() > 0.7
+    assert 1e5 < (high - low).mean() < 1e6
+    early = RNNRegressor(scale=True, early_stopping=True, **options).fit(X, y)
+    assert early.model_.outputs.scaler.mean != regressor.model_.outputs.scaler.mean, "of what is trained on"
+    counts = RNNRegressor(scale=True, distribution="poisson", **options).fit(X, np.round(y / 1e6))
+    assert counts.model_.outputs.scaler is None is not counts.model_.inputs.scaler
+    warm = RNNRegressor(scale=True, warm_start=True, **options).fit(X, y)
+    first = warm.model_.inputs.scaler
+    assert warm.fit(2 * X, y).model_.inputs.scaler is first
+    assert clone(warm).scale
+    part = RNNRegressor(scale=True, **options).partial_fit(X[:20], y[:20]).partial_fit(X[20:], y[20:])
+    np.testing.assert_allclose(part.model_.outputs.scaler.mean, y[:20].mean(), rtol=1e-12)
 
 
 def test_losses_and_distributions(rng):

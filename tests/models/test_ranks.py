@@ -28,8 +28,15 @@ def make(**options: Any) -> elman.SequenceModel:
 
 
 def make_regression(**options: Any) -> elman.SequenceModel:
-    given = {"outputs": elman.Reals(2), "pattern": "many-to-one", "hidden_size": 5, "seed": 0, **options}
-    return elman.SequenceModel(elman.Features(3), **given)
+    given = {
+        "inputs": elman.Features(3),
+        "outputs": elman.Reals(2),
+        "pattern": "many-to-one",
+        "hidden_size": 5,
+        "seed": 0,
+        **options,
+    }
+    return elman.SequenceModel(**given)
 
 
 def make_pairs(**options: Any) -> elman.Seq2Seq:
@@ -71,6 +78,12 @@ CASES: dict[str, tuple[Any, dict[str, Any], tuple[Any, ...], dict[str, Any]]] = 
         {"inputs": elman.Tokens(99, labels="fit"), "outputs": elman.Categories(9, labels="fit")},
         ([[chr(97 + i) for i in x] for x in X], Y),
         {},
+    ),
+    "scaled": (
+        make_regression,
+        {"inputs": elman.Features(3, scaler=elman.Scaler()), "outputs": elman.Reals(2, scaler=elman.Scaler())},
+        (1e3 + FEATURES, 1e6 * LABELS),
+        {"validation_split": 0.2},
     ),
     "missing numbers": (
         make_regression,

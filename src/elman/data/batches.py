@@ -51,6 +51,7 @@ def batch_of(x: Any, y: Any, lengths: Any, weights: Any, kinds: Kinds, resets: A
     else:
         read = _read((n_steps, n_rows), lengths, weights, kinds)
         y = outputs.targets(y, "y", dtype, (n_steps, n_rows), read=read)
+    x, y = inputs.scaled(x, dtype), outputs.scaled(y, dtype)
     if feeds_back:
         if isinstance(outputs, Categories):
             checks.no_gaps(y, "y", read)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from elman import check
 from elman.check import Shape
 from elman.data.inputs import Features, Input, Tokens
+from elman.data.scaler import Scaler, fitted, known
 from elman.lengths import within
 from elman.typing import Int, Real
 
@@ -25,7 +26,7 @@ class Columns(Input):
     Parameters
     ----------
     *parts : Tokens or Features
-        What the columns are, from left to right.
+        What the columns are, from left to right. Features may have a `Scaler`.
 
     Attributes
     ----------
@@ -57,6 +58,7 @@ class Columns(Input):
     """
 
     _fixed = frozenset(("n", "parts"))
+    _learnable = frozenset(("parts", "scaler"))
     is_laid_out = True
     parts: tuple[Tokens | Features, ...] = ()
 
@@ -70,7 +72,20 @@ class Columns(Input):
             if part.labels is not None:
                 raise ValueError(f"parts[{i}] must be tokens without labels, as a table holds numbers, got {part}")
         super().__init__(sum(map(_n_columns, parts)))
+        self._put_parts(parts)
+
+    def _put_parts(self, parts: tuple[Tokens | Features, ...]) -> None:
+        """With a scaler of all columns, where some have one."""
         self._put(parts=parts)
+        own = [part.scaler for part in parts]
+        if any(scaler is not None and scaler.mean is None for scaler in own):
+            self._put(scaler=Scaler())
+        elif any(scaler is not None for scaler in own):
+            mean, scale = np.zeros(self.n), np.ones(self.n)  # tokens stay what they are
+            for part, own_columns, _ in self.places():
+                if part.scaler is not None:
+                    mean[own_columns], scale[own_columns] = known(part.scaler)
+            self._put(scaler=Scaler(mean=mean, scale=scale))
 
     def __repr__(self) -> str:
         return f"Columns({', '.join(map(repr, self.parts))})"
@@ -92,7 +107,7 @@ class Columns(Input):
         given = check.as_array(x, name)
         if given.dtype.kind in "iu" and all(isinstance(part, Tokens) for part in self.parts):
             given = given.astype(dtype)
-        array = Features(self.n).array(given, name, dtype, *shapes, row_lengths=row_lengths)
+        array = Features(self.n).array(given, name, self.as_read(given, dtype), *shapes, row_lengths=row_lengths)
         is_read = None if row_lengths is None else within(len(array), check.lengths(row_lengths, *array.shape[1::-1]))
         for part, own, _ in self.places():
             if isinstance(part, Tokens):
@@ -104,6 +119,17 @@ class Columns(Input):
 
     def one_s_own(self) -> Columns:
         return Columns(*(part.one_s_own() for part in self.parts))
+
+    def learned_from(self, parts: Iterable[Any]) -> dict[str, Any]:
+        """Scalers of the features that wait for one."""
+        mean, scale = known(fitted(parts, self.n))
+        found = [
+            Features(part.n, scaler=Scaler(mean=mean[own], scale=scale[own]))
+            if isinstance(part, Features) and part.waits_for
+            else part
+            for part, own, _ in self.places()
+        ]
+        return Columns(*found).learned
 
     def laid_out(self, x: Any, tables: Sequence[Any]) -> Any:
         found = self.moved(x, tables)

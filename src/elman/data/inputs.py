@@ -13,6 +13,7 @@ from elman import check
 from elman.check import Shape
 from elman.data.learned import Kind
 from elman.data.named import Named, room
+from elman.data.scaler import Scaler
 from elman.lengths import within
 from elman.typing import Int, Real
 
@@ -198,14 +199,31 @@ class Features(Input):
 
     They are float32 or float64; in data sets also bool, float16, or integers of up to 16 bits.
 
+    Parameters
+    ----------
+    n : int
+    scaler : Scaler, optional
+        What brings them to about unit size before layers read them. One that has not been fitted is so by the first
+        `fit` of the model, on what is trained on, within the lengths; the model and its files have it then. Before,
+        there is nothing that the model can be used for.
+
     Examples
     --------
     >>> Features(8)
     Features(8)
+    >>> import elman
+    >>> Features(8, scaler=elman.Scaler())
+    Features(8, scaler=Scaler())
     """
 
+    _fixed = frozenset(("n", "scaler"))
+
+    def __init__(self, n: int, *, scaler: Scaler | None = None) -> None:
+        super().__init__(n)
+        self._put_scaler(scaler)
+
     def array(self, x: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, row_lengths: Any = None) -> Real:
-        array = check.real_array(x, name, dtype, *[(*shape, self.n) for shape in shapes])
+        array = check.real_array(x, name, self.as_read(x, dtype), *[(*shape, self.n) for shape in shapes])
         if row_lengths is not None:
             row_lengths = check.lengths(row_lengths, array.shape[1], len(array))
         check.finite(array, name, row_lengths)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import reprlib
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Self
 
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 
 from elman import check
 from elman.attributes import Checked
+from elman.data.scaler import Scaler, fitted, scaled
 
+_LARGE = 1e3  # the size of targets: Adam moves a bias by about lr in an update, so that 1e-3 takes a million of them
 _MOST_SHOWN = 10  # of the items of a setting
 
 
@@ -21,12 +24,20 @@ class Kind(Checked):
     """One of n things at each step, or n of them. Equal ones have the same settings."""
 
     _fixed = frozenset(("n",))
-    _learnable: ClassVar[frozenset[str]] = frozenset()  # the settings that the data of `fit` may say
+    _learnable: ClassVar[frozenset[str]] = frozenset(("scaler",))  # the settings that the data of `fit` may say
     n: int
     labels: Any = None  # what stands in the place of integers: see Named
+    scaler: Scaler | None = None  # of real numbers
 
     def __init__(self, n: int) -> None:
         self.n = check.size(n, "n")
+
+    def _put_scaler(self, scaler: Any) -> None:
+        """One that a constructor is given, perhaps none."""
+        if scaler is not None:
+            if check.kind(scaler, "scaler", (Scaler,)).mean is not None:
+                check.shape(scaler.mean.shape, "mean of scaler", ((self.n,),))
+            self._put(scaler=copy.copy(scaler))
 
     def _put(self, **values: Any) -> None:
         """In the place of what is so by default: attributes that others cannot set."""
@@ -72,7 +83,7 @@ class Kind(Checked):
     @property
     def waits_for(self) -> str | None:
         """The setting that the data of `fit` have yet to say, as it was given; None where all are known."""
-        return None
+        return None if self.scaler is None or self.scaler.mean is not None else "scaler=Scaler()"
 
     def one_s_own(self) -> Self:
         """Itself or, if it will change, a copy."""
@@ -89,7 +100,21 @@ class Kind(Checked):
 
     def learned_from(self, parts: Iterable[Any]) -> dict[str, Any]:
         """What the steps of a data set, (N,) or (N, n) at a time, say of the setting that it waits for."""
-        raise NotImplementedError
+        return {"scaler": fitted(parts, self.n)}
+
+    # What a scaler does
+
+    def as_read(self, given: Any, dtype: np.dtype[Any]) -> np.dtype[Any]:
+        """What data, or each of a list, become first for a model of this dtype: no digit goes before scaling."""
+        if self.scaler is None:
+            return dtype
+        each = given if isinstance(given, (list, tuple)) else [given]
+        are_single = all(getattr(one, "dtype", None) == np.float32 for one in each)
+        return np.dtype(np.float32 if are_single else np.float64)
+
+    def scaled(self, values: Any, dtype: np.dtype[Any]) -> Any:
+        """Inputs or targets (..., n), as they have been read, as layers and losses take them."""
+        return values if self.scaler is None else scaled(self.scaler, values, dtype)
 
 
 @contextlib.contextmanager
@@ -118,3 +143,26 @@ def learn(data: Any, inputs: Kind, outputs: Kind) -> None:
 def _shown(value: Any) -> str:
     """Its repr; of more labels than one wants to see, of the first ones."""
     return repr(value) if not isinstance(value, (list, tuple)) or len(value) <= _MOST_SHOWN else reprlib.repr(value)
+
+
+def take_over(kind: Kind, other: Kind) -> None:
+    """What another one has learned, which was like this one."""
+    if kind.waits_for:
+        kind.put_learned(other.learned)
+
+
+def warn_of_large(data: Any, outputs: Any) -> None:
+    """Say so where targets, the first million of them, are far beyond what outputs soon come to."""
+    if not outputs.needs_unit_size or not hasattr(data, "target_steps"):
+        return
+    squares = np.square(next(data.target_steps()), dtype=np.float64)
+    there = ~np.isnan(squares)
+    sizes = np.sqrt(squares.sum(axis=0, where=there) / np.maximum(there.sum(axis=0), 1))
+    if (size := sizes.max()) > _LARGE:
+        warnings.warn(
+            f"targets are of size {size:.3g} (root mean square): training takes long to get there, if it does not "
+            f"diverge. outputs=elman.Reals({outputs.n}, scaler=elman.Scaler()) scales them, and predictions back; "
+            "in elman.sklearn it is scale=True",
+            UserWarning,
+            stacklevel=3,
+        )

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from elman import check
 from elman.data import losses
+from elman.data.scaler import Moments
 from elman.typing import Int, Real
 
 Scored = tuple[Any, Any, Real]  # targets, predictions and weights of some steps
@@ -92,37 +93,34 @@ class Errors(Tally):
     names = "r2", "mean_squared_error", "root_mean_squared_error", "mean_absolute_error"
 
     def __init__(self, n: int) -> None:
-        self._total, self._mean, self._spread, self._squares, self._absolute = np.zeros((5, n))
+        self._moments = Moments(n)
+        self._squares, self._absolute = np.zeros((2, n))
 
     def add(self, y: Any, predicted: Any, weights: Real) -> None:
         """Numbers (N, n)."""
         there = ~np.isnan(y)
         y, weights = np.where(there, y, 0).astype(np.float64), weights[:, None] * there
-        n, errors = weights.sum(axis=0), y - predicted
+        errors = y - predicted
         self._squares += (weights * errors**2).sum(axis=0)
         self._absolute += (weights * np.abs(errors)).sum(axis=0)
-        own_mean = (weights * y).sum(axis=0) / np.where(n > 0, n, 1)
-        both = np.where(n > 0, self._total + n, 1)
-        self._spread += (weights * (y - own_mean) ** 2).sum(axis=0)
-        self._spread += (own_mean - self._mean) ** 2 * (self._total * n / both)  # Chan et al. (1983), eq. 2.1b
-        self._mean += (own_mean - self._mean) * (n / both)
-        self._total += n
+        self._moments.add(y, weights)
 
     def r2(self) -> float:
         """The part of the targets' variance that is explained, the mean over the n numbers."""
-        explained = 1 - self._squares / np.where(self._spread > 0, self._spread, 1)
-        return float(np.where(self._spread > 0, explained, self._squares == 0)[self._total > 0].mean())
+        spread = self._moments.spread
+        explained = 1 - self._squares / np.where(spread > 0, spread, 1)
+        return float(np.where(spread > 0, explained, self._squares == 0)[self._moments.total > 0].mean())
 
     def mean_squared_error(self) -> float:
-        return float(self._squares.sum() / self._total.sum())
+        return float(self._squares.sum() / self._moments.total.sum())
 
     def root_mean_squared_error(self) -> float:
         """The mean over the n numbers."""
-        there = self._total > 0
-        return float(np.sqrt(self._squares[there] / self._total[there]).mean())
+        there = self._moments.total > 0
+        return float(np.sqrt(self._squares[there] / self._moments.total[there]).mean())
 
     def mean_absolute_error(self) -> float:
-        return float(self._absolute.sum() / self._total.sum())
+        return float(self._absolute.sum() / self._moments.total.sum())
 
 
 class Quantiles(Tally):

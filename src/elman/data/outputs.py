@@ -22,6 +22,7 @@ from elman.data.checks import Read
 from elman.data.learned import Kind
 from elman.data.metrics import Scored, Tally
 from elman.data.named import Named, room
+from elman.data.scaler import Scaler, known, unscaled
 from elman.lengths import clipped, within
 from elman.typing import Int, Real
 
@@ -40,7 +41,7 @@ class Output(Kind):
     class_weights: Any = None  # one for each category, or for 0 and 1; "balanced" before `fit` has found them
     missing: float | None = None  # NaN where that stands for a target that is not there
     _fixed = frozenset(("n", "loss", "class_weights"))
-    _learnable = frozenset(("class_weights",))
+    _learnable = frozenset((*Kind._learnable, "class_weights"))
 
     def __init__(self, n: int, loss: Any = None, class_weights: Any = None, n_classes: int | None = None) -> None:
         super().__init__(n)
@@ -84,6 +85,11 @@ class Output(Kind):
         return not callable(self.loss) and self.kernel != "cross_entropy"
 
     @property
+    def needs_unit_size(self) -> bool:
+        """Whether targets are compared with outputs, which begin at about 1, as they are."""
+        return False
+
+    @property
     def may_feed(self) -> bool:
         """Whether what is predicted may be the input of the next step."""
         return True
@@ -96,10 +102,11 @@ class Output(Kind):
 
     @property
     def waits_for(self) -> str | None:
-        return "class_weights='balanced'" if isinstance(self.class_weights, str) else None
+        return "class_weights='balanced'" if isinstance(self.class_weights, str) else super().waits_for
 
     def learned_from(self, parts: Iterable[Real | Int]) -> dict[str, Any]:
-        """Class weights, in one pass, with little in memory."""
+        if not isinstance(self.class_weights, str):
+            return super().learned_from(parts)
         return {"class_weights": self.balanced(np.asarray(functools.reduce(np.add, map(self.class_counts, parts))))}
 
     def class_counts(self, y: Real | Int) -> NDArray[np.float64]:
@@ -393,6 +400,10 @@ class Reals(Output):
         log(1 + exp(o)) where they have to be positive: "normal" has mean o and scale 10⁻⁶ + s(o); "student_t" the same
         and df 2 + 10⁻⁶ + s(o); "poisson" a mean 10⁻⁶ + s(o); "negative_binomial" the same and a dispersion 10⁻⁶ + s(o),
         with the variance mean + dispersion · mean² (Salinas et al., 2020). The last two are of counts.
+    scaler : Scaler, optional
+        What brings targets to about unit size: see `Features`. Losses, of your own, too, are of scaled numbers;
+        predictions, metrics and what is generated are in the units of the targets, in float64, as a float32 has no more
+        than seven digits. Not for counts.
     missing : NaN, optional
         With ``missing=np.nan``, targets that are NaN do not count: a step is as much less as it has less numbers, and
         the loss is the mean over all numbers that are there. With a loss of your own, a step with a NaN does not count.
@@ -408,7 +419,7 @@ class Reals(Output):
     kernel = loss = "squared_error"
     quantiles: tuple[float, ...] | None = None
     distribution: str | None = None
-    _fixed = frozenset((*Output._fixed, "quantiles", "distribution", "missing"))
+    _fixed = frozenset((*Output._fixed, "quantiles", "distribution", "missing", "scaler"))
 
     def __init__(
         self,
@@ -417,9 +428,11 @@ class Reals(Output):
         loss: Any = None,
         quantiles: Any = None,
         distribution: str | None = None,
+        scaler: Scaler | None = None,
         missing: float | None = None,
     ) -> None:
         super().__init__(n)
+        self._put_scaler(scaler)
         if (quantiles is not None) != (isinstance(loss, str) and loss == "quantile"):
             check.refuse(f"quantiles must be given with loss='quantile', and only then, got {check.shown(quantiles)}")
         if distribution is not None and loss is not None:
@@ -430,10 +443,21 @@ class Reals(Output):
         if distribution is not None:
             name = check.choice(distribution, "distribution", losses.DISTRIBUTIONS)
             self._put(loss=None, distribution=name)
+            if scaler is not None and losses.DISTRIBUTIONS[name].are_counts:
+                check.refuse(f"scaler must be None with distribution={name!r}, which is of counts, got {scaler}")
         if quantiles is not None:
             self._put(quantiles=checks.quantiles(quantiles))
         if missing is not None:
             self._put(missing=check.number(missing, "missing", "None or NaN", math.isnan))
+
+    @property
+    def needs_unit_size(self) -> bool:
+        return self.scaler is None and not self.are_counts and not callable(self.loss)
+
+    @property
+    def are_counts(self) -> bool:
+        """Whether its targets are 0, 1, 2, …."""
+        return self._law is not None and self._law.are_counts
 
     @property
     def _law(self) -> losses.Distribution | None:
@@ -481,9 +505,8 @@ class Reals(Output):
         return np.where(there, each, 0).sum(axis=1), np.where(there[..., None], d_o, 0).reshape(o.shape)
 
     def targets(self, y: Any, name: str, dtype: np.dtype[Any], *shapes: Shape, read: Read | None = None) -> Real:
-        are_counts, may_miss = self._law is not None and self._law.are_counts, self.missing is not None
-        own: dict[str, Any] = {"kinds": "iuf", "are_counts": are_counts, "may_miss": may_miss}
-        return checks.numbers(y, name, dtype, self.n, shapes, read, **own)
+        own: dict[str, Any] = {"kinds": "iuf", "are_counts": self.are_counts, "may_miss": self.missing is not None}
+        return checks.numbers(y, name, self.as_read(y, dtype), self.n, shapes, read, **own)
 
     def has_target(self, y: Real | Int) -> NDArray[np.bool_]:
         if self.missing is None:
@@ -497,7 +520,9 @@ class Reals(Output):
     def predict(self, o: Real) -> Real:
         if self._law is not None:
             return np.ascontiguousarray(self.parameters(o)[0][..., 0])
-        return o.copy() if self.quantiles is None else np.sort(self._by_number(o), axis=-1)
+        return (
+            self.unscaled(o.copy()) if self.quantiles is None else self._of_each(np.sort(self._by_number(o), axis=-1))
+        )
 
     def probabilities(self, o: Real) -> Real:  # noqa: ARG002
         check.refuse(f"predict_proba needs outputs that are Categories or Binary, got {self}")
@@ -505,11 +530,15 @@ class Reals(Output):
     def parameters(self, o: Real) -> tuple[Real, list[str]]:
         if self._law is None:
             return super().parameters(o)
-        return self._law.parameters(self._by_number(o)), [*self._law.least]
+        found = self._law.parameters(self._by_number(o))
+        if self.scaler is not None:  # mean and scale are the first two
+            found = found.astype(np.float64)
+            found[..., 0], found[..., 1] = self.unscaled(found[..., 0]), found[..., 1] * known(self.scaler)[1]
+        return found, [*self._law.least]
 
     def interval(self, o: Real, ends: tuple[float, float]) -> Real:
         if self._law is not None:
-            return self._law.quantiles(self._by_number(o), ends)
+            return self._of_each(self._law.quantiles(self._by_number(o), ends))
         if self.quantiles is None:
             return super().interval(o, ends)
         found = [i for end in ends for i, q in enumerate(self.quantiles) if math.isclose(q, end, abs_tol=1e-9)]
@@ -517,6 +546,22 @@ class Reals(Output):
             wanted = f"{ends[0]:.6g} and {ends[1]:.6g}"
             check.refuse(f"coverage must be what lies between two of the quantiles, got one for {wanted} of {self}")
         return self.predict(o)[..., found]
+
+    def unscaled(self, values: Real) -> Real:
+        """Numbers (..., n) in the units of the targets."""
+        return values if self.scaler is None else unscaled(self.scaler, values)
+
+    def _of_each(self, values: Real) -> Real:
+        """Likewise, several of each number (..., n, k)."""
+        return (
+            values
+            if self.scaler is None
+            else np.ascontiguousarray(self.unscaled(values.swapaxes(-1, -2)).swapaxes(-1, -2))
+        )
+
+    def scored(self, targets: Targets, predicted: Any, weights: Real) -> Scored:
+        y, predicted, weights = super().scored(targets, predicted, weights)
+        return self.unscaled(y), predicted, weights
 
     def _by_number(self, o: Real) -> Real:
         """(..., n, k), of units (..., n · k)."""

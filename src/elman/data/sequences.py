@@ -230,8 +230,8 @@ class DataSet:
         return groups if rng is None else [groups[i] for i in rng.permutation(len(groups))]
 
     def inputs_of(self, rows: Int) -> tuple[Real | Int, Int | None]:
-        """(T, B, ·) and lengths."""
-        return self.x.side_by_side(rows), _or_none(self.lengths[rows])
+        """(T, B, ·), scaled, and lengths."""
+        return self.inputs.scaled(self.x.side_by_side(rows), self.dtype), _or_none(self.lengths[rows])
 
     def resets_of(self, rows: Int) -> Bool | None:
         """(T, B), if there are some."""
@@ -283,7 +283,7 @@ class Sequences(DataSet):
         return rows if self.counts is None else rows[self.counts[rows]]
 
     def batch(self, rows: Int) -> Batch:
-        x, y, lengths = self.x.side_by_side(rows), self.y.side_by_side(rows), _or_none(self.lengths[rows])
+        (x, lengths), y = self.inputs_of(rows), self.kinds.outputs.scaled(self.y.side_by_side(rows), self.dtype)
         of_targets = None if self.kinds.pattern.one_output else lengths
         targets = Targets.of(self.kinds.outputs, y, of_targets, self.user_weights(rows, y), self.dtype)
         return Batch(self.kinds.taught(x, y), lengths, targets, resets=self.resets_of(rows))
@@ -416,7 +416,9 @@ class Laid(Rows):
 
 
 def _input_rows(X: Any, inputs: Input, pattern: Pattern, dtype: np.dtype[Any], name: str) -> Rows:
-    X, dtype_in = checks.one_for_each(X, name), _dtype_of_codes(inputs) if isinstance(inputs, Tokens) else dtype
+    X = checks.one_for_each(X, name)
+    dtype = inputs.as_read(X, dtype)
+    dtype_in = _dtype_of_codes(inputs) if isinstance(inputs, Tokens) else dtype
 
     def checked(value: Any, name: str, which: Any) -> Real | Int:
         is_one = isinstance(which, int)
@@ -465,7 +467,8 @@ def _target_rows(Y: Any, kinds: Kinds, names: Sequence[str], n: int, weights: _W
     (x_name, name, *_), (_, outputs, pattern, dtype) = names, kinds
     Y, is_category = checks.one_for_each(Y, name), isinstance(outputs, Categories)
     checks.same_number(len(Y), n, name, x_name)
-    has_time, dtype_in = not pattern.one_output, _dtype_of_codes(outputs) if isinstance(outputs, Categories) else dtype
+    has_time, dtype = not pattern.one_output, outputs.as_read(Y, dtype)
+    dtype_in = _dtype_of_codes(outputs) if isinstance(outputs, Categories) else dtype
 
     def checked(value: Any, name: str, which: Any) -> Real | Int:
         shape = (() if isinstance(which, int) else ("N",)) + (("T",) if has_time else ())

@@ -6,12 +6,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from elman import check
 from elman.data.columns import Columns
 from elman.data.inputs import Features, Input, Tokens
 from elman.data.kinds import PATTERNS, Kinds, Pattern
 from elman.data.learned import Kind
 from elman.data.outputs import Binary, Categories, Labels, Output, Reals
+from elman.data.scaler import Scaler, known
 from elman.layer import constraints
 from elman.layer.architecture import Architecture
 from elman.layer.dynamics import USUAL
@@ -40,9 +43,11 @@ def _of_kind(kind: Kind) -> dict[str, Any]:
 
 
 def _in_json(value: Any) -> Any:
-    """A tuple, NaN, and a function, which is in no file, by its name."""
+    """A tuple, NaN, a scaler by what makes it again, and a function, which is in no file, by its name."""
     if isinstance(value, tuple):
         return list(value)
+    if isinstance(value, Scaler):
+        return dict(zip(("mean", "scale"), map(np.ndarray.tolist, known(value)), strict=True))
     if callable(value):
         return getattr(value, "__qualname__", type(value).__qualname__)
     return "NaN" if isinstance(value, float) and math.isnan(value) else value
@@ -97,6 +102,8 @@ def _kind_of(name: str, config: Mapping[str, Any], kinds: Mapping[str, Any]) -> 
     described = dict(config[name])
     if described.get("missing") == "NaN":
         described["missing"] = math.nan
+    if "scaler" in described:
+        described["scaler"] = Scaler(**described["scaler"])
     kind = kinds[check.choice(described.pop("kind"), f"the kind of its {name}", kinds)]
     if kind is Columns:
         parts, of_part = described.pop("parts"), {"Tokens": Tokens, "Features": Features}

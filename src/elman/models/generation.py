@@ -16,6 +16,7 @@ from elman.data.batches import own
 from elman.data.inputs import Features, Tokens
 from elman.data.kinds import PATTERNS
 from elman.data.outputs import Binary, Categories, Reals, finite_outputs
+from elman.data.scaler import known
 from elman.data.sequences import DataSet
 from elman.layer.stack import layers_of, states_of
 from elman.models.network import Network, SequenceNetwork
@@ -62,6 +63,8 @@ def generate(
             each = [row.astype(np.int64) for row in each]
         elif isinstance(kinds.outputs, Categories):
             each = [kinds.outputs.named(row) for row in each]
+        else:
+            each = [kinds.outputs.unscaled(row) for row in each]
         samples = [each[i : i + n] if end is not None else np.stack(each[i : i + n]) for i in range(0, len(each), n)]
         return [one[0] for one in samples] if n_samples is None else samples
 
@@ -114,10 +117,10 @@ def _first_inputs(network: SequenceNetwork, start: Any) -> Real | Int:
     """What `generate` begins with, as input (T, 1, ·) of the layers."""
     inputs, _, _, dtype = network.kinds
     if network.kinds.feeds_back and isinstance(inputs, Features):
-        one: Real = _padded(network, inputs.array(start, "start", dtype, ())[None, None])
+        one: Real = _padded(network, inputs.scaled(inputs.array(start, "start", dtype, ()), dtype)[None, None])
         return one
     shapes = [("T",)] if isinstance(inputs, Features) else [(), ("n",)]
-    steps: Real | Int = np.atleast_1d(inputs.array(start, "start", dtype, *shapes))
+    steps: Real | Int = np.atleast_1d(inputs.scaled(inputs.array(start, "start", dtype, *shapes), dtype))
     return own(steps[:, None])
 
 
@@ -248,20 +251,23 @@ class _Steps(NamedTuple):
         network, (h, x), rows = self.network, begun, np.arange(begun.x.shape[1])
         mode, each = network.mode(), _CHUNK if self.sample is None else 1
         layered = network.weights_fed(mode), network.stack.dynamics_now(), network.readout_now()
+        affine = _affine(network)
         layers, readout, before = _layers(mode, layered, h, x, network.predicted)
         for start in range(0, length if len(rows) else 0, each):
             n = min(each, length - start)
             drawn, outputs = self.room(n, len(rows))
             beside = None if self.beside is None else self.beside[start : start + n].take(rows, axis=1)
-            own = {"uniforms": self.uniforms.next(n, rows), "outputs": outputs, "beside": beside, **self.options}
-            g = Generation(layers, readout, drawn, **own)
+            own = {"uniforms": self.uniforms.next(n, rows), "outputs": outputs, "beside": beside, "affine": affine}
+            g = Generation(layers, readout, drawn, **own, **self.options)
             done, x = mode.backend.generate(g), layers[0].x
             goes_on = done == n
             has_ended = not goes_on.all()
             if has_ended:
                 self._check_ends(g, done, start, rows)
             if self.sample is not None:
-                drawn[0] = x[0, :, : drawn.shape[2]] = self.sample(outputs[0], start)
+                drawn[0] = self.sample(outputs[0], start)
+                fed = drawn[0] if affine is None else drawn[0] * affine[0] + affine[1]
+                x[0, :, : fed.shape[1]] = fed
             yield _Part(start, rows, drawn, outputs, done)
             for k, layer in enumerate(layers):
                 before[k] = states_of(layer)[0]
@@ -289,6 +295,21 @@ class _Steps(NamedTuple):
         if isinstance(outputs, Categories):
             return np.empty((n_steps, n_rows), np.int64), o
         return np.empty((n_steps, n_rows, outputs.n), dtype), o
+
+
+def _affine(network: Network) -> Real | None:
+    """What makes of outputs the inputs that they are fed back as, where these have another scaler (2, n)."""
+    if not isinstance(network, SequenceNetwork):
+        return None
+    (inputs, outputs, _, dtype), n = network.kinds, network.kinds.outputs.n
+    if network.kinds.feeds_back or inputs.scaler is outputs.scaler is None:
+        return None
+    (mean, scale), (of_o, scale_of_o) = (
+        (np.zeros(n), np.ones(n)) if scaler is None else (each[:n] for each in known(scaler))
+        for scaler in (inputs.scaler, outputs.scaler)
+    )
+    made = np.array([scale_of_o / scale, (of_o - mean) / scale])
+    return None if (made == [[1], [0]]).all() else made.astype(dtype)
 
 
 def _layers(mode: Any, layered: Any, h: Real, x: Any, outputs: Any) -> tuple[list[Layer], Readout, Real]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from elman import backends, check, threads
+from elman.data.learned import take_over
 from elman.interrupts import postponed
 from elman.models.base import network_of
 from elman.models.seq2seq import Seq2Seq
@@ -175,8 +176,8 @@ def _take_over(job: _Job, trained: _Job) -> None:
     network.parameters.flat[:] = other_network.parameters.flat
     for generator, other in zip(network.generators(), other_network.generators(), strict=True):
         generator.bit_generator.state = other.bit_generator.state
-    job.model.inputs.put_learned(trained.model.inputs.learned)
-    job.model.outputs.put_learned(trained.model.outputs.learned)
+    take_over(job.model.inputs, trained.model.inputs)
+    take_over(job.model.outputs, trained.model.outputs)
     vars(job.optimizer).update(vars(trained.optimizer))
 
 

@@ -20,7 +20,7 @@ from elman.data.batches import batch_of
 from elman.data.columns import Columns
 from elman.data.inputs import Features, Tokens
 from elman.data.kinds import PATTERNS, Kinds
-from elman.data.learned import as_before_if_refused, learn
+from elman.data.learned import as_before_if_refused, learn, warn_of_large
 from elman.data.metrics import Metric, Metrics
 from elman.data.named import learn_labels
 from elman.data.outputs import Binary, Categories, Labels, Output, Reals
@@ -102,7 +102,8 @@ class SequenceModel(Model):
     Notes
     -----
     The loss of a model is the mean over the steps that have a target, Σ weight · loss / Σ weight; that of a step is in
-    nats for categories and labels, and the mean over the n labels or numbers of a step.
+    nats for categories and labels, and the mean over the n labels or numbers of a step. Where `Reals` have a `Scaler`,
+    it is that of scaled numbers, and so are gradients.
 
     Examples
     --------
@@ -709,6 +710,11 @@ class SequenceModel(Model):
         FloatingPointError
             If the loss or its gradient is not finite.
 
+        Warns
+        -----
+        UserWarning
+            If targets that have no `Scaler` are beyond a thousand, which training would hardly get to.
+
         Examples
         --------
         >>> import elman
@@ -729,12 +735,15 @@ class SequenceModel(Model):
             data, held_out = data_of(own, _NAMES, self._data), self._held_out(own["validation_data"])
             data, held_out = divided(data, held_out, plan, ranks)
             learn(data, self.inputs, self.outputs)
+            if ranks is None or ranks.is_root:
+                warn_of_large(data, self.outputs)
             return fit(self, self._network, data, held_out, plan, ranks)
 
     def predict(self, X: Any, *, batch_size: int = 128, noise_seed: Any = None, resets: Any = None) -> Any:
         """The likeliest labels, or the numbers, for a data set X, with its `resets`, as `fit` takes it.
 
-        Of a distribution, that is the mean.
+        Of a distribution, that is the mean. Where outputs have a `Scaler`, numbers are float64, in the units of the
+        targets.
 
         With a `noise_seed`, an int or integers (N,), there is noise as in training, if the layer has some.
 

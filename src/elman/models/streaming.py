@@ -117,7 +117,7 @@ class Stream:
             return values[0] if pattern.one_output else values
         n_rows = self._batch_size if chosen is None else len(chosen)
         axes: Any = ("T",) if n_rows is None else ("T", n_rows)
-        x = own(inputs.array(x, "x", dtype, axes))
+        x = own(inputs.scaled(inputs.array(x, "x", dtype, axes), dtype))
         if resets is not None:
             resets = check.booleans(resets, "resets", x.shape[: len(axes)]).reshape(len(x), -1)
         x = x if n_rows else x[:, None]

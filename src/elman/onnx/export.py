@@ -61,7 +61,8 @@ def export(
     outputs : list of str, optional
         Of a SequenceModel, some of "logits", "probabilities" and "labels", which are what `predict` returns; by default
         all. Real numbers are "y"; of a distribution, or of quantiles, there are "units", what the readout
-        gives.
+        gives. Where outputs have a `Scaler`, numbers and quantiles are float64, in the units of the targets, and units
+        of a distribution are about scaled numbers.
     dtype : {"float32", "float64"}, optional
         Of weights and results, by default the model's. ONNX Runtime has the operator RNN for float32 alone, so layers
         in float64 are a Scan.

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from elman.data.outputs import finite_outputs
 
-BOOL, INT32, INT64 = TensorProto.BOOL, TensorProto.INT32, TensorProto.INT64
+BOOL, INT32, INT64, DOUBLE = TensorProto.BOOL, TensorProto.INT32, TensorProto.INT64, TensorProto.DOUBLE
 Shape = tuple[int | str, ...]  # a string names an axis of any length
 
 
@@ -86,6 +86,12 @@ class Graph:
                 finite_outputs(array, f"{name} to be exported")
             self.constants[name] = numpy_helper.from_array(np.asarray(array, order="C"), name)
             self._taken.add(name)
+        return name
+
+    def double(self, name: str, values: Any) -> str:
+        """Reals in float64, whatever the graph's dtype."""
+        self.constants.setdefault(name, numpy_helper.from_array(np.array(values, np.float64), name))
+        self._taken.add(name)
         return name
 
     def integers(self, *values: int) -> str:

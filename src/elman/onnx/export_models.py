@@ -10,10 +10,11 @@ from elman.data.columns import Columns
 from elman.data.inputs import Features, Input, Tokens
 from elman.data.kinds import PATTERNS
 from elman.data.outputs import Binary, Categories, Output
+from elman.data.scaler import known
 from elman.layer.rnn import RNN
 from elman.models.seq2seq import Seq2Seq
 from elman.models.sequence import SequenceModel
-from elman.onnx.export_graph import BOOL, INT64, Graph, Loop, Rows, Shape
+from elman.onnx.export_graph import BOOL, DOUBLE, INT64, Graph, Loop, Rows, Shape
 from elman.onnx.export_layers import Layers
 from elman.typing import Real
 
@@ -114,7 +115,12 @@ def _x(graph: Graph, inputs: Input, axes: tuple[str, ...]) -> str:
     if isinstance(inputs, Tokens):
         return graph.input("tokens", INT64, axes, f"integers from 0 to {inputs.n - 1}")
     meaning = "columns" if isinstance(inputs, Columns) else "features"
-    return graph.input("x", graph.real, (*axes, inputs.n), meaning)
+    x = graph.input("x", graph.real, (*axes, inputs.n), meaning)
+    if inputs.scaler is None:
+        return x
+    mean, scale = (graph.double(*pair) for pair in zip(("x_mean", "x_scale"), known(inputs.scaler), strict=True))
+    x = graph.add("Sub", graph.add("Cast", x, to=DOUBLE), mean)
+    return graph.add("Cast", graph.add("Div", x, scale), to=graph.real, called="x_scaled")
 
 
 def _are_tokens(inputs: Input) -> bool:
@@ -175,6 +181,16 @@ def _labels(graph: Graph, within: Graph, outputs: Output, o: str) -> str:
     return o
 
 
+def _unscaled(graph: Graph, kind: Output, o: str) -> tuple[str, int]:
+    """Numbers, or quantiles, in the units of the targets, and the type that they have then."""
+    if kind.scaler is None or getattr(kind, "distribution", None):
+        return o, graph.real
+    each = kind.n_units // kind.n  # units for a number
+    own = zip(("y_mean", "y_scale"), known(kind.scaler), strict=True)
+    mean, scale = (graph.double(name, np.repeat(array, each)) for name, array in own)
+    return graph.add("Add", graph.add("Mul", graph.add("Cast", o, to=DOUBLE), scale), mean), DOUBLE
+
+
 def _outputs(graph: Graph, kind: Output, o: str, axes: tuple[str, ...], wanted: Sequence[str]) -> None:
     """Those that are wanted of `names_of_outputs`."""
     each: Shape = (*axes, kind.n_units)
@@ -194,4 +210,5 @@ def _outputs(graph: Graph, kind: Output, o: str, axes: tuple[str, ...], wanted: 
             p = graph.add("Softmax", o, axis=-1) if is_category else graph.add("Sigmoid", o)
             graph.output(p, graph.real, each, name, meanings[name])
         else:
-            o = graph.output(o, graph.real, each, name, meanings[name])
+            unscaled, real = _unscaled(graph, kind, o)
+            o = graph.output(unscaled, real, each, name, meanings[name])

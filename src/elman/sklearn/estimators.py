@@ -24,6 +24,7 @@ from elman.data import checks as data_checks
 from elman.data.inputs import Features, Tokens
 from elman.data.named import in_order, labels_of
 from elman.data.outputs import Categories, Output, Reals
+from elman.data.scaler import Scaler
 from elman.models.sequence import SequenceModel
 from elman.sklearn import checks
 from elman.sklearn.checks import Rows, lengths_of
@@ -64,6 +65,7 @@ class _Estimator(BaseEstimator):
         noise: Any = 0.0,
         form: str = "rate",
         learn_leak: bool = False,
+        scale: bool = False,
         learning_rate_init: float = 1e-3,
         weight_decay: float = 0.0,
         clip_norm: float | None = 1.0,
@@ -220,7 +222,9 @@ class _Estimator(BaseEstimator):
     def _new_model(self, X: Rows, outputs: Output, seed: int) -> SequenceModel:
         seen = in_order(labels_of(X, "X")) if self._reads_tokens(X) else None
         model = SequenceModel(
-            Features(X[0].shape[1]) if seen is None else Tokens(labels=seen, unknown="<unknown>"),
+            Features(X[0].shape[1], scaler=self._scaler())
+            if seen is None
+            else Tokens(labels=seen, unknown="<unknown>"),
             outputs,
             pattern=self._pattern,
             hidden_size=self.hidden_size,
@@ -247,6 +251,9 @@ class _Estimator(BaseEstimator):
         if isinstance(self.tokens, str) and self.tokens == "auto":
             return checks.holds_text(X)
         return check.flag(self.tokens, "tokens")
+
+    def _scaler(self) -> Scaler | None:
+        return Scaler() if check.flag(self.scale, "scale") else None
 
     def _record(self, history: History, stopping: EarlyStopping | None, *, is_new: bool) -> None:
         """The attributes that say how the training went; lists go on in a warm start."""
@@ -290,15 +297,16 @@ class _Estimator(BaseEstimator):
 class RNNRegressor(RegressorMixin, _Estimator):
     """Numbers for each sequence, from a recurrent network's last state: many-to-one, by default with the squared error.
 
-    y are numbers (n,) or (n, outputs). They should be of about unit size, as for any network: see
-    `sklearn.compose.TransformedTargetRegressor`.
+    y are numbers (n,) or (n, outputs). As for any network, X and y should be of about unit size: `scale` brings them
+    there.
 
     Parameters
     ----------
     hidden_size, num_layers, nonlinearity, bidirectional, dropout, recurrent_dropout, leak, noise, form, learn_leak,
-    learning_rate_init, weight_decay, clip_norm, batch_size, max_iter, tol, n_iter_no_change, early_stopping,
+    scale, learning_rate_init, weight_decay, clip_norm, batch_size, max_iter, tol, n_iter_no_change, early_stopping,
     validation_fraction, warm_start, random_state, verbose, backend, tokens
-        Those of `RNNClassifier`.
+        Those of `RNNClassifier`. With `scale`, y is scaled, too, unless it is counts: losses are of that, and
+        predictions in its units.
     loss, quantiles, distribution
         Those of `elman.Reals`.
 
@@ -335,6 +343,7 @@ class RNNRegressor(RegressorMixin, _Estimator):
         noise: Any = 0.0,
         form: str = "rate",
         learn_leak: bool = False,
+        scale: bool = False,
         loss: Any = None,
         quantiles: Any = None,
         distribution: str | None = None,
@@ -373,7 +382,9 @@ class RNNRegressor(RegressorMixin, _Estimator):
             y = column_or_1d(y, warn=True)
         if not is_new:
             checks.as_before(n, self.model_.outputs.n, "y", "outputs for each sequence, as before")
-        return _Targets(y, Reals(n, loss=self.loss, quantiles=self.quantiles, distribution=self.distribution))
+        own = {"loss": self.loss, "quantiles": self.quantiles, "distribution": self.distribution}
+        outputs = Reals(n, **own)
+        return _Targets(y, outputs if outputs.are_counts else Reals(n, **own, scaler=self._scaler()))
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train for one epoch on a part of the data, from where the last call, or `fit`, came to.
@@ -430,6 +441,7 @@ class _Labelling(_Estimator):
         noise: Any = 0.0,
         form: str = "rate",
         learn_leak: bool = False,
+        scale: bool = False,
         learning_rate_init: float = 1e-3,
         weight_decay: float = 0.0,
         clip_norm: float | None = 1.0,
@@ -492,6 +504,9 @@ class RNNClassifier(ClassifierMixin, _Labelling):
         Those of `elman.RNN`; `dropout` is between layers, `recurrent_dropout` between steps.
     leak, noise, form, learn_leak
         Likewise: leaky units, and noise in training.
+    scale : bool
+        Whether features are less their means, divided by their standard deviations, which the first `fit` of a warm
+        start, or the first `partial_fit`, finds in what it trains on. See `elman.Scaler`.
     learning_rate_init, weight_decay : float
         Of `elman.AdamW`.
     clip_norm : float or None
@@ -583,7 +598,7 @@ class RNNTagger(_Labelling):
     Parameters
     ----------
     hidden_size, num_layers, nonlinearity, bidirectional, dropout, recurrent_dropout, leak, noise, form, learn_leak,
-    learning_rate_init, weight_decay, clip_norm, batch_size, max_iter, tol, n_iter_no_change, early_stopping,
+    scale, learning_rate_init, weight_decay, clip_norm, batch_size, max_iter, tol, n_iter_no_change, early_stopping,
     validation_fraction, class_weight,
     warm_start, random_state, verbose, backend, tokens
         Those of `RNNClassifier`.
