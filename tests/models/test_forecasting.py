@@ -111,6 +111,51 @@ def test_series_do_not_depend_on_each_other(kind: str, backend: str, dtype: str,
     np.testing.assert_array_equal(model.forecast(together, 6, future[2:4], **paths), expected)
 
 
+@backend_names
+@pytest.mark.parametrize("of_inputs", [False, True])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "absolute_error"])
+def test_forecasts_are_in_the_units_of_the_data(kind: str, of_inputs: bool, backend: str, rng: np.random.Generator):
+    """Whichever scalers there are; what is fed back is converted from one to the other."""
+    are_counts = kind in ("poisson", "negative_binomial")
+    inputs = elman.Scaler(mean=[50, -3, 0], scale=[9, 2, 0.1]) if of_inputs else None
+    outputs = None if are_counts else elman.Scaler(mean=[40], scale=[7])
+    kinds = elman.Features(3, scaler=inputs), elman.Reals(1, scaler=outputs, **KINDS[kind])
+    model = elman.SequenceModel(*kinds, hidden_size=6, seed=0, dtype="float64", backend=backend)
+    history, future = history_of(3, rng), rng.normal(size=(3, 70, KNOWN))
+    found = model.forecast(history, 70, future)
+    for i, one in enumerate(history):
+        values = found[i, ..., 1] if kind == "quantile" else found[i]
+        np.testing.assert_allclose(found[i], fed(model, one, future[i], values), rtol=1e-9, atol=1e-9)
+    np.testing.assert_array_equal(model.forecast(history, 1)[:, 0], found[:, 0])
+    if kind in DRAWN:
+        paths = model.forecast(history, 5, future[:, :5], n_samples=2, seed=0)
+        for i, own in enumerate(np.random.default_rng(0).spawn(3)):
+            stream, uniforms = model.stream(), None if are_counts else own.random((5, 2, 1, 2))
+            laws = [distribution_of(model, stream, history[i])]
+            laws += [distribution_of(model, stream, np.r_[paths[i, 1, k], future[i, k]][None]) for k in range(4)]
+            for k, law in enumerate(laws):
+                mean, scale = law["mean"][0][-1], law.get("scale", [[1]])[0][-1]
+                z = (paths[i, 1, k] - mean) / scale
+                if kind == "normal":
+                    assert uniforms is not None
+                    r2, turn = -2 * np.log1p(-uniforms[k, 1, 0, 0]), np.cos(2 * np.pi * uniforms[k, 1, 0, 1])
+                    np.testing.assert_allclose(z, np.sqrt(r2) * turn, rtol=1e-6, atol=1e-9)
+                assert abs(z) < 30
+
+
+def test_what_is_generated_is_in_the_units_of_the_data(rng: np.random.Generator):
+    inputs, outputs = elman.Scaler(mean=[50, -3], scale=[9, 2]), elman.Scaler(mean=[40, 0], scale=[7, 0.5])
+    start = [rng.normal(50, 9, size=(n, 2)) for n in (3, 1)]
+    for kind in (elman.Reals(2, scaler=outputs), elman.Reals(2), elman.Binary(2), elman.Categories(2)):
+        model = elman.SequenceModel(
+            elman.Features(2, scaler=inputs), kind, hidden_size=6, seed=0, dtype="float64", backend="cython"
+        )
+        found = model.generate(start, 5, temperature=0)
+        for one, drawn in zip(start, found, strict=True):
+            steps = np.eye(2)[drawn] if isinstance(kind, elman.Categories) else drawn.astype(float)
+            np.testing.assert_allclose(fed(model, one, None, steps), drawn, rtol=1e-9, atol=1e-9)
+
+
 def test_the_future_is_that_of_its_step(rng: np.random.Generator):
     model, history, future = model_of(), history_of(3, rng), rng.normal(size=(3, 5, KNOWN))
     found = model.forecast(history, 5, future)

@@ -52,7 +52,7 @@ def forecast(
                 sample=_counts(outputs, own_rngs, n, name) if n_samples is not None and not is_drawn else None,
                 keeps_outputs=n_samples is None,
             )
-            found = path.drawn if path.outputs is None else outputs.predict(path.outputs)
+            found = outputs.unscaled(path.drawn) if path.outputs is None else outputs.predict(path.outputs)
             found = found.reshape(steps, len(rows), n, *found.shape[2:]).swapaxes(0, 1).swapaxes(1, 2)
             found = found[:, 0] if n_samples is None else found
             results = np.empty((len(data.lengths), *found.shape[1:]), found.dtype) if results is None else results
@@ -87,7 +87,7 @@ def _check_kinds(network: SequenceNetwork) -> None:
 
 
 def _beside(network: SequenceNetwork, future: Any, n_rows: int, steps: int) -> Real | None:
-    """The columns (steps, N, E) that are known, for each step that is fed back; the last one is not looked at."""
+    """The columns (steps, N, E) that are known, scaled, for each step that is fed back; the last is not looked at."""
     inputs, outputs, _, dtype = network.kinds
     n = inputs.n - outputs.n
     if not n:
@@ -96,10 +96,12 @@ def _beside(network: SequenceNetwork, future: Any, n_rows: int, steps: int) -> R
         return None
     if future is None and steps > 1:
         check.refuse(f"future must be given for the last {n} of the inputs, which are not predicted")
-    beside = np.zeros((steps, n_rows, n), dtype)
+    known = np.zeros((steps, n_rows, inputs.n), inputs.as_read(future, dtype))
     if future is not None:
         shapes = (n_rows, steps, n), (n_rows, steps - 1, n)
-        array = check.real_array(checks.widened(future, "future", dtype), "future", dtype, *shapes, allow_empty=True)
+        array = checks.widened(future, "future", known.dtype)
+        array = check.real_array(array, "future", known.dtype, *shapes, allow_empty=True)
         check.finite(array, "future")
-        beside[: array.shape[1]] = array.swapaxes(0, 1)
+        known[: array.shape[1], :, outputs.n :] = array.swapaxes(0, 1)
+    beside: Real = inputs.scaled(known, dtype)[..., outputs.n :]
     return beside

@@ -63,7 +63,7 @@ def generate(
             each = [row.astype(np.int64) for row in each]
         elif isinstance(kinds.outputs, Categories):
             each = [kinds.outputs.named(row) for row in each]
-        else:
+        elif isinstance(kinds.outputs, Reals):
             each = [kinds.outputs.unscaled(row) for row in each]
         samples = [each[i : i + n] if end is not None else np.stack(each[i : i + n]) for i in range(0, len(each), n)]
         return [one[0] for one in samples] if n_samples is None else samples

@@ -541,6 +541,7 @@ class SequenceModel(Model):
         array (N, steps, n)
             What is fed back is what is predicted: of a distribution the mean; of quantiles the median, or what is
             nearest to it, and all of them are returned, (N, steps, n, Q). With `n_samples`, paths (N, S, steps, n).
+            Where outputs have a `Scaler`, in the units of the targets, float64.
 
         Raises
         ------
