@@ -162,11 +162,8 @@ class EncoderDecoder(Network):
         finite_outputs(losses, "loss")
         # No prediction of more tokens than there are can be right: one beyond them tells. Functions see whole ones.
         limits = np.maximum(data.y_lengths + 1, longest(data.lengths) if metrics.functions else 0)
-        predicted, rows, measured = (
-            self.decode(data, limits, 1, batch_size),
-            data.rows().tolist(),
-            Measured(metrics, Exact(), self.written.named),
-        )
+        predicted, rows = self.decode(data, limits, 1, batch_size), data.rows().tolist()
+        measured = Measured(metrics, Exact(), self.written.named)
         measured.add([data.y[row] for row in rows], [predicted[row] for row in rows], np.ones(len(rows)))
         return measured.values(float(np.average(losses, weights=totals)))
 
