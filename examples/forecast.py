@@ -46,7 +46,7 @@ for model in models:
 # Forecasts begin in each year from 1930 on: the networks read a window, then their own forecasts.
 origins = np.arange(n_train, len(series) - HORIZON + 1)  # the first year that is not known
 truth = np.stack([series[i : i + HORIZON] for i in origins])
-known = np.stack([series[i - WINDOW : i] for i in origins])
+known = np.stack([series[i - WINDOW : i, None] for i in origins])
 ahead = [model.forecast(known, HORIZON)[..., 0] for model in models]
 ar = AutoReg(series[:n_train], lags=9).fit()
 forecasts = {

@@ -87,7 +87,7 @@ def predicted(model: elman.SequenceModel, x: Any, lengths: Any) -> dict[str, Any
     if isinstance(model.outputs, elman.Reals) and model.outputs.distribution:
         results = {"units": o}
     elif isinstance(model.outputs, elman.Reals):
-        results = {"y": np.zeros_like(o)}
+        results = {"y": np.zeros(o.shape, o.dtype if model.outputs.scaler is None else np.float64)}
     else:
         shape = o.shape[:-1] if isinstance(model.outputs, elman.Categories) else o.shape
         results = {"logits": o, "probabilities": np.zeros_like(o), "labels": np.zeros(shape, np.int64)}
