@@ -515,8 +515,8 @@ class SequenceModel(Model):
     ) -> Real:
         """How series go on: outputs are fed back as inputs, beside what is known of the future.
 
-        The model's outputs, `Reals(n)`, have to be the next values of the first n columns of its inputs, `Features(n +
-        E)`: it was fitted to ``Y[t] = X[t + 1, :n]``. The other E columns are exogenous.
+        The model's outputs, ``Reals(n)``, have to be the next values of the first n columns of its inputs,
+        ``Features(n + E)``: it was fitted to ``Y[t] = X[t + 1, :n]``. The other E columns are exogenous.
 
         Parameters
         ----------
