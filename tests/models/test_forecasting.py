@@ -564,3 +564,14 @@ def test_wrong_backtests():
         with pytest.raises((TypeError, ValueError)) as error:
             call()
         assert str(error.value).startswith(message)
+
+
+@backend_names
+@pytest.mark.parametrize("outputs", [elman.Categories(8), elman.Binary(8)])
+def test_the_least_temperature_is_not_zero(backend: str, outputs: Any):
+    """Kernels' threads flush subnormal numbers, and 0 / 0 is none."""
+    inputs = elman.Tokens(8) if isinstance(outputs, elman.Categories) else elman.Features(8)
+    start = np.arange(8)[:3] if isinstance(inputs, elman.Tokens) else np.eye(8)[:3]
+    model = elman.SequenceModel(inputs, outputs, hidden_size=4, dtype="float64", seed=1, backend=backend)
+    likeliest = model.generate(start, 5, temperature=0)
+    np.testing.assert_array_equal(model.generate(start, 5, temperature=5e-324, seed=0), likeliest)

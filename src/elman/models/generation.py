@@ -23,6 +23,7 @@ from elman.models.network import Network, SequenceNetwork
 from elman.typing import Int, Real
 
 _CHUNK = 64  # steps between which Ctrl-C is answered
+_COLDEST = float(np.finfo(np.float64).tiny)  # what is smaller is 0 for kernels, whose threads flush subnormals
 
 
 def generate(
@@ -84,8 +85,9 @@ def generate(
 
 def options_of(temperature: Any, top_k: Any, top_p: Any) -> dict[str, Any]:
     """Fields of `Generation`, given arguments of these names."""
+    temperature = check.non_negative(temperature, "temperature")
     return {
-        "temperature": check.non_negative(temperature, "temperature"),
+        "temperature": max(temperature, _COLDEST) if temperature > 0 else 0.0,
         "top_k": None if top_k is None else check.positive_int(top_k, "top_k"),
         "top_p": None if top_p is None else check.positive_probability(top_p, "top_p"),
     }
