@@ -66,8 +66,9 @@ def generate(
             each = [kinds.outputs.named(row) for row in each]
         elif isinstance(kinds.outputs, Reals):
             each = [kinds.outputs.unscaled(row) for row in each]
-        samples = [each[i : i + n] if end is not None else np.stack(each[i : i + n]) for i in range(0, len(each), n)]
-        return [one[0] for one in samples] if n_samples is None else samples
+        if n_samples is None:
+            return each
+        return [each[i : i + n] if end is not None else np.stack(each[i : i + n]) for i in range(0, len(each), n)]
 
     if first is not None:
         return drawn(begin(network, first), [rng], lambda *_: "largest output")[0]
@@ -211,6 +212,9 @@ def go_on(
     """
     steps = _Steps(network, uniforms, name, options, beside, sample, keeps_outputs)
     parts = [*steps.run(begun, length)]
+    if len(parts) == 1:
+        ((_, _, drawn, outputs, done),) = parts
+        return Path(drawn[: done.max()], done, outputs[: done.max()] if keeps_outputs else None)
     n_drawn = np.zeros(begun.x.shape[1], np.int64)
     for part in parts:
         n_drawn[part.rows] += part.done
