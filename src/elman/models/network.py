@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, ClassVar, NamedTuple
 
@@ -23,7 +23,7 @@ from elman.data import checks
 from elman.data.columns import Columns
 from elman.data.inputs import Input, Tokens
 from elman.data.kinds import Kinds
-from elman.data.metrics import Measured, Metrics, Scored
+from elman.data.metrics import Measured, Metrics
 from elman.data.outputs import Output, Targets, finite_outputs, penalize
 from elman.data.sequences import Batch, DataSet, Sequences, Window
 from elman.layer import constraints
@@ -399,39 +399,25 @@ class SequenceNetwork(Network):
 
     def evaluate(self, data: Sequences, batch_size: int, metrics: Metrics, keys: Int | None = None) -> dict[str, float]:
         """The loss of a data set and metrics of its outputs, by name; keys (N,) are for noise."""
-        losses, totals = list[float](), list[float]()
-        outputs = self.kinds.outputs
+        losses, totals, mode, outputs = list[float](), list[float](), self.mode(), self.kinds.outputs
         measured = Measured(metrics, outputs.tally(), outputs.named, are_weighted=data.weights is not None)
         with data.each(data.weighted, batch_size) as batches:
-            for part in self._scored(batches, data, keys, losses, totals):
-                measured.add(*part)
-        return measured.values(float(np.average(losses, weights=totals)))
-
-    def _scored(
-        self,
-        batches: Iterator[tuple[Int, tuple[Batch, Real | None]]],
-        data: Sequences,
-        keys: Int | None,
-        losses: list[float],
-        totals: list[float],
-    ) -> Iterator[Scored]:
-        """What of each batch is compared; its loss, and the weight of its targets, are appended."""
-        mode, outputs = self.mode(), self.kinds.outputs
-        for rows, (batch, weights) in batches:
-            targets = batch.targets
-            if targets.total == 0:
-                continue
-            with self.stack.lease(*batch.x.shape[:2]) as (y,):
-                drawn = None if keys is None else self.noise(keys[rows])
-                h_0 = self.initial_state(len(rows))
-                h, _ = self.states(mode, batch.x, batch.lengths, h_0, y, drawn, batch.resets)
-                losses.append(self.loss_of(mode.backend, h, targets))
-                predicted = outputs.predict(self.outputs(mode.backend, h, targets.lengths))
-            totals.append(targets.total)
-            counts = targets.counts(outputs)
-            own_weights = np.ones(counts.sum()) if weights is None else weights[counts]
-            yield outputs.scored(targets, predicted, own_weights)
+            for rows, (batch, weights) in batches:
+                targets = batch.targets
+                if targets.total == 0:
+                    continue
+                with self.stack.lease(*batch.x.shape[:2]) as (y,):
+                    drawn = None if keys is None else self.noise(keys[rows])
+                    h_0 = self.initial_state(len(rows))
+                    h, _ = self.states(mode, batch.x, batch.lengths, h_0, y, drawn, batch.resets)
+                    losses.append(self.loss_of(mode.backend, h, targets))
+                    predicted = outputs.predict(self.outputs(mode.backend, h, targets.lengths))
+                totals.append(targets.total)
+                counts = targets.counts(outputs)
+                own_weights = np.ones(counts.sum()) if weights is None else weights[counts]
+                measured.add(*outputs.scored(targets, predicted, own_weights))
         checks.any_weight(sum(totals), data.y_name, data.weights is not None)
+        return measured.values(float(np.average(losses, weights=totals)))
 
     # Gradients
 
