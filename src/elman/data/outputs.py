@@ -27,8 +27,6 @@ from elman.lengths import clipped, within
 from elman.typing import Int, Real
 
 _sigmoid = ACTIVATIONS["sigmoid"][0]
-
-
 _LARGEST_COUNT = 1e15  # that a mean may be where counts are drawn, of int64
 
 
@@ -53,11 +51,6 @@ class Output(Kind):
             self._put(class_weights=class_weights)
         elif class_weights is not None:
             self._put(class_weights=checks.class_weights(class_weights, n_classes or self.n))
-
-    @property
-    def metric(self) -> str:
-        """What is measured besides the loss, unless something else is asked for."""
-        return "accuracy"
 
     @property
     def n_units(self) -> int:
@@ -173,9 +166,9 @@ class Output(Kind):
 
     @property
     def metrics(self) -> list[str]:
-        """The names of what can be measured of predictions, and of the loss; `metric` is the first one."""
+        """The names of what can be measured of predictions, and of the loss; by default the first one is."""
         of_loss = metrics.OF_LOSS if self.kernel == "cross_entropy" and self.is_in_kernels else ()
-        return sorted([*self.tally().names, *of_loss], key=lambda name: name != self.metric)
+        return [*self.tally().names, *of_loss]
 
     def feed(self, y: Real | Int, out: Real) -> None:
         """Write targets or predictions y as the input columns (..., n) of the step after them."""
@@ -273,10 +266,10 @@ class Labels(Categories):
 
     Targets are a list of labels from 0 to n − 1 for each sequence, fewer than it has steps: with one more step between
     two equal ones. Arrays have −1 behind the last one. Or what `labels` says, as for `Categories`: arrays have None
-    there. The readout has a unit more, the last one, n, for the blank. The
-    loss of a sequence is −log p, divided by the number of its labels (or 1), and that of a model the mean over
-    sequences, weighted if there are weights (N,): that of ``torch.nn.functional.ctc_loss`` with ``blank=n`` and its
-    ``reduction="mean"``. `predict` gives the labels of the likeliest unit at each step, without repeats and blanks.
+    there. The readout has a unit more, the last one, n, for the blank. The loss of a sequence is −log p, divided by the
+    number of its labels (or 1), and that of a model the mean over sequences, weighted if there are weights (N,): that
+    of ``torch.nn.functional.ctc_loss`` with ``blank=n`` and its ``reduction="mean"``. `predict` gives the labels of the
+    likeliest unit at each step, without repeats and blanks.
 
     Needs pattern="many-to-many", and all steps at once: neither `tbptt` nor `memory`.
 
@@ -295,10 +288,6 @@ class Labels(Categories):
 
     def __init__(self, n: int | None = None, *, labels: Any = None) -> None:
         super().__init__(n, labels=labels)
-
-    @property
-    def metric(self) -> str:
-        return "label_error"
 
     @property
     def n_units(self) -> int:
@@ -488,10 +477,6 @@ class Reals(Output):
         return self._law.draw(rng, *parameters).astype(o.dtype)
 
     @property
-    def metric(self) -> str:
-        return _METRICS.get(self.loss, "r2") if isinstance(self.loss, str) else "r2"
-
-    @property
     def may_feed(self) -> bool:
         return all(one is None for one in (self.quantiles, self.distribution, self.missing))
 
@@ -573,8 +558,11 @@ class Reals(Output):
     def tally(self) -> Tally:
         return metrics.Quantiles(self.quantiles) if self.quantiles else metrics.Errors(self.n)
 
-
-_METRICS = {"absolute_error": "mean_absolute_error", "quantile": "mean_pinball_loss"}  # of a loss, if not R²
+    @property
+    def metrics(self) -> list[str]:
+        """Likewise, but where the absolute error is the loss, it is that."""
+        is_absolute = isinstance(self.loss, str) and self.loss == "absolute_error"
+        return sorted(super().metrics, key=lambda name: is_absolute and name != "mean_absolute_error")
 
 
 class Targets(NamedTuple):

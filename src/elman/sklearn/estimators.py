@@ -202,7 +202,7 @@ class _Estimator(BaseEstimator):
     def _stopping(self, outputs: Output) -> EarlyStopping:
         is_early = check.flag(self.early_stopping, "early_stopping")
         return EarlyStopping(
-            f"val_{outputs.metric}" if is_early else "loss",
+            f"val_{outputs.metrics[0]}" if is_early else "loss",
             patience=check.positive_int(self.n_iter_no_change, "n_iter_no_change"),
             min_delta=check.non_negative(self.tol, "tol"),
             restore_best=is_early,
