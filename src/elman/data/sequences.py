@@ -430,12 +430,17 @@ def _input_rows(X: Any, inputs: Input, pattern: Pattern, dtype: np.dtype[Any], n
         found: Real | Int = inputs.array(value, name, dtype, *shapes)
         return found
 
-    if pattern.one_input:
-        X = X if is_sliced(X) else inputs.as_items(X, name)
-        return Table(X, name, checked, dtype=dtype_in, are_items=True)
-    if _is_table(X):
-        return Table(X, name, checked, dtype=dtype_in)
-    return _listed(checks.listed(X, name, may_be_text=dtype_in is None), name, checked, dtype_in)
+    return _rows_of(inputs, X, name, checked, dtype_in, are_items=pattern.one_input)
+
+
+def _rows_of(kind: Input | Output, given: Any, name: str, checked: Any, dtype: Any, *, are_items: bool) -> Rows:
+    """Rows of inputs or of targets, of which sequences have one each if they are items."""
+    if are_items:
+        given = given if is_sliced(given) else kind.as_items(given, name)
+        return Table(given, name, checked, dtype=dtype, are_items=True)
+    if _is_table(given):
+        return Table(given, name, checked, dtype=dtype)
+    return _listed(checks.listed(given, name, may_be_text=dtype is None), name, checked, dtype)
 
 
 def _listed(value: Any, name: str, checked: Any, dtype: Any) -> Rows:
@@ -482,12 +487,7 @@ def _target_rows(Y: Any, kinds: Kinds, names: Sequence[str], n: int, weights: _W
                 checks.no_gaps(y, own_name, None if weights is None else weights.read(i, len(y)))
         return found
 
-    if pattern.one_output:
-        Y = Y if is_sliced(Y) else outputs.as_items(Y, name)
-        return Table(Y, name, checked, dtype=dtype_in, are_items=True)
-    if _is_table(Y):
-        return Table(Y, name, checked, dtype=dtype_in)
-    return _listed(checks.listed(Y, name, may_be_text=dtype_in is None), name, checked, dtype_in)
+    return _rows_of(outputs, Y, name, checked, dtype_in, are_items=pattern.one_output)
 
 
 def _each(rows: Any, name: str, which: Int) -> Iterator[tuple[Any, str, int]]:
