@@ -6,7 +6,7 @@ import difflib
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,7 +27,7 @@ class Coder:
     """Labels in the order of the numbers that they stand for, and how one becomes the other."""
 
     def __init__(self, labels: tuple[Any, ...], unknown: Any) -> None:
-        self.labels, self._unknown = labels, unknown
+        self.labels = labels
         self._codes = {label: i for i, label in enumerate(labels)}
         self._or_none = {**self._codes, None: -1}
         self._of_strangers = _STRANGER if unknown is None else self._codes[unknown]
@@ -211,7 +211,8 @@ def labels_of(sequences: Any, name: str, held_out: float | None = None, *, are_i
     if hasattr(value, "stretch"):  # of windows
         parts: Iterable[Any] = [value.stretch(n)]
     else:
-        parts = [value[:n]] if is_array or are_items else _rows(value, n)
+        row = (lambda i: value[i].as_py()) if is_column(value) else functools.partial(row_of, value)
+        parts = [value[:n]] if is_array or are_items else map(row, range(n))
     found = set[Any]()
     for part in parts:
         array = as_labels(list(part) if isinstance(part, str) else part, name)
@@ -224,11 +225,6 @@ def labels_of(sequences: Any, name: str, held_out: float | None = None, *, are_i
         if not _is_label(one):
             raise TypeError(f"{name} must hold labels that are str, int or bool, got {check.shown(one)}")
     return labels
-
-
-def _rows(value: Any, n: int) -> Iterator[Any]:
-    for i in range(n):
-        yield value[i].as_py() if is_column(value) else row_of(value, i)
 
 
 def _is_label(value: Any) -> bool:

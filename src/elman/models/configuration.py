@@ -75,8 +75,9 @@ def arguments(kind: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], int
     What is wrong is an error of any kind. Nothing is allocated.
     """
     is_sequence_model = kind == "SequenceModel"
-    inputs = _kind_of("inputs", config, INPUTS)
-    outputs = _kind_of("outputs", config, OUTPUTS if is_sequence_model else {"Categories": Categories})
+    inputs = _kind_of("inputs", config["inputs"], INPUTS)
+    of_outputs = OUTPUTS if is_sequence_model else {"Categories": Categories}
+    outputs = _kind_of("outputs", config["outputs"], of_outputs)
     hidden_size, num_layers = (check.positive_int(config[name], name) for name in ("hidden_size", "num_layers"))
     bidirectional = check.flag(config["bidirectional"], "bidirectional")
     more = {"learn_leak": check.flag(config.get("learn_leak", False), "learn_leak")}
@@ -97,9 +98,9 @@ def arguments(kind: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], int
     return {**config, **masks, "inputs": inputs, "outputs": outputs}, n
 
 
-def _kind_of(name: str, config: Mapping[str, Any], kinds: Mapping[str, Any]) -> Any:
-    """An input or output, which a configuration describes by its kind and its arguments."""
-    described = dict(config[name])
+def _kind_of(name: str, given: Mapping[str, Any], kinds: Mapping[str, Any]) -> Any:
+    """An input or output, which is described by its kind and its arguments."""
+    described = dict(given)
     if described.get("missing") == "NaN":
         described["missing"] = math.nan
     if "scaler" in described:
@@ -107,5 +108,5 @@ def _kind_of(name: str, config: Mapping[str, Any], kinds: Mapping[str, Any]) -> 
     kind = kinds[check.choice(described.pop("kind"), f"the kind of its {name}", kinds)]
     if kind is Columns:
         parts, of_part = described.pop("parts"), {"Tokens": Tokens, "Features": Features}
-        return Columns(*(_kind_of("inputs", {"inputs": part}, of_part) for part in parts), **described)
+        return Columns(*(_kind_of(name, part, of_part) for part in parts), **described)
     return kind(**described)
