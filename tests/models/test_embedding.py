@@ -372,26 +372,27 @@ def test_runs_go_on_and_are_the_same_on_ranks(name: str, tmp_path: Path) -> None
 
 READ = """
 import sys, numpy as np, elman
-model, x = elman.load(sys.argv[1]), np.load(sys.argv[2])
-np.save(sys.argv[3], model.predict_proba(x))
-print(model)
+for path in sys.argv[1:]:
+    model, x = elman.load(path + ".model"), np.load(path + ".x.npy")
+    np.save(path + ".p.npy", model.predict_proba(x))
+    print(model)
 """
 
 
-@pytest.mark.parametrize("name", ["plain", "tied", "columns"])
-def test_files_and_pickles(name: str, tmp_path: Path) -> None:
-    model = made(name, dtype="float32")
-    x = inputs_of(model, np.random.default_rng(0), 3, 5)
-    expected = model.predict_proba(x)
-    model.save(tmp_path / "a.model")
-    np.save(tmp_path / "x.npy", x)
-    arguments = [tmp_path / "a.model", tmp_path / "x.npy", tmp_path / "p.npy"]
-    run = subprocess.run([sys.executable, "-c", READ, *arguments], check=True, capture_output=True, text=True)
-    np.testing.assert_array_equal(np.load(tmp_path / "p.npy"), expected)
-    assert run.stdout.strip() == repr(model)
-    other = pickle.loads(pickle.dumps(model))
-    assert other.inputs == model.inputs
-    np.testing.assert_array_equal(other.predict_proba(x), expected)
+def test_files_and_pickles(tmp_path: Path) -> None:
+    models = {str(tmp_path / name): made(name, dtype="float32") for name in ("plain", "tied", "columns")}
+    inputs = {path: inputs_of(model, np.random.default_rng(0), 3, 5) for path, model in models.items()}
+    for path, model in models.items():
+        model.save(path + ".model")
+        np.save(path + ".x.npy", inputs[path])
+    run = subprocess.run([sys.executable, "-c", READ, *models], check=True, capture_output=True, text=True)
+    assert run.stdout.splitlines() == [repr(model) for model in models.values()]
+    for path, model in models.items():
+        expected = model.predict_proba(inputs[path])
+        np.testing.assert_array_equal(np.load(path + ".p.npy"), expected)
+        other = pickle.loads(pickle.dumps(model))
+        assert other.inputs == model.inputs
+        np.testing.assert_array_equal(other.predict_proba(inputs[path]), expected)
 
 
 def test_kinds_of_old_pickles() -> None:

@@ -505,9 +505,9 @@ class Reals(Output):
     def predict(self, o: Real) -> Real:
         if self._law is not None:
             return np.ascontiguousarray(self.parameters(o)[0][..., 0])
-        return (
-            self.unscaled(o.copy()) if self.quantiles is None else self._of_each(np.sort(self._by_number(o), axis=-1))
-        )
+        if self.quantiles is None:
+            return self.unscaled(o.copy())
+        return self._of_each(np.sort(self._by_number(o), axis=-1))
 
     def probabilities(self, o: Real) -> Real:  # noqa: ARG002
         check.refuse(f"predict_proba needs outputs that are Categories or Binary, got {self}")
@@ -538,11 +538,7 @@ class Reals(Output):
 
     def _of_each(self, values: Real) -> Real:
         """Likewise, several of each number (..., n, k)."""
-        return (
-            values
-            if self.scaler is None
-            else np.ascontiguousarray(self.unscaled(values.swapaxes(-1, -2)).swapaxes(-1, -2))
-        )
+        return self.unscaled(values.swapaxes(-1, -2)).swapaxes(-1, -2)
 
     def scored(self, targets: Targets, predicted: Any, weights: Real) -> Scored:
         y, predicted, weights = super().scored(targets, predicted, weights)

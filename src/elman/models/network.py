@@ -71,12 +71,13 @@ class Kept(NamedTuple):
         named = parameters.named()
         draw_uniform(list(named.values())[-2:], n_units, rng)
         for name, tokens in inputs.embedded.items():
+            table = named.get(name, named["weight_ho"])
             if tokens.embedding is not None:
                 with np.errstate(over="ignore"):
-                    named.get(name, named["weight_ho"])[...] = tokens.embedding
-                check.finite(named.get(name, named["weight_ho"]), f"embedding as {rnn.dtype}")
+                    table[...] = tokens.embedding
+                check.finite(table, f"embedding as {rnn.dtype}")
             elif name in named:
-                named[name][...] = rng.standard_normal((tokens.n, tokens.width))
+                table[...] = rng.standard_normal((tokens.n, tokens.width))
         return cls(parameters, np.random.default_rng(rng.integers(1 << 63)), seed)
 
 
@@ -160,9 +161,10 @@ class Network:
 
     # Inputs
 
-    def tables(self, parameters: Parameters) -> list[Any]:
-        """The embeddings (d, n) among such parameters, or gradients, None where one is not wanted."""
-        return [None if (array := parameters.arrays[i]) is None else array[0] for i in self._embeddings]
+    def tables(self, parameters: Parameters | None) -> list[Any]:
+        """The embeddings (d, n) among such parameters, or gradients, None where one is not wanted, or none is."""
+        arrays = [None if parameters is None else parameters.arrays[i] for i in self._embeddings]
+        return [None if array is None else array[0] for array in arrays]
 
     def reading(self, mode: Mode, x: Any, gradients: Parameters | None = None) -> Reading:
         """How layers read inputs that are among x (T, B, ·); and where gradients go, if these are wanted."""
@@ -171,14 +173,13 @@ class Network:
             return Reading(arrays)
         if not isinstance(self.inputs, Tokens):
             return self.laid_out(gradients)
-        (table,), (d_table,) = self.tables(self.parameters), [None] if gradients is None else self.tables(gradients)
+        (table,), (d_table,) = self.tables(self.parameters), self.tables(gradients)
         return ByToken(x, table, stack_of(self.rnns[0]).weights_now(), mode, arrays, d_table)
 
-    def laid_out(self, gradients: Parameters | None = None) -> Reading:
+    def laid_out(self, gradients: Parameters | None) -> Reading:
         """The same, as reals (T, B, I), of tokens with an embedding, too."""
         arrays = [] if gradients is None else gradients.arrays
-        d_tables = [None] * len(self._embeddings) if gradients is None else self.tables(gradients)
-        return LaidOut(self.inputs, self.tables(self.parameters), arrays, d_tables)
+        return LaidOut(self.inputs, self.tables(self.parameters), arrays, self.tables(gradients))
 
     def trains_inputs(self, gradients: Parameters) -> bool:
         """Whether an embedding's gradient is wanted."""
