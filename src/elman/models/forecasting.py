@@ -53,7 +53,7 @@ def forecast(
                 keeps_outputs=n_samples is None,
             )
             found = outputs.unscaled(path.drawn) if path.outputs is None else outputs.predict(path.outputs)
-            found = found.reshape(steps, len(rows), n, *found.shape[2:]).swapaxes(0, 1).swapaxes(1, 2)
+            found = np.moveaxis(found.reshape(steps, len(rows), n, *found.shape[2:]), 0, 2)
             found = found[:, 0] if n_samples is None else found
             results = np.empty((len(data.lengths), *found.shape[1:]), found.dtype) if results is None else results
             results[rows] = found

@@ -82,7 +82,7 @@ class SequenceModel(Model):
         embedding_dim of D·H (Press & Wolf, 2017). It is there once, as "weight_ho", and begins like one, or with the
         embedding that is given.
     initialization, spectral_radius, dtype, seed, backend
-        Likewise.
+        Those of `RNN`.
     learn_h_0 : bool
         Whether the states before the first step, h_0 (L·D, H), are parameters like the others, the same for all
         sequences and zeros at first; otherwise they stay zeros.
@@ -442,7 +442,7 @@ class SequenceModel(Model):
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
-        end: int | None = None,
+        end: Any = None,
         seed: int | np.random.Generator | None = None,
         n_samples: int | None = None,
         batch_size: int = 128,
@@ -465,7 +465,7 @@ class SequenceModel(Model):
         top_p : float, optional
             Draw from the fewest categories that have at least this probability together (after `top_k`).
         end : int, optional
-            A category that ends the sequence where it is drawn; it is not returned.
+            A category, or its label, that ends the sequence where it is drawn; it is not returned.
         seed : None, int or numpy.random.Generator
             Numbers are drawn for 64 steps at a time, so that a generator may go on by some more than there are outputs.
             Of many sequences, each draws from a generator of its own, number i of

@@ -42,8 +42,8 @@ class Resumable(Training):
         self._sums = (0.0, 0.0)  # of weight times loss, and of weights
         self._order = network.shuffle_rng.bit_generator.state  # that the epoch's batches were drawn with
         self._digest = data.digest  # of the batches that have been begun
-        self._average = None if plan.average is None else self.flat.copy()  # of the parameters, or these meanwhile:
-        self._is_averaged = False  # whether the model has the average
+        self._average = None if plan.average is None else self.flat.copy()  # or what it is a mean of,
+        self._is_averaged = False  # while the model has the average
         self._has_keys = network.is_noisy or plan.scheduled_sampling is not None  # of rows, which draw something each
         self._noise_seed: int | None = None  # drawn, where rows have keys, when it is sure that the run begins
         self._given = settings_of(self.optimizer)
