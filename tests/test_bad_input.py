@@ -950,6 +950,13 @@ def test_generation_that_makes_no_sense():
     fails(make_kind().generate, X[0, 0], 3, message="generate needs outputs that are inputs, got Reals")
 
 
+@pytest.mark.parametrize("weights", [[1, 1], [[1, 1], [1]]])
+def test_weights_beside_a_target_that_is_no_sequence(weights: Any):
+    model = elman.SequenceModel(elman.Tokens(3), elman.Categories(3), hidden_size=H, seed=0)
+    given: dict[str, Any] = {"X": [[0, 1], [2]], "Y": [[0, 1], 2], "weights": weights}
+    fails(model.fit, **given, message=re.escape("Y[1] must have shape (T,), got ()"))
+
+
 S2S_FITS = [
     ({"X": [[0, 1], []]}, "X[1] must not have an empty axis, got shape (0,)"),
     ({"X": [[0, 1], [3]]}, "X[1] must hold tokens from 0 to 2, got 3 at [0]"),

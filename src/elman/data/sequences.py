@@ -479,7 +479,8 @@ def _target_rows(Y: Any, kinds: Kinds, names: Sequence[str], n: int, weights: _W
         shape = (() if isinstance(which, int) else ("N",)) + (("T",) if has_time else ())
         value = value if is_category else checks.widened(value, name, dtype)
         value = outputs.spelled(value, name) if has_time else value
-        read = None if weights is None else weights.read(which, np.shape(value)[len(shape) - 1] if has_time else None)
+        n_steps = np.shape(value)[len(shape) - 1 : len(shape)] if has_time else (None,)  # none where axes are missing
+        read = None if weights is None or not n_steps else weights.read(which, *n_steps)
         found: Real | Int = outputs.targets(value, name, dtype, shape, read=read)
         if kinds.feeds_back and is_category:
             of_one = [(found, name, which)] if isinstance(which, int) else _each(found, name, which)
