@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from elman import check
 from elman.attributes import Checked
@@ -63,17 +62,9 @@ class Kind(Checked):
     def _in_full(self) -> str:
         return f"{type(self).__name__}({self.n}, {self.settings()!r})"
 
-    def as_items(self, value: Any, name: str) -> NDArray[Any]:
-        """An array of what sequences have one of each."""
-        return check.as_array(value, name)
-
     def named(self, codes: Any) -> Any:
         """Numbers as the labels that they stand for, if there are some."""
         return codes
-
-    def spelled(self, value: Any, name: str) -> Any:  # noqa: ARG002
-        """A sequence as a list or an array."""
-        return value
 
     def check_known(self) -> None:
         """Refuse what labels are needed for where they are not known yet."""

@@ -125,14 +125,6 @@ class Named(Kind):
         if isinstance(self.labels, str):
             check.refuse("labels='fit' are not known yet: the data of `fit` say them, or give a list")
 
-    def as_items(self, value: Any, name: str) -> NDArray[Any]:
-        """An array of what may be labels."""
-        return check.as_array(value, name) if self.labels is None else as_labels(value, name)
-
-    def spelled(self, value: Any, name: str) -> Any:
-        """A sequence, perhaps a str, as a list or an array."""
-        return value if self.labels is None or not isinstance(value, str) else self.coder.spelled(value, name)
-
     def are_spelled(self, value: Any) -> bool:
         """Whether it is a list of sequences that are str, of characters: not of such labels themselves."""
         is_list = isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)

@@ -17,6 +17,7 @@ from elman.data.ahead import Ahead
 from elman.data.checks import Read
 from elman.data.inputs import Input, Tokens
 from elman.data.kinds import PATTERNS, Kinds, Pattern
+from elman.data.named import as_labels
 from elman.data.order import Groups
 from elman.data.outputs import Categories, Output, Targets, total_weight
 from elman.data.rows import Column, Listed, Rows, Table, is_column, is_sliced, row_of
@@ -436,7 +437,8 @@ def _input_rows(X: Any, inputs: Input, pattern: Pattern, dtype: np.dtype[Any], n
 def _rows_of(kind: Input | Output, given: Any, name: str, checked: Any, dtype: Any, *, are_items: bool) -> Rows:
     """Rows of inputs or of targets, of which sequences have one each if they are items."""
     if are_items:
-        given = given if is_sliced(given) else kind.as_items(given, name)
+        as_array = check.as_array if kind.labels is None else as_labels
+        given = given if is_sliced(given) else as_array(given, name)
         return Table(given, name, checked, dtype=dtype, are_items=True)
     if _is_table(given):
         return Table(given, name, checked, dtype=dtype)
@@ -478,9 +480,11 @@ def _target_rows(Y: Any, kinds: Kinds, names: Sequence[str], n: int, weights: _W
     def checked(value: Any, name: str, which: Any) -> Real | Int:
         shape = (() if isinstance(which, int) else ("N",)) + (("T",) if has_time else ())
         value = value if is_category else checks.widened(value, name, dtype)
-        value = outputs.spelled(value, name) if has_time else value
-        n_steps = np.shape(value)[len(shape) - 1 : len(shape)] if has_time else (None,)  # none where axes are missing
-        read = None if weights is None or not n_steps else weights.read(which, *n_steps)
+        read = None
+        if weights is not None:
+            axes = np.shape([*value] if isinstance(value, str) else value)  # perhaps too few, as `targets` says
+            n_steps = axes[len(shape) - 1 : len(shape)] if has_time else (None,)
+            read = weights.read(which, *n_steps) if n_steps else None
         found: Real | Int = outputs.targets(value, name, dtype, shape, read=read)
         if kinds.feeds_back and is_category:
             of_one = [(found, name, which)] if isinstance(which, int) else _each(found, name, which)
