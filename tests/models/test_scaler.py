@@ -279,6 +279,18 @@ def test_what_is_fed_back_is_scaled_as_inputs_are(rng: np.random.Generator, back
     np.testing.assert_allclose(model.generate(X[2], 70), expected, rtol=1e-9)
 
 
+@backend_names
+def test_what_is_predicted_in_training_is_fed_back_as_targets_are(rng: np.random.Generator, backend: str):
+    X, Y = 1e4 + 300 * rng.standard_normal((9, 2)), 1e6 + 300 * rng.standard_normal((9, 5, 1))
+    own: dict[str, Any] = {"pattern": "one-to-many", "dtype": "float64", "backend": backend}
+    model, hand = scaled(**own), model_of(elman.Features(2), elman.Reals(1), **own)
+    history = model.fit(X, Y, **FIT, scheduled_sampling=0.5)
+    x, y = elman.Scaler().fit(X).transform(X), elman.Scaler().fit(Y).transform(Y)
+    np.testing.assert_allclose(history["loss"], hand.fit(x, y, **FIT, scheduled_sampling=0.5)["loss"], rtol=1e-9)
+    for name, value in model.state_dict().items():
+        np.testing.assert_allclose(value, hand.state_dict()[name], rtol=1e-6, atol=1e-9)
+
+
 def test_labels_that_are_fed_back_are_scaled_as_inputs_are():
     inputs = elman.Features(2, scaler=elman.Scaler(mean=[0.3, 0.6], scale=[0.2, 3]))
     model = model_of(inputs, elman.Binary(2), dtype="float64", spectral_radius=1.5, seed=0)

@@ -445,7 +445,7 @@ class SequenceNetwork(Network):
         y, h, inputs, mode = batch.targets.y, self.initial_state(batch.x.shape[1]), self.kinds.inputs, self.mode()
         reading = self.reading(mode, batch.x)
         own = reading.of(batch.x), batch.lengths, h, self.predict_of, reading.weights
-        found = scheduled.predictions(self.stack, mode, *own)
+        found = self.kinds.outputs.scaled(scheduled.predictions(self.stack, mode, *own), y.dtype)  # as targets are
         is_own = scheduled.is_fed_back(batch.keys, len(y), probability).reshape(*y.shape[:2], *y.shape[2:] and (1,))
         first = batch.x[:1] if isinstance(inputs, Tokens) else batch.x[:1, :, : inputs.n]
         return batch._replace(x=self.kinds.taught(first, np.where(is_own, found, y)))
