@@ -17,6 +17,8 @@ import elman
 from elman.data import rows, sequences
 from elman.data.order import Groups, Shuffled
 
+from ..compare import assert_same_bits
+
 N, T, V = 70, 9, 5
 
 
@@ -223,8 +225,13 @@ def test_batches_without_a_target_are_left_out(tmp_path: Path):
         made.evaluate(x, nothing)
     with pytest.raises(ValueError, match=r"^Y must hold at least one target in each epoch"):
         made.fit(x, nothing, epochs=1, progress=False)
+    before = made.state_dict()
     with pytest.raises(ValueError, match=r"^validation_data\[1\] must hold at least one target"):
         made.fit(x, y, validation_data=(x, nothing), epochs=1, progress=False)
+    y_without_end = mapped(np.concatenate([y[:50], np.full_like(y[50:], -1)]), tmp_path)
+    with pytest.raises(ValueError, match=r"^validation_split must leave a target for each part, got 0.2 of 70"):
+        made.fit(x, y_without_end, validation_split=0.2, epochs=1, progress=False)
+    assert_same_bits(made.state_dict(), before)  # refused before anything is trained
     given = {"epochs": 1, "batch_size": 8, "progress": False}
     assert model().fit(x, y, **given) == model().fit(mapped(x, tmp_path), y, **given)
 

@@ -168,9 +168,13 @@ class DataSet:
         first, last = copy.copy(self), copy.copy(self)
         first.part, last.part = slice(0, n - n_last), slice(n - n_last, None)
         first._ahead, last._ahead = Ahead(), Ahead()
-        if not (len(first.rows()) and len(last.rows())):
+        if not (first.has_target() and last.has_target()):
             raise ValueError(f"{name} must leave a target for each part, got {fraction} of {n} sequences")
         return first, last
+
+    def has_target(self) -> bool:
+        """Whether there is something to learn from; read until it is found, where that is not known."""
+        return len(self.rows()) > 0
 
     def batch(self, rows: Int) -> Any:
         """Some of the sequences, as the network takes them."""
@@ -283,6 +287,13 @@ class Sequences(DataSet):
         rows = super().rows()
         return rows if self.counts is None else rows[self.counts[rows]]
 
+    def has_target(self) -> bool:
+        if self.counts is not None:
+            return super().has_target()
+        start = self.part.start
+        parts = slice(start, start + 1), self.part  # the first sequence has one, as a rule, and is soon read
+        return any(counts.any() for part in parts for _, _, counts in self._counted(part))
+
     def batch(self, rows: Int) -> Batch:
         (x, lengths), y = self.inputs_of(rows), self.kinds.outputs.scaled(self.y.side_by_side(rows), self.dtype)
         of_targets = None if self.kinds.pattern.one_output else lengths
@@ -305,8 +316,7 @@ class Sequences(DataSet):
 
     def target_steps(self) -> Iterator[Real | Int]:
         """The targets of a weight that is not 0 of the sequences of this part, (N,) or (N, n), some at a time."""
-        start, stop, _ = self.part.indices(len(self.y))
-        return (y[counts & (start <= rows) & (rows < stop)] for rows, y, counts in self._counted())
+        return (y[counts] for _, y, counts in self._counted(self.part))
 
     def _counting(self) -> NDArray[np.bool_]:
         """Which sequences have a target of a weight that is not 0."""
@@ -315,9 +325,9 @@ class Sequences(DataSet):
             found[rows] = counts.any(axis=0)
         return found
 
-    def _counted(self) -> Iterator[tuple[Int, Real | Int, NDArray[np.bool_]]]:
-        """Some sequences at a time, their targets (T, B, ·), and which of these count, with a weight above 0."""
-        for rows in _some_together(range(len(self.y)), self.y, self.kinds.outputs.n):
+    def _counted(self, part: slice = slice(None)) -> Iterator[tuple[Int, Real | Int, NDArray[np.bool_]]]:
+        """Some sequences of a part at a time, their targets (T, B, ·), and which count, with a weight above 0."""
+        for rows in _some_together(range(len(self.y))[part], self.y, self.kinds.outputs.n):
             y = self.y.side_by_side(rows)
             yield rows, y, Targets(y, self.y.lengths[rows], self.user_weights(rows, y), 0).counts(self.kinds.outputs)
 

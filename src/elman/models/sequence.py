@@ -16,6 +16,7 @@ import numpy as np
 from elman import check
 from elman.attributes import as_made
 from elman.backends.activations import Activation
+from elman.data import checks
 from elman.data.batches import batch_of
 from elman.data.columns import Columns
 from elman.data.inputs import Features, Tokens
@@ -1008,7 +1009,9 @@ class SequenceModel(Model):
         if given is None:
             return None
         name = "validation_data"
-        return self._data(*_two_to_four(given, name), names=[f"{name}[{i}]" for i in range(4)])
+        data = self._data(*_two_to_four(given, name), names=[f"{name}[{i}]" for i in range(4)])
+        checks.any_weight(float(data.has_target()), data.y_name, data.weights is not None)  # before anything is trained
+        return data
 
     def _of_windows(self, windows: Windows, Y: Any, names: Sequence[str]) -> tuple[Any, Any]:
         """Their X and Y."""
