@@ -373,16 +373,11 @@ def test_the_first_fit_alone(rng: np.random.Generator):
         model.fit(X, Y, epochs=0)
     with pytest.raises(ValueError, match=r"^checkpoint must"):
         model.fit(X, Y, resume=True)
+    with pytest.raises(ValueError, match=r"^validation_data\[1\] must have as many"):
+        model.fit(X, Y, validation_data=(X, Y[1:]), **FIT)
     model.find_lr(X, Y, steps=3)
     assert model.inputs == inputs
-    assert model.outputs == outputs
-
-    def stop(_: Any) -> None:
-        raise ValueError("no more")
-
-    with pytest.raises(ValueError, match="no more"):
-        model.fit(X, Y, callbacks=[stop], **FIT)
-    assert model.inputs == inputs, "as before a fit that is refused"
+    assert model.outputs == outputs, "as before a fit that is refused"
     model.fit(X, Y, **FIT)
     first, second = model.inputs, model.outputs
     assert repr(inputs.scaler) == repr(outputs.scaler) == "Scaler()", "those of other models"
@@ -390,6 +385,23 @@ def test_the_first_fit_alone(rng: np.random.Generator):
     assert model.inputs is first
     assert model.outputs is second
     assert_fits(model.inputs.scaler, X)
+
+
+def test_what_has_been_trained_with_it_keeps_it(rng: np.random.Generator):
+    """An error in the middle of a run leaves parameters that are of no use with another scaler."""
+    X, Y = ragged(rng)
+
+    def stop(_: Any) -> None:
+        raise ValueError("no more")
+
+    model = scaled()
+    with pytest.raises(ValueError, match="no more"):
+        model.fit(X, Y, callbacks=[stop], **FIT)
+    assert_fits(model.inputs.scaler, X)
+    assert_fits(model.outputs.scaler, Y)
+    other = scaled()
+    other.fit(X, Y, **{**FIT, "epochs": 1})
+    np.testing.assert_array_equal(model.predict(X)[0], other.predict(X)[0])
 
 
 def test_before_a_fit_there_is_nothing_to_be_had(rng: np.random.Generator, tmp_path: Path):

@@ -228,7 +228,7 @@ class Seq2Seq(Model):
             If the loss or its gradient is not finite.
         """
         given = locals()  # all arguments, by name
-        with joined(given) as (own, ranks), as_before_if_refused(self.inputs, self.outputs):
+        with joined(given) as (own, ranks), as_before_if_refused(self._network, self.inputs, self.outputs):
             known, most = self._network.metrics, memory_of(memory, "memory", self.encoder)
             plan = Plan.of(own, self._network.parameters, metrics=known, memory=most)
             kinds = self.inputs, self.outputs, PATTERNS["many-to-many"]

@@ -727,7 +727,7 @@ class SequenceModel(Model):
         True
         """
         given = locals()  # all arguments, by name
-        with joined(given) as (own, ranks), as_before_if_refused(self.inputs, self.outputs):
+        with joined(given) as (own, ranks), as_before_if_refused(self._network, self.inputs, self.outputs):
             self._check_sampling(scheduled_sampling, tbptt)
             most = self._memory(memory)
             windows = None if tbptt is None else self._truncation(tbptt)
