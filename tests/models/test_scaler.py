@@ -129,6 +129,7 @@ def test_it_is_what_it_says(rng: np.random.Generator):
 BAD: list[tuple[Any, str]] = [
     (lambda: elman.Scaler().fit([]), "X must hold at least one sequence"),
     (lambda: elman.Scaler().fit([np.empty((0, 2))]), "X must hold at least one step"),
+    (lambda: elman.Scaler().fit(np.empty((3, 0))), "X must hold at least one step"),
     (lambda: elman.Scaler().fit("abc"), "X must be an array of numbers (T, n), got 'abc'"),
     (lambda: elman.Scaler().fit(3.0), "X must be an array of numbers (T, n), got 3.0"),
     (lambda: elman.Scaler().fit([["a"]]), "X[0] must be an array of numbers (T, n), got ['a']"),

@@ -112,9 +112,9 @@ class Scaler(Checked):
         if missing is not None:
             check.number(missing, "missing", "None or NaN", math.isnan)
         found = _sequences(X, "X", None, may_miss=missing is not None)
-        each = [steps.reshape(-1, steps.shape[-1]) for steps, _ in found]
-        if not any(map(len, each)):
+        if not any(steps.size for steps, _ in found):
             raise ValueError("X must hold at least one step")
+        each = [steps.reshape(-1, steps.shape[-1]) for steps, _ in found]
         n, n_together = each[0].shape[1], max(1, _TOGETHER // max(1, each[0].shape[1]))
         parts = (steps[i : i + n_together] for steps in each for i in range(0, len(steps), n_together))
         self._put(*_moments(parts, n))
