@@ -490,6 +490,35 @@ def test_functions_of_batches(rng: np.random.Generator):
     assert model.fit(lambda: iter([(x[:3], y[:3]), (x[3:], y[3:])]), **options) == expected
 
 
+def test_characters_that_numpy_drops_at_the_end():
+    model = model_of(elman.Tokens(3, labels="fit"), elman.Categories(3, labels="fit"))
+    model.fit(["ab\0"], ["b\0\0"], epochs=200, optimizer=elman.Adam(0.02), progress=False)
+    assert model.predict(["ab\0"])[0].tolist() == ["b", "\0", "\0"]
+
+
+def test_windows_of_objects_and_of_a_text(rng: np.random.Generator):
+    numbers = rng.integers(0, 3, 40)
+    series = np.array(TAGS, object)[numbers]
+    targets = series.copy()
+    targets[3] = None
+    for pattern in ("many-to-many", "many-to-one"):
+        plain, model = model_of(elman.Tokens(3), elman.Categories(3), pattern=pattern), None
+        given = np.where(np.arange(40) == 3, -1, numbers)
+        expected = plain.fit(elman.Windows(numbers, 4, targets=given), **QUIET)
+        model = model_of(elman.Tokens(labels=TAGS), elman.Categories(labels=TAGS), pattern=pattern)
+        assert model.fit(elman.Windows(series, 4, targets=targets), **QUIET) == expected
+        np.testing.assert_array_equal(flat(model), flat(plain))
+    text = "".join("abc"[i] for i in numbers)
+    plain, model = (
+        model_of(inputs(), outputs())
+        for inputs, outputs in [
+            (lambda: elman.Tokens(3), lambda: elman.Categories(3)),
+            (lambda: elman.Tokens(3, labels="fit"), lambda: elman.Categories(3, labels="fit")),
+        ]
+    )
+    assert model.fit(elman.Windows(text, 4), **QUIET) == plain.fit(elman.Windows(numbers, 4), **QUIET)
+
+
 # What is refused
 
 
@@ -521,6 +550,18 @@ def test_functions_of_batches(rng: np.random.Generator):
         (
             lambda: model_of(elman.Tokens(2), elman.Categories(labels=["b", "a"])).generate(0, 3),
             "generate needs outputs with the labels of the inputs, got Categories",
+        ),
+        (
+            lambda: model_of(
+                elman.Tokens(labels=["a", "b"], embedding_dim=5), elman.Categories(labels=["b", "a"]), tied=True
+            ),
+            r"tied=True needs outputs with the labels of the inputs, got Categories\(2, labels=\('b', 'a'\)\) and Tok",
+        ),
+        (
+            lambda: model_of(elman.Tokens(labels=["a", "b"]), elman.Categories(labels=["a", "b"])).generate(
+                "a", 3, end="z"
+            ),
+            r"end must hold labels among \['a', 'b'\], got 'z'",
         ),
     ],
 )

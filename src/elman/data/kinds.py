@@ -65,7 +65,7 @@ class Kinds(NamedTuple):
             self.check_labels("pattern='one-to-many'")
 
     def check_labels(self, what: str) -> None:
-        """Refuse to feed categories back as tokens of other labels."""
+        """Refuse categories with other labels than the tokens that they become, or share vectors with."""
         one, other = self.inputs.labels, self.outputs.labels
         one = one[: len(other)] if isinstance(one, tuple) and isinstance(other, tuple) else one
         if one != other:

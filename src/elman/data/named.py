@@ -37,6 +37,8 @@ class Coder:
     def _array(self) -> NDArray[Any]:
         kinds = {type(one) for one in self.labels}
         is_plain = len(kinds) == 1 and (kinds != {int} or all(abs(one) < 1 << 63 for one in self.labels))
+        if kinds == {str}:
+            is_plain = not any(one.endswith("\0") for one in self.labels)  # which NumPy drops
         return np.array(self.labels, dtype=None if is_plain else object)
 
     def decoded(self, codes: Int) -> NDArray[Any]:
@@ -70,7 +72,7 @@ class Coder:
     def spelled(self, text: str, name: str) -> list[str]:
         """A sequence of characters, if these are the labels."""
         if not self.are_characters:
-            split = check.shown(text)
+            split = check.shown(str(text))
             raise TypeError(f"{name} must be a sequence of labels, got {split}: a list of some, as of {split}.split()")
         return list(text)
 
@@ -78,7 +80,7 @@ class Coder:
         """A str that stands for a sequence as that."""
         if not isinstance(value, str):
             return value
-        is_one = () in shapes and (value in self._codes or not self.are_characters)
+        is_one = () in shapes and (len(shapes) == 1 or value in self._codes or not self.are_characters)
         return value if is_one else self.spelled(value, name)
 
     def _cure(self, label: Any, *, is_token: bool) -> str:

@@ -463,7 +463,8 @@ def _listed(value: Any, name: str, checked: Any, dtype: Any) -> Rows:
 
 def _is_table(value: Any) -> bool:
     """Whether it is one array of sequences."""
-    return (isinstance(value, np.ndarray) or is_sliced(value)) and value.dtype != object and len(value.shape) > 1
+    is_array = value.dtype != object if isinstance(value, np.ndarray) else is_sliced(value)
+    return is_array and len(value.shape) > 1
 
 
 def _reset_rows(resets: Any, name: str, x: Rows, x_name: str) -> Rows:

@@ -23,13 +23,13 @@ class Windows:
 
     Parameters
     ----------
-    series : integers (S,), or array (S, n)
+    series : integers (S,), labels (S,), a str of characters, or array (S, n)
         Tokens, features or columns; (S,) is taken for one feature.
     length : int
         How many steps a window has.
     stride : int, optional
         How many steps there are from the beginning of a window to that of the next; by default `length`.
-    targets : integers (S,), or array (S, n), optional
+    targets : as series, optional
         Where targets are taken from, step by step beside the series; by default the series itself.
     horizon : int
         By how many steps the targets are later: 0 for those of the same steps. Where the model has one target for
@@ -124,7 +124,7 @@ class _Windowed:
 
 
 def _series(value: Any, name: str) -> Any:
-    array = value if is_sliced(value) else check.as_array(value, name)
+    array = value if is_sliced(value) else check.as_array(list(value) if isinstance(value, str) else value, name)
     if len(array.shape) not in (1, 2):
         raise ValueError(f"{name} must have shape (S,) or (S, n), got {tuple(array.shape)}")
     return array

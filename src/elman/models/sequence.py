@@ -199,7 +199,7 @@ class SequenceModel(Model):
         self.mask_ho, self.readout_from = ReadoutConstraints.of(mask_ho, readout_from, outputs.n_units, *below)
         self.tied = check.flag(tied, "tied")
         if self.tied:
-            self._check_tied(architecture.n_outputs)
+            self._check_tied(kinds, architecture.n_outputs)
         h_0 = architecture.initial_entries(is_learned=self.learn_h_0)
         entries = [*architecture.entries(), *([] if self.tied else entries_of(inputs)), *h_0]
         kept = Kept.drawn(entries, self.rnn, given, outputs.n_units, rng, asked)
@@ -945,13 +945,14 @@ class SequenceModel(Model):
         readout = ReadoutConstraints(self.mask_ho, self.readout_from)
         return SequenceNetwork(kinds, self.rnn, kept, readout=readout, is_tied=self.tied)
 
-    def _check_tied(self, n_units: int) -> None:
+    def _check_tied(self, kinds: Kinds, n_units: int) -> None:
         """Refuse an embedding that the readout cannot have as its weight."""
         inputs, outputs = self.inputs, self.outputs
         fits = isinstance(inputs, Tokens) and isinstance(outputs, Categories) and outputs.n == inputs.n
         if not fits or inputs.embedding_dim != n_units:
             expected = f"Tokens with embedding_dim={n_units}, as the readout sees so many units, and as many Categories"
             check.refuse(f"tied=True needs {expected}, got {inputs} and {outputs}")
+        kinds.check_labels("tied=True")
         if self.mask_ho is not None or self.readout_from is not None:
             check.refuse("mask_ho and readout_from must be None with tied=True, where weight_ho is the embedding")
 
