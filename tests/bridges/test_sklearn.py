@@ -170,6 +170,24 @@ def test_series_of_one_number_at_each_step(kind, rng):
         again.predict([np.zeros(4), np.zeros((3, 1))])
 
 
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_series_of_other_lengths_than_in_training(kind, rng):
+    """Where these happened to be equally long: a list holds series still, as a part of it may in cross-validation."""
+    X = rng.normal(size=(8, 6))
+    others = [*X[:2], X[2, :3], X[3, :1]]
+    expected = kind(4, max_iter=2, random_state=0).fit(X[..., None], y := targets(kind, X[..., None]))
+    for form in (X, list(X), X.tolist()):
+        fitted = kind(4, max_iter=2, random_state=0).fit(form, y)
+        for some in (others, others[2:3], others[:2]):
+            columns = [x[:, None] for x in some]
+            np.testing.assert_array_equal(flat(fitted.predict(some)), flat(expected.predict(columns)))
+            np.testing.assert_array_equal(flat(fitted.predict(columns)), flat(expected.predict(columns)))
+        with pytest.raises(ValueError, match=r"X has 3 features, but .* is expecting 6 features"):
+            fitted.predict(X[:, :3])
+        with pytest.raises(ValueError, match="X must have 1 features at each step, as in training, got 2"):
+            fitted.predict(np.zeros((2, 6, 2)))
+
+
 def test_no_copies(rng):
     classifier = RNNClassifier(4, max_iter=1)
     for X in (series(rng), series(rng, dtype="float32"), rng.normal(size=(9, 5))):
@@ -255,6 +273,9 @@ def test_words_that_training_has_not_seen(kind, rng, tmp_path):
         kind(tokens="yes").fit(X, y)
     with pytest.raises(ValueError, match=r"^X\[1\] must not have an empty axis"):
         estimator.predict([["good"], []])
+    for text in ("good film", "good", np.str_("good film")):
+        with pytest.raises(TypeError, match=rf"^X\[1\] must be a sequence of labels, got '{text}': .* '{text}'\.split"):
+            estimator.predict([["good"], text])
 
 
 def test_learns_series_and_tags(rng):

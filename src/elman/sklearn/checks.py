@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -57,12 +58,12 @@ def holds_text(value: Any) -> bool:
     return isinstance(first, str)
 
 
-def sequences(value: Any, name: str) -> Rows:
-    """Sequences of tokens as a list, or an array (n, T); str as lists of characters."""
+def sequences(value: Any, name: str, spelled: Callable[[str, str], Any] = lambda text, _: list(text)) -> Rows:
+    """Sequences of tokens as a list, or an array (n, T); str as lists of characters, or as a model spells them."""
     value = data_checks.listed(data_checks.one_for_each(value, name), name, may_be_text=True)
     if isinstance(value, np.ndarray) and value.ndim > 1 and value.dtype != object:
         return value
-    return [list(item) if isinstance(item, str) else item for item in value]
+    return [spelled(item, f"{name}[{i}]") if isinstance(item, str) else item for i, item in enumerate(value)]
 
 
 def _n_axes(value: Any) -> int:

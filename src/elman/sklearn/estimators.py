@@ -278,9 +278,15 @@ class _Estimator(BaseEstimator):
         X = X.to_list() if hasattr(X, "to_list") else X  # a column of pandas
         if self._reads_tokens(X) if reset else isinstance(self.model_.inputs, Tokens):
             self.n_features_in_ = 1
-            return checks.sequences(X, "X")
-        steps, lengths = checks.steps(X, "X", are_series=not reset and self.n_features_in_ == 1)
-        steps = validate_data(self, steps, reset=reset, dtype=_REALS)
+            return checks.sequences(X, "X") if reset else checks.sequences(X, "X", self.model_.inputs.coder.spelled)
+        are_series = (
+            not reset and self.model_.inputs.n == 1 and (self.n_features_in_ == 1 or isinstance(X, (list, tuple)))
+        )
+        steps, lengths = checks.steps(X, "X", are_series=are_series)
+        if lengths is None or reset or self.n_features_in_ == self.model_.inputs.n:
+            steps = validate_data(self, steps, reset=reset, dtype=_REALS)
+        else:  # the features that scikit-learn counts are the columns of an array (n, T) of training
+            steps = check_array(steps, dtype=_REALS, input_name="X", estimator=self)
         if lengths is None:  # an array (n, T)
             steps, lengths = steps.reshape(-1, 1), np.full(len(steps), steps.shape[1])
         if not reset:
