@@ -538,6 +538,10 @@ def test_windows_of_objects_and_of_a_text(rng: np.random.Generator):
         (lambda: elman.Tokens(2, labels=["a", "b", "c"]), "n must have room for 3 labels, got 2: without it, it is"),
         (lambda: elman.Tokens("2", labels=["a"]), "n must be a positive int, got '2'"),
         (lambda: elman.Tokens(labels="fit"), "n must be a positive int with labels='fit', which it has room for, got"),
+        (
+            lambda: elman.Tokens(3, labels="fit", embedding=np.ones((3, 2))),
+            "labels must be a list where there is an embedding, whose rows are in its order, got 'fit'",
+        ),
         (lambda: elman.Tokens(3, unknown="?"), r"unknown must be None without labels, got '\?'"),
         (lambda: elman.Tokens(labels=["a"], unknown=[1]), r"unknown must be a str, an int or a bool, got \[1\]"),
         (lambda: elman.Categories(2, labels=["a", "b", "c"]), "n must have room for 3 labels, got 2"),
@@ -605,6 +609,20 @@ def test_labels_that_there_are_not(X: Any, Y: Any, message: str):
     model = model_of(elman.Tokens(labels=WORDS), elman.Categories(labels=TAGS))
     with pytest.raises((TypeError, ValueError), match=f"^{message}"):
         model.predict(X) if Y is None else model.fit(X, Y, **QUIET)
+
+
+@pytest.mark.parametrize("unknown", [None, -1])
+def test_floats_are_no_labels(unknown: Any):
+    model = model_of(elman.Tokens(labels=[0, 1, 2], unknown=unknown), elman.Categories(labels=[0, 1]))
+    for call in (
+        lambda: model.predict(np.array([[0.5, np.nan]])),
+        lambda: model.predict([np.array([0.0, 1.0])]),
+        lambda: model.stream().predict(np.array([1.0])),
+    ):
+        with pytest.raises(TypeError, match=r"^(X|X\[0\]|x) must hold labels, str, int or bool, got float64 of shape"):
+            call()
+    with pytest.raises(TypeError, match=r"^Y must hold labels, str, int or bool, got float64 of shape \(1, 2\)"):
+        model.fit([[0, 1]], np.array([[0.0, np.nan]]), **QUIET)
 
 
 def test_str_without_labels_has_a_cure():

@@ -137,6 +137,10 @@ class Tokens(Named, Input):
         if embedding is not None and embedding_dim is not None:
             check.refuse("embedding_dim must be None where there is an embedding, whose second axis it is")
         if embedding is not None:
+            if isinstance(labels, str):
+                check.refuse(
+                    "labels must be a list where there is an embedding, whose rows are in its order, got 'fit'"
+                )
             embedding = check.real_array(embedding, "embedding", np.dtype(np.float64), (self.n, "d")).copy()
             check.finite(embedding, "embedding")
             embedding.flags.writeable = False
