@@ -612,7 +612,7 @@ def test_labels_that_there_are_not(X: Any, Y: Any, message: str):
 
 
 @pytest.mark.parametrize("unknown", [None, -1])
-def test_floats_are_no_labels(unknown: Any):
+def test_floats_and_bytes_are_no_labels(unknown: Any):
     model = model_of(elman.Tokens(labels=[0, 1, 2], unknown=unknown), elman.Categories(labels=[0, 1]))
     for call in (
         lambda: model.predict(np.array([[0.5, np.nan]])),
@@ -621,6 +621,8 @@ def test_floats_are_no_labels(unknown: Any):
     ):
         with pytest.raises(TypeError, match=r"^(X|X\[0\]|x) must hold labels, str, int or bool, got float64 of shape"):
             call()
+    with pytest.raises(TypeError, match=r"^X must hold labels, str, int or bool, got \|S1 of shape \(1, 1\)"):
+        model_of(elman.Tokens(labels=["a"], unknown="?"), elman.Binary()).predict(np.array([[b"a"]]))
     with pytest.raises(TypeError, match=r"^Y must hold labels, str, int or bool, got float64 of shape \(1, 2\)"):
         model.fit([[0, 1]], np.array([[0.0, np.nan]]), **QUIET)
 

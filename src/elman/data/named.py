@@ -51,7 +51,7 @@ class Coder:
     ) -> Int:
         """The numbers of labels, of one of the shapes; -1 for None, if it may miss, and for what does not matter."""
         array = as_labels(self._spelled(value, name, shapes), name)
-        if array.dtype.kind in "fc" and array.size:  # not one stranger for all that lies between integers
+        if array.dtype.kind not in "OUTbiu" and array.size:  # numbers, bytes, dates: not even strangers
             raise TypeError(f"{name} must hold labels, str, int or bool, got {array.dtype} of shape {array.shape}")
         check.shape(array.shape, name, shapes, allow_empty=allow_empty)
         known = self._or_none if may_miss else self._codes
