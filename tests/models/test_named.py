@@ -404,6 +404,7 @@ def test_generate():
     three = model_of(elman.Tokens(3), elman.Categories(3))
     assert_labels([letters.generate("bca", 9, seed=1)], [three.generate([1, 2, 0], 9, seed=1)], ["a", "b", "c"])
     many, texts = letters.generate([list("bca"), ["a"]], 9, seed=1), letters.generate(["bca", "a"], 9, seed=1)
+    np.testing.assert_array_equal(letters.generate(np.array(["bca", "a"]), 9, seed=1), texts)
     assert_labels(many, three.generate([[1, 2, 0], [0]], 9, seed=1), ["a", "b", "c"])
     np.testing.assert_array_equal(texts, many)
     assert letters.generate(["b", "c", "a"], 9, seed=1).shape == (9,), "one"
@@ -565,7 +566,7 @@ def test_windows_of_objects_and_of_a_text(rng: np.random.Generator):
             lambda: model_of(elman.Tokens(labels=["a", "b"]), elman.Categories(labels=["a", "b"])).generate(
                 "a", 3, end="z"
             ),
-            r"end must hold labels among \['a', 'b'\], got 'z'",
+            r"end must hold labels among \['a', 'b'\], got 'z': with",
         ),
     ],
 )

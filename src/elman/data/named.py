@@ -68,7 +68,8 @@ class Coder:
             expected = f"labels among {check.shown(list(self.labels))}{missing}"
             label = array[where].item() if isinstance(array[where], np.generic) else array[where]
             cure = self._cure(label, is_token=not allow_empty and not may_miss)
-            raise ValueError(f"{name} must hold {expected}, got {check.shown(label)} at {list(where)}{cure}")
+            place = f" at {list(where)}" if where else ""
+            raise ValueError(f"{name} must hold {expected}, got {check.shown(label)}{place}{cure}")
         return found.clip(-1)
 
     def spelled(self, text: str, name: str) -> list[str]:
@@ -131,7 +132,8 @@ class Named(Kind):
 
     def are_spelled(self, value: Any) -> bool:
         """Whether it is a list of sequences that are str, of characters: not of such labels themselves."""
-        is_list = isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
+        is_list = isinstance(value, (list, tuple, np.ndarray)) and getattr(value, "ndim", 1) == 1
+        is_list = is_list and all(isinstance(one, str) for one in value)
         return is_list and self.labels is not None and self.coder.are_characters and any(len(one) > 1 for one in value)
 
     def named(self, codes: Int) -> Any:
