@@ -2,6 +2,7 @@
 
 import pickle
 import signal
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,8 @@ def test_the_future_is_that_of_its_step(rng: np.random.Generator):
     assert changed.tolist() == [False, False, False, True, True]
     future[:, 4] = 99  # from which nothing is predicted
     assert model.forecast(history, 5, future).tolist() != found.tolist()
+    np.testing.assert_array_equal(model.forecast(history, 5, future), model.forecast(history, 5, future[:, :4]))
+    future[:, 4] = np.nan  # or not known yet
     np.testing.assert_array_equal(model.forecast(history, 5, future), model.forecast(history, 5, future[:, :4]))
 
 
@@ -541,7 +544,12 @@ def wrong_backtests() -> Iterator[tuple[Any, str]]:
         lambda: elman.backtest(model, X, 3, first=8),
         "series must have at least first + steps = 11 steps, got at most 10",
     )
-    yield lambda: elman.backtest(model, X[0], 3, first=5), "series[0] must have shape (T, 3), got (3,)"
+    yield lambda: elman.backtest(model, X[0], 3, first=5), "series[0] must have shape (T, n), got (3,)"
+    yield lambda: elman.backtest(model, [*X, X[0] * np.nan], 3, first=5), "series[2] must be finite, got nan at [0, 0]"
+    yield (
+        lambda: elman.backtest(model, X.astype(object), 3, first=5),
+        "series[0] must hold numbers, got an array",
+    )
     yield (
         lambda: elman.backtest(model, [X[0], X[1, :, :2]], 3, first=5),
         "series[1] must have shape (T, 3), got (10, 2)",
@@ -557,6 +565,10 @@ def wrong_backtests() -> Iterator[tuple[Any, str]]:
     yield lambda: elman.backtest(lambda _: model, X, 3, first=5, refit=0), "refit must be a positive int, got 0"
     yield lambda: elman.backtest(7, X, 3, first=5), "model must have a method forecast, or be a function that makes"
     yield lambda: elman.backtest(model, [], 3, first=5), "series must hold at least one sequence"
+    yield lambda: elman.backtest(len, X, 3, first=5), "what model returns must have a method forecast, got 2"
+    for shape, words in (((6, 3), "have shape (6, 3, n)"), ((6, 3, 4), "be columns of series, 3, got 4")):
+        own = types.SimpleNamespace(forecast=lambda *_, shape=shape: np.zeros(shape), outputs=[])
+        yield lambda own=own: elman.backtest(own, X, 3, first=5), f"what the model forecasts must {words}"
 
 
 def test_wrong_backtests():

@@ -10,6 +10,7 @@ import numpy as np
 
 from elman import check
 from elman.data import checks
+from elman.data.outputs import Reals
 from elman.typing import Int, Real
 
 
@@ -133,7 +134,10 @@ def backtest(
     checks.one_for_each(series, "series")
     rows = [check.as_array(one, f"series[{i}]") for i, one in enumerate(series)]
     for i, one in enumerate(rows):
-        check.shape(one.shape, f"series[{i}]", [("T", rows[0].shape[-1] if rows[0].ndim else "n")])
+        check.shape(one.shape, f"series[{i}]", [("T", rows[0].shape[1] if rows[0].ndim == 2 else "n")])
+        if one.dtype.kind not in "iuf":
+            raise TypeError(f"series[{i}] must hold numbers, got {check.shown(one)}")
+        check.finite(one, f"series[{i}]")
     steps, every = check.positive_int(steps, "steps"), check.positive_int(every, "every")
     season, first = check.positive_int(season, "season"), check.positive_int(first, "first")
     if first <= season:
@@ -154,6 +158,8 @@ def backtest(
     for start in range(0, len(origins), refit or len(origins)):
         own = origins[start : start + (refit or len(origins))]
         one = model([row[: own[0]] for row in rows]) if is_function else model
+        if not hasattr(one, "forecast"):
+            raise TypeError(f"what model returns must have a method forecast, got {check.shown(one)}")
         at = [(i, origin) for i, row in enumerate(rows) for origin in own if origin + steps <= len(row)]
         cases += at
         found.append(_forecasts(one, rows, at, steps))
@@ -170,10 +176,14 @@ def backtest(
 def _forecasts(model: Any, rows: Sequence[Any], cases: Sequence[tuple[int, int]], steps: int) -> Real:
     """(K, steps, n): of series number i after so many steps, for each case (i, steps)."""
     known = [rows[i][:origin] for i, origin in cases]
-    outputs = getattr(model, "outputs", None)
-    if outputs is None:
-        return np.asarray(model.forecast(known, steps))
-    has_more = rows[0].shape[1] > outputs.n
+    outputs, n_columns, name = getattr(model, "outputs", None), rows[0].shape[1], "what the model forecasts"
+    if not isinstance(outputs, Reals):
+        forecasts = check.as_array(model.forecast(known, steps), name)
+        check.shape(forecasts.shape, name, [(len(cases), steps, "n")])
+        if forecasts.shape[2] > n_columns:
+            raise ValueError(f"{name} must be columns of series, {n_columns}, got {forecasts.shape[2]}")
+        return forecasts
+    has_more = n_columns > outputs.n
     future = np.array([rows[i][origin : origin + steps, outputs.n :] for i, origin in cases]) if has_more else None
     forecasts = np.asarray(model.forecast(known, steps, future))
     return forecasts if forecasts.ndim == 3 else forecasts[..., outputs.rank]

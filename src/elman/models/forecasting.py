@@ -101,7 +101,7 @@ def _beside(network: SequenceNetwork, future: Any, n_rows: int, steps: int) -> R
         shapes = (n_rows, steps, n), (n_rows, steps - 1, n)
         array = checks.widened(future, "future", known.dtype)
         array = check.real_array(array, "future", known.dtype, *shapes, allow_empty=True)
-        check.finite(array, "future")
+        check.finite(array[:, : steps - 1], "future")
         known[: array.shape[1], :, outputs.n :] = array.swapaxes(0, 1)
     beside: Real = inputs.scaled(known, dtype)[..., outputs.n :]
     return beside
