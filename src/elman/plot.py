@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from elman import check
 from elman.storage import atomic
 from elman.typing import Int, Real
+
+try:
+    from matplotlib.figure import Figure
+except ImportError as error:
+    raise ImportError("elman.plot needs matplotlib: pip install 'elman[plot]'") from error
 
 
 def loss_curve(

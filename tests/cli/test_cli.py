@@ -754,7 +754,9 @@ def test_imports_little(statement: str) -> None:
 
 
 def test_smoothing_of_the_curve() -> None:
-    plot = pytest.importorskip("elman.plot")
+    pytest.importorskip("matplotlib")
+    from elman import plot
+
     values = np.random.default_rng(0).normal(size=1000)
     expected = [values[max(0, i - 5) : i + 6].mean() for i in range(1000)]
     np.testing.assert_allclose(plot._smoothed(values), expected, rtol=0, atol=1e-12)

@@ -1,5 +1,6 @@
 """Gradients on their way back: against PyTorch's autograd through loops that are written out."""
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,17 @@ def test_gradients_vanish_and_with_large_weights_they_explode():
     assert large_saturated[0] > 0.8
     assert norms[0, 0] / norms[0, -1] < 0.01
     assert large_norms[0, 0] / large_norms[0, -1] > 1000
+
+
+def test_matplotlib_is_missing(monkeypatch: pytest.MonkeyPatch):
+    for name in [name for name in sys.modules if name == "elman.plot" or name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # what makes an import fail
+    with pytest.raises(ImportError, match=r"^elman.plot needs matplotlib: pip install 'elman\[plot\]'$"):
+        elman.History(loss=[1.0]).plot()
+    monkeypatch.delattr(elman, "plot", raising=False)
+    with pytest.raises(AttributeError, match=r"pip install 'elman\[plot\]'"):
+        elman.plot  # noqa: B018
 
 
 def test_gradient_flow_draws_each_layer(tmp_path: Any):
