@@ -75,10 +75,11 @@ def save_png(figure: Figure, path: str | Path) -> None:
     atomic.write(check.path(path, "path"), content.getvalue())
 
 
-def history_figure(history: Mapping[str, Sequence[float]]) -> Figure:
-    """A figure of what `fit` has recorded: losses above, and below what is good if it is large, if there is any."""
-    names = [name for name in history if name.endswith("loss")]
-    panels = [names, [name for name in history if name not in names]]
+def history_figure(history: Mapping[str, Sequence[float]], falling: tuple[str, ...]) -> Figure:
+    """A figure of what `fit` has recorded: losses above; below, what should fall, by its name's end, and what rise."""
+    losses = [name for name in history if name.endswith("loss")]
+    others = [name for name in history if name.endswith(falling) and name not in losses]
+    panels = [losses, others, [name for name in history if name not in losses + others]]
     panels = [panel for panel in panels if panel]
     figure = Figure(figsize=(8, 4 * len(panels)), layout="constrained")
     for axes, panel in zip(figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0], panels, strict=True):
@@ -104,10 +105,12 @@ def learning_rates_figure(lr: Real, loss: Real, smoothed: Real, steepest: float)
 
 
 def gradient_flow(norms: NDArray[np.floating[Any]], *, path: str | Path | None = None) -> Figure:
-    """A figure of the norms (L, T) that `SequenceModel.gradient_norms` gives, one curve for each layer.
+    """A figure of the norms that `SequenceModel.gradient_norms` gives, one curve for each layer.
 
     Parameters
     ----------
+    norms : array (L, T)
+        The first of the two that it gives.
     path : str or path, optional
         A PNG to write it to.
 
@@ -119,6 +122,8 @@ def gradient_flow(norms: NDArray[np.floating[Any]], *, path: str | Path | None =
     >>> gradient_flow(norms)
     <Figure size ...>
     """
+    norms = check.as_array(norms, "norms")
+    check.shape(norms.shape, "norms", [("L", "T")])
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.add_subplot()
     for k, layer in enumerate(norms):

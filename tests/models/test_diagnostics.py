@@ -97,3 +97,11 @@ def test_gradient_flow_draws_each_layer(tmp_path: Any):
     assert [line.get_label() for line in axes.lines] == ["layer 0", "layer 1"]
     np.testing.assert_array_equal(axes.lines[1].get_ydata(), norms[1])
     assert (tmp_path / "flow.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_gradient_flow_is_of_norms_alone():
+    model = elman.SequenceModel(elman.Features(1), elman.Reals(), hidden_size=4, seed=0)
+    found = model.gradient_norms(np.ones((5, 2, 1)), np.ones((5, 2, 1)))
+    for wrong in (found, found.saturated, np.ones(5)):
+        with pytest.raises(ValueError, match=r"^norms must "):
+            elman.plot.gradient_flow(wrong)

@@ -96,6 +96,9 @@ def test_history_is_a_dict_of_lists_with_a_plot(tmp_path: Path):
     assert drawn == ["loss", "val_loss", "val_accuracy"]
     np.testing.assert_array_equal(figure.axes[0].lines[1].get_ydata(), history["val_loss"])
     assert len(fit(make_model()).plot().axes) == 1
+    more = elman.History(loss=[1.0], val_loss=[1.0], val_f1=[0.5], val_perplexity=[30.0], val_rmse=[9.0])
+    panels = [[line.get_label() for line in axes.lines] for axes in more.plot().axes]
+    assert panels == [["loss", "val_loss"], ["val_perplexity", "val_rmse"], ["val_f1"]]
 
 
 def test_the_last_validation_is_an_evaluation():
@@ -240,6 +243,11 @@ def test_early_stopping():
         values = [2.0, 1.0, 0.5, 0.5, 0.5, 0.5]
         stopping = elman.EarlyStopping("loss", patience=2, mode=mode)
         assert fit(model, epochs=6, callbacks=[Given(), stopping])["loss"] == values[:n_epochs]
+    for name, n_epochs in {"rmse": 5, "poisson_deviance": 5, "mcc": 3}.items():
+        stopping, seen = elman.EarlyStopping(f"val_{name}", patience=2), iter([2.0, 1.0, 0.5, 0.5, 0.5, 0.5])
+        own = {name: lambda *_, seen=seen: next(seen)}
+        history = fit(model, epochs=6, callbacks=[stopping], validation_data=HELD_OUT, metrics=own)
+        assert len(history["loss"]) == n_epochs
     rising = elman.EarlyStopping("val_accuracy", patience=1)
     history = fit(model, epochs=50, callbacks=[rising], validation_data=HELD_OUT)["val_accuracy"]
     assert all(a < b for a, b in itertools.pairwise(history[:-1]))

@@ -40,7 +40,7 @@ class History(dict[str, list[float]]):
         """
         from elman.plot import history_figure, save_png
 
-        figure = history_figure(self)
+        figure = history_figure(self, FALLING)
         if path is not None:
             save_png(figure, path)
         return figure
@@ -129,7 +129,8 @@ class Callback:
         """Refuse what a checkpoint says, as long as nothing has been changed; parameters (n,) are the model's."""
 
 
-FALLING = "loss", "error", *OF_LOSS  # how measures end that are better the smaller they are
+_SHORT = "mae", "mse", "mape", "mase"  # rmse and smape, too
+FALLING = "loss", "error", "deviance", *_SHORT, *OF_LOSS  # how measures end that are better the smaller they are
 
 
 class _Watching(Settings, Callback):
@@ -194,8 +195,8 @@ class EarlyStopping(_Watching):
     restore_best : bool
         Whether to end with the parameters of the best epoch.
     mode : {"auto", "min", "max"}
-        Whether the measure should fall or rise; with "auto", names that end with "loss", "error", "perplexity" or
-        "bits_per_token" should fall, all else rise.
+        Whether the measure should fall or rise; with "auto", names that end with "loss", "error", "deviance", "mae",
+        "mse", "mape", "mase", "perplexity" or "bits_per_token" should fall, all else rise.
 
     Examples
     --------
