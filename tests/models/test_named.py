@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -403,6 +404,11 @@ def test_generate():
     letters = model_of(elman.Tokens(labels=["a", "b", "c"]), elman.Categories(labels=["a", "b", "c"]))
     three = model_of(elman.Tokens(3), elman.Categories(3))
     assert_labels([letters.generate("bca", 9, seed=1)], [three.generate([1, 2, 0], 9, seed=1)], ["a", "b", "c"])
+    for end in ("xyz", ["a"], 2):
+        with pytest.raises(ValueError, match=rf"^end must be one of the labels .*, got {re.escape(repr(end))}$"):
+            letters.generate("bca", 9, end=end)
+    with pytest.raises(ValueError, match=r"^end must be one of the labels .*, got 'cats': perhaps 'cat'$"):
+        model.generate("a", 20, end="cats")
     many, texts = letters.generate([list("bca"), ["a"]], 9, seed=1), letters.generate(["bca", "a"], 9, seed=1)
     np.testing.assert_array_equal(letters.generate(np.array(["bca", "a"]), 9, seed=1), texts)
     assert_labels(many, three.generate([[1, 2, 0], [0]], 9, seed=1), ["a", "b", "c"])

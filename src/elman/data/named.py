@@ -72,6 +72,15 @@ class Coder:
             raise ValueError(f"{name} must hold {expected}, got {check.shown(label)}{place}{cure}")
         return found.clip(-1)
 
+    def code(self, value: Any, name: str) -> int:
+        """The number of one label, which has to be among them."""
+        if not _has_hash(value) or value not in self._codes:
+            cure = self._cure(value, is_token=False)
+            raise ValueError(
+                f"{name} must be one of the labels {check.shown(list(self.labels))}, got {check.shown(value)}{cure}"
+            )
+        return self._codes[value]
+
     def spelled(self, text: str, name: str) -> list[str]:
         """A sequence of characters, if these are the labels."""
         if not self.are_characters:
@@ -144,7 +153,7 @@ class Named(Kind):
         """The number of one."""
         if self.labels is None:
             return check.below(value, name, self.n)
-        return int(self.coder.codes(value, name, [()], lambda _: [()], may_miss=False))
+        return self.coder.code(value, name)
 
     def learn_labels(self, found: set[Any], name: str) -> None:
         """Take the labels that there are in data."""
