@@ -948,6 +948,11 @@ def test_generation_that_makes_no_sense():
     for options in ({"top_k": 1}, {"top_p": 0.5}, {"end": 0}):
         fails(make_kind(None, "one-to-many").generate, X[0, 0], 3, **options, message=message)
     fails(make_kind().generate, X[0, 0], 3, message="generate needs outputs that are inputs, got Reals")
+    one = elman.SequenceModel(elman.Features(3), elman.Reals(1), hidden_size=4)
+    message = re.escape(
+        "generate needs outputs that are inputs, got Reals(1) and Features(3): forecast feeds them back"
+    )
+    fails(one.generate, np.ones((5, 3)), 3, message=message)
 
 
 @pytest.mark.parametrize("weights", [[1, 1], [[1, 1], [1]]])

@@ -111,7 +111,9 @@ def _check_kinds(network: SequenceNetwork) -> None:
     if not network.kinds.feeds_back:
         is_input = isinstance(inputs, Features) or (isinstance(inputs, Tokens) and isinstance(outputs, Categories))
         if pattern.one_input or pattern.one_output or not is_input or outputs.n != inputs.n or not outputs.may_feed:
-            check.refuse(f"generate needs outputs that are inputs, got {outputs} and {inputs}")
+            is_forecast = isinstance(inputs, Features) and isinstance(outputs, Reals) and not pattern.one_input
+            cure = ": forecast feeds them back, beside what is known" if is_forecast and outputs.n <= inputs.n else ""
+            check.refuse(f"generate needs outputs that are inputs, got {outputs} and {inputs}{cure}")
         if isinstance(inputs, Tokens):
             network.kinds.check_labels("generate")
 
