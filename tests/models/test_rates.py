@@ -52,6 +52,15 @@ def test_where_it_falls_fastest(n: int):
     assert rising.steepest == found.lr[0]
 
 
+def test_batches_that_differ_at_first():
+    """The means of the first losses fall by chance, below all that comes later, too."""
+    lr, smoothed = np.geomspace(1e-5, 1, 100), np.full(100, 0.7)
+    smoothed[:4] = 1.2, 0.8, 0.4, 0.6
+    smoothed[50:60] = 0.7 - 0.02 * np.arange(10)
+    found = elman.training.rates.LearningRates(lr, smoothed, smoothed)
+    assert lr[45] < found.steepest < lr[60]
+
+
 def test_it_learns_with_what_was_found(tmp_path: Path):
     model = make(dropout=0.1, num_layers=2)
     before = state_of(model, elman.SGD(1))

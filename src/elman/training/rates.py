@@ -38,9 +38,16 @@ class LearningRates(NamedTuple):
 
     @property
     def steepest(self) -> float:
-        """Where the smoothed loss falls fastest by log lr, before its least value: a rate to begin with."""
-        falling = np.diff(self.smoothed[: int(self.smoothed.argmin()) + 1])
-        return float(self.lr[int(falling.argmin()) if falling.size else 0])
+        """Where the smoothed loss falls fastest by log lr, before its least value: a rate to begin with.
+
+        It is how far it falls over a tenth of the rates that counts, but for the first tenth, where a mean of a few
+        losses falls and rises with the batches.
+        """
+        first, over = len(self.lr) // 10, max(1, len(self.lr) // 10)
+        smoothed = self.smoothed[first:]
+        smoothed = smoothed[: int(smoothed.argmin()) + 1]
+        falls = smoothed[over:] - smoothed[:-over]
+        return float(self.lr[first + int(falls.argmin()) + over // 2 if falls.size else 0])
 
     def plot(self, path: str | Path | None = None) -> Any:
         """A matplotlib figure of it, written to a PNG if there is a path. Needs ``pip install 'elman[plot]'``."""
