@@ -195,8 +195,13 @@ def as_labels(value: Any, name: str) -> NDArray[Any]:
     return check.as_array(value, name)
 
 
-def learn_labels(X: Any, Y: Any, inputs: Kind, outputs: Kind, pattern: Any, held_out: float | None) -> None:
-    """Let tokens and categories that wait for labels have those of a data set, all but this last part of it."""
+def learn_labels(
+    X: Any, Y: Any, inputs: Kind, outputs: Kind, pattern: Any, held_out: float | None, *, are_one: bool = False
+) -> None:
+    """Let tokens and categories that wait for labels have those of a data set, all but this last part of it.
+
+    are_one: whether both have the same, if both wait.
+    """
     given: dict[str, Any] = {"X": (inputs, X, pattern.one_input), "Y": (outputs, Y, pattern.one_output)}
     found, waiting = dict[str, set[Any]](), dict[str, Any]()
     for name, (kind, sequences, are_items) in given.items():
@@ -204,10 +209,9 @@ def learn_labels(X: Any, Y: Any, inputs: Kind, outputs: Kind, pattern: Any, held
             if callable(X):
                 check.refuse("X must be data with labels='fit', which all of it says, got a function")
             waiting[name], found[name] = kind, labels_of(sequences, name, held_out, are_items=are_items)
-    is_fed_back = pattern.one_input and not pattern.one_output
-    are_same = len(waiting) == 2 and (inputs.n == outputs.n or is_fed_back)
+    are_one = are_one and len(waiting) == 2
     for name, kind in waiting.items():
-        kind.learn_labels(set().union(*found.values()) if are_same else found[name], "X and Y" if are_same else name)
+        kind.learn_labels(set().union(*found.values()) if are_one else found[name], "X and Y" if are_one else name)
 
 
 def labels_of(sequences: Any, name: str, held_out: float | None = None, *, are_items: bool = False) -> set[Any]:

@@ -960,7 +960,9 @@ class SequenceModel(Model):
         """Let tokens and categories that wait for labels have those of the data, all but the part that is held out."""
         if isinstance(X, Windows):
             X, Y = self._of_windows(X, Y, _NAMES)
-        learn_labels(X, Y, *self._network.kinds[:3], held_out)
+        kinds = self._network.kinds
+        may_feed = kinds.feeds_back or (self.inputs.n == self.outputs.n and not kinds.pattern.one_output)
+        learn_labels(X, Y, *kinds[:3], held_out, are_one=may_feed or self.tied)
 
     # Checks that depend on the model
 
