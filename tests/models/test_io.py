@@ -401,7 +401,7 @@ CONFIGURATIONS = [
         ({name: {"kind": kind, "n": V, "more": 1}}, "unexpected keyword argument 'more'")
         for name, kind in KINDS.items()
     ],
-    *[({name: {"kind": kind}}, "missing 1 required positional argument: 'n'") for name, kind in KINDS.items()],
+    *[({name: {"kind": kind}}, "n must be a positive int, got None") for name, kind in KINDS.items()],
     *[({name: {"n": V}}, "it has no 'kind'") for name in KINDS],
     *[({name: {"kind": ["Tokens"], "n": V}}, "") for name in KINDS],
     *[({name: value}, "") for name in KINDS for value in (None, V, "Tokens", ["Tokens", V], {})],
