@@ -376,6 +376,10 @@ def test_the_first_fit_alone(rng: np.random.Generator):
         model.fit(X, Y, resume=True)
     with pytest.raises(ValueError, match=r"^validation_data\[1\] must have as many"):
         model.fit(X, Y, validation_data=(X, Y[1:]), **FIT)
+    model.parameters()["bias_o"][...] = np.nan
+    with pytest.raises(FloatingPointError, match=r"^step 1: the loss is nan"):
+        model.fit(X, Y, **FIT)
+    model.parameters()["bias_o"][...] = 0
     model.find_lr(X, Y, steps=3)
     assert model.inputs == inputs
     assert model.outputs == outputs, "as before a fit that is refused"

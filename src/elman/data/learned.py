@@ -109,14 +109,14 @@ class Kind(Checked):
 
 
 @contextlib.contextmanager
-def as_before_if_refused(network: Any, *kinds: Kind) -> Iterator[None]:
-    """Forget what kinds learn in here if an argument is refused, unless a network has been trained with it by then."""
+def as_before_if_untrained(network: Any, *kinds: Kind) -> Iterator[None]:
+    """Forget what kinds learn in here if there is an error, or Ctrl-C, before a network has been trained with it."""
     before = [(kind, kind.learned) for kind in kinds if kind.waits_for]  # the others stay as they are, in a pickle, too
     parameters: Any = network.parameters.flat.copy() if before else None
     try:
         yield
-    except (TypeError, ValueError):
-        if before and np.array_equal(network.parameters.flat, parameters):
+    except BaseException:
+        if before and np.array_equal(network.parameters.flat, parameters, equal_nan=True):
             for kind, values in before:
                 kind.put_learned(values)
         raise

@@ -17,7 +17,7 @@ from elman.backends.activations import Activation
 from elman.data.columns import Columns
 from elman.data.inputs import Features, Tokens
 from elman.data.kinds import PATTERNS
-from elman.data.learned import as_before_if_refused, learn
+from elman.data.learned import as_before_if_untrained, learn
 from elman.data.metrics import Metric, Metrics
 from elman.data.named import learn_labels
 from elman.data.outputs import Categories
@@ -228,7 +228,7 @@ class Seq2Seq(Model):
             If the loss or its gradient is not finite.
         """
         given = locals()  # all arguments, by name
-        with joined(given) as (own, ranks), as_before_if_refused(self._network, self.inputs, self.outputs):
+        with joined(given) as (own, ranks), as_before_if_untrained(self._network, self.inputs, self.outputs):
             known, most = self._network.metrics, memory_of(memory, "memory", self.encoder)
             plan = Plan.of(own, self._network.parameters, metrics=known, memory=most)
             kinds = self.inputs, self.outputs, PATTERNS["many-to-many"]

@@ -21,7 +21,7 @@ from elman.data.batches import batch_of
 from elman.data.columns import Columns
 from elman.data.inputs import Features, Tokens
 from elman.data.kinds import PATTERNS, Kinds
-from elman.data.learned import as_before_if_refused, learn, warn_of_large
+from elman.data.learned import as_before_if_untrained, learn, warn_of_large
 from elman.data.metrics import Metric, Metrics
 from elman.data.named import learn_labels
 from elman.data.outputs import Binary, Categories, Labels, Output, Reals
@@ -727,7 +727,7 @@ class SequenceModel(Model):
         True
         """
         given = locals()  # all arguments, by name
-        with joined(given) as (own, ranks), as_before_if_refused(self._network, self.inputs, self.outputs):
+        with joined(given) as (own, ranks), as_before_if_untrained(self._network, self.inputs, self.outputs):
             self._check_sampling(scheduled_sampling, tbptt)
             most = self._memory(memory)
             windows = None if tbptt is None else self._truncation(tbptt)
