@@ -165,10 +165,15 @@ def test_strangers(rng: np.random.Generator):
     assert given.n == 6
     assert elman.Tokens(labels=np.arange(3), unknown=np.int64(2)) == elman.Tokens(labels=[0, 1, 2], unknown=2)
     with_some = [
-        [word if word != "cat" else [None, "dog", 3, "cats"][i % 4] for word in row] for i, row in enumerate(X)
+        [word if word != "cat" else [None, "dog", "", "cats"][i % 4] for word in row] for i, row in enumerate(X)
     ]
     as_one = [[word if word != "cat" else "?" for word in row] for row in X]
     assert model.evaluate(with_some, Y) == model.evaluate(as_one, Y)
+    for other in (3, 1.5, b"cat"):
+        with pytest.raises(ValueError, match=rf"^X\[0\] must hold labels that are str, got {other!r} at \[1\]$"):
+            model.predict([["cat", other]])
+    model = model_of(elman.Tokens(labels=[10, 20], unknown=0), elman.Categories(3))
+    np.testing.assert_array_equal(model.predict([[10, np.int32(7)]])[0], model.predict([[10, 0]])[0])
 
 
 # Labels that fit learns

@@ -31,6 +31,7 @@ class Coder:
         self._codes = {label: i for i, label in enumerate(labels)}
         self._or_none = {**self._codes, None: -1}
         self._of_strangers = _STRANGER if unknown is None else self._codes[unknown]
+        self._kinds = tuple({np.integer if type(one) is int else type(one) for one in labels} | {*map(type, labels)})
         self.are_characters = all(isinstance(one, str) and len(one) == 1 for one in labels if one != unknown)
 
     @functools.cached_property
@@ -60,12 +61,18 @@ class Coder:
             found = np.fromiter(map(known.get, flat, itertools.repeat(self._of_strangers)), np.int64, len(flat))
         except TypeError:  # of what has no hash, and so is no label
             found = np.array([known.get(one, self._of_strangers) if _has_hash(one) else _STRANGER for one in flat])
+        if self._of_strangers >= 0:  # of another type than all labels: not even strangers
+            for i in np.flatnonzero(found == self._of_strangers).tolist():
+                if flat[i] is not None and not isinstance(flat[i], self._kinds):
+                    found[i] = _STRANGER
         found = found.reshape(array.shape)
         if not found.size or found.min() > _STRANGER:
             return found
         for where in wrong(found == _STRANGER):
             missing = ", or None where there is no target" if may_miss else ""
             expected = f"labels among {check.shown(list(self.labels))}{missing}"
+            if self._of_strangers >= 0:
+                expected = f"labels that are {' or '.join(sorted({type(one).__name__ for one in self.labels}))}"
             label = array[where].item() if isinstance(array[where], np.generic) else array[where]
             cure = self._cure(label, is_token=not allow_empty and not may_miss)
             place = f" at {list(where)}" if where else ""
@@ -101,7 +108,8 @@ class Coder:
             near = difflib.get_close_matches(label, [one for one in self.labels if isinstance(one, str)], 1)
             if near:
                 return f": perhaps {near[0]!r}"
-        return ": with unknown='<unk>', Tokens take all others for that one" if is_token else ""
+        takes_none = is_token and self._of_strangers < 0
+        return ": with unknown='<unk>', Tokens take all others for that one" if takes_none else ""
 
 
 class Named(Kind):
@@ -234,7 +242,8 @@ def labels_of(sequences: Any, name: str, held_out: float | None = None, *, are_i
     labels = {one.item() if isinstance(one, np.generic) else one for one in found - {None}}
     for one in labels:
         if not _is_label(one):
-            raise TypeError(f"{name} must hold labels that are str, int or bool, got {check.shown(one)}")
+            cure = ": None stands for a missing target" if isinstance(one, float) and one != one else ""
+            raise TypeError(f"{name} must hold labels that are str, int or bool, got {check.shown(one)}{cure}")
     return labels
 
 
