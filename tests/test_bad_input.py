@@ -842,6 +842,16 @@ MORE_FITS: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("many-to-many", {"schedule": lambda *_: -1.0}, "what schedule returns must be a finite number of at least 0, got"),
     ("many-to-many", {"callbacks": 3}, "callbacks must be a list of callbacks, got 3"),
+    (
+        "many-to-many",
+        {"schedule": elman.ReduceOnPlateau()},
+        "schedule must be a function, got ReduceOnPlate..., mode='auto'): callbacks=[elman.ReduceOnPlateau(…)]",
+    ),
+    (
+        "many-to-many",
+        {"callbacks": [elman.schedules.Cosine()]},
+        "callbacks[0] must be an elman.Callback or a function, got Cosine(warmup=0.0, final=0.0): schedule=elman.sch",
+    ),
     ("many-to-many", {"callbacks": [3]}, "callbacks[0] must be an elman.Callback or a function, got 3"),
     ("many-to-many", {"callbacks": [elman.EarlyStopping]}, "callbacks[0] must be an elman.Callback or a function"),
     ("many-to-many", {"callbacks": [elman.EarlyStopping()]}, "monitor='val_loss' needs validation_data=, which fit"),

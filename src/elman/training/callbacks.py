@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from elman import check
+from elman import check, schedules
 from elman.attributes import Checks, Settings, one_of, settings_text
 from elman.data.metrics import OF_LOSS
 from elman.training import checkpoint
@@ -346,8 +346,10 @@ def as_callbacks(value: Any, name: str) -> list[Callback]:
         raise TypeError(f"{name} must be a list of callbacks, got {check.shown(value)}")
     items = list(value)
     for i, item in enumerate(items):
-        if not isinstance(item, Callback) and (isinstance(item, type) or not callable(item)):
-            raise TypeError(f"{name}[{i}] must be an elman.Callback or a function, got {check.shown(item)}")
+        is_schedule = isinstance(item, schedules.Constant)
+        if not isinstance(item, Callback) and (isinstance(item, type) or is_schedule or not callable(item)):
+            cure = f": schedule=elman.schedules.{type(item).__name__}(…)" if is_schedule else ""
+            raise TypeError(f"{name}[{i}] must be an elman.Callback or a function, got {check.shown(item)}{cure}")
     return [item if isinstance(item, Callback) else _FunctionCallback(item) for item in items]
 
 

@@ -241,6 +241,7 @@ def described(callback: Callback) -> str:
 
 def _schedule(value: Any, name: str) -> Schedule:
     cure = check.cure(value, [f"elman.schedules.{call}" for call in ("Constant()", "Cosine()", "Step(every)")])
+    cure = f": callbacks=[elman.{type(value).__name__}(…)]" if isinstance(value, Callback) else cure
     if cure or not callable(value):
         raise TypeError(f"{name} must be a function, got {check.shown(value)}{cure}")
     return value  # type: ignore[no-any-return]
