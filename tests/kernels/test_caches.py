@@ -49,9 +49,12 @@ def test_weights_from_afar_cost(plan_with):
     shape, far = (50, 32, 8, 724), (32 * KIB, 2 * MIB, 64 * MIB)
     near = (32 * KIB, 4 * MIB, 64 * MIB)
     plans = [plan_with(shape, caches, parts=1) for caches in (near, far)]
-    assert plans[0]["width"] == plans[1]["width"]
-    vectors = -(-724 // plans[1]["vector_reals"])
-    assert plans[1]["cycles"] - plans[0]["cycles"] == pytest.approx(1.3 * 724 * vectors)
+    (least, cycles), vectors = (plan["cycles"] for plan in plans), -(-724 // plans[1]["vector_reals"])
+    most = least + 1.3 * 724 * vectors
+    if plans[0]["width"] == plans[1]["width"]:
+        assert cycles == pytest.approx(most)
+    else:  # on AVX-512, another tile: the widest of those that are within a hundredth of the cheapest
+        assert least < cycles < most / 0.99
 
 
 @pytest.mark.usefixtures("instruction_set")
