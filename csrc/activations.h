@@ -49,9 +49,6 @@ typedef vec gradient(vec d, vec y);
             for (size_t j = column; j < column + columns; j += VL) {                                               \
                 size_t n = smaller(column + columns - j, VL);                                                      \
                 const real *y = e->y[row + r] + j, *d_y = e->d_y[row + r] + j;                                     \
-                __builtin_prefetch(y + e->next_y);                                                                 \
-                __builtin_prefetch(d_y + e->next_d_y);                                                             \
-                __builtin_prefetch(out[r] + j + e->next_out);                                                      \
                 vec d = load_upto(out[r] + j, n);                                                                  \
                 if (e->mask) d = load_upto(e->mask[row + r] + j, n) * d;                                           \
                 d = load_upto(d_y, n) + d;                                                                         \

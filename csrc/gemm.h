@@ -89,7 +89,8 @@ typedef struct epilogue {
     void (*apply)(const struct epilogue *, size_t row, size_t rows, size_t column, size_t columns, real *const *out);
     /* of a gradient (activations.h), rows as out's; mask may be NULL */
     const real *const *y, *const *d_y, *const *mask;
-    ptrdiff_t next_y, next_d_y, next_out; /* reals from these to those of the next product, which are asked for now */
+    const real *const *soon; /* of a gradient: as a tile's */
+    size_t n_soon;
     /* for cells but Elman's: their numbers, and rows of the states before, of what they keep of the step, of what they
      * carry past the product, and of their numbers' gradients (or NULL) */
     const real *numbers;
@@ -114,6 +115,7 @@ static void gemm(const matrix *right, size_t n, const real *const *left, const r
         for (size_t i = 0; i < tiles; i++) {
             size_t row = part(n, tiles, i), rows = part(n, tiles, i + 1) - row;
             o.left = left + row, o.init = init + row, o.out = out + row;
+            if (e) o.soon = e->soon + row * e->n_soon, o.n_soon = e->n_soon;
             o.ahead = right->data + (next.column + i * o.ahead_step) * right->depth;
             TILES[right->mode][c.width - 1][rows - 1](&o);
             if (e) e->apply(e, row, rows, c.column, c.columns, out + row);

@@ -243,6 +243,11 @@ static void forward_shard(void *context, size_t i) {
     }
 }
 
+/* The same row of the step that a backward pass comes to next. */
+INLINE const real *step_from(const real *row, const elman_rows *rows, int back) {
+    return row + (back ? rows->t_stride : -rows->t_stride);
+}
+
 /* One step back: delta = (d_y + mask * (weight_hh delta[next])) f'(y), at a row's last step with d_h_n for the product,
  * or, where the state is not the output, for what the cell carries past it; and before a reset with neither.
  * The product stands alone, so that a pass cut in two, d_h_0 of one being d_h_n of the other, gives the same bits. */
@@ -257,11 +262,11 @@ static void backward_step(const pass *p, shard *s, size_t t) {
     epilogue e = {.apply = gradient_of(l), .y = y, .d_y = d_y, .numbers = numbers_of(l, l->numbers, s->d)};
     e.before = before, e.second = second, e.carry = carry, e.d_numbers = l->d_numbers ? d_numbers : NULL;
     const int back = backwards(l, s->d);
-    e.next_y = back ? l->y.t_stride : -l->y.t_stride;
-    e.next_out = back ? l->delta.t_stride : -l->delta.t_stride;
     const int drops = l->d_y.data && l->dropout > 0;
     const elman_rows left = columns_from(l->dropped, s->d * l->H);
-    if (l->d_y.data && !drops) e.next_d_y = back ? l->d_y.t_stride : -l->d_y.t_stride;
+    const int reads_d_y = l->d_y.data && !drops, reads_second = l->second.data != NULL;
+    const real *soon[4 * MAX_ROWS];
+    e.soon = soon, e.n_soon = 2 + (size_t)(reads_d_y + reads_second);
     size_t n = 0;
     for (size_t i = 0; i < s->count; i++) {
         size_t b = s->first + i * s->stride, length = length_of(&p->extent, b);
@@ -286,6 +291,10 @@ static void backward_step(const pass *p, shard *s, size_t t) {
             add_row(delta[n] + j, p->start ? NULL : d_h_n, NULL, columns);
             e.apply(&e, n, 1, j, columns, delta + n);
         } else {
+            const real **own = soon + n * e.n_soon; /* where the rows of the step after this one are */
+            *own++ = step_from(delta[n], &l->delta, back), *own++ = step_from(y[n], &l->y, back);
+            if (reads_d_y) *own++ = step_from(d_y[n], &l->d_y, back);
+            if (reads_second) *own++ = step_from(second[n], &l->second, back);
             next[n] = at(&deltas, back ? t - 1 : t + 1, b);
             mask[n] = l->mask ? state(l, l->mask, s->d, b) : NULL;
             init[n++] = p->zeros;

@@ -43,7 +43,21 @@ typedef struct {
     size_t column, columns; /* the tile's columns of init and out */
     const real *ahead;      /* PACKED: what is needed next, of which a line is asked for with each k, so many reals */
     size_t ahead_step;      /* after the one before: hardware looks no further than to the end of a page */
+    const real *const
+        *soon;     /* PACKED: n_soon rows for each of out, the first of which the next product writes and the */
+    size_t n_soon; /* others reads, at these columns */
 } operands;
+
+/* Ask for `width` vectors of some rows, the first of which is to be written. */
+INLINE void ask_for(const real *const *rows, size_t n, size_t column, const size_t width) {
+    for (size_t i = 0; i < n; i++)
+#pragma GCC unroll 8
+        for (size_t j = column; j < column + width * VL; j += 64 / sizeof(real))
+            if (i == 0)
+                __builtin_prefetch(rows[i] + j, 1);
+            else
+                __builtin_prefetch(rows[i] + j);
+}
 
 INLINE void tile(const size_t height, const size_t width, const int mode, const operands *o) {
     const size_t last = width - 1, rest = o->columns - last * VL; /* reals in the last vector */
@@ -59,34 +73,41 @@ INLINE void tile(const size_t height, const size_t width, const int mode, const 
     }
     const real *right = o->right;
     const size_t right_stride = mode == DIRECT ? o->right_stride : width * VL;
-    for (size_t k = 0; k < o->depth; k++, right += right_stride) {
-        if (mode == PACKED) __builtin_prefetch(o->ahead + k * o->ahead_step);
-        const real *left_k = mode == COLUMNS ? o->left[k] + o->first : NULL;
-        vec kept[MAX_WIDTH]; /* of the shorter side; those of the other are loaded one after the other */
-        if (height < width) {
+    /* Stretches of k, one for each row whose successors are asked for: asking for all at once would hold the loop up.
+     */
+    const size_t stretches = mode == PACKED && o->n_soon ? height : 1;
+    for (size_t i = 0, k = 0; i < stretches; i++) {
+        const size_t end = i + 1 < stretches ? o->depth / height * (i + 1) : o->depth;
+        if (mode == PACKED) ask_for(o->soon + i * o->n_soon, o->n_soon, o->column, width);
+        for (; k < end; k++, right += right_stride) {
+            if (mode == PACKED) __builtin_prefetch(o->ahead + k * o->ahead_step);
+            const real *left_k = mode == COLUMNS ? o->left[k] + o->first : NULL;
+            vec kept[MAX_WIDTH]; /* of the shorter side; those of the other are loaded one after the other */
+            if (height < width) {
 #pragma GCC unroll 8
-            for (size_t r = 0; r < height; r++) kept[r] = set1(mode == COLUMNS ? left_k[r] : left[r][k]);
+                for (size_t r = 0; r < height; r++) kept[r] = set1(mode == COLUMNS ? left_k[r] : left[r][k]);
 #pragma GCC unroll 8
-            for (size_t r = 0; r < height; r++) KEEP(kept[r]);
+                for (size_t r = 0; r < height; r++) KEEP(kept[r]);
 #pragma GCC unroll 8
-            for (size_t v = 0; v < width; v++) {
-                vec right_kv = mode == DIRECT && v == last ? load_upto(right + v * VL, rest) : load(right + v * VL);
-                if (height > 1) KEEP(right_kv);
+                for (size_t v = 0; v < width; v++) {
+                    vec right_kv = mode == DIRECT && v == last ? load_upto(right + v * VL, rest) : load(right + v * VL);
+                    if (height > 1) KEEP(right_kv);
 #pragma GCC unroll 8
-                for (size_t r = 0; r < height; r++) acc[r][v] = fma_(kept[r], right_kv, acc[r][v]);
+                    for (size_t r = 0; r < height; r++) acc[r][v] = fma_(kept[r], right_kv, acc[r][v]);
+                }
+                continue;
             }
-            continue;
-        }
 #pragma GCC unroll 8
-        for (size_t v = 0; v < width; v++)
-            kept[v] = mode == DIRECT && v == last ? load_upto(right + v * VL, rest) : load(right + v * VL);
+            for (size_t v = 0; v < width; v++)
+                kept[v] = mode == DIRECT && v == last ? load_upto(right + v * VL, rest) : load(right + v * VL);
 #pragma GCC unroll 8
-        for (size_t v = 0; height > 1 && v < width; v++) KEEP(kept[v]);
+            for (size_t v = 0; height > 1 && v < width; v++) KEEP(kept[v]);
 #pragma GCC unroll 8
-        for (size_t r = 0; r < height; r++) {
-            vec left_rk = set1(mode == COLUMNS ? left_k[r] : left[r][k]);
+            for (size_t r = 0; r < height; r++) {
+                vec left_rk = set1(mode == COLUMNS ? left_k[r] : left[r][k]);
 #pragma GCC unroll 8
-            for (size_t v = 0; v < width; v++) acc[r][v] = fma_(left_rk, kept[v], acc[r][v]);
+                for (size_t v = 0; v < width; v++) acc[r][v] = fma_(left_rk, kept[v], acc[r][v]);
+            }
         }
     }
 #pragma GCC unroll 8

@@ -31,7 +31,7 @@ from elman.backends.jit.simd import (
     store_real,
     store_upto,
 )
-from elman.backends.jit.structs import INTS, StructType, call_own, emit_c_function, ints, prefetch, smaller, stack
+from elman.backends.jit.structs import INTS, StructType, call_own, emit_c_function, ints, smaller, stack
 from elman.backends.jit.vecmath import one_minus_exp, sigmoid, softplus, tanh
 
 
@@ -151,9 +151,6 @@ def gradient(
         for j in range(column, column + columns, reals(v)):
             n, offset = smaller(column + columns - j, reals(v)), j * size_of_real(v)
             p, y, d_y = out[r] + offset, e.y[row + r] + offset, e.d_y[row + r] + offset
-            prefetch(y + e.next_y)
-            prefetch(d_y + e.next_d_y)
-            prefetch(p + e.next_out)
             d = load_upto(v, p, n)
             if e.mask:
                 d = load_upto(v, ints(e.mask)[row + r] + offset, n) * d

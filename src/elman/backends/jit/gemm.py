@@ -36,9 +36,8 @@ EPILOGUE = Struct(
     y=INTS,
     d_y=INTS,
     mask=INT,
-    next_y=INT,
-    next_d_y=INT,
-    next_out=INT,
+    soon=INT,
+    n_soon=INT,
     numbers=INT,
     before=INTS,
     second=INTS,
@@ -160,6 +159,7 @@ def gemm(v: Any, right: Any, n: int, left: Any, init: Any, out: Any, e: Any) -> 
             tile, out_rows = tile_of(right.tiles, right.mode, c.width, rows), after(out, row)
             left_rows, init_rows = after(left, row), after(init, row)
             right_args = data, right.depth, step, c.column, c.columns
-            call(tile, (left_rows, init_rows, out_rows, *right_args, ahead + i * ahead_step * right.depth, ahead_step))
+            ahead_args = ahead + i * ahead_step * right.depth, ahead_step, e.soon + row * e.n_soon * 8, e.n_soon
+            call(tile, (left_rows, init_rows, out_rows, *right_args, *ahead_args))
             if e.apply:
                 call(e.apply, (e, row, rows, c.column, c.columns, out_rows))

@@ -104,6 +104,7 @@ PASS = Struct(
 )
 
 _LIST = 8 * MAX_ROWS  # bytes of a list of rows
+_SOON = 4 * _LIST
 
 
 # Rows first, first + stride, ... of the batch, in direction d, and one thread's panels of its matrices
@@ -383,6 +384,12 @@ def forward_shard(v: Any, p: Any, i: int) -> None:
 
 
 @kernel
+def step_from(v: Any, row: Address, rows: Any, back: bool) -> Address:
+    """The same row of the step that a backward pass comes to next."""
+    return row + (rows.t_stride if back else -rows.t_stride) * size_of_real(v)
+
+
+@kernel
 def backward_step(v: Any, p: Any, s: Any, t: int) -> None:
     """One step back: delta = (d_y + mask * (weight_hh delta[next])) f'(y); at a row's last step d_h_n is the product.
 
@@ -405,12 +412,11 @@ def backward_step(v: Any, p: Any, s: Any, t: int) -> None:
     e.numbers, e.before, e.second, e.carry = numbers_of(v, layer, layer.numbers, s.d), before, second, carry
     e.d_numbers = d_numbers_address if layer.d_numbers else 0
     back, j = backwards(layer, s.d), s.column * size_of_real(v)
-    step = size_of_real(v) if back else -size_of_real(v)
-    e.next_y, e.next_out = step * layer.y.t_stride, step * layer.delta.t_stride
     drops = layer.d_y.data != 0 and layer.dropout > 0
     set_columns(v, left, layer, layer.dropped, s.d)
-    if layer.d_y.data and not drops:
-        e.next_d_y = step * layer.d_y.t_stride
+    reads_d_y, reads_second = layer.d_y.data != 0 and not drops, layer.second.data != 0
+    e.soon, e.n_soon = stack(_SOON), 2 + (1 if reads_d_y else 0) + (1 if reads_second else 0)
+    soon, k = ints(e.soon), 0
     for i in range(s.count):
         b = s.first + i * s.stride
         length = length_of(p.extent, b)
@@ -436,6 +442,15 @@ def backward_step(v: Any, p: Any, s: Any, t: int) -> None:
             add_row(v, delta[n] + j, 0 if p.start else d_h_n, 0, s.columns)
             call(e.apply, (e, n, 1, s.column, s.columns, after(delta, n)))
         else:
+            # where the rows of the step after this one are
+            soon[k], soon[k + 1] = step_from(v, delta[n], layer.delta, back), step_from(v, y[n], layer.y, back)
+            k += 2
+            if reads_d_y:
+                soon[k] = step_from(v, d_y[n], layer.d_y, back)
+                k += 1
+            if reads_second:
+                soon[k] = step_from(v, second[n], layer.second, back)
+                k += 1
             following[n], init[n] = at(v, deltas, t - 1 if back else t + 1, b), p.zeros
             mask[n] = state(v, layer, layer.mask, s.d, b) if layer.mask else 0
             n += 1

@@ -230,7 +230,10 @@ def add_panel_terms(v: Any, g: Any, s: Any, strips: Address, c: Panel) -> None:
                 out[r] = s.d_weight + (g.begin + begin + first + r) * s.columns * size
                 prefetch_row(v, out[r] + (height * s.columns + c.column) * size, c.columns)  # the next tile's
             first += begin * DEPTH if strips else 0
-            call(tile_of(s.tiles, 0, c.width, height), (left, out, out, packed, g.n, first, c.column, c.columns, 0, 0))
+            call(
+                tile_of(s.tiles, 0, c.width, height),
+                (left, out, out, packed, g.n, first, c.column, c.columns, 0, 0, 0, 0),
+            )
     if s.d_bias and g.begin == 0:
         add_bias_terms(v, s.d_bias + c.column * size, c, packed, g.n)
 

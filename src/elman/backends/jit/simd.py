@@ -133,11 +133,11 @@ def emit_pointer(builder: Any, kind: Any, address: Any, offset: Any = None) -> A
     return pointer if offset is None else builder.gep(pointer, [offset])
 
 
-def emit_prefetch(builder: Any, address: Any) -> None:
-    """Bring the cache line at an address near."""
-    to_read, keep, data = (ir.IntType(32)(n) for n in (0, 3, 1))
+def emit_prefetch(builder: Any, address: Any, *, is_written: bool = False) -> None:
+    """Bring the cache line at an address near, to be read or to be written."""
+    purpose, keep, data = (ir.IntType(32)(n) for n in (int(is_written), 3, 1))
     pointer = emit_pointer(builder, ir.IntType(8), address)
-    emit_call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, to_read, keep, data])
+    emit_call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, purpose, keep, data])
 
 
 def emit_load(builder: Any, lanes: Lanes, address: Any) -> Any:

@@ -3,11 +3,13 @@
 It is `tile` of csrc/tile.h. Accumulators start from `init` and run over k ascending, one multiply-add for each k; in
 the IR they are the loop's phi nodes, so LLVM has no choice but to keep them in registers. Each is a C function
 
-    void tile(left, init, out, right, depth, step, column, columns, ahead, ahead_step)
+    void tile(left, init, out, right, depth, step, column, columns, ahead, ahead_step, soon, n_soon)
 
-all 10 arguments being 64-bit: lists of the rows' addresses, the address of right, the number of k; the bytes from one k
+all 12 arguments being 64-bit: lists of the rows' addresses, the address of right, the number of k; the bytes from one k
 of right to the next (PACKED, DIRECT) or the tile's first column of left (COLUMNS); the tile's columns of init and out;
-PACKED: the address of what is needed next, of which a line is asked for with each k, so many bytes after the last one.
+PACKED: the address of what is needed next, of which a line is asked for with each k, so many bytes after the last one;
+and a list of n_soon rows, none or at least 2, for each of out, the first of which the next product writes and the
+others reads, at these columns.
 
 `python -m elman.backends.jit.tile HEIGHT WIDTH` prints the IR of one.
 """
@@ -27,7 +29,7 @@ MAX_NARROW_WIDTH = 4  # in mode COLUMNS
 MAX_HEIGHT = 8
 PACKED, DIRECT, COLUMNS = range(3)  # left[row][k] and right in a panel; in place; left[k][first + row]
 
-_ARGUMENTS = ("left", "init", "out", "right", "depth", "step", "column", "columns", "ahead", "ahead_step")
+_ARGUMENTS = tuple("left init out right depth step column columns ahead ahead_step soon n_soon".split())
 TILE_TYPE = ir.FunctionType(ir.VoidType(), [INT64] * len(_ARGUMENTS))
 
 # Tallest tile for a width: accumulators, the shorter side's numbers of one k and one of the other side's fit 32
@@ -54,7 +56,7 @@ def emit_tile(module: Any, lanes: Lanes, mode: int, width: int, height: int) -> 
     function.linkage = "internal"
     for argument, label in zip(function.args, _ARGUMENTS, strict=True):
         argument.name = label
-    left, init, out, right, depth, step, column, columns, ahead, ahead_step = function.args
+    left, init, out, right, depth, step, column, columns, ahead, ahead_step, soon, n_soon = function.args
     start = function.append_basic_block("start")
     loop = function.append_basic_block("loop")
     end = function.append_basic_block("end")
@@ -78,14 +80,21 @@ def emit_tile(module: Any, lanes: Lanes, mode: int, width: int, height: int) -> 
         sums.append([*whole, load_rest(builder, at(row, width - 1))])
     left_rows = [row_of(left, INT64(r)) for r in rows] if mode != COLUMNS else []
     first_row = builder.mul(step, size) if mode == COLUMNS else None
-    before = builder.block
+    # what goes from one k to the next, and in PACKED from one stretch of k to the next
+    begin, before, k_end = [INT64(0), right, *(one for row in sums for one in row)], builder.block, depth
+    stretches = None
+    if reads_panels(lanes, mode):
+        stretches = _Stretches(builder, height, depth, n_soon, begin)
+        stretches.emit_asking(builder, width * lanes.width, soon, n_soon, offset)
+        begin, before, k_end = stretches.phis, builder.block, stretches.k_end
     builder.branch(loop)
 
     # for each k
     builder.position_at_end(loop)
-    k = builder.phi(INT64, "k")
-    right_k = builder.phi(INT64, "right_k")
-    accumulators = [[builder.phi(lanes.ir_vector, f"sum_{r}_{v}") for v in vectors] for r in rows]
+    names = ["k", "right_k", *(f"sum_{r}_{v}" for r in rows for v in vectors)]
+    phis = [builder.phi(one.type, name) for one, name in zip(begin, names, strict=True)]
+    k, right_k, *flat = phis
+    accumulators = [flat[r * width : (r + 1) * width] for r in rows]
     left_k = builder.add(row_of(left, k), first_row) if mode == COLUMNS else None
     if reads_panels(lanes, mode):
         simd.emit_prefetch(builder, builder.add(ahead, builder.mul(k, ahead_step)))
@@ -112,15 +121,15 @@ def emit_tile(module: Any, lanes: Lanes, mode: int, width: int, height: int) -> 
         results = [[product(r, v, left_rk, kept[v]) for v in vectors] for r in rows for left_rk in [left_of(r)]]
     k_next = builder.add(k, INT64(1))
     right_next = builder.add(right_k, INT64(width * lanes.width) if mode == COLUMNS else step)
-    for phi, first, following in [
-        (k, INT64(0), k_next),
-        (right_k, right, right_next),
-        *((accumulators[r][v], sums[r][v], results[r][v]) for r in rows for v in vectors),
-    ]:
+    following = [k_next, right_next, *(one for row in results for one in row)]
+    for phi, first, next_one in zip(phis, begin, following, strict=True):
         phi.add_incoming(first, before)
-        phi.add_incoming(following, builder.block)
-    again = builder.cbranch(builder.icmp_signed("<", k_next, depth), loop, end)
+        phi.add_incoming(next_one, builder.block)
+    is_more = builder.icmp_signed("<", k_next, k_end)
+    again = builder.cbranch(is_more, loop, stretches.end if stretches else end)
     again.set_metadata("llvm.loop", _not_unrolled(module))
+    if stretches:
+        stretches.emit_end(builder, following, end)
 
     builder.position_at_end(end)
     for r in rows:
@@ -130,6 +139,59 @@ def emit_tile(module: Any, lanes: Lanes, mode: int, width: int, height: int) -> 
         rest.store(builder, at(row, width - 1), results[r][-1])
     builder.ret_void()
     return function
+
+
+class _Stretches:
+    """A loop around that over k: as many stretches of it as there are rows whose successors are asked for, or one.
+
+    Asking for all of them at once would hold the tile up.
+    """
+
+    def __init__(self, builder: Any, height: int, depth: Any, n_soon: Any, begin: list[Any]) -> None:
+        blocks = "stretch", "ready", "stretched"
+        self._head, self._ready, self.end = (builder.append_basic_block(name) for name in blocks)
+        is_deep = builder.icmp_signed(">=", depth, INT64(height))  # each of them has a k
+        self._asks = builder.and_(is_deep, builder.icmp_signed("!=", n_soon, INT64(0)))
+        count, before = builder.select(self._asks, INT64(height), INT64(1)), builder.block
+        builder.branch(self._head)
+        builder.position_at_end(self._head)
+        self._i, self.phis = builder.phi(INT64), [builder.phi(one.type) for one in begin]
+        for phi, first in zip((self._i, *self.phis), (INT64(0), *begin), strict=True):
+            phi.add_incoming(first, before)
+        self._next = builder.add(self._i, INT64(1))
+        self._is_more = builder.icmp_signed("<", self._next, count)
+        own_end = builder.mul(builder.udiv(depth, INT64(height)), self._next)
+        self.k_end = builder.select(self._is_more, own_end, depth)
+
+    def emit_asking(self, builder: Any, n_bytes: int, soon: Any, n_soon: Any, offset: Any) -> None:
+        """Ask for the successors of row i: the first one is to be written. The builder goes on behind that."""
+        first, others = (builder.append_basic_block(name) for name in ("first", "others"))
+        entry = builder.mul(self._i, n_soon)
+
+        def ask(a: Any, *, is_written: bool) -> None:
+            row = builder.load(simd.emit_pointer(builder, INT64, soon, builder.add(entry, a)), align=8)
+            for line in range(0, n_bytes, 64):
+                simd.emit_prefetch(builder, builder.add(row, builder.add(offset, INT64(line))), is_written=is_written)
+
+        builder.cbranch(self._asks, first, self._ready)
+        builder.position_at_end(first)
+        ask(INT64(0), is_written=True)
+        builder.branch(others)
+        builder.position_at_end(others)
+        a = builder.phi(INT64)
+        ask(a, is_written=False)
+        a_next = builder.add(a, INT64(1))
+        a.add_incoming(INT64(1), first)
+        a.add_incoming(a_next, others)
+        builder.cbranch(builder.icmp_signed("<", a_next, n_soon), others, self._ready)
+        builder.position_at_end(self._ready)
+
+    def emit_end(self, builder: Any, following: list[Any], end: Any) -> None:
+        """To the next stretch, or to the end."""
+        builder.position_at_end(self.end)
+        for phi, one in zip((self._i, *self.phis), (self._next, *following), strict=True):
+            phi.add_incoming(one, self.end)
+        builder.cbranch(self._is_more, self._head, end)
 
 
 def _emit_tiles(module: Any, lanes: Lanes, mode: int) -> list[Any]:
