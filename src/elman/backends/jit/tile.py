@@ -29,7 +29,8 @@ MAX_NARROW_WIDTH = 4  # in mode COLUMNS
 MAX_HEIGHT = 8
 PACKED, DIRECT, COLUMNS = range(3)  # left[row][k] and right in a panel; in place; left[k][first + row]
 
-_ARGUMENTS = tuple("left init out right depth step column columns ahead ahead_step soon n_soon".split())
+_OPERANDS = "left", "init", "out", "right", "depth", "step", "column", "columns"
+_ARGUMENTS = (*_OPERANDS, "ahead", "ahead_step", "soon", "n_soon")
 TILE_TYPE = ir.FunctionType(ir.VoidType(), [INT64] * len(_ARGUMENTS))
 
 # Tallest tile for a width: accumulators, the shorter side's numbers of one k and one of the other side's fit 32
