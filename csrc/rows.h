@@ -144,12 +144,16 @@ static void add_bias_terms(real *d_bias, panel c, const real *packed, size_t n) 
     }
 }
 
+#define AHEAD 16 /* rows that are copied are asked for so many before: they lie apart */
+
 /* Gather a task's columns of left in strips, [strip][term][STRIP], so that tiles read on and on. */
 static void pack_strips(const terms *g, real *strips) {
     const size_t rows = g->end - g->begin;
-    for (size_t k = 0; k < g->n; k++)
+    for (size_t k = 0; k < g->n; k++) {
+        if (k + AHEAD < g->n) prefetch_row(g->left[k + AHEAD], rows);
         for (size_t i = 0; i < rows; i += STRIP)
-            memcpy(strips + i * DEPTH + k * STRIP, g->left[k] + i, smaller(rows - i, STRIP) * sizeof(real));
+            add_row(strips + i * DEPTH + k * STRIP, g->left[k] + i, NULL, smaller(rows - i, STRIP));
+    }
 }
 
 /* `strips`: left's rows in them, or NULL to read it in place, as one. */
@@ -158,6 +162,7 @@ static void add_panel_terms(const terms *g, const real *strips, panel c) {
     const real *left[DEPTH];
     real packed[DEPTH * MAX_NARROW_WIDTH * VECTOR_BYTES / sizeof(real)] __attribute__((aligned(64)));
     for (size_t k = 0; k < g->n; k++) {
+        if (k + AHEAD < g->n) prefetch_row(g->delta[k + AHEAD] + c.column, c.columns);
         copy_row(packed + k * c.width * VL, g->delta[k] + c.column, c.columns, c.width);
         left[k] = strips ? strips + k * STRIP : g->left[k];
     }

@@ -201,11 +201,16 @@ def add_bias_terms(v: Any, d_bias: Address, c: Panel, packed: Address, n: int) -
         store_upto(d_bias + offset, x, columns)
 
 
+AHEAD = 16  # rows that are copied are asked for so many before: they lie apart
+
+
 @kernel
 def pack_strips(v: Any, g: Any, strips: Address) -> None:
     """Gather a task's columns of left in strips, [strip][term][STRIP], so that tiles read on and on."""
     rows = g.end - g.begin
     for k in range(g.n):
+        if k + AHEAD < g.n:
+            prefetch_row(v, g.left[k + AHEAD], rows)
         for i in range(0, rows, STRIP):
             to = strips + (i * DEPTH + k * STRIP) * size_of_real(v)
             add_row(v, to, g.left[k] + i * size_of_real(v), 0, smaller(rows - i, STRIP))
@@ -216,6 +221,8 @@ def add_panel_terms(v: Any, g: Any, s: Any, strips: Address, c: Panel) -> None:
     """`strips`: left's rows in them, or 0 to read it in place, as one."""
     size, packed, out, left = size_of_real(v), stack(_PANEL), ints(stack(_OUT)), ints(stack(_LIST))
     for k in range(g.n):
+        if k + AHEAD < g.n:
+            prefetch_row(v, g.delta[k + AHEAD] + c.column * size, c.columns)
         copy_row(v, packed + k * c.width * width_of(v), g.delta[k] + c.column * size, c.columns, c.width)
         left[k] = strips + k * STRIP * size if strips else g.left[k]
     rows = g.end - g.begin
