@@ -44,6 +44,13 @@ def test_gradients_are_summed_while_their_terms_are_in_the_second_level(plan_wit
 
 
 @pytest.mark.usefixtures("instruction_set")
+def test_gradients_that_fit_no_cache_are_summed_over_more_terms_at_once(plan_with):
+    matrices = 64 * (2 * 64 + 32) * 4
+    shape, caches = (1000, 128, 32, 64), (32 * KIB, 64 * KIB)
+    assert [plan_with(shape, (*caches, last))["block_steps"] for last in (matrices, matrices - 4096)] == [1, 4]
+
+
+@pytest.mark.usefixtures("instruction_set")
 def test_weights_from_afar_cost(plan_with):
     """2 MiB of them: too much for a small second level, of which states want a part, too."""
     shape, far = (50, 32, 8, 724), (32 * KIB, 2 * MIB, 64 * MIB)

@@ -10,7 +10,7 @@ import numpy as np
 from elman import check
 from elman.layer.architecture import Architecture
 from elman.layer.resets import Resets, check_forward
-from elman.layer.workspace import Lease, Workspace
+from elman.layer.workspace import Lease, Workspace, recycled
 from elman.typing import Bool, Int, Real
 
 
@@ -94,8 +94,8 @@ class Call(NamedTuple):
         """A fresh (T, B, n_columns), zero where no kernel writes unless the caller never sees that."""
         n_steps, n_rows, _ = self.x.shape
         if self.lengths is None and self.form == "time_major":
-            return np.empty((n_steps, n_rows, n_columns), self.x.dtype)
-        create = np.empty if self.lengths is None or self.form == "list" else np.zeros
+            return recycled((n_steps, n_rows, n_columns), self.x.dtype)
+        create = recycled if self.lengths is None or self.form == "list" else np.zeros
         if self.batch_major:
             return create((n_rows, n_steps, n_columns), self.x.dtype).swapaxes(0, 1)
         return create((n_steps, n_rows, n_columns), self.x.dtype)

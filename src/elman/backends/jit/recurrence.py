@@ -695,9 +695,14 @@ def forward_pass(v: Any, p: Any) -> int:
 
 @kernel
 def block_steps(v: Any, layer: Any) -> int:
-    """Steps after which their share of the parameters' gradients is summed, two blocks of them being in the caches."""
+    """Steps after which their share of the parameters' gradients is summed, two blocks of them being in the caches.
+
+    They have enough terms for a run of the micro-kernel, or for some where gradients and weights fit no cache.
+    """
     step_bytes = layer.B * (3 * layer.D * layer.H + layer.I) * size_of_real(v)
-    return larger(larger(cache_size(2) // (2 * step_bytes), ceil_div(DEPTH, layer.B)), 1)
+    matrices = layer.D * layer.H * (2 * layer.H + layer.I) * size_of_real(v)
+    terms = 4 * DEPTH if matrices > cache_size(3) else DEPTH
+    return larger(larger(cache_size(2) // (2 * step_bytes), ceil_div(terms, layer.B)), 1)
 
 
 @kernel
