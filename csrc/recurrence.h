@@ -499,8 +499,8 @@ static int forward(const elman_layer *l) {
 }
 
 /* Steps after which their share of the parameters' gradients is summed: y, delta and x of two such blocks are in the
- * second-level cache, and one has enough terms for a run of the micro-kernel; for some of them, where the gradients
- * come from memory each time, as they and the weights are too large for any cache. */
+ * second-level cache, and one has enough terms for one run of the micro-kernel, or for four where gradients and weights
+ * fit no cache, and come from memory each time. */
 static size_t block_steps(const elman_layer *l) {
     const size_t bytes = 2 * l->B * (3 * l->D * l->H + l->I) * sizeof(real);
     const size_t matrices = l->D * l->H * (2 * l->H + l->I) * sizeof(real);

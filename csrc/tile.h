@@ -43,9 +43,9 @@ typedef struct {
     size_t column, columns; /* the tile's columns of init and out */
     const real *ahead;      /* PACKED: what is needed next, of which a line is asked for with each k, so many reals */
     size_t ahead_step;      /* after the one before: hardware looks no further than to the end of a page */
-    const real *const
-        *soon;     /* PACKED: n_soon rows for each of out, the first of which the next product writes and the */
-    size_t n_soon; /* others reads, at these columns */
+    /* PACKED: rows that the next product needs at these columns, n_soon for each of out. It writes the first one. */
+    const real *const *soon;
+    size_t n_soon;
 } operands;
 
 /* Ask for `width` vectors of some rows, the first of which is to be written. */

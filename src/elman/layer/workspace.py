@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, MutableSequence
 from math import prod
 from typing import Any
@@ -30,28 +31,13 @@ def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Real:
 
 
 LARGE = 1 << 20  # values of an array whose memory is worth using again
-_MOST_KEPT = 1 << 27  # bytes of such memory that nobody has
-_kept: list[Real] = []
-
-
-class _Owner:
-    """The memory of an array, which is kept when neither that nor a view of it is left."""
-
-    __slots__ = ("__array_interface__", "_memory")
-
-    def __init__(self, memory: Real, n_bytes: int) -> None:
-        self._memory = memory
-        data = -(-memory.ctypes.data // _ALIGNMENT) * _ALIGNMENT, False
-        self.__array_interface__ = {"shape": (n_bytes,), "typestr": "|u1", "data": data, "version": 3}
-
-    def __del__(self, kept: list[Real] = _kept) -> None:  # `pop` and `append` are atomic
-        kept.append(self._memory)
-        while sum(memory.size for memory in tuple(kept)) > _MOST_KEPT:
-            kept.pop(0)
+MOST_RECYCLED = 1 << 28  # bytes of such memory, whether somebody has it or not
+_lent: dict[int, tuple[Any, Any]] = {}  # by the id of what tells that an array is gone: that, and its memory
+_gone: list[Any] = []  # what has told it
 
 
 def recycled(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Real:
-    """`np.empty`, where a large array lies where an earlier one of about its size lay, up to 128 MiB of which are kept.
+    """`np.empty`, where a large array lies where one of about its size lay that nobody refers to any more.
 
     What is new, the system clears page by page when it is first written to: up to 7 % of a pass over large layers.
     """
@@ -59,18 +45,35 @@ def recycled(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Real:
     if size < LARGE:
         return np.empty(shape, dtype)
     n_bytes = size * dtype.itemsize
-    wanted = n_bytes + _ALIGNMENT
-    for _ in range(len(_kept)):
+    memory = _memory(n_bytes + _ALIGNMENT)
+    if memory is None:
+        return np.empty(shape, dtype)
+    start = -memory.__array_interface__["data"][0] % _ALIGNMENT
+    # Views refer to this array, as what is below it is none.
+    owner = np.frombuffer(memoryview(memory), np.uint8, n_bytes, start)
+    is_gone = weakref.ref(owner, _gone.append)  # not Python's code, in which a Ctrl-C would be lost
+    _lent[id(is_gone)] = is_gone, memory
+    return owner.view(dtype).reshape(shape)
+
+
+def _memory(n_bytes: int) -> Any:
+    """So many bytes or a few more that nobody has; None where too many are in use."""
+    for _ in range(len(_gone)):
         try:
-            memory = _kept.pop(0)
+            is_gone = _gone.pop(0)
         except IndexError:  # another thread was quicker
-            continue
-        if wanted <= memory.size <= wanted + wanted // 4:
             break
-        _kept.append(memory)
-    else:
-        memory = np.empty(wanted, np.uint8)
-    return np.asarray(_Owner(memory, n_bytes)).view(dtype).reshape(shape)
+        _, memory = _lent.pop(id(is_gone), (None, _NOTHING))  # nothing, where an interrupt came before it was noted
+        if n_bytes <= memory.size <= n_bytes + n_bytes // 4:
+            return memory
+        _lent[id(is_gone)] = is_gone, memory
+        _gone.append(is_gone)
+    while sum(memory.size for _, memory in tuple(_lent.values())) + n_bytes > MOST_RECYCLED:
+        try:
+            _lent.pop(id(_gone.pop(0)), None)
+        except IndexError:
+            return None
+    return np.empty(n_bytes, np.uint8)
 
 
 _PIECE = 1 << 20  # values that NumPy goes through at once: about a millisecond

@@ -27,9 +27,9 @@ MATRIX = Struct(
 )
 
 # What happens to a tile right after it was stored: apply(epilogue, row, rows, column, columns, out), or 0 for nothing.
-# For a gradient (activations.py) y, d_y and mask (or 0): rows as out's; and bytes from out, y and d_y to those of the
-# next product, which are asked for now. For cells but Elman's: their numbers, and rows of the states before, of what
-# they keep of the step, of what they carry past the product, and of their numbers' gradients (or 0).
+# For a gradient (activations.py) y, d_y and mask (or 0): rows as out's; soon and n_soon: as a tile's (tile.py). For
+# cells but Elman's: their numbers, and rows of the states before, of what they keep of the step, of what they carry
+# past the product, and of their numbers' gradients (or 0).
 EPILOGUE = Struct(
     "epilogue",
     apply=INT,

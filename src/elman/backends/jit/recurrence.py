@@ -697,7 +697,7 @@ def forward_pass(v: Any, p: Any) -> int:
 def block_steps(v: Any, layer: Any) -> int:
     """Steps after which their share of the parameters' gradients is summed, two blocks of them being in the caches.
 
-    They have enough terms for a run of the micro-kernel, or for some where gradients and weights fit no cache.
+    They have enough terms for one run of the micro-kernel, or for four where gradients and weights fit no cache.
     """
     step_bytes = layer.B * (3 * layer.D * layer.H + layer.I) * size_of_real(v)
     matrices = layer.D * layer.H * (2 * layer.H + layer.I) * size_of_real(v)
