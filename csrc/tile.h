@@ -48,15 +48,15 @@ typedef struct {
     size_t n_soon;
 } operands;
 
-/* Ask for `width` vectors of some rows, the first of which is to be written. */
-INLINE void ask_for(const real *const *rows, size_t n, size_t column, const size_t width) {
-    for (size_t i = 0; i < n; i++)
-#pragma GCC unroll 8
-        for (size_t j = column; j < column + width * VL; j += 64 / sizeof(real))
-            if (i == 0)
-                __builtin_prefetch(rows[i] + j, 1);
-            else
-                __builtin_prefetch(rows[i] + j);
+/* Ask for some columns of rows, the first of which is to be written. Not unrolled, as there are many tiles. */
+INLINE void ask_for(const real *const *rows, size_t n, size_t column, size_t columns) {
+    const size_t each = 64 / sizeof(real);
+#pragma GCC unroll 1
+    for (size_t j = 0; j < columns; j += each) __builtin_prefetch(rows[0] + column + j, 1);
+#pragma GCC unroll 1
+    for (size_t i = 1; i < n; i++)
+#pragma GCC unroll 1
+        for (size_t j = 0; j < columns; j += each) __builtin_prefetch(rows[i] + column + j);
 }
 
 INLINE void tile(const size_t height, const size_t width, const int mode, const operands *o) {
@@ -75,10 +75,12 @@ INLINE void tile(const size_t height, const size_t width, const int mode, const 
     const size_t right_stride = mode == DIRECT ? o->right_stride : width * VL;
     /* Stretches of k, one for each row whose successors are asked for: asking for all at once would hold the loop up.
      */
-    const size_t stretches = mode == PACKED && o->n_soon ? height : 1;
+    const int asks = mode == PACKED && height > 1 && o->n_soon;
+    const size_t stretches = asks ? height : 1;
+#pragma GCC unroll 1
     for (size_t i = 0, k = 0; i < stretches; i++) {
         const size_t end = i + 1 < stretches ? o->depth / height * (i + 1) : o->depth;
-        if (mode == PACKED) ask_for(o->soon + i * o->n_soon, o->n_soon, o->column, width);
+        if (asks) ask_for(o->soon + i * o->n_soon, o->n_soon, o->column, o->columns);
         for (; k < end; k++, right += right_stride) {
             if (mode == PACKED) __builtin_prefetch(o->ahead + k * o->ahead_step);
             const real *left_k = mode == COLUMNS ? o->left[k] + o->first : NULL;
