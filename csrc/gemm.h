@@ -117,6 +117,8 @@ static void gemm(const matrix *right, size_t n, const real *const *left, const r
             o.left = left + row, o.init = init + row, o.out = out + row;
             if (e) o.soon = e->soon + row * e->n_soon, o.n_soon = e->n_soon;
             o.ahead = right->data + (next.column + i * o.ahead_step) * right->depth;
+            for (size_t r = 0; !TILES_ASK && o.n_soon && r < rows; r++)
+                ask_for(o.soon + r * o.n_soon, o.n_soon, c.column, c.columns);
             TILES[right->mode][c.width - 1][rows - 1](&o);
             if (e) e->apply(e, row, rows, c.column, c.columns, out + row);
         }

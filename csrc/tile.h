@@ -48,6 +48,10 @@ typedef struct {
     size_t n_soon;
 } operands;
 
+/* Whether tiles ask for rows themselves, between stretches of k, or who calls them does, all at once: less code, where
+ * vectors are so short that the time goes into arithmetic. */
+#define TILES_ASK (VECTOR_BYTES > 16)
+
 /* Ask for some columns of rows, the first of which is to be written. Not unrolled, as there are many tiles. */
 INLINE void ask_for(const real *const *rows, size_t n, size_t column, size_t columns) {
     const size_t each = 64 / sizeof(real);
@@ -75,7 +79,7 @@ INLINE void tile(const size_t height, const size_t width, const int mode, const 
     const size_t right_stride = mode == DIRECT ? o->right_stride : width * VL;
     /* Stretches of k, one for each row whose successors are asked for: asking for all at once would hold the loop up.
      */
-    const int asks = mode == PACKED && height > 1 && o->n_soon;
+    const int asks = TILES_ASK && mode == PACKED && height > 1 && o->n_soon;
     const size_t stretches = asks ? height : 1;
 #pragma GCC unroll 1
     for (size_t i = 0, k = 0; i < stretches; i++) {
