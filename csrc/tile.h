@@ -77,8 +77,7 @@ INLINE void tile(const size_t height, const size_t width, const int mode, const 
     }
     const real *right = o->right;
     const size_t right_stride = mode == DIRECT ? o->right_stride : width * VL;
-    /* Stretches of k, one for each row whose successors are asked for: asking for all at once would hold the loop up.
-     */
+    /* Stretches of k, one for each row whose successors are asked for: all at once would hold the loop up. */
     const int asks = TILES_ASK && mode == PACKED && height > 1 && o->n_soon;
     const size_t stretches = asks ? height : 1;
 #pragma GCC unroll 1

@@ -39,7 +39,7 @@ _gone: list[Any] = []  # what has told it
 def recycled(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Real:
     """`np.empty`, where a large array lies where one of about its size lay that nobody refers to any more.
 
-    What is new, the system clears page by page when it is first written to: up to 7 % of a pass over large layers.
+    What is new, the system clears page by page when it is first written to.
     """
     size = prod(shape)
     if size < LARGE:
