@@ -62,6 +62,8 @@ def integers(least: int, most: int = _INT64_MAX, words: str = "") -> Callable[[A
 
 def number(value: Any, name: str, expected: str, fits: Callable[[float], bool]) -> float:
     """A number, of Python or NumPy, that fits what is expected, as Python's float."""
+    if type(value) is float and fits(value):  # as five are of each training step
+        return value
     if not (is_int(value) or isinstance(value, (float, np.floating))):
         raise TypeError(f"{name} must be {expected}, got {shown(value)}")
     try:

@@ -231,7 +231,8 @@ class Network:
 
     def readout_of(self, parameters: Parameters) -> Any:
         """weight_ho (K, O), k-major, and bias_o (O,) among such parameters, or gradients, None if it is not wanted."""
-        return tuple(None if array is None else array[0] for array in parameters.arrays[self._weight_ho :])
+        weight, bias = parameters.arrays[self._weight_ho :]
+        return None if weight is None else weight[0], None if bias is None else bias[0]
 
     def readout_now(self) -> tuple[Real, Real]:
         """Those of the parameters, the weight as it acts."""
