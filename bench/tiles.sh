@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
 # The speed of each tile (csrc/tile.h) on each instruction set of this machine, beside what the cost model says of it
 # (csrc/plan.h), as shares of the multiply-adds that a core can do: bash bench/tiles.sh [FLOAT | DOUBLE]
+# With another compiler: CC='python -m ziglang cc' bash bench/tiles.sh, which makes the wheels.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 csrc/cells/list.py >"$work/cells.h"
+cc=${CC:-gcc} own=
+# the options of CMakeLists.txt
+$cc --version | grep -qi clang || own=-fno-schedule-insns2
 for set in "baseline " "avx2 -mavx2 -mfma" "avx512 -mavx512f -mavx512vl -mavx512dq -mavx512bw -mfma"; do
     # shellcheck disable=SC2086
-    # the options of CMakeLists.txt where GCC compiles
-    gcc -std=gnu11 -O3 -ffp-contract=off -fno-math-errno -fno-schedule-insns2 ${set#* } \
+    $cc -std=gnu11 -O3 -ffp-contract=off -fno-math-errno $own ${set#* } \
         -DELMAN_"${1:-FLOAT}" -DELMAN_TABLE=table -I"$work" -Icsrc bench/tiles.c csrc/{pool,caches}.c -o "$work/tiles" \
         -pthread -lm
     echo "== ${set%% *}"

@@ -90,7 +90,7 @@ INLINE void tile(const size_t height, const size_t width, const int mode, const 
             vec kept[MAX_WIDTH]; /* of the shorter side; those of the other are loaded one after the other */
             if (height < width) {
 #pragma GCC unroll 8
-                for (size_t r = 0; r < height; r++) kept[r] = set1(mode == COLUMNS ? left_k[r] : left[r][k]);
+                for (size_t r = 0; r < height; r++) kept[r] = broadcast(mode == COLUMNS ? left_k + r : left[r] + k);
 #pragma GCC unroll 8
                 for (size_t r = 0; r < height; r++) KEEP(kept[r]);
 #pragma GCC unroll 8
@@ -109,7 +109,7 @@ INLINE void tile(const size_t height, const size_t width, const int mode, const 
             for (size_t v = 0; height > 1 && v < width; v++) KEEP(kept[v]);
 #pragma GCC unroll 8
             for (size_t r = 0; r < height; r++) {
-                vec left_rk = set1(mode == COLUMNS ? left_k[r] : left[r][k]);
+                vec left_rk = broadcast(mode == COLUMNS ? left_k + r : left[r] + k);
 #pragma GCC unroll 8
                 for (size_t v = 0; v < width; v++) acc[r][v] = fma_(left_rk, kept[v], acc[r][v]);
             }
