@@ -65,7 +65,7 @@ int main(void) {
             printf("%zu ", height);
             for (size_t width = 1; width <= (mode == COLUMNS ? MAX_NARROW_WIDTH : MAX_WIDTH); width++) {
                 double model = (double)(width * height * STEPS) / 2 / tile_cycles(STEPS, width, height, 1);
-                if (height <= TALLEST(width))
+                if (height <= TALLEST_OF(mode, width))
                     printf("  %3.0f %3.0f", 100 * share_of_peak(mode, width, height, each), 100 * model);
                 else
                     printf("         ");

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The speed of each tile (csrc/tile.h) on each instruction set of this machine, beside what the cost model says of it
 # (csrc/plan.h), as shares of the multiply-adds that a core can do: bash bench/tiles.sh [FLOAT | DOUBLE]
-# With another compiler: CC='python -m ziglang cc' bash bench/tiles.sh, which makes the wheels.
+# With another compiler: CC='python -m ziglang cc -target x86_64-linux-gnu' bash bench/tiles.sh, which makes the wheels.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)

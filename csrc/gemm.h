@@ -110,7 +110,7 @@ static void gemm(const matrix *right, size_t n, const real *const *left, const r
         const panel next = right->is_far ? panel_of(right, p + 1 < right->to ? p + 1 : right->from) : c;
         operands o = {.depth = right->depth, .right_stride = right->columns, .column = c.column, .columns = c.columns};
         o.right = right->data + (right->mode == PACKED ? c.column * right->depth : c.column);
-        size_t tiles = ceil_div(n, TALLEST(c.width));
+        size_t tiles = ceil_div(n, TALLEST_OF(right->mode, c.width));
         o.ahead_step = right->is_far ? ceil_div(next.width * VL, tiles) : 0;
         for (size_t i = 0; i < tiles; i++) {
             size_t row = part(n, tiles, i), rows = part(n, tiles, i + 1) - row;

@@ -551,7 +551,7 @@ static int plan(const elman_layer *l, int is_backward, size_t parts, elman_plan 
     if (!s.parts) return -1;
     const size_t rows = ceil_div(l->B, s.shards);
     const matrix hh = matrix_for(l->H, l->H, rows, s.parts, is_backward ? PACKED : mode_for(l->T * l->B));
-    const size_t width = panel_of(&hh, 0).width, tiles = ceil_div(rows, TALLEST(width));
+    const size_t width = panel_of(&hh, 0).width, tiles = ceil_div(rows, TALLEST_OF(hh.mode, width));
     *out = (elman_plan){.threads = threads,
                         .shards = s.shards,
                         .parts = s.parts,

@@ -26,6 +26,11 @@
     ((width) == 1 ? 8 : (width) == 2 ? 6 : (width) == 3 ? 4 : (width) == 4 ? 3 : (width) <= 6 ? 2 : 1)
 #endif
 
+/* Of a mode; DIRECT, for few rows, is made of low tiles, as the others would be a fiftieth of a wheel. */
+#define MAX_DIRECT_HEIGHT 4
+#define TALLEST_OF(mode, width) \
+    ((mode) == DIRECT && TALLEST(width) > MAX_DIRECT_HEIGHT ? MAX_DIRECT_HEIGHT : TALLEST(width))
+
 /* How a tile reads its operands. */
 enum {
     PACKED,  /* left[row][k]; right in a packed panel */
@@ -124,13 +129,20 @@ INLINE void tile(const size_t height, const size_t width, const int mode, const 
     }
 }
 
+/* Windows' convention would have each tile save ten of sixteen vector registers. */
+#if defined(_WIN32) && defined(__x86_64__)
+#define TILE __attribute__((sysv_abi)) void
+#else
+#define TILE void
+#endif
+
 /* The tiles that exist, by mode, width and height. */
-typedef void tile_fn(const operands *);
+typedef TILE tile_fn(const operands *);
 #define DEFINE_TILE(mode, width, height)                                                      \
-    __attribute__((unused)) static void tile_##mode##_##width##_##height(const operands *o) { \
+    __attribute__((unused)) static TILE tile_##mode##_##width##_##height(const operands *o) { \
         tile(height, width, mode, o);                                                         \
     }
-#define NAME_TILE(mode, width, height) (height) <= TALLEST(width) ? tile_##mode##_##width##_##height : NULL,
+#define NAME_TILE(mode, width, height) (height) <= TALLEST_OF(mode, width) ? tile_##mode##_##width##_##height : NULL,
 #define LOW(DO, mode, width) DO(mode, width, 1) DO(mode, width, 2) DO(mode, width, 3) DO(mode, width, 4)
 #define HIGH(DO, mode, width) DO(mode, width, 5) DO(mode, width, 6) DO(mode, width, 7) DO(mode, width, 8)
 #define HEIGHTS(DO, mode, width) LOW(DO, mode, width) HIGH(DO, mode, width)
