@@ -61,6 +61,13 @@ def test_batches_that_differ_at_first():
     assert lr[45] < found.steepest < lr[60]
 
 
+def test_where_the_loss_leaps_it_says_nothing():
+    lr = np.geomspace(1e-5, 1, 100)
+    loss = np.interp(np.arange(100), [0, 40, 60, 70, 90, 99], [0.7, 0.7, 0.5, 0.8, 0.8, 0.2])
+    found = elman.training.rates.LearningRates(lr, loss, loss)
+    assert lr[40] < found.steepest < lr[60]
+
+
 def test_it_learns_with_what_was_found(tmp_path: Path):
     model = make(dropout=0.1, num_layers=2)
     before = state_of(model, elman.SGD(1))
