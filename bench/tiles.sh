@@ -8,8 +8,10 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 csrc/cells/list.py >"$work/cells.h"
 cc=${CC:-gcc} own=
-# the options of CMakeLists.txt
-$cc --version | grep -qi clang || own=-fno-schedule-insns2
+case "$($cc --version)" in # the options of CMakeLists.txt, but for -Os of Clang
+*clang*) ;;
+*) own=-fno-schedule-insns2 ;;
+esac
 for set in "baseline " "avx2 -mavx2 -mfma" "avx512 -mavx512f -mavx512vl -mavx512dq -mavx512bw -mfma"; do
     # shellcheck disable=SC2086
     $cc -std=gnu11 -O3 -ffp-contract=off -fno-math-errno $own ${set#* } \

@@ -49,7 +49,7 @@ static void adam_block(void *context, size_t i) {
     const double lr = u->numbers[0], step = u->numbers[5];
     const real beta1 = (real)u->numbers[1], beta2 = (real)u->numbers[2], eps = (real)u->numbers[3];
     const real rate = (real)(lr / (1 - pow(u->numbers[1], step)));
-    const real root = (real)(1 / sqrt(1 - pow(u->numbers[2], step))); /* a root and a division are what this costs */
+    const real root = (real)(1 / sqrt(1 - pow(u->numbers[2], step))); /* not a division for each value */
     const real decay = (real)(1 - lr * u->numbers[4]), *gradient = u->gradient;
     real *parameters = u->parameters, *mean = u->memories[0], *square = u->memories[1];
     FOR_BLOCK(u->n) {

@@ -41,7 +41,8 @@ typedef struct {
     double cycles; /* of a product */
 } division;
 
-/* Of a panel's tiles, for rows (rows, depth) times a matrix b of so many vectors. */
+/* Of a panel's tiles, for rows (rows, depth) times a matrix b of so many vectors; of mode DIRECT, too, where they are
+ * lower, but where a call takes longer than its tiles. */
 static double panel_cycles(size_t depth, size_t vectors, size_t width, size_t rows) {
     const size_t tiles = ceil_div(rows, TALLEST(width)), height = rows / tiles, taller = rows % tiles;
     const size_t reused = tiles > 1 ? width : vectors; /* what is read again soonest: the panel, or all of b */

@@ -110,14 +110,6 @@ INLINE vec load(const real *p) {
 
 INLINE void store(real *p, vec v) { memcpy(p, &v, sizeof v); }
 
-/* Clang moves sums from register to register, and to memory, where a tile needs all sixteen, and takes twice as long,
- * unless it is told which operand of a multiply-add is the sum, and that a broadcast is a load. */
-#if defined(__clang__) && defined(__AVX2__) && !defined(__AVX512F__)
-#define SPILLS 1
-#else
-#define SPILLS 0
-#endif
-
 #if defined(__aarch64__)
 INLINE vec set1(real s) { return (vec)PER_DTYPE(vdupq_n_f32, vdupq_n_f64)(s); }
 INLINE vec fma_(vec a, vec b, vec c) { return (vec)PER_DTYPE(vfmaq_f32, vfmaq_f64)(c, a, b); }
@@ -130,12 +122,7 @@ INLINE halves evens(halves a, halves b) { return (halves)vuzp1q_u32((uint32x4_t)
 INLINE halves odds(halves a, halves b) { return (halves)vuzp2q_u32((uint32x4_t)a, (uint32x4_t)b); }
 #else
 INLINE vec set1(real s) { return (vec)X86(set1)(s); }
-#if defined(__FMA__) && SPILLS
-INLINE vec fma_(vec a, vec b, vec c) {
-    __asm__(PER_DTYPE("vfmadd231ps", "vfmadd231pd") " %2, %1, %0" : "+x"(c) : "x"(a), "x"(b));
-    return c;
-}
-#elif defined(__FMA__)
+#if defined(__FMA__)
 INLINE vec fma_(vec a, vec b, vec c) { return (vec)X86(fmadd)(a, b, c); }
 #else
 INLINE vec fma_(vec a, vec b, vec c) { return a * b + c; }
@@ -146,17 +133,6 @@ INLINE floats sqrt_floats(floats a) { return (floats)WIDE(sqrt_ps)((FLOATS)a); }
 INLINE wide multiply_halves(wide a, wide b) { return (wide)WIDE(mul_epu32)((INTEGERS)a, (INTEGERS)b); }
 INLINE halves evens(halves a, halves b) { return (halves)WIDE(shuffle_ps)((FLOATS)a, (FLOATS)b, 0x88); }
 INLINE halves odds(halves a, halves b) { return (halves)WIDE(shuffle_ps)((FLOATS)a, (FLOATS)b, 0xdd); }
-#endif
-
-/* *p in all places. */
-#if SPILLS
-INLINE vec broadcast(const real *p) {
-    vec v;
-    __asm__(PER_DTYPE("vbroadcastss", "vbroadcastsd") " %1, %0" : "=x"(v) : "m"(*p));
-    return v;
-}
-#else
-INLINE vec broadcast(const real *p) { return set1(*p); }
 #endif
 
 /* The first n <= VL elements, the others 0; nothing beyond them is read or written. */

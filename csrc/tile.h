@@ -26,7 +26,8 @@
     ((width) == 1 ? 8 : (width) == 2 ? 6 : (width) == 3 ? 4 : (width) == 4 ? 3 : (width) <= 6 ? 2 : 1)
 #endif
 
-/* Of a mode; DIRECT, for few rows, is made of low tiles, as the others would be a fiftieth of a wheel. */
+/* Of a mode; DIRECT, for few rows, has low tiles alone: the others would make wheels larger, and such calls no faster.
+ */
 #define MAX_DIRECT_HEIGHT 4
 #define TALLEST_OF(mode, width) \
     ((mode) == DIRECT && TALLEST(width) > MAX_DIRECT_HEIGHT ? MAX_DIRECT_HEIGHT : TALLEST(width))
@@ -68,6 +69,24 @@ INLINE void ask_for(const real *const *rows, size_t n, size_t column, size_t col
         for (size_t j = 0; j < columns; j += each) __builtin_prefetch(rows[i] + column + j);
 }
 
+/* *p in all places, and sum + a b. Where a tile needs all of sixteen registers, Clang moves sums from one to another
+ * and to memory, and takes twice as long (bench/tiles.sh), unless it is told that the first is a load, and that a
+ * multiply-add leaves its sum where it was. */
+#if defined(__clang__) && defined(__AVX2__) && defined(__FMA__) && !defined(__AVX512F__)
+INLINE vec broadcast(const real *p) {
+    vec v;
+    __asm__(PER_DTYPE("vbroadcastss", "vbroadcastsd") " %1, %0" : "=x"(v) : "m"(*p));
+    return v;
+}
+INLINE vec add_product(vec a, vec b, vec sum) {
+    __asm__(PER_DTYPE("vfmadd231ps", "vfmadd231pd") " %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b));
+    return sum;
+}
+#else
+INLINE vec broadcast(const real *p) { return set1(*p); }
+INLINE vec add_product(vec a, vec b, vec sum) { return fma_(a, b, sum); }
+#endif
+
 INLINE void tile(const size_t height, const size_t width, const int mode, const operands *o) {
     const size_t last = width - 1, rest = o->columns - last * VL; /* reals in the last vector */
     vec acc[MAX_HEIGHT][MAX_WIDTH];
@@ -103,7 +122,7 @@ INLINE void tile(const size_t height, const size_t width, const int mode, const 
                     vec right_kv = mode == DIRECT && v == last ? load_upto(right + v * VL, rest) : load(right + v * VL);
                     if (height > 1) KEEP(right_kv);
 #pragma GCC unroll 8
-                    for (size_t r = 0; r < height; r++) acc[r][v] = fma_(kept[r], right_kv, acc[r][v]);
+                    for (size_t r = 0; r < height; r++) acc[r][v] = add_product(kept[r], right_kv, acc[r][v]);
                 }
                 continue;
             }
@@ -116,7 +135,7 @@ INLINE void tile(const size_t height, const size_t width, const int mode, const 
             for (size_t r = 0; r < height; r++) {
                 vec left_rk = broadcast(mode == COLUMNS ? left_k + r : left[r] + k);
 #pragma GCC unroll 8
-                for (size_t v = 0; v < width; v++) acc[r][v] = fma_(left_rk, kept[v], acc[r][v]);
+                for (size_t v = 0; v < width; v++) acc[r][v] = add_product(left_rk, kept[v], acc[r][v]);
             }
         }
     }

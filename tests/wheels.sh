@@ -84,21 +84,24 @@ linux-aarch64() {
 }
 
 windows-x86_64() {
-    local zig set dtype
+    local zig set dtype own
     zig="$(python3 -c 'import pathlib, ziglang; print(pathlib.Path(ziglang.__file__).parent / "zig")') cc"
     python3 csrc/cells/list.py >"$work/cells.h"
-    build() { # COMPILER OUT: the program of tests/portable.c with all sets
+    build() { # COMPILER OUT SMALL: the program of tests/portable.c with all sets, SMALL being options of those for size
         for set in "baseline " "avx2 -mavx2 -mfma" "avx512 -mavx512f -mavx512vl -mavx512dq -mavx512bw -mfma"; do
             for dtype in float double; do
+                own=-O3 # as CMakeLists.txt has it
+                [[ "$set$dtype" =~ baseline|double ]] && own+=" $3"
                 # shellcheck disable=SC2086
-                $1 -std=gnu11 -O3 -ffp-contract=off -fno-math-errno ${set#* } -DELMAN_${dtype^^} -I"$work" -Icsrc \
+                $1 -std=gnu11 $own -ffp-contract=off -fno-math-errno ${set#* } -DELMAN_${dtype^^} -I"$work" -Icsrc \
                     -DELMAN_TABLE="elman_${set%% *}_$dtype" -c csrc/kernels.c -o "$work/${set%% *}_$dtype.o"
             done
         done
         $1 -std=gnu11 -O2 -DELMAN_X86 -Icsrc tests/portable.c csrc/{dispatch,pool,caches}.c "$work"/*.o -o "$2" -pthread -lm
     }
-    build "${CC:-cc}" "$work/here"
-    build "$zig -target x86_64-windows-gnu" "$work/there.exe"
+    build "${CC:-cc}" "$work/here" ""
+    build "$zig -target x86_64-windows-gnu -fno-asynchronous-unwind-tables -fno-unwind-tables -mno-red-zone" \
+        "$work/there.exe" -Os
     for set in baseline avx2 avx512; do
         "$work/here" "$set" >"$work/here.txt" || { [ $? = 2 ] && continue; } # 2: this machine does not run it
         WINEDEBUG=-all WINEPREFIX="$work/wine" wine "$work/there.exe" "$set" 2>"$work/wine.txt" | tr -d '\r' >"$work/there.txt"

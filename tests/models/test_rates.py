@@ -68,6 +68,17 @@ def test_where_the_loss_leaps_it_says_nothing():
     assert lr[40] < found.steepest < lr[60]
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_batches_that_differ_throughout(seed: int):
+    """What they fall and rise by chance, before the loss falls, is no leap."""
+    lr, rng = np.geomspace(1e-5, 1, 100), np.random.default_rng(seed)
+    true = np.interp(np.arange(100), [0, 40, 65, 75, 85, 99], [1, 1, 0.3, 0.3, 0.9, 2])
+    loss, weights = true * rng.lognormal(0, 0.2, 100), 0.9 ** np.arange(100)
+    smoothed = np.array([np.average(loss[: n + 1], weights=weights[: n + 1][::-1]) for n in range(100)])
+    found = elman.training.rates.LearningRates(lr, loss, smoothed)
+    assert lr[35] < found.steepest < lr[75]
+
+
 def test_it_learns_with_what_was_found(tmp_path: Path):
     model = make(dropout=0.1, num_layers=2)
     before = state_of(model, elman.SGD(1))

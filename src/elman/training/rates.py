@@ -16,7 +16,6 @@ from elman.training.callbacks import Callback, Training
 from elman.training.optimizers import Adam
 
 _KEPT = 0.9  # of the mean of losses, from one update to the next
-_FALLEN = 0.1  # of the loss: less may be noise
 _MOST = 100_000  # updates: a rate for each
 _OWN = {"epochs", "schedule", "callbacks", "progress", "checkpoint", "checkpoint_every", "resume", "comm", "shards"}
 _OWN |= {"validation_data", "validation_split", "metrics", "average"}
@@ -42,13 +41,14 @@ class LearningRates(NamedTuple):
         """Where the smoothed loss falls fastest by log lr, before its least value: a rate to begin with.
 
         It is how far it falls over a tenth of the rates that counts, but for the first tenth, where a mean of a few
-        losses falls and rises with the batches. Nor does it count what comes after the loss, having fallen by a tenth
-        or more, has risen to where it was: there it leaps, down as well as up.
+        losses falls and rises with the batches. Nor does it count what comes after the smoothed loss, having fallen by
+        a third of all that it falls, has risen above where it was: there it leaps, down as well as up.
         """
         first, over = len(self.lr) // 10, max(1, len(self.lr) // 10)
         smoothed = self.smoothed[first:]
-        fallen = smoothed[0] - np.minimum.accumulate(smoothed) > _FALLEN * abs(smoothed[0])
-        leaps = fallen & (smoothed >= smoothed[0])
+        whole = smoothed[0] - smoothed.min()
+        has_fallen = smoothed[0] - np.minimum.accumulate(smoothed) > whole / 3
+        leaps = has_fallen & (smoothed > smoothed[0] + whole / 10)  # less is noise
         smoothed = smoothed[: int(leaps.argmax()) if leaps.any() else None]
         smoothed = smoothed[: int(smoothed.argmin()) + 1]
         falls = smoothed[over:] - smoothed[:-over]

@@ -40,7 +40,7 @@ _TALLEST_OF_16 = (8, 6, 4, 3, 2, 2, 1, 1)
 
 
 def tallest_tiles(lanes: Lanes) -> tuple[int, ...]:
-    """By width - 1."""
+    """By width - 1; in all modes, as no wheel carries them: C's DIRECT has lower ones."""
     has_32_registers = lanes.width == 64 or (lanes.width == 16 and lanes.fused)  # AVX-512, NEON
     return _TALLEST_OF_32 if has_32_registers else _TALLEST_OF_16
 
