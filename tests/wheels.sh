@@ -87,11 +87,11 @@ windows-x86_64() {
     local zig set dtype own
     zig="$(python3 -c 'import pathlib, ziglang; print(pathlib.Path(ziglang.__file__).parent / "zig")') cc"
     python3 csrc/cells/list.py >"$work/cells.h"
-    build() { # COMPILER OUT SMALL: the program of tests/portable.c with all sets, SMALL being options of those for size
+    build() { # COMPILER OUT KERNELS SMALL: the program of tests/portable.c, with options as in CMakeLists.txt
         for set in "baseline " "avx2 -mavx2 -mfma" "avx512 -mavx512f -mavx512vl -mavx512dq -mavx512bw -mfma"; do
             for dtype in float double; do
-                own=-O3 # as CMakeLists.txt has it
-                [[ "$set$dtype" =~ baseline|double ]] && own+=" $3"
+                own="-O3 $3"
+                [[ "$set$dtype" =~ baseline|double ]] && own+=" $4"
                 # shellcheck disable=SC2086
                 $1 -std=gnu11 $own -ffp-contract=off -fno-math-errno ${set#* } -DELMAN_${dtype^^} -I"$work" -Icsrc \
                     -DELMAN_TABLE="elman_${set%% *}_$dtype" -c csrc/kernels.c -o "$work/${set%% *}_$dtype.o"
@@ -99,9 +99,9 @@ windows-x86_64() {
         done
         $1 -std=gnu11 -O2 -DELMAN_X86 -Icsrc tests/portable.c csrc/{dispatch,pool,caches}.c "$work"/*.o -o "$2" -pthread -lm
     }
-    build "${CC:-cc}" "$work/here" ""
-    build "$zig -target x86_64-windows-gnu -fno-asynchronous-unwind-tables -fno-unwind-tables -mno-red-zone" \
-        "$work/there.exe" -Os
+    build "${CC:-cc}" "$work/here" "" ""
+    build "$zig -target x86_64-windows-gnu" "$work/there.exe" \
+        "-fno-asynchronous-unwind-tables -fno-unwind-tables -mno-red-zone" -Os
     for set in baseline avx2 avx512; do
         "$work/here" "$set" >"$work/here.txt" || { [ $? = 2 ] && continue; } # 2: this machine does not run it
         WINEDEBUG=-all WINEPREFIX="$work/wine" wine "$work/there.exe" "$set" 2>"$work/wine.txt" | tr -d '\r' >"$work/there.txt"
