@@ -4,7 +4,7 @@
     python bench/memory.py --shape 128,64,96,512
 
 Megabytes by which the resident memory of a process grows at most while a model is made and trained for some steps,
-after a tiny one has loaded what the libraries load. Needs PyTorch, and Linux.
+after a tiny one has loaded what the libraries load. Needs Linux; PyTorch is left out where it is not installed.
 """
 
 import argparse
@@ -15,10 +15,12 @@ from pathlib import Path
 
 import elman
 from elman.benchmark import report
-from elman.benchmark.contestants import own, peer
+from elman.benchmark.contestants import missing, own, peer
 from elman.benchmark.workloads import SETS, Case, Shape, Workload
 
-CONTESTANTS = {**{name: own.backend(name) for name in ("cython", "numba")}, "torch": peer("torch")}
+CONTESTANTS = {name: own.backend(name) for name in ("cython", "numba")}
+if "torch" not in missing():
+    CONTESTANTS["torch"] = peer("torch")
 STEPS = 4
 
 

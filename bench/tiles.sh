@@ -3,6 +3,7 @@
 # (csrc/plan.h), as shares of the multiply-adds that a core can do: bash bench/tiles.sh [FLOAT | DOUBLE]
 # With another compiler: CC='python -m ziglang cc -target x86_64-linux-gnu' bash bench/tiles.sh, which makes the wheels.
 set -euo pipefail
+case "${1:-FLOAT}" in FLOAT | DOUBLE) ;; *) echo "expected FLOAT or DOUBLE, got $1" && exit 2 ;; esac
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

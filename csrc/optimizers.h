@@ -48,14 +48,15 @@ static void adam_block(void *context, size_t i) {
     const elman_update *u = context;
     const double lr = u->numbers[0], step = u->numbers[5];
     const real beta1 = (real)u->numbers[1], beta2 = (real)u->numbers[2], eps = (real)u->numbers[3];
+    const real rest1 = (real)(1 - u->numbers[1]), rest2 = (real)(1 - u->numbers[2]); /* of what is not rounded */
     const real rate = (real)(lr / (1 - pow(u->numbers[1], step)));
     const real root = (real)(1 / sqrt(1 - pow(u->numbers[2], step))); /* not a division for each value */
     const real decay = (real)(1 - lr * u->numbers[4]), *gradient = u->gradient;
     real *parameters = u->parameters, *mean = u->memories[0], *square = u->memories[1];
     FOR_BLOCK(u->n) {
         vec g = load_upto(gradient + j, count);
-        vec m = fma_(set1(beta1), load_upto(mean + j, count), set1(1 - beta1) * g);
-        vec v = fma_(set1(beta2), load_upto(square + j, count), set1(1 - beta2) * g * g);
+        vec m = fma_(set1(beta1), load_upto(mean + j, count), set1(rest1) * g);
+        vec v = fma_(set1(beta2), load_upto(square + j, count), set1(rest2) * g * g);
         vec change = set1(rate) * m / fma_(sqrt_(v), set1(root), set1(eps));
         store_upto(mean + j, m, count);
         store_upto(square + j, v, count);

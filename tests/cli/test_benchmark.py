@@ -19,7 +19,7 @@ from elman.benchmark.accuracy import count_float32, worst_float32, worst_float64
 from elman.benchmark.compare import Change
 from elman.benchmark.contestants.own import backend
 from elman.benchmark.machine import Machine
-from elman.benchmark.measure import Measurement, measure
+from elman.benchmark.measure import Measurement, measure, yardstick_rounds
 from elman.benchmark.program import Contestant, Program, Unsupported
 from elman.benchmark.report import as_json, remarks, table
 from elman.benchmark.truth import Truth
@@ -601,6 +601,24 @@ def test_explain() -> None:
     assert one_direction.count("| 2 (chosen) |") == 2
     assert "read in place" in invoke("--explain", "1,1,2,3", "--dtype", "float64").stdout
     assert "got '3,4'" in invoke("--explain", "3,4").stderr
+    alone = invoke("--explain", "60,48,24,96", "--threads", 1).stdout
+    assert "at most 1 thread\n" in alone
+    assert alone.count("1 thread, as there are to be no more") == 2
+    assert "goes without --json" in invoke("--explain", "1,1,2,3", "--json", "there.json").stderr
+
+
+@pytest.mark.skipif("cython" not in elman.available_backends(), reason="needs the C kernels")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_yardstick_does_as_much_with_each_instruction_set(dtype: str) -> None:
+    own, before = native.instruction_set(), elman.get_num_threads()
+    elman.set_num_threads(1)
+    try:
+        for name in native.instruction_sets():
+            native.use_instruction_set(name)
+            assert native.multiply_adds(yardstick_rounds(dtype), dtype) == pytest.approx(1e6, rel=1e-3)
+    finally:
+        native.use_instruction_set(own)
+        elman.set_num_threads(before)
 
 
 # elman accuracy

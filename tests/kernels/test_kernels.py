@@ -229,6 +229,15 @@ def test_optimizers(backend, dtype, rng, rule, n):
     assert_close(got, exact, dict.fromkeys(exact, 12 * float(np.finfo(dtype).eps) / 2 * scale))
 
 
+@pytest.mark.parametrize("beta", [0.0, 0.9, 0.999, 1 - 1e-6, 1 - 1e-8])
+def test_the_first_step_of_adam_is_lr(backend, dtype, beta):
+    """Whatever the betas: float32 has 1 - 1e-6 to some per cent of the 1e-6, and 1 for 1 - 1e-8."""
+    gradient = np.array([1, -2, 0.5, 3e3, -1e-3], dtype)
+    parameters, mean, square = np.zeros((3, 5), dtype)
+    backend.update(Update("adam", parameters, gradient, (mean, square), (0.01, beta, beta, 0.0, 0.0, 1)))
+    np.testing.assert_allclose(parameters, -0.01 * np.sign(gradient), rtol=1e-5)
+
+
 @pytest.mark.parametrize("n", [1, 7, 16, 33, 1000, 50_001])
 @pytest.mark.parametrize("magnitude", [1.0, 1e25, 1e-25])
 def test_clip_norm(backend, dtype, rng, n, magnitude):

@@ -27,7 +27,7 @@ _TURN = 0.01  # seconds: shorter calls are repeated, and the median taken, in ea
 _SAMPLE = 1e-4  # seconds: shorter calls are timed several at once, as asking for the time takes some 0.1 µs
 _MIN_ROUNDS = 3
 _YARDSTICK = "multiply-adds"
-_MULTIPLY_ADDS = 2000  # rounds of them: some microseconds
+_OPERATIONS = 1e6  # of the yardstick, whatever the instruction set: some microseconds
 
 
 @dataclass(frozen=True)
@@ -130,14 +130,23 @@ def measure(
 
 
 def _yardstick(dtype: str, n_threads: int) -> Callable[[], object]:
-    native = backends.get("cython")
+    native, rounds = backends.get("cython"), yardstick_rounds(dtype)
 
     def run() -> None:
         elman.set_num_threads(1)
-        native.multiply_adds(_MULTIPLY_ADDS, dtype)
+        native.multiply_adds(rounds, dtype)
         elman.set_num_threads(n_threads)
 
     return run
+
+
+def yardstick_rounds(dtype: str) -> int:
+    """How many rounds of multiply-adds on one thread are the yardstick's operations."""
+    n_threads, native = elman.get_num_threads(), backends.get("cython")
+    elman.set_num_threads(1)
+    each = native.multiply_adds(1, dtype)
+    elman.set_num_threads(n_threads)
+    return round(_OPERATIONS / float(each))
 
 
 def _clocks() -> tuple[float, float, float]:

@@ -118,6 +118,9 @@ def bench(
 
     changes = {name: value for name, value in changes.items() if value}
     if explained:
+        others = {"--set": set_name, "--shape": shapes, "--json": json_file, "--compare": old_file, "--plot": plot_file}
+        if given := [option for option, value in others.items() if value]:
+            raise click.UsageError(f"--explain measures nothing, so it goes without {', '.join(given)}")
         return _explain([Workload(shape, **changes) for shape in explained], threads)
     _check_files(json_file, plot_file)
     with reported():

@@ -71,16 +71,17 @@ def adagrad_block(v: Any, u: UPDATE, i: int) -> None:
 
 @kernel
 def adam_block(v: Any, u: UPDATE, i: int) -> None:
-    lr, steps, one = number(u, 0), number(u, 5), real(v, 1.0)
-    beta1, beta2, eps = real(v, number(u, 1)), real(v, number(u, 2)), splat(v, real(v, number(u, 3)))
+    lr, steps, eps = number(u, 0), number(u, 5), splat(v, real(v, number(u, 3)))
+    beta1, beta2 = splat(v, real(v, number(u, 1))), splat(v, real(v, number(u, 2)))
+    rest1, rest2 = splat(v, real(v, 1 - number(u, 1))), splat(v, real(v, 1 - number(u, 2)))
     rate = splat(v, real(v, lr / (1 - number(u, 1) ** steps)))
     root = splat(v, real(v, 1 / np.sqrt(1 - number(u, 2) ** steps)))
     decay, mean, square = splat(v, real(v, 1 - lr * number(u, 4))), u.memories[0], u.memories[1]
     for j in range(i * BLOCK, smaller((i + 1) * BLOCK, u.n), reals(v)):
         n, k = smaller(u.n - j, reals(v)), j * size_of_real(v)
         g = load_upto(v, u.gradient + k, n)
-        m = fma(splat(v, beta1), load_upto(v, mean + k, n), splat(v, one - beta1) * g)
-        s = fma(splat(v, beta2), load_upto(v, square + k, n), splat(v, one - beta2) * g * g)
+        m = fma(beta1, load_upto(v, mean + k, n), rest1 * g)
+        s = fma(beta2, load_upto(v, square + k, n), rest2 * g * g)
         step = rate * m / fma(square_root(s), root, eps)
         store_upto(mean + k, m, n)
         store_upto(square + k, s, n)
