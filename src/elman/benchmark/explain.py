@@ -23,8 +23,8 @@ def explain(work: Workload) -> str:
     Examples
     --------
     >>> from elman.benchmark.workloads import Shape
-    >>> print(explain(Workload(Shape(2, 1, 3, 16))).splitlines()[2])
-    **forward**: 1 thread, as 1216 operations are not worth a second one
+    >>> explain(Workload(Shape(2, 1, 3, 16))).splitlines()[2].partition(",")[0]
+    '**forward**: 1 thread'
     """
     native = backends.get("cython")
     first, second, last = map(_bytes, native.cache_sizes())
