@@ -142,11 +142,8 @@ def _yardstick(dtype: str, n_threads: int) -> Callable[[], object]:
 
 def yardstick_rounds(dtype: str) -> int:
     """How many rounds of multiply-adds on one thread are the yardstick's operations."""
-    n_threads, native = elman.get_num_threads(), backends.get("cython")
-    elman.set_num_threads(1)
-    each = native.multiply_adds(1, dtype)
-    elman.set_num_threads(n_threads)
-    return round(_OPERATIONS / float(each))
+    of_all_threads = float(backends.get("cython").multiply_adds(1, dtype))
+    return round(_OPERATIONS * elman.get_num_threads() / of_all_threads)
 
 
 def _clocks() -> tuple[float, float, float]:
